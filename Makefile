@@ -1,0 +1,70 @@
+# make setup   everything in .venv, the extension built      make demo   a site, two devices, verified messages
+# make test    every check and every test                    make lint   the static checks alone
+# make bench   measurements                                  make soak   hours of faults in a row
+# make fmt     format the sources                            make lock   pin the dependencies anew (needs uv)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One interpreter for every cargo command, or PyO3 is compiled anew at each change between them.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
+
+.NOTPARALLEL:
+.PHONY: setup tools demo test test-clients lint bench soak fmt lock clean
+
+setup: tools $(VENV)/.extension
+
+tools:
+	@tools/check_tools.sh $(PYTHON)
+
+# The stamps lie in the venv, so that removing it starts afresh. The second run needs no network: pip is not called,
+# and cargo takes from its own store what Cargo.lock names.
+$(VENV)/.requirements: requirements/dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.extension: $(VENV)/.requirements $(RUST_SOURCES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	@$(BIN)/sealcast demo
+
+test-clients:
+	@tools/install_test_clients.sh
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cargo fmt --check
+	cargo clippy --quiet --release --locked --workspace --all-targets -- -D warnings
+
+# pytest comes last, so that its summary is the last thing printed.
+test: lint test-clients
+	cargo test --quiet --release --locked --workspace
+	$(BIN)/pytest
+
+bench: setup
+	@$(BIN)/python -m bench
+
+soak: setup
+	@$(BIN)/python -m bench.soak
+
+fmt: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	cargo fmt
+
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
+lock:
+	for set in runtime dev; do \
+	  { echo '# Made by `make lock` from pyproject.toml; do not edit by hand.'; \
+	    $(LOCK) --quiet $$( [ $$set = runtime ] || echo --extra $$set ); } > requirements/$$set.txt || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) target .mypy_cache .pytest_cache .ruff_cache .hypothesis src/sealcast/_core*.so

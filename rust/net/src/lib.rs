@@ -1,0 +1,1 @@
+//! Multicast UDP for Sealcast: interfaces, sockets, batches of datagrams and pacing.

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Installs the independent programs that some tests drive: strongSwan's `pki` (an EST client that is not ours) and
+# strace (shows that a receiver sends nothing). Without them those tests are skipped, or fail where CI=true.
+set -u
+
+packages=
+[ -x /usr/bin/pki ] || packages="$packages strongswan-pki"
+command -v strace >/dev/null 2>&1 || packages="$packages strace"
+[ -n "$packages" ] || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "test clients: not installed (no apt-get here); the tests that need them say so:$packages"
+elif [ "$(id -u)" -ne 0 ]; then
+    echo "test clients: not installed (not root); to run every test: sudo apt-get install$packages"
+else
+    export DEBIAN_FRONTEND=noninteractive
+    log=$(mktemp)
+    # The package lists may be absent (containers) or fresh: only fetch them when the first try fails.
+    # shellcheck disable=SC2086  # the list is meant to split into words
+    if apt-get install -y --no-install-recommends $packages >"$log" 2>&1 ||
+        { apt-get update >>"$log" 2>&1 && apt-get install -y --no-install-recommends $packages >>"$log" 2>&1; }; then
+        echo "test clients: installed$packages"
+    else
+        tail -n 3 "$log"
+        echo "test clients: apt-get could not install$packages; the tests that need them say so"
+    fi
+    rm -f "$log"
+fi
+exit 0
