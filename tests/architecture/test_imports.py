@@ -1,0 +1,173 @@
+"""Imports only go down: cli, authority, ... pki, errors (ARCHITECTURE.md draws the layers)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src"
+
+# From the top to the bottom; a package may import those on lower lines.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("cli", "__main__"),
+    ("authority", "endpoint"),
+    ("device", "sidechannel", "repair", "relay"),
+    ("est", "keys"),
+    ("ca",),
+    ("pki",),
+    ("errors",),
+)
+RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
+
+# On one line, these alone may import each other, in this direction only.
+SIDEWAYS = {
+    "repair": {"sidechannel"},  # a repair node is asked, and asks, over the side channel
+    "relay": {"repair"},  # a relay keeps packets in the store of the repair node
+}
+
+ENGINE_USERS = set(RANK) - {"errors"}
+
+HTTP = {"aiohttp", "http", "httpx", "requests", "urllib.request", "urllib3"}
+DATABASE = {"sqlalchemy", "sqlite3", "alembic", "aiosqlite", "psycopg", "asyncpg"}
+FORBIDDEN_LIBRARIES = {"pki": HTTP | DATABASE, "keys": HTTP | DATABASE, "ca": HTTP, "errors": HTTP | DATABASE}
+
+
+def package_of(module: str) -> str:
+    """The layer that a module of sealcast belongs to; the package itself is ''."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imported_modules(module: str, source: str, *, is_package: bool) -> list[tuple[int, str]]:
+    """Every (line, absolute name) that a source imports, inside functions too; `from a import b` gives a.b."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                kept = len(parts) - node.level + (1 if is_package else 0)
+                base = ".".join([*parts[:kept], *([node.module] if node.module else [])])
+            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+    return found
+
+
+def is_within(name: str, ancestors: set[str]) -> bool:
+    return any(name == ancestor or name.startswith(ancestor + ".") for ancestor in ancestors)
+
+
+def why_forbidden(module: str, imported: str) -> str | None:
+    """The rule that `module` breaks by importing `imported`, or None."""
+    importer = package_of(module)
+    if not is_within(imported, {"sealcast"}):
+        if is_within(imported, FORBIDDEN_LIBRARIES.get(importer, set())):
+            return f"{importer} knows neither HTTP nor what else FORBIDDEN_LIBRARIES names for it"
+        return None
+    target = package_of(imported)
+    if target == "testing":
+        allowed = importer == "testing" or is_within(module, {"sealcast.cli.demo"})
+        return None if allowed else "only cli/demo and the tests may use sealcast.testing"
+    if importer in {"", "testing"} or importer == target:
+        return None
+    if importer not in RANK:
+        return f"{importer} has no place in LAYERS"
+    if target == "_core":
+        return None if importer in ENGINE_USERS else f"{importer} does not use the engine"
+    if target not in RANK:
+        # `from sealcast import Name`: the face of the package pulls in the layers above.
+        return (
+            None
+            if importer in LAYERS[0]
+            else "below the cli, import from the layer, not from sealcast itself"
+        )
+    if RANK[target] > RANK[importer] or target in SIDEWAYS.get(importer, set()):
+        return None
+    return f"{importer} may not import {target}: imports only go down"
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_product_imports_only_go_down() -> None:
+    broken = []
+    for path in sorted((SOURCE / "sealcast").rglob("*.py")):
+        module = module_name(path)
+        source = path.read_text(encoding="utf-8")
+        for line, imported in imported_modules(module, source, is_package=path.name == "__init__.py"):
+            if rule := why_forbidden(module, imported):
+                broken.append(f"{path.relative_to(ROOT)}:{line}: imports {imported}: {rule}")
+    assert not broken, "\n".join(broken)
+
+
+def test_every_package_has_a_place() -> None:
+    packages = {
+        path.stem
+        for path in (SOURCE / "sealcast").iterdir()
+        if (path.suffix == ".py" or path.is_dir()) and path.name not in {"__init__.py", "__pycache__"}
+    }
+    assert packages <= set(RANK) | {"testing"}
+
+
+def test_reference_receiver_shares_no_code() -> None:
+    """The second implementation is worth something only while it is one."""
+    for path in sorted((ROOT / "tests" / "reference").rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        for line, imported in imported_modules(path.stem, source, is_package=False):
+            assert not is_within(imported, {"sealcast"}), (
+                f"{path.relative_to(ROOT)}:{line}: imports {imported}"
+            )
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("sealcast.pki.csr", "sealcast.ca.issue.issue"),
+        ("sealcast.pki.csr", "aiohttp.web"),
+        ("sealcast.keys.epochs", "sqlite3"),
+        ("sealcast.keys.epochs", "http.client"),
+        ("sealcast.keys.epochs", "sealcast.est.client"),
+        ("sealcast.errors", "sealcast._core.Engine"),
+        ("sealcast.endpoint.publisher", "sealcast.authority.app"),
+        ("sealcast.endpoint.publisher", "sealcast.testing.clock"),
+        ("sealcast.sidechannel.server", "sealcast.repair.store"),
+        ("sealcast.device.identity", "sealcast.Publisher"),
+        ("sealcast.utils", "sealcast.pki"),
+        ("sealcast.cli.top", "sealcast.testing"),
+    ],
+)
+def test_the_check_refuses(module: str, imported: str) -> None:
+    assert why_forbidden(module, imported)
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("sealcast", "sealcast.endpoint.publisher.Publisher"),
+        ("sealcast.cli.demo", "sealcast.testing.site"),
+        ("sealcast.cli.publish", "sealcast.Publisher"),
+        ("sealcast.endpoint.publisher", "sealcast._core.Sender"),
+        ("sealcast.pki.chain", "sealcast._core.validate_chain"),
+        ("sealcast.repair.node", "sealcast.sidechannel.server"),
+        ("sealcast.testing.site", "sealcast.authority.app"),
+        ("sealcast.authority.app", "aiohttp.web"),
+        ("sealcast.pki.names", "ipaddress"),
+    ],
+)
+def test_the_check_allows(module: str, imported: str) -> None:
+    assert why_forbidden(module, imported) is None
+
+
+def test_relative_imports_are_resolved() -> None:
+    source = "from . import names\nfrom .names import Name\nfrom ..ca import issue\n"
+    assert [name for _, name in imported_modules("sealcast.pki.csr", source, is_package=False)] == [
+        "sealcast.pki.names",
+        "sealcast.pki.names.Name",
+        "sealcast.ca.issue",
+    ]
+    assert imported_modules("sealcast.pki", "from . import names", is_package=True) == [
+        (1, "sealcast.pki.names")
+    ]
