@@ -39,7 +39,7 @@ def package_of(module: str) -> str:
 
 
 def imported_modules(module: str, source: str, *, is_package: bool) -> list[tuple[int, str]]:
-    """Every (line, absolute name) that a source imports, inside functions too; `from a import b` gives a.b."""
+    """Every (line, absolute name) that a source imports, `from a import b` gives a.b."""
     found: list[tuple[int, str]] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
