@@ -1,0 +1,80 @@
+"""Reading certificates and keys from PEM and DER, and what their fields say.
+
+Nothing here judges: the validator does (`validator.py`).
+"""
+
+from collections.abc import Iterable
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from sealcast.errors import CertificateError
+from sealcast.pki.names import Identity
+
+
+def parse_certificate(der: bytes) -> x509.Certificate:
+    """Read one DER certificate. Raises: CertificateError."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise CertificateError(f"not a certificate: {error}", reason="malformed") from None
+
+
+def parse_pem_certificates(pem: bytes) -> list[bytes]:
+    """Return the DER certificates of a PEM file, in its order, at least one. Raises: CertificateError."""
+    try:
+        return [certificate_der(certificate) for certificate in x509.load_pem_x509_certificates(pem)]
+    except ValueError:
+        raise CertificateError(
+            "holds no PEM certificate",
+            reason="malformed",
+            cure="give a file that starts with BEGIN CERTIFICATE",
+        ) from None
+
+
+def certificates_pem(ders: Iterable[bytes]) -> bytes:
+    """Return DER certificates as one PEM text."""
+    return b"".join(parse_certificate(der).public_bytes(serialization.Encoding.PEM) for der in ders)
+
+
+def certificate_der(certificate: x509.Certificate) -> bytes:
+    """Return a certificate's DER bytes."""
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def certificate_identity(certificate: x509.Certificate) -> Identity:
+    """Return the identity that the certificate claims. Spec: TR-3, TR-7.
+
+    Raises: CertificateError unless exactly one `sealcast:` URI is in subjectAltName.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = [
+            uri
+            for uri in names.get_values_for_type(x509.UniformResourceIdentifier)
+            if uri.startswith("sealcast:")
+        ]
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        uris = []
+    if len(uris) != 1:
+        raise CertificateError(
+            f"the certificate holds {len(uris)} sealcast identities, not one", reason="name"
+        )
+    return Identity.from_uri(uris[0])
+
+
+def is_self_signed(certificate: x509.Certificate) -> bool:
+    """Tell whether subject and issuer are the same and the signature is by its own key."""
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except Exception:  # noqa: BLE001 - InvalidSignature, ValueError, TypeError by the kind of key: all mean no
+        return False
+    return True
+
+
+def spki(public_key: object) -> bytes:
+    """Return a public key's SubjectPublicKeyInfo in DER."""
+    encoded: bytes = public_key.public_bytes(  # type: ignore[attr-defined]
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return encoded

@@ -1,0 +1,98 @@
+"""Certificate revocation lists.
+
+A CRL is made anew at each revocation and every 24 h; nextUpdate is 72 h later still, so that devices whose
+authority is away for days go on (spec/trust.md TR-9 refuses a CRL past nextUpdate). RFC 5280 section 5.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self
+
+from cryptography import x509
+
+from sealcast.errors import CertificateError
+from sealcast.pki.profiles import CertificateIssuer
+from sealcast.pki.times import microseconds, to_certificate_time
+
+LIFE = timedelta(hours=24)
+"""After this a new CRL is due even if nothing changed."""
+
+GRACE = timedelta(hours=72)
+"""How much longer the old one holds: at least the prefetch depth of slots plus 48 h."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """One revoked certificate."""
+
+    serial: int
+    time: int
+    """When it was revoked, in microseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrlFacts:
+    """What a CRL says; its signature is judged by the engine's validator, not here."""
+
+    number: int
+    this_update: int
+    next_update: int
+    """In microseconds, grace included."""
+    serials: frozenset[int]
+
+    @classmethod
+    def parse(cls, der: bytes) -> Self:
+        """Read a DER CRL. Raises: CertificateError if it is none, or has no CRLNumber or nextUpdate."""
+        try:
+            crl = x509.load_der_x509_crl(der)
+            number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+            next_update = crl.next_update_utc
+            serials = frozenset(entry.serial_number for entry in crl)
+        except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+            raise CertificateError(f"not a usable CRL: {error}", reason="malformed") from None
+        if next_update is None:
+            raise CertificateError("not a usable CRL: no nextUpdate", reason="malformed")
+        return cls(
+            number=number,
+            this_update=microseconds(crl.last_update_utc),
+            next_update=microseconds(next_update),
+            serials=serials,
+        )
+
+    def is_due(self, now: int) -> bool:
+        """Tell whether a new CRL is to be made although nothing was revoked."""
+        return now >= self.this_update + microseconds(LIFE)
+
+
+def crl_number(der: bytes) -> int:
+    """Return the CRLNumber of a DER CRL. Raises: CertificateError."""
+    return CrlFacts.parse(der).number
+
+
+def crl_builder(
+    *, issuer: CertificateIssuer, number: int, revocations: Iterable[Revocation], now: int
+) -> x509.CertificateRevocationListBuilder:
+    """Build a CRL, to be signed by the site CA.
+
+    `number` must be above that of every CRL of the site before it.
+    """
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.subject)
+        .last_update(to_certificate_time(now))
+        .next_update(to_certificate_time(now + microseconds(LIFE + GRACE)))
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer.key_identifier),
+            critical=False,
+        )
+    )
+    for revocation in sorted(revocations, key=lambda entry: entry.serial):
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(revocation.serial)
+            .revocation_date(to_certificate_time(revocation.time))
+            .build()
+        )
+    return builder

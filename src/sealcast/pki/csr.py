@@ -1,0 +1,149 @@
+"""Certificate requests (PKCS#10): making them on the device, judging them at the authority.
+
+Spec: spec/side-channel.md SC-11, RFC 2986, RFC 7030 sections 4.2.1 and 4.2.2.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
+
+from sealcast.errors import CsrError
+from sealcast.pki.names import Identity
+from sealcast.pki.signed import PublicKey
+
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+MAX_CSR_BYTES = 8 * 1024
+"""A P-256 request with all we allow is under 1 KiB.
+
+RSA and stray extensions of other clients stay under 4 KiB.
+"""
+
+_CHALLENGE_PASSWORD = x509.ObjectIdentifier("1.2.840.113549.1.9.7")
+# RFC 6402 section 2.8: asks for another name at renewal. Must not be ignored in silence.
+_CHANGE_SUBJECT_NAME = x509.ObjectIdentifier("1.3.6.1.5.5.7.7.36")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRequest:
+    """A request whose signature holds: whoever sent it has the private key.
+
+    Whose name it may bear is not judged yet.
+    """
+
+    public_key: PublicKey
+    common_name: str
+    uris: tuple[str, ...]
+    """The URIs asked for in subjectAltName."""
+    has_other_names: bool
+    """Whether names of another kind are asked for in subjectAltName."""
+    challenge_password: str | None
+    """What binds the request to a TLS session (RFC 7030 section 3.5), if it is there."""
+
+    @classmethod
+    def parse(cls, der: bytes) -> Self:
+        """Read a request and check size, signature and kind of key.
+
+        Raises: CsrError with the fault `size`, `encoding`, `signature`, `key` or `attribute`.
+        """
+        if len(der) > MAX_CSR_BYTES:
+            raise CsrError(f"the request has {len(der)} bytes, more than {MAX_CSR_BYTES}", fault="size")
+        try:
+            request = x509.load_der_x509_csr(der)
+            subject, attributes = request.subject, request.attributes
+            signature_holds = request.is_signature_valid
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise CsrError(f"not a certificate request: {error}", fault="encoding") from None
+        if not signature_holds:
+            raise CsrError("the request's signature does not hold", fault="signature")
+        public_key = _allowed_key(request)
+        names = _subject_alternative_names(request)
+        if any(attribute.oid == _CHANGE_SUBJECT_NAME for attribute in attributes):
+            raise CsrError(
+                "the request asks for another name (changeSubjectName)",
+                fault="attribute",
+                cure="enrol under the new name with a token",
+            )
+        uris = tuple(names.get_values_for_type(x509.UniformResourceIdentifier)) if names else ()
+        return cls(
+            public_key=public_key,
+            common_name=_common_name(subject),
+            uris=uris,
+            has_other_names=names is not None and len(names) > len(uris),
+            challenge_password=_challenge_password(attributes),
+        )
+
+    def judge(self, identity: Identity) -> None:
+        """Check that the request asks for the authenticated identity and for no other. Spec: SC-11.
+
+        Raises: CsrError with the fault `name`.
+        """
+        self.judge_name(identity.name)
+        if self.has_other_names or self.uris not in ((), (identity.uri,)):
+            raise CsrError(
+                f"the request's subjectAltName is not that of device {identity.name!r}", fault="name"
+            )
+
+    def judge_name(self, name: str) -> None:
+        """Check the common name alone. Raises: CsrError with the fault `name`."""
+        if self.common_name != name:
+            raise CsrError(
+                f"the request is for {self.common_name[:80]!r}, not for device {name!r}", fault="name"
+            )
+
+
+def make_csr(key: PrivateKey, name: str, *, current: x509.Certificate | None = None) -> bytes:
+    """Return a DER request for a device, signed with its new key.
+
+    `current`: at renewal, the present certificate: RFC 7030 section 4.2.2 wants the same subject and
+    subjectAltName. Before the first enrolment a device does not know its site id, so subjectAltName is left
+    out.
+    """
+    builder = x509.CertificateSigningRequestBuilder()
+    if current is None:
+        builder = builder.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+    else:
+        builder = builder.subject_name(current.subject)
+        names = current.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        builder = builder.add_extension(names.value, critical=names.critical)
+    hash_algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(key, hash_algorithm).public_bytes(serialization.Encoding.DER)
+
+
+def _allowed_key(request: x509.CertificateSigningRequest) -> PublicKey:
+    try:
+        public_key = request.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        public_key = None
+    match public_key:
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()) | ed25519.Ed25519PublicKey():
+            return public_key
+    raise CsrError("the request's key is neither P-256 nor Ed25519", fault="key", cure="make a P-256 key")
+
+
+def _subject_alternative_names(request: x509.CertificateSigningRequest) -> x509.SubjectAlternativeName | None:
+    try:
+        return request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise CsrError(f"the request's extensions make no sense: {error}", fault="encoding") from None
+
+
+def _common_name(subject: x509.Name) -> str:
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if len(names) != 1:
+        raise CsrError(f"the request has {len(names)} common names, not one", fault="name")
+    value = names[0].value
+    return value if isinstance(value, str) else value.decode("latin-1")
+
+
+def _challenge_password(attributes: x509.Attributes) -> str | None:
+    # The value may be a PrintableString, a UTF8String or an IA5String; its text is what counts.
+    found = [attribute.value for attribute in attributes if attribute.oid == _CHALLENGE_PASSWORD]
+    return found[0].decode("utf-8", "replace") if found else None

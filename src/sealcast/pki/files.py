@@ -1,0 +1,78 @@
+"""Files that must be whole or absent: written beside their place, synchronised, then renamed.
+
+Every error of the operating system becomes a StorageError that names the path.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sealcast.errors import StorageError
+
+PRIVATE = 0o600
+PUBLIC = 0o644
+
+TEMPORARY_SUFFIX = ".tmp"
+"""What a crash may leave behind; the owner of a folder removes such files at its next start."""
+
+# Certificates, keys, CRLs and policies; a CRL of 100,000 entries has about 4 MiB.
+MAX_FILE_BYTES = 16 * 1024 * 1024
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError about `path` into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(str(path), error.strerror or type(error).__name__) from error
+
+
+def write_atomically(path: Path, data: bytes, mode: int = PUBLIC) -> None:
+    """Replace `path` by `data` so that a reader, or a start after a crash, sees the old bytes or the new
+    ones.
+
+    `mode`: permission bits, in force before the first byte is written. Raises: StorageError; then `path` is
+    as it was.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    with storage_errors(path):
+        try:
+            write_and_sync(temporary, data, mode)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def write_and_sync(path: Path, data: bytes, mode: int = PUBLIC) -> None:
+    """Write a file anew and wait until the disk has it; not atomic. Raises: OSError."""
+    # A leftover may be a link or may be readable by others: never written through, always made afresh.
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the folder's entries. Raises: OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Return a file's bytes. Raises: StorageError, also if it has more than `limit` bytes."""
+    with storage_errors(path), path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise StorageError(str(path), f"has more than {limit} bytes", cure="check that it is the right file")
+    return data

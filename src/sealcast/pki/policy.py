@@ -1,0 +1,237 @@
+"""A channel's policy: the site CA's signed statement of who may do what on it.
+
+Globs are how an operator writes a policy; the signed one lists device names. Spec: spec/trust.md TR-13,
+TR-15.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Self
+
+from sealcast.errors import CertificateError, UsageError
+from sealcast.pki.names import channel_id, check_channel_name, check_device_name, check_site_id, parse_site_id
+from sealcast.pki.signed import Context, PublicKey, SignedObject, Signer, decode_cbor, encode_cbor, items
+
+POLICY_FORMAT = 1
+SUITES = (1, 2)
+"""Spec: registry.md, suites."""
+
+_MAX_SLOT = 2**24 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotClock:
+    """From which time on slots are counted. Spec: KM-1."""
+
+    origin_time: int
+    """Microseconds since 1970."""
+    origin_number: int
+    """The slot that begins at the origin time, 24 bits."""
+    length: int
+    """Microseconds, above 0."""
+
+    def __post_init__(self) -> None:
+        if self.length <= 0 or self.origin_time < 0 or not 0 <= self.origin_number <= _MAX_SLOT:
+            raise UsageError(f"not a slot clock: {self.origin_time}, {self.origin_number}, {self.length}")
+
+    def slot(self, now: int) -> int:
+        """Return the number of the slot that a time falls into."""
+        return self.origin_number + (now - self.origin_time) // self.length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One version of a channel's policy. Field for field the structure of TR-13."""
+
+    site_id: bytes
+    """16 bytes."""
+    channel: str
+    version: int
+    """From 1, one more at each change."""
+    issued: int
+    """Microseconds."""
+    next_update: int
+    """Microseconds; from then on no peer obeys it."""
+    suite: int
+    group: str
+    """IPv4 or IPv6 multicast address."""
+    port: int
+    """UDP port, 1 to 65535."""
+    interface: str | None
+    """Name of the network interface, or None: each device decides."""
+    rate: int
+    """Most bits a second of one publisher."""
+    slots: SlotClock
+    retention: int
+    """For how long a publisher keeps packets for repair, in microseconds."""
+    retention_bytes: int
+    publisher_limit: int
+    """How long after a new generation packets of older ones are still sealed, in microseconds. Spec.
+
+    KM-12.
+    """
+    publishers: tuple[str, ...]
+    """Device names, or `<site id>:<name>` of another site; sorted, none twice."""
+    subscribers: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_site_id(self.site_id)
+        check_channel_name(self.channel)
+        if self.suite not in SUITES:
+            raise UsageError(f"unknown suite {self.suite}")
+        if not _is_multicast(self.group):
+            raise UsageError(
+                f"not a multicast address: {self.group!r}", cure="use one of 239.0.0.0/8 or ff00::/8"
+            )
+        if not 1 <= self.port <= 65535:
+            raise UsageError(f"not a UDP port: {self.port}")
+        if self.next_update <= self.issued:
+            raise UsageError("nextUpdate of the policy is not after its issue")
+        amounts = (
+            self.version,
+            self.issued,
+            self.rate,
+            self.retention,
+            self.retention_bytes,
+            self.publisher_limit,
+        )
+        if min(amounts) < 0 or self.rate == 0 or self.version == 0:
+            raise UsageError(f"the policy's numbers make no sense: {amounts}")
+        for members in (self.publishers, self.subscribers):
+            if list(members) != sorted(set(members)):
+                raise UsageError("the members of a policy must be sorted, none twice")
+            for member in members:
+                check_member(member)
+
+    @property
+    def channel_id(self) -> bytes:
+        """32 bytes. Spec: DP-3."""
+        return channel_id(self.site_id, self.channel)
+
+    def encode(self) -> bytes:
+        """Return the `tbs` of TR-13."""
+        return encode_cbor(
+            [
+                POLICY_FORMAT,
+                self.site_id,
+                self.channel,
+                self.channel_id,
+                self.version,
+                self.issued,
+                self.next_update,
+                self.suite,
+                self.group,
+                self.port,
+                self.interface,
+                self.rate,
+                [self.slots.origin_time, self.slots.origin_number, self.slots.length],
+                self.retention,
+                self.retention_bytes,
+                self.publisher_limit,
+                list(self.publishers),
+                list(self.subscribers),
+            ]
+        )
+
+    def sign(self, signer: Signer) -> bytes:
+        """Return the signed object, as peers get it; `signer` holds the site CA's key."""
+        return SignedObject.sign(Context.POLICY, self.encode(), signer).serialize()
+
+    @classmethod
+    def decode(cls, tbs: bytes) -> Self:
+        """Read a `tbs`. Raises: CertificateError, also if the channel id is not that of site and name."""
+        match decode_cbor(tbs):
+            case [
+                1, bytes(site_id), str(channel), bytes(identifier), int(version), int(issued),
+                int(next_update), int(suite), str(group), int(port), str() | None as interface, int(rate),
+                [int(origin_time), int(origin_number), int(length)],
+                int(retention), int(retention_bytes), int(publisher_limit), list(publishers),
+                list(subscribers),
+            ] if items(publishers, str) and items(subscribers, str):  # fmt: skip
+                pass
+            case _:
+                raise CertificateError("not a policy", reason="malformed")
+        try:
+            policy = cls(
+                site_id=site_id,
+                channel=channel,
+                version=version,
+                issued=issued,
+                next_update=next_update,
+                suite=suite,
+                group=group,
+                port=port,
+                interface=interface,
+                rate=rate,
+                slots=SlotClock(origin_time=origin_time, origin_number=origin_number, length=length),
+                retention=retention,
+                retention_bytes=retention_bytes,
+                publisher_limit=publisher_limit,
+                publishers=tuple(publishers),
+                subscribers=tuple(subscribers),
+            )
+        except UsageError as error:
+            raise CertificateError(f"not a policy: {error}", reason="malformed") from None
+        if policy.channel_id != identifier:
+            raise CertificateError("the policy's channel id is not that of its site and name", reason="name")
+        return policy
+
+    @classmethod
+    def parse(cls, signed: bytes, public_key: PublicKey | None) -> Self:
+        """Read a signed policy.
+
+        `public_key`: the site CA's, under which the signature must hold; None where the engine has judged
+        these very bytes already and only the fields are wanted. Raises: CertificateError.
+        """
+        envelope = SignedObject.parse(signed)
+        return cls.decode(envelope.tbs if public_key is None else envelope.verify(Context.POLICY, public_key))
+
+
+def expand_members(patterns: Iterable[str], devices: Iterable[str]) -> tuple[str, ...]:
+    """Return the names that a policy lists for an operator's patterns.
+
+    `patterns`: globs over device names (`*`, `?`, `[abc]`; case counts), or `<site id>:<name>` taken as it
+    is.
+    `devices`: every device name of the site that is not revoked. Raises: UsageError for a member of another
+    site that is malformed.
+    """
+    names = sorted(set(devices))
+    members: set[str] = set()
+    for pattern in patterns:
+        if ":" in pattern:
+            members.add(check_member(pattern))
+        else:
+            members.update(name for name in names if fnmatchcase(name, pattern))
+    return tuple(sorted(members))
+
+
+def check_member(member: str) -> str:
+    """Return `member` if it is a device name, or `<site id>:<name>`; raise UsageError otherwise. Spec.
+
+    TR-13.
+    """
+    site, colon, name = member.rpartition(":")
+    if colon:
+        parse_site_id(site)
+    check_device_name(name)
+    return member
+
+
+def check_pattern(pattern: str) -> str:
+    """Return an operator's pattern if it can match a member at all; raise UsageError otherwise."""
+    if ":" in pattern:
+        return check_member(pattern)
+    if not pattern or any(not (c.isascii() and (c.isalnum() or c in "._-*?[]!")) for c in pattern):
+        raise UsageError(
+            f"not a pattern for device names: {pattern[:80]!r}", cure="use letters, digits, . _ - * ? [ ]"
+        )
+    return pattern
+
+
+def _is_multicast(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_multicast
+    except ValueError:
+        return False

@@ -1,0 +1,204 @@
+"""The four certificate profiles, as unsigned builders; `sealcast.ca` signs them.
+
+Spec: spec/trust.md section 2 (TR-3, TR-4), RFC 5280.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from sealcast.errors import UsageError
+from sealcast.pki.names import Identity, Role, check_site_name
+from sealcast.pki.signed import PublicKey
+from sealcast.pki.times import microseconds, to_certificate_time
+
+CLOCK_ALLOWANCE = timedelta(minutes=1)
+"""How long before issuance a certificate is valid, for peers whose clocks lag. Spec: TR-4."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One column of the table of TR section 2."""
+
+    life: timedelta
+    path_length: int | None
+    """None without a limit; of no meaning for end entities."""
+    is_ca: bool
+    signs: bool
+    """digitalSignature in keyUsage."""
+
+
+ROOT = Profile(life=timedelta(days=20 * 365), path_length=None, is_ca=True, signs=False)
+SITE_CA = Profile(life=timedelta(days=2 * 365), path_length=0, is_ca=True, signs=True)
+DEVICE = Profile(life=timedelta(days=90), path_length=None, is_ca=False, signs=True)
+KEY_SERVER = Profile(life=timedelta(days=90), path_length=None, is_ca=False, signs=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateIssuer:
+    """What a certificate takes from the one who signs it."""
+
+    subject: x509.Name
+    public_key: PublicKey
+    key_identifier: x509.SubjectKeyIdentifier
+    not_after: int
+    """The end of the issuer's own life in microseconds: nothing that it issues outlives it."""
+
+    @classmethod
+    def of(cls, certificate: x509.Certificate, public_key: PublicKey) -> "CertificateIssuer":
+        """Take it from the issuer's own certificate, whose key is `public_key`."""
+        try:
+            identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        except x509.ExtensionNotFound:
+            identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
+        return cls(
+            subject=certificate.subject,
+            public_key=public_key,
+            key_identifier=identifier,
+            not_after=microseconds(certificate.not_valid_after_utc),
+        )
+
+
+def root_builder(*, site_name: str, public_key: PublicKey, serial: int, now: int) -> x509.CertificateBuilder:
+    """Build a root certificate, to be signed by its own key."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{check_site_name(site_name)} root")])
+    issuer = CertificateIssuer(
+        subject=subject,
+        public_key=public_key,
+        key_identifier=x509.SubjectKeyIdentifier.from_public_key(public_key),
+        not_after=now + microseconds(ROOT.life),
+    )
+    return _builder(ROOT, subject, public_key, issuer, serial, now)
+
+
+def site_ca_builder(
+    *, site_name: str, site_id: bytes, public_key: PublicKey, issuer: CertificateIssuer, serial: int, now: int
+) -> x509.CertificateBuilder:
+    """Build a site CA certificate, to be signed by a root."""
+    identity = Identity(role=Role.SITE, site_id=site_id, name="")
+    subject = _subject(f"{check_site_name(site_name)} CA", site_name)
+    return _builder(SITE_CA, subject, public_key, issuer, serial, now).add_extension(
+        x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri)]), critical=False
+    )
+
+
+def device_builder(
+    *,
+    name: str,
+    site_name: str,
+    site_id: bytes,
+    public_key: PublicKey,
+    issuer: CertificateIssuer,
+    serial: int,
+    now: int,
+) -> x509.CertificateBuilder:
+    """Build a device certificate, to be signed by the site CA."""
+    identity = Identity(role=Role.DEVICE, site_id=site_id, name=name)
+    return _end_entity(DEVICE, identity, site_name, public_key, issuer, serial, now, hosts=())
+
+
+def key_server_builder(
+    *,
+    name: str,
+    hosts: Sequence[str],
+    site_name: str,
+    site_id: bytes,
+    public_key: PublicKey,
+    issuer: CertificateIssuer,
+    serial: int,
+    now: int,
+) -> x509.CertificateBuilder:
+    """Build a key server certificate, to be signed by the site CA.
+
+    `hosts`: DNS names and IP addresses under which clients reach it (EST clients check them).
+    """
+    identity = Identity(role=Role.KEY_SERVER, site_id=site_id, name=name)
+    return _end_entity(KEY_SERVER, identity, site_name, public_key, issuer, serial, now, hosts)
+
+
+def _end_entity(
+    profile: Profile,
+    identity: Identity,
+    site_name: str,
+    public_key: PublicKey,
+    issuer: CertificateIssuer,
+    serial: int,
+    now: int,
+    hosts: Sequence[str],
+) -> x509.CertificateBuilder:
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.uri)]
+    names += [_host_name(host) for host in dict.fromkeys(hosts)]
+    return (
+        _builder(profile, _subject(identity.name, site_name), public_key, issuer, serial, now)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
+            critical=False,
+        )
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+    )
+
+
+def _builder(
+    profile: Profile,
+    subject: x509.Name,
+    public_key: PublicKey,
+    issuer: CertificateIssuer,
+    serial: int,
+    now: int,
+) -> x509.CertificateBuilder:
+    not_after = min(now + microseconds(profile.life), issuer.not_after)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.subject)
+        .public_key(public_key)
+        .serial_number(serial)
+        .not_valid_before(to_certificate_time(now - microseconds(CLOCK_ALLOWANCE)))
+        .not_valid_after(to_certificate_time(not_after))
+        .add_extension(
+            x509.BasicConstraints(ca=profile.is_ca, path_length=profile.path_length), critical=True
+        )
+        .add_extension(_key_usage(profile), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer.key_identifier),
+            critical=False,
+        )
+    )
+
+
+def _key_usage(profile: Profile) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=profile.signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=profile.is_ca,
+        crl_sign=profile.is_ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _subject(common_name: str, site_name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, check_site_name(site_name)),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
+
+
+def _host_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        try:
+            return x509.DNSName(host.encode("idna").decode("ascii").lower())
+        except UnicodeError:
+            raise UsageError(f"not a host name or an IP address: {host[:80]!r}") from None
