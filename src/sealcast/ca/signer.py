@@ -1,0 +1,193 @@
+"""Signers: who holds a private key and signs with it.
+
+A signer in a file is here; one in a PKCS#11 token implements the same interface. Private keys never leave
+a signer. Spec: spec/trust.md section 2 (kinds of keys), spec/registry.md (algorithms).
+"""
+
+from abc import ABC, abstractmethod
+from enum import Enum
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from sealcast.errors import CertificateError, StorageError
+from sealcast.pki.certificates import certificate_der
+from sealcast.pki.csr import PrivateKey, make_csr
+from sealcast.pki.files import PRIVATE, read_file, storage_errors, write_atomically
+from sealcast.pki.signed import Algorithm, PublicKey, algorithm_of, signature_hash
+
+_OTHERS_MAY_READ = 0o077
+
+
+class KeyKind(Enum):
+    """Kinds of keys that Sealcast makes."""
+
+    P256 = "P-256"
+    P384 = "P-384"
+    ED25519 = "Ed25519"
+
+
+class Signer(ABC):
+    """One private key, and what it may sign. Satisfies `sealcast.pki.Signer`."""
+
+    @property
+    @abstractmethod
+    def public_key(self) -> PublicKey:
+        """The public half."""
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm of `sign`. Spec: registry.md."""
+        return algorithm_of(self.public_key)
+
+    @abstractmethod
+    def sign(self, data: bytes) -> bytes:
+        """Sign unhashed bytes. Returns: a DER signature for ECDSA, 64 bytes for Ed25519."""
+
+    @abstractmethod
+    def sign_certificate(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """Sign a certificate that `pki.profiles` has built."""
+
+    @abstractmethod
+    def sign_crl(self, builder: x509.CertificateRevocationListBuilder) -> bytes:
+        """Sign a CRL that `pki.crl` has built. Returns: DER."""
+
+    @abstractmethod
+    def make_csr(self, name: str, *, current: x509.Certificate | None = None) -> bytes:
+        """Return a DER request for this key; arguments as `pki.make_csr`."""
+
+
+class KeySigner(Signer):
+    """A signer whose key is in the memory of this process."""
+
+    def __init__(self, key: PrivateKey) -> None:
+        self._key = key
+        self._public_key = key.public_key()
+        algorithm_of(self._public_key)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.algorithm.name})"
+
+    @classmethod
+    def generate(cls, kind: KeyKind = KeyKind.P256) -> Self:
+        """Make a new key."""
+        match kind:
+            case KeyKind.P256:
+                return cls(ec.generate_private_key(ec.SECP256R1()))
+            case KeyKind.P384:
+                return cls(ec.generate_private_key(ec.SECP384R1()))
+            case KeyKind.ED25519:
+                return cls(ed25519.Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_pem(cls, pem: bytes, source: str) -> Self:
+        """Read an unencrypted PEM key. `source`: its path, for errors. Raises: CertificateError."""
+        try:
+            key = serialization.load_pem_private_key(pem, password=None)
+        except TypeError:
+            raise CertificateError(
+                f"{source}: the key is encrypted",
+                reason="key",
+                cure="decrypt it: openssl pkey -in FILE -out FILE",
+            ) from None
+        except (ValueError, UnsupportedAlgorithm):
+            raise CertificateError(
+                f"{source}: holds no PEM private key",
+                reason="key",
+                cure="give a file that starts with BEGIN PRIVATE KEY",
+            ) from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
+            raise CertificateError(
+                f"{source}: the key is neither P-256, P-384 nor Ed25519", reason="key", cure="make such a key"
+            )
+        return cls(key)
+
+    def to_pem(self) -> bytes:
+        """Return the private key as unencrypted PKCS#8 PEM: for its own file and for nothing else."""
+        return self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The public half."""
+        return self._public_key
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign unhashed bytes. Returns: a DER signature for ECDSA, 64 bytes for Ed25519."""
+        if isinstance(self._key, ed25519.Ed25519PrivateKey):
+            return self._key.sign(data)
+        return self._key.sign(data, ec.ECDSA(signature_hash(self.algorithm)))
+
+    def sign_certificate(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """Sign a certificate that `pki.profiles` has built."""
+        return builder.sign(self._key, self._hash())
+
+    def sign_crl(self, builder: x509.CertificateRevocationListBuilder) -> bytes:
+        """Sign a CRL that `pki.crl` has built. Returns: DER."""
+        return builder.sign(self._key, self._hash()).public_bytes(serialization.Encoding.DER)
+
+    def make_csr(self, name: str, *, current: x509.Certificate | None = None) -> bytes:
+        """Return a DER request for this key; arguments as `pki.make_csr`."""
+        return make_csr(self._key, name, current=current)
+
+    def _hash(self) -> hashes.SHA256 | hashes.SHA384 | None:
+        match self.algorithm:
+            case Algorithm.ECDSA_P256:
+                return hashes.SHA256()
+            case Algorithm.ECDSA_P384:
+                return hashes.SHA384()
+            case Algorithm.ED25519:
+                return None
+
+
+class FileSigner(KeySigner):
+    """A signer whose key is in a PEM file (PKCS#8, unencrypted, mode 0600)."""
+
+    @classmethod
+    def create(cls, path: Path, kind: KeyKind = KeyKind.P256) -> Self:
+        """Make a new key and store it. Raises: StorageError, also if the file is there already."""
+        if path.exists():
+            raise StorageError(
+                str(path), "exists already", cure="choose another folder; keys are never overwritten"
+            )
+        signer = cls.generate(kind)
+        write_atomically(path, signer.to_pem(), PRIVATE)
+        return signer
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Load the key. Raises: StorageError if it is missing or readable by others, CertificateError."""
+        with storage_errors(path):
+            mode = path.stat().st_mode
+        if mode & _OTHERS_MAY_READ:
+            raise StorageError(
+                str(path),
+                f"a private key that others may read (mode {mode & 0o777:04o})",
+                cure=f"chmod 600 {path}, and think about whether it leaked",
+            )
+        return cls.from_pem(read_file(path), str(path))
+
+
+def fits(signer: Signer, certificate: x509.Certificate) -> bool:
+    """Tell whether a certificate is for a signer's key."""
+    return public_key_of(certificate_der(certificate)) == signer.public_key
+
+
+def public_key_of(certificate: bytes) -> PublicKey:
+    """Return the public key of a DER certificate. Raises.
+
+    CertificateError if it is of no kind that we use.
+    """
+    try:
+        public_key = x509.load_der_x509_certificate(certificate).public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CertificateError(f"not a usable certificate: {error}", reason="malformed") from None
+    if not isinstance(public_key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
+        raise CertificateError("the certificate's key is neither P-256, P-384 nor Ed25519", reason="key")
+    algorithm_of(public_key)
+    return public_key
