@@ -1,0 +1,139 @@
+"""Who holds the keys of a channel, and what each change of that does to the epoch.
+
+| change | epoch | why |
+|---|---|---|
+| joins of one moment | step + 1 | a joiner learns nothing older (KM-10); the others derive the step |
+| the same device joins again | step + 1 | it may be a copy of that device: it gets no more than a newcomer |
+| removals | generation + 1, step 0 | a fresh secret that the removed never see |
+| a member leaves | none | it could join again at once, so a fresh secret would keep nothing from it |
+
+One who left still holds the keys it was given. Its row therefore stays, marked as left, until a generation
+turns; a removal of its device until then turns the generation as if it had stayed.
+
+Spec: spec/keys.md KM-1, KM-9, KM-10; spec/side-channel.md SC-6.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class MemberRole(StrEnum):
+    """What a member does on a channel; one device may do both, in one process or in two."""
+
+    PUBLISH = "publish"
+    SUBSCRIBE = "subscribe"
+
+
+MemberKey = tuple[str, MemberRole]
+"""Device as the policy writes it (name, or `<site id>:<name>` of another site), and role."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A device that was given the keys of a channel."""
+
+    device: str
+    """As the policy writes it (TR-13)."""
+
+    role: MemberRole
+
+    generation: int
+    """Generation at its admission; it is served nothing older."""
+
+    step: int
+    """Step at its admission."""
+
+    joined: int
+    """Microseconds since the epoch."""
+
+    left: bool = False
+    """True once it said that it leaves; it still holds the keys of the generation it left in."""
+
+    @property
+    def key(self) -> MemberKey:
+        """What tells members apart."""
+        return self.device, self.role
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The members of one channel."""
+
+    members: Mapping[MemberKey, Member] = field(default_factory=lambda: MappingProxyType({}))
+
+    @staticmethod
+    def of(members: Iterable[Member]) -> "Membership":
+        """The membership that consists of `members`."""
+        return Membership(MappingProxyType({member.key: member for member in members}))
+
+    def present(self) -> list[Member]:
+        """Those that joined and have not left, in a stable order."""
+        return sorted(
+            (member for member in self.members.values() if not member.left), key=lambda member: member.key
+        )
+
+    def is_present(self, device: str) -> bool:
+        """Whether `device` joined, in any role, and has not left."""
+        return any(member.device == device and not member.left for member in self.members.values())
+
+    def holds_keys(self, device: str) -> bool:
+        """Whether `device` knows a secret of the present generation; True too for one that left meanwhile.
+
+        A false True costs one needless generation. A false False would leave a removed device able to read.
+        """
+        return any(member.device == device for member in self.members.values())
+
+    def admitting(self, joins: Iterable[MemberKey], *, generation: int, step: int, now: int) -> "Membership":
+        """This membership with the devices of `joins` admitted at (`generation`, `step`)."""
+        admitted = {
+            (device, role): Member(device=device, role=role, generation=generation, step=step, joined=now)
+            for device, role in joins
+        }
+        return Membership(MappingProxyType({**self.members, **admitted}))
+
+    def leaving(self, device: str) -> "Membership":
+        """This membership with every role of `device` marked as left."""
+        return Membership.of(
+            replace(member, left=True) if member.device == device else member
+            for member in self.members.values()
+        )
+
+    def removing(self, devices: Iterable[str]) -> "Membership":
+        """This membership at the turn of a generation: without `devices`, and without those that had left."""
+        gone = set(devices)
+        return Membership.of(
+            member for member in self.members.values() if not member.left and member.device not in gone
+        )
+
+
+class JoinBatch:
+    """Joins that arrive within a moment and share one step (SC-6).
+
+    Drive it so: `add` each request; at `deadline` call `take` and admit what it returns in one change.
+    """
+
+    def __init__(self, moment: int) -> None:
+        """Gather for `moment` microseconds after the first request; 0 admits each one at once."""
+        self._moment = moment
+        self._joins: dict[MemberKey, None] = {}
+        self._deadline: int | None = None
+
+    @property
+    def deadline(self) -> int | None:
+        """When to call `take`, in microseconds; None while nothing waits."""
+        return self._deadline
+
+    def add(self, device: str, role: MemberRole, now: int) -> None:
+        """Note that `device` asks to join as `role`."""
+        self._joins[device, role] = None
+        if self._deadline is None:
+            self._deadline = now + self._moment
+
+    def take(self) -> tuple[MemberKey, ...]:
+        """What waited, in order of arrival; the batch is empty afterwards."""
+        joins = tuple(self._joins)
+        self._joins.clear()
+        self._deadline = None
+        return joins

@@ -1,0 +1,255 @@
+"""The key server's logic for one channel: a value, changes to it, and what members are told.
+
+`ChannelKeys` is what is stored. Its methods compute a new value and touch nothing; the caller stores that
+value, and only once it is durable gives it to `KeyServer.install`. So nobody is told a number that a crash
+could take back.
+
+    keys = stored.admitted(joins, now, draw)     # in the transaction: compute, store, commit
+    server.install(keys, versions)               # then: visible, long-polls wake
+    reply = server.keys_reply(now, randomness)
+
+Spec: spec/keys.md; spec/side-channel.md SC-3 to SC-6.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from sealcast.keys.beacon import (
+    MAX_SLOT_COMMITMENTS,
+    BeaconCounter,
+    BeaconSealer,
+    SealedBeacon,
+    SignedVersions,
+    committed_slots,
+    seal_beacon,
+)
+from sealcast.keys.epochs import DrawSecret, Generation, Slots, start_of
+from sealcast.keys.membership import MemberKey, Membership
+from sealcast.keys.secret import Secret
+from sealcast.pki.policy import SlotClock
+
+MAX_SLOTS_AHEAD = MAX_SLOT_COMMITMENTS - 2
+"""The previous and the present slot take two of the places that a beacon has for commitments."""
+
+MAX_ANNOUNCEMENT_AGE = 1_000_000
+"""Microseconds; members judge silence by a beacon's time (KM-16), so a late poll is not given an old one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelKeys:
+    """Everything about the keys of one channel that has to survive a restart."""
+
+    channel_id: bytes
+    """32 bytes."""
+
+    clock: SlotClock
+
+    slots_ahead: int
+    """How many slots beyond the present one members may fetch, 1..30: how long traffic outlives the key
+    server.
+    """
+
+    slots: Slots
+    generation: Generation
+    membership: Membership
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.slots_ahead <= MAX_SLOTS_AHEAD:
+            raise ValueError(f"slots ahead {self.slots_ahead} is outside 1..{MAX_SLOTS_AHEAD}")
+
+    @staticmethod
+    def create(
+        channel_id: bytes, clock: SlotClock, *, slots_ahead: int, now: int, draw: DrawSecret
+    ) -> "ChannelKeys":
+        """The keys of a new channel: first generation, slots from the present one on, nobody in it."""
+        return ChannelKeys(
+            channel_id=channel_id,
+            clock=clock,
+            slots_ahead=slots_ahead,
+            slots=Slots(present=clock.origin_number).turned(clock, now, slots_ahead, draw),
+            generation=Generation.first(draw),
+            membership=Membership(),
+        )
+
+    def turned(self, now: int, draw: DrawSecret) -> "ChannelKeys":
+        """Slots moved on to `now`; equal to `self` when there is nothing to do."""
+        slots = self.slots.turned(self.clock, now, self.slots_ahead, draw)
+        if slots.present == self.slots.present and slots.secrets.keys() == self.slots.secrets.keys():
+            return self
+        return replace(self, slots=slots)
+
+    def admitted(self, joins: Iterable[MemberKey], now: int, draw: DrawSecret) -> "ChannelKeys":
+        """All of `joins` admitted with one step together (SC-6); their devices joined before or not."""
+        joins = tuple(joins)
+        if not joins:
+            return self
+        generation = self.generation.stepped(self.channel_id, draw)
+        membership = self.membership
+        if generation.number != self.generation.number:
+            membership = membership.removing(())
+        membership = membership.admitting(joins, generation=generation.number, step=generation.step, now=now)
+        return replace(self, generation=generation, membership=membership)
+
+    def left(self, device: str) -> "ChannelKeys":
+        """`device` marked as left; the epoch stays (module docstring of membership)."""
+        if not self.membership.is_present(device):
+            return self
+        return replace(self, membership=self.membership.leaving(device))
+
+    def removed(self, devices: Iterable[str], draw: DrawSecret) -> "ChannelKeys":
+        """`devices` removed under a fresh generation, if any of them holds a key of this one; else `self`."""
+        gone = [device for device in devices if self.membership.holds_keys(device)]
+        if not gone:
+            return self
+        return replace(
+            self, generation=self.generation.fresh(draw), membership=self.membership.removing(gone)
+        )
+
+    def restored(self, draw: DrawSecret, reported: int = 0) -> "ChannelKeys":
+        """These keys after a restore from a backup: the generation jumps, and slots held are drawn anew.
+
+        Members refuse a second secret for a slot number that they hold (KM-8). Slots of a backup are
+        therefore kept as they are; only the generation, which alone keeps removed devices out, is replaced.
+        """
+        return replace(
+            self,
+            generation=self.generation.restored(draw, reported),
+            membership=self.membership.removing(()),
+        )
+
+    def next_turn(self, now: int) -> int:
+        """When `turned` will next have something to do, in microseconds."""
+        return start_of(self.clock, self.slots.at(self.clock, now) + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysReply:
+    """What a member is given; `beacon` commits to every secret in it (KM-17)."""
+
+    beacon: bytes
+    slots: tuple[tuple[int, Secret], ...]
+    generation: int
+    step: int
+    secret: Secret
+    time: int
+    """Microseconds since the epoch."""
+
+
+class KeyServer:
+    """What members of one channel are told, from the keys that are stored.
+
+    Holds no authority over who may ask: the caller has authorised each request (SC-1).
+    """
+
+    def __init__(
+        self,
+        keys: ChannelKeys,
+        versions: SignedVersions,
+        sealer: BeaconSealer,
+        counter: BeaconCounter,
+        draw_randomness: Callable[[], bytes],
+    ) -> None:
+        """Serve `keys`, which have to be stored.
+
+        Args:
+            keys: what is stored.
+            versions: of the signed objects in force.
+            sealer: the control stream, made anew at this start.
+            counter: beacon counters, reserved in the store.
+            draw_randomness: draws 16 fresh bytes.
+        """
+        self._keys = keys
+        self._versions = versions
+        self._sealer = sealer
+        self._counter = counter
+        self._draw_randomness = draw_randomness
+        # The counter of the first beacon that told the last change; a poll below it is answered at once.
+        self._changed = counter.take()
+        self._announcement: SealedBeacon | None = None
+        self._announced = 0
+
+    @property
+    def keys(self) -> ChannelKeys:
+        """What is in force."""
+        return self._keys
+
+    @property
+    def counter(self) -> BeaconCounter:
+        """Of the beacons; the caller extends it when it runs low."""
+        return self._counter
+
+    def install(self, keys: ChannelKeys, versions: SignedVersions, now: int) -> bool:
+        """Put stored keys and versions in force.
+
+        Returns:
+            Whether members have to be told, that is, whether waiting polls are to be answered now.
+
+        Raises:
+            ValueError: the numbers would go back; the store has been changed under a running key server.
+        """
+        old = self._keys
+        if keys.generation.position < old.generation.position or keys.slots.present < old.slots.present:
+            raise ValueError(
+                f"epoch of channel {keys.channel_id.hex()} would go back from {old.generation.position} "
+                f"to {keys.generation.position}"
+            )
+        told = old.generation.position != keys.generation.position or self._versions != versions
+        self._keys, self._versions = keys, versions
+        if told:
+            self._announce(now)
+        return told
+
+    def beacon(self, now: int) -> SealedBeacon:
+        """A fresh beacon."""
+        return self._seal(now)
+
+    def keys_reply(self, now: int) -> KeysReply:
+        """Present generation and step, and the slots from the previous one on, under a fresh beacon
+        (KM-10).
+        """
+        keys = self._keys
+        slots = keys.slots.secrets
+        numbers = committed_slots(keys.slots, self._present(now))
+        beacon = self._seal(now)
+        return KeysReply(
+            beacon=beacon.datagram,
+            slots=tuple((number, slots[number]) for number in numbers),
+            generation=keys.generation.number,
+            step=keys.generation.step,
+            secret=keys.generation.secret,
+            time=now,
+        )
+
+    def poll_answer(self, counter: int, now: int) -> SealedBeacon | None:
+        """The beacon for a member whose last one had `counter`, or None while there is nothing new for it.
+
+        All who wait for the same change get the same bytes: one signature, however many they are.
+        """
+        if counter >= self._changed:
+            return None
+        if self._announcement is None or now - self._announced > MAX_ANNOUNCEMENT_AGE:
+            self._announcement, self._announced = self._seal(now), now
+        return self._announcement
+
+    def _present(self, now: int) -> int:
+        # Slots are prefetched, so the present one is held unless the turn is overdue by the whole of
+        # slots_ahead.
+        present = self._keys.slots.at(self._keys.clock, now)
+        return min(present, max(self._keys.slots.secrets))
+
+    def _announce(self, now: int) -> None:
+        self._announcement, self._announced = self._seal(now), now
+        self._changed = self._announcement.counter
+
+    def _seal(self, now: int) -> SealedBeacon:
+        return seal_beacon(
+            self._sealer,
+            channel_id=self._keys.channel_id,
+            slots=self._keys.slots,
+            present=self._present(now),
+            generation=self._keys.generation,
+            versions=self._versions,
+            counter=self._counter.take(),
+            now=now,
+            randomness=self._draw_randomness(),
+        )

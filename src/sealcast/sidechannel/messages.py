@@ -1,0 +1,548 @@
+"""The bodies of side-channel requests and answers, in deterministic CBOR; both sides use the same types.
+
+`serialize` and `parse` are one pair on each type. `parse` checks every type, range and length, and raises
+`MalformedMessageError`; it verifies no signature: that is the engine's part.
+
+Spec: spec/side-channel.md sections 1 and 2.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from sealcast.errors import UsageError
+from sealcast.keys import MemberRole, Secret
+from sealcast.pki.names import check_device_name, check_instance_name
+from sealcast.pki.signed import encode_cbor
+from sealcast.sidechannel.fields import SEQUENCE_LIMIT, Fields
+
+CONTENT_TYPE = "application/cbor"
+
+MAX_KEY_SERVER_BODY = 64 * 1024
+"""SC-2, bytes."""
+
+MAX_PEER_BODY = 1024 * 1024
+"""SC-2, bytes."""
+
+MAX_ANSWER = 64 * 1024 * 1024
+"""SC-2, bytes."""
+
+MAX_RANGES = 64
+"""SC-8: more in one repair request is absurd."""
+
+MAX_REPAIR_PACKETS = 1024
+MAX_REPAIR_BYTES = 2 * 1024 * 1024
+"""SC-8: the bounds of one repair answer."""
+
+MAX_BUNDLE = 8 * 1204
+"""TR-12: bytes of a credential bundle."""
+
+MAX_DATAGRAM = 65_507
+MAX_SLOTS = 32
+MAX_ISSUERS = 16
+MAX_CERTIFICATE = 16 * 1024
+MAX_STREAMS = 4096
+MAX_MEMBERS = 2**20
+MAX_POLICY = 32 * 1024 * 1024
+MAX_CRL = 32 * 1024 * 1024
+
+POLL_SECONDS = 25.0
+"""A poll is answered at the latest after this time, with a fresh beacon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinRequest:
+    """`POST …/join`."""
+
+    role: MemberRole
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"role": str(self.role)})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "join request")
+        role = fields.text("role")
+        if role not in tuple(MemberRole):
+            raise fields.fault("role", "neither publish nor subscribe")
+        return cls(role=MemberRole(role))
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyBody:
+    """`{}`: the body of a keys or leave request, and the answer that only says *done*."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        Fields.parse(data, "empty body")
+        return cls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysAnswer:
+    """Keys reply (SC-3). The beacon commits to every secret in it (KM-17); the receiver has to check that."""
+
+    beacon: bytes
+    """Datagram."""
+    slots: tuple[tuple[int, Secret], ...]
+    generation: int
+    step: int
+    secret: Secret
+    """Of (generation, step)."""
+    time: int
+    """Microseconds, by the key server's clock."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor(self._map())
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        return cls(**_read_keys(Fields.parse(data, "keys reply")))
+
+    def _map(self) -> dict[str, Any]:
+        return {
+            "beacon": self.beacon,
+            "slots": [[number, secret.reveal()] for number, secret in self.slots],
+            "generation": [self.generation, self.step, self.secret.reveal()],
+            "time": self.time,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEntry:
+    """An entry of the directory (SC-5)."""
+
+    stream: bytes
+    """16 bytes."""
+    device: str
+    instance: str
+    credential: bytes
+    """Credential bundle (TR-12)."""
+    head: bytes | None
+    """The latest heartbeat datagram."""
+    endpoint: tuple[str, int] | None
+    """Host and port of the publisher's side channel."""
+
+    def map(self) -> dict[str, Any]:
+        """As it stands in an answer."""
+        return {
+            "stream": self.stream,
+            "device": self.device,
+            "instance": self.instance,
+            "credential": self.credential,
+            "head": self.head,
+            "endpoint": None if self.endpoint is None else list(self.endpoint),
+        }
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """Read one entry of an answer."""
+        fields = Fields(value, "stream entry")
+        return cls(
+            stream=fields.bytes_("stream", length=16),
+            device=_device(fields, "device"),
+            instance=_instance(fields),
+            credential=fields.bytes_("credential", most=MAX_BUNDLE),
+            head=fields.bytes_or_none("head", most=MAX_DATAGRAM),
+            endpoint=_endpoint(fields),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinAnswer:
+    """Join reply (SC-4)."""
+
+    keys: KeysAnswer
+    policy: bytes
+    """Signed policy (TR-13)."""
+    crl: bytes
+    """DER."""
+    issuers: tuple[bytes, ...]
+    """Site CA certificates, DER."""
+    key_server: bytes
+    """Credential bundle of the control stream."""
+    streams: tuple[StreamEntry, ...]
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor(
+            {
+                **self.keys._map(),
+                "policy": self.policy,
+                "crl": self.crl,
+                "issuers": list(self.issuers),
+                "key-server": self.key_server,
+                "streams": [entry.map() for entry in self.streams],
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "join reply")
+        return cls(
+            keys=KeysAnswer(**_read_keys(fields)),
+            policy=fields.bytes_("policy", most=MAX_POLICY),
+            crl=fields.bytes_("crl", most=MAX_CRL),
+            issuers=_issuers(fields),
+            key_server=fields.bytes_("key-server", most=MAX_BUNDLE),
+            streams=fields.items("streams", StreamEntry.read, most=MAX_STREAMS),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollRequest:
+    """`POST …/poll`: the counter of the last beacon that the member has."""
+
+    counter: int
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"counter": self.counter})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        return cls(counter=Fields.parse(data, "poll request").uint("counter"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollAnswer:
+    """A beacon datagram, byte for byte (KM-16)."""
+
+    beacon: bytes
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"beacon": self.beacon})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        return cls(beacon=Fields.parse(data, "poll reply").bytes_("beacon", most=MAX_DATAGRAM))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyAnswer:
+    """`GET …/policy`: the signed policy and the site CA certificates that may have signed it."""
+
+    policy: bytes
+    issuers: tuple[bytes, ...]
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"policy": self.policy, "issuers": list(self.issuers)})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "policy reply")
+        return cls(policy=fields.bytes_("policy", most=MAX_POLICY), issuers=_issuers(fields))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrlAnswer:
+    """`GET /v1/crl`."""
+
+    crl: bytes
+    issuers: tuple[bytes, ...]
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"crl": self.crl, "issuers": list(self.issuers)})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "CRL reply")
+        return cls(crl=fields.bytes_("crl", most=MAX_CRL), issuers=_issuers(fields))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamsAnswer:
+    """`GET …/streams`."""
+
+    streams: tuple[StreamEntry, ...]
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"streams": [entry.map() for entry in self.streams]})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "streams reply")
+        return cls(streams=fields.items("streams", StreamEntry.read, most=MAX_STREAMS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamUpdate:
+    """`PUT …/streams/<stream id>`: what a publisher says of its own stream."""
+
+    credential: bytes
+    head: bytes | None = None
+    endpoint: tuple[str, int] | None = None
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor(
+            {
+                "credential": self.credential,
+                "head": self.head,
+                "endpoint": None if self.endpoint is None else list(self.endpoint),
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "stream update")
+        return cls(
+            credential=fields.bytes_("credential", most=MAX_BUNDLE),
+            head=fields.bytes_or_none("head", most=MAX_DATAGRAM),
+            endpoint=_endpoint(fields),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberEntry:
+    """One line of the members reply."""
+
+    device: str
+    role: MemberRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembersAnswer:
+    """`GET …/members`: those that joined and are still allowed."""
+
+    members: tuple[MemberEntry, ...]
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor(
+            {"members": [{"device": entry.device, "role": str(entry.role)} for entry in self.members]}
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "members reply")
+
+        def read(value: object) -> MemberEntry:
+            entry = Fields(value, "member")
+            role = entry.text("role")
+            if role not in tuple(MemberRole):
+                raise entry.fault("role", "neither publish nor subscribe")
+            return MemberEntry(device=_device(entry, "device"), role=MemberRole(role))
+
+        return cls(members=fields.items("members", read, most=MAX_MEMBERS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeAnswer:
+    """`GET /v1/time`."""
+
+    time: int
+    """Microseconds, by the key server's clock."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"time": self.time})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        return cls(time=Fields.parse(data, "time reply").uint("time"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairRequest:
+    """`POST /v1/repair` (SC-8)."""
+
+    channel: bytes
+    """Channel id, 32 bytes."""
+    stream: bytes
+    """16 bytes."""
+    ranges: tuple[tuple[int, int], ...]
+    """First and last sequence of each, last included; 1 to 64 of them."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor(
+            {
+                "channel": self.channel,
+                "stream": self.stream,
+                "ranges": [[first, last] for first, last in self.ranges],
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "repair request")
+
+        def read(value: object) -> tuple[int, int]:
+            first, last = fields.as_tuple(value, "ranges", 2)
+            first = fields.as_uint(first, "ranges", most=SEQUENCE_LIMIT - 1)
+            last = fields.as_uint(last, "ranges", most=SEQUENCE_LIMIT - 1)
+            if first > last:
+                raise fields.fault("ranges", f"first {first} is above last {last}")
+            return first, last
+
+        return cls(
+            channel=fields.bytes_("channel", length=32),
+            stream=fields.bytes_("stream", length=16),
+            ranges=fields.items("ranges", read, most=MAX_RANGES),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairAnswer:
+    """Packets as they were sent, and what the publisher still retains (SC-8)."""
+
+    packets: tuple[bytes, ...]
+    oldest: int
+    """Lowest sequence still retained."""
+    head: bytes | None
+    """The latest heartbeat datagram."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"packets": list(self.packets), "oldest": self.oldest, "head": self.head})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "repair reply")
+
+        def read(value: object) -> bytes:
+            return fields.as_bytes(value, "packets", most=MAX_DATAGRAM)
+
+        return cls(
+            packets=fields.items("packets", read, most=MAX_REPAIR_PACKETS),
+            oldest=fields.uint("oldest", most=SEQUENCE_LIMIT),
+            head=fields.bytes_or_none("head", most=MAX_DATAGRAM),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement:
+    """`POST /v1/acknowledgements`: the sender holds the whole transfer."""
+
+    channel: bytes
+    """Channel id, 32 bytes."""
+    stream: bytes
+    """16 bytes."""
+    transfer: bytes
+    """16 bytes."""
+    sha256: bytes
+    """Of the whole file, 32 bytes."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor(
+            {
+                "channel": self.channel,
+                "stream": self.stream,
+                "transfer": self.transfer,
+                "sha256": self.sha256,
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "acknowledgement")
+        return cls(
+            channel=fields.bytes_("channel", length=32),
+            stream=fields.bytes_("stream", length=16),
+            transfer=fields.bytes_("transfer", length=16),
+            sha256=fields.bytes_("sha256", length=32),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorAnswer:
+    """The body of an answer with a 4xx or 5xx status."""
+
+    error: str
+    """A code of registry.md."""
+    detail: str
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"error": self.error, "detail": self.detail})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "error reply")
+        return cls(error=fields.text("error", most=64), detail=fields.text("detail", most=4096))
+
+
+def _read_keys(fields: Fields) -> dict[str, Any]:
+    def read_slot(value: object) -> tuple[int, Secret]:
+        number, secret = fields.as_tuple(value, "slots", 2)
+        return (
+            fields.as_uint(number, "slots", most=2**24 - 1),
+            Secret(fields.as_bytes(secret, "slots", length=32)),
+        )
+
+    generation, step, secret = fields.tuple_("generation", 3)
+    return {
+        "beacon": fields.bytes_("beacon", most=MAX_DATAGRAM),
+        "slots": fields.items("slots", read_slot, most=MAX_SLOTS),
+        "generation": fields.as_uint(generation, "generation", most=2**32 - 1),
+        "step": fields.as_uint(step, "generation", most=255),
+        "secret": Secret(fields.as_bytes(secret, "generation", length=32)),
+        "time": fields.uint("time"),
+    }
+
+
+def _issuers(fields: Fields) -> tuple[bytes, ...]:
+    def read(value: object) -> bytes:
+        return fields.as_bytes(value, "issuers", most=MAX_CERTIFICATE)
+
+    return fields.items("issuers", read, most=MAX_ISSUERS)
+
+
+def _endpoint(fields: Fields) -> tuple[str, int] | None:
+    value = fields.tuple_or_none("endpoint", 2)
+    if value is None:
+        return None
+    host = fields.as_text(value[0], "endpoint")
+    port = fields.as_uint(value[1], "endpoint", most=65_535)
+    # A host goes into a URL of whoever reads the directory: nothing but a name or an address may stand here.
+    if (
+        not host
+        or not port
+        or any(not (char.isascii() and (char.isalnum() or char in ".:-_%")) for char in host)
+    ):
+        raise fields.fault("endpoint", "not a host and a port")
+    return host, port
+
+
+def _device(fields: Fields, name: str) -> str:
+    device = fields.text(name, most=128)
+    try:
+        # A device of another site is written `<site id>:<name>` (TR-13).
+        check_device_name(device.rpartition(":")[2])
+    except UsageError as error:
+        raise fields.fault(name, error.problem) from None
+    return device
+
+
+def _instance(fields: Fields) -> str:
+    try:
+        return check_instance_name(fields.text("instance", most=63))
+    except UsageError as error:
+        raise fields.fault("instance", error.problem) from None
