@@ -1,0 +1,75 @@
+"""The bodies and headers of EST messages (RFC 7030 as clarified by RFC 8951).
+
+What is sent is exact, down to line lengths, because clients in the field are strict; what is received is
+read with tolerance.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from sealcast.errors import CertificateError, UsageError
+from sealcast.pki.certificates import certificate_der, parse_certificate
+
+EST_PATH = "/.well-known/est"
+
+REQUEST_TYPE = "application/pkcs10"
+CACERTS_TYPE = "application/pkcs7-mime"
+# One blank after the semicolon: libest compares bytes.
+CERTIFICATE_TYPE = "application/pkcs7-mime; smime-type=certs-only"
+PROBLEM_TYPE = "text/plain; charset=utf-8"
+
+# RFC 8951 deprecates the header and makes receivers ignore it; Bouncy Castle decodes base64 only if it is
+# there.
+TRANSFER_ENCODING_HEADER = {"Content-Transfer-Encoding": "base64"}
+
+MAX_BODY_BYTES = 64 * 1024
+"""Spec: SC-2. A request has 1 KiB; the whole room is for requests with post-quantum keys."""
+
+_LINE = 64
+_WHITE_SPACE = b" \t\r\n"
+
+
+def encode_body(der: bytes) -> bytes:
+    """Return base64 in lines of 64 columns with a final newline: libest does not read one long line."""
+    text = base64.b64encode(der)
+    return b"".join(text[start : start + _LINE] + b"\n" for start in range(0, len(text), _LINE))
+
+
+def decode_body(body: bytes) -> bytes:
+    """Return the DER in a body: base64 with white space anywhere, also in PEM armour, as some clients send
+    it.
+
+    Raises: UsageError.
+    """
+    if b"-----BEGIN" in body:
+        body = b"".join(line for line in body.splitlines() if not line.startswith(b"-----"))
+    text = body.translate(None, _WHITE_SPACE)
+    try:
+        der = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise UsageError("the body is not base64", cure="send DER in base64 (RFC 8951 section 3)") from None
+    if not der:
+        raise UsageError("the body is empty", cure="send DER in base64 (RFC 8951 section 3)")
+    return der
+
+
+def encode_certificates(ders: Iterable[bytes]) -> bytes:
+    """Return a certs-only PKCS#7 body (base64). DER puts the certificates into an order of its own."""
+    certificates = [parse_certificate(der) for der in ders]
+    return encode_body(pkcs7.serialize_certificates(certificates, serialization.Encoding.DER))
+
+
+def decode_certificates(body: bytes) -> list[bytes]:
+    """Return the DER certificates of a certs-only PKCS#7 body, whose order means nothing.
+
+    Raises: CertificateError.
+    """
+    try:
+        certificates = pkcs7.load_der_pkcs7_certificates(decode_body(body))
+    except (ValueError, UsageError) as error:
+        raise CertificateError(f"not a certs-only answer: {error}", reason="malformed") from None
+    return [certificate_der(certificate) for certificate in certificates]
