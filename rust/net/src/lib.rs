@@ -1,1 +1,31 @@
 //! Multicast UDP for Sealcast: interfaces, sockets, batches of datagrams and pacing.
+//!
+//! This crate knows nothing of packets: it moves datagrams. A site's addresses come in as values that the caller has
+//! read from its configuration; what the system refuses comes back as a [`NetError`] that names the value and the cure.
+//!
+//! Linux is the platform it is made for. Elsewhere the same API works with less behind it:
+//!
+//! | | Linux | other Unix | Windows |
+//! | --- | --- | --- | --- |
+//! | sending | `sendmmsg`, segmentation offload | one call a datagram | one call a datagram |
+//! | receiving | `recvmmsg`, receive offload | one call a datagram | one call a datagram |
+//! | waiting | `ppoll` and an eventfd | `poll` and a pipe | a look every millisecond |
+//! | interface named by | name or address | name or address | IPv4 address |
+//! | bound to | the group | the group | every address |
+
+mod batch;
+mod error;
+mod interface;
+#[cfg(target_os = "linux")]
+mod mmsg;
+mod pacing;
+mod socket;
+mod sockopt;
+mod wake;
+
+pub use batch::{RecvBuffers, SEND_BATCH};
+pub use error::NetError;
+pub use interface::Interface;
+pub use pacing::Pacer;
+pub use socket::{BufferSize, MulticastReceiver, MulticastSender, ReceiverConfig, SenderConfig};
+pub use wake::Waker;
