@@ -51,7 +51,7 @@ class Issuer:
             )
         identity = certificate_identity(self._certificate)
         if identity.role is not Role.SITE:
-            raise CertificateError(f"not a site CA: {identity.uri}", reason="role")
+            raise CertificateError(f"not a site CA: {identity.uri}", reason="wrong-role")
         self._site_id = identity.site_id
         names = self._certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
         self._site_name = str(names[0].value) if names else ""
@@ -107,7 +107,7 @@ class Issuer:
         """
         identity = certificate_identity(parse_certificate(current))
         if identity.role is not Role.DEVICE or identity.site_id != self._site_id:
-            raise CertificateError(f"not a device of this site: {identity.uri}", reason="role")
+            raise CertificateError(f"not a device of this site: {identity.uri}", reason="wrong-role")
         return self.issue_device(csr, identity.name, now)
 
     def issue_key_server(

@@ -16,6 +16,7 @@ _CURES = {
     "not-yet-valid": "check the clock of this machine",
     "revoked": "the device was removed; enrol it anew with a token if that was a mistake",
     "unknown-issuer": "check that the right root is given",
+    "revocation-unknown": "the revocation list is too old or of another site; fetch a new one",
 }
 
 

@@ -1,0 +1,147 @@
+"""`sealcast device`: enroll, show, renew.
+
+EST as in RFC 7030; the device's folder is described in `sealcast.device.folder`.
+"""
+
+import hashlib
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sealcast.cli import escape
+from sealcast.errors import UsageError
+
+if TYPE_CHECKING:
+    from sealcast.device import DeviceIdentity
+
+_FOLDER = typer.Argument(help="The device's folder.", metavar="DIR", show_default=False)
+_JSON = typer.Option("--json", help="Write one JSON object.")
+
+_MAX_TOKEN_CHARACTERS = 1024
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.add_typer(_device, name="device")
+
+
+_device = typer.Typer(help="This machine's identity at a site.", no_args_is_help=True)
+
+
+@_device.command()
+def enroll(
+    folder: Annotated[Path, _FOLDER],
+    authority: Annotated[
+        str, typer.Option("--authority", metavar="URL", help="The authority: https://HOST:PORT.")
+    ],
+    root: Annotated[
+        list[Path],
+        typer.Option(
+            "--root", metavar="FILE", help="PEM file with a root to trust; may be given more than once."
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="The device's name at the site.")],
+    token: Annotated[
+        str,
+        typer.Option(
+            "--token",
+            metavar="TOKEN",
+            envvar="SEALCAST_TOKEN",
+            help="The one-time token; - reads it from standard input, so that it is in no process list.",
+        ),
+    ],
+    keys: Annotated[
+        str | None,
+        typer.Option(
+            "--keys", metavar="URL", help="The key server; by default the port after the authority's."
+        ),
+    ] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Make a key and get a certificate for it with a one-time token (RFC 7030 section 4.2.1)."""
+    from sealcast import device
+
+    identity = device.enroll(
+        folder,
+        authority_url=authority,
+        roots=_read_roots(root),
+        name=name,
+        token=_read_token(token),
+        keys_url=keys,
+    )
+    _show(identity, as_json=as_json)
+
+
+@_device.command()
+def show(folder: Annotated[Path, _FOLDER], as_json: Annotated[bool, _JSON] = False) -> None:
+    """Show name, site, certificate and addresses."""
+    from sealcast.device import DeviceIdentity
+
+    _show(DeviceIdentity.open(folder), as_json=as_json)
+
+
+@_device.command()
+def renew(folder: Annotated[Path, _FOLDER], as_json: Annotated[bool, _JSON] = False) -> None:
+    """Get a new certificate for a new key, by the present one (RFC 7030 section 4.2.2)."""
+    from sealcast import device
+
+    _show(device.renew(folder), as_json=as_json)
+
+
+def _read_roots(files: list[Path]) -> list[bytes]:
+    from sealcast.errors import CertificateError
+    from sealcast.pki.certificates import parse_pem_certificates
+    from sealcast.pki.files import read_file
+
+    roots: list[bytes] = []
+    for file in files:
+        try:
+            roots += parse_pem_certificates(read_file(file))
+        except CertificateError as error:
+            raise CertificateError(f"{file}: {error}", reason=error.reason, cure=error.cure) from None
+    return roots
+
+
+def _read_token(token: str) -> str:
+    if token != "-":  # noqa: S105 - the word for standard input
+        return token
+    line = sys.stdin.readline(_MAX_TOKEN_CHARACTERS).strip()
+    if not line:
+        raise UsageError("no token on standard input", cure="write the token and a newline")
+    return line
+
+
+def _show(identity: "DeviceIdentity", *, as_json: bool) -> None:
+    facts: dict[str, str | list[str]] = {
+        "name": identity.name,
+        "site": identity.site_id.hex(),
+        "authority": identity.authority_url,
+        "keys": identity.keys_url,
+        "serial": f"{identity.serial:x}",
+        "not_before": _time(identity.not_before),
+        "not_after": _time(identity.not_after),
+        "renewal": _time(identity.renewal_time()),
+        "certificate_sha256": _fingerprint(identity.certificate),
+        "roots_sha256": [_fingerprint(root) for root in identity.roots],
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        for text in [value] if isinstance(value, str) else value:
+            typer.echo(f"{key.replace('_', ' '):<20}{escape(text)}")
+
+
+def _time(microseconds: int) -> str:
+    from sealcast.pki.times import to_datetime
+
+    moment: datetime = to_datetime(microseconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _fingerprint(certificate: bytes) -> str:
+    return hashlib.sha256(certificate).hexdigest()

@@ -1,0 +1,170 @@
+"""Getting a certificate, and the next one.
+
+The key is made here, is on disk before the authority hears of it, and never leaves. The new credentials are
+put in force by one rename after everything that came back has been checked, so an enrolment that is refused,
+interrupted or killed leaves the folder as it was. Spec: spec/side-channel.md section 3.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sealcast.ca.signer import KeySigner
+from sealcast.device.folder import DeviceFolder, Stage, current_credentials
+from sealcast.device.identity import (
+    CERTIFICATE_FILE,
+    ISSUERS_FILE,
+    KEY_FILE,
+    ROOTS_FILE,
+    SETTINGS_FILE,
+    DeviceIdentity,
+    DeviceSettings,
+)
+from sealcast.errors import CertificateError, ConfigError, StorageError, UsageError
+from sealcast.est.client import Enrolled, EstClient, check_authority_url
+from sealcast.pki.certificates import certificates_pem, parse_certificate
+from sealcast.pki.files import PRIVATE
+from sealcast.pki.names import check_device_name
+from sealcast.pki.times import system_time
+
+
+async def enroll_async(
+    path: Path,
+    *,
+    authority_url: str,
+    roots: Sequence[bytes],
+    name: str,
+    token: str,
+    keys_url: str | None = None,
+    now: int | None = None,
+) -> DeviceIdentity:
+    """Enrol a device with a one-time token; also again under the same name, with a new key.
+
+    `path`: its folder, made if need be. `roots`: DER, trusted from now on; no other is. `keys_url`: the key
+    server, by default the port after the authority's. `now`: microseconds.
+    Raises: TokenError, EnrolmentError, CertificateError, NetworkError, StorageError, ConfigError, UsageError.
+    """
+    check_device_name(name)
+    if not token:
+        raise UsageError("the token is empty", cure="give the one-time token that the authority printed")
+    authority_url = check_authority_url(authority_url)
+    keys_url = check_authority_url(keys_url) if keys_url else default_keys_url(authority_url)
+    client = EstClient(authority_url, roots)
+    with DeviceFolder.open_for_writing(path) as folder:
+        _check_same_device(path, name)
+        with folder.stage() as stage:
+            signer = _new_key(stage)
+            ca_certificates = await client.cacerts()
+            certificate = await client.simpleenroll(name, token, signer.make_csr(name))
+            enrolled = client.check(
+                certificate,
+                public_key=signer.public_key,
+                name=name,
+                ca_certificates=ca_certificates,
+                now=system_time() if now is None else now,
+            )
+            settings = DeviceSettings(
+                name=name, site_id=enrolled.identity.site_id, authority_url=authority_url, keys_url=keys_url
+            )
+            _commit(stage, settings, enrolled, roots)
+    return DeviceIdentity.open(path)
+
+
+async def renew_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
+    """Renew a device's certificate with a new key. `now`: microseconds.
+
+    Returns: the identity with the new certificate. Raises: as `enroll_async`; CertificateError if the present
+    certificate expired, as then only a token helps.
+    """
+    present = DeviceIdentity.open(path)
+    moment = system_time() if now is None else now
+    if moment >= present.not_after:
+        raise CertificateError(
+            f"the certificate of device {present.name!r} has expired",
+            reason="expired",
+            cure="enrol it again with a new token: sealcast device enroll",
+        )
+    with DeviceFolder.open_for_writing(path) as folder, folder.stage() as stage:
+        # Read again under the lock: another process may just have renewed.
+        present = DeviceIdentity.open(path)
+        client = EstClient(
+            present.authority_url, present.roots, own=(present.certificate_file, present.key_file)
+        )
+        signer = _new_key(stage)
+        ca_certificates = await client.cacerts()
+        csr = signer.make_csr(present.name, current=parse_certificate(present.certificate))
+        certificate = await client.simplereenroll(csr)
+        enrolled = client.check(
+            certificate,
+            public_key=signer.public_key,
+            name=present.name,
+            ca_certificates=ca_certificates,
+            now=moment,
+        )
+        if enrolled.identity.site_id != present.site_id:
+            raise CertificateError("the authority sent a certificate of another site", reason="wrong-site")
+        _commit(stage, present.settings, enrolled, present.roots)
+    return DeviceIdentity.open(path)
+
+
+def enroll(
+    path: Path,
+    *,
+    authority_url: str,
+    roots: Sequence[bytes],
+    name: str,
+    token: str,
+    keys_url: str | None = None,
+    now: int | None = None,
+) -> DeviceIdentity:
+    """Do `enroll_async` where no event loop runs."""
+    return asyncio.run(
+        enroll_async(
+            path, authority_url=authority_url, roots=roots, name=name, token=token, keys_url=keys_url, now=now
+        )
+    )
+
+
+def renew(path: Path, *, now: int | None = None) -> DeviceIdentity:
+    """Do `renew_async` where no event loop runs."""
+    return asyncio.run(renew_async(path, now=now))
+
+
+def default_keys_url(authority_url: str) -> str:
+    """Return the key server's URL where nothing else is said: the port after the authority's."""
+    parts = urlsplit(authority_url)
+    port = (parts.port or 443) + 1
+    if port > 65535:
+        raise ConfigError(
+            f"no port after that of {authority_url}", cure="say where the key server is, with --keys URL"
+        )
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"https://{host}:{port}"
+
+
+def _check_same_device(path: Path, name: str) -> None:
+    """Refuse to put one device over another; a damaged folder of unknown name is refused too."""
+    if current_credentials(path) is None:
+        return
+    present = DeviceIdentity.open(path)
+    if present.name != name:
+        raise StorageError(
+            str(path),
+            f"holds device {present.name!r}, not {name!r}",
+            cure="give each device a folder of its own",
+        )
+
+
+def _new_key(stage: Stage) -> KeySigner:
+    signer = KeySigner.generate()
+    stage.write(KEY_FILE, signer.to_pem(), PRIVATE)
+    return signer
+
+
+def _commit(stage: Stage, settings: DeviceSettings, enrolled: Enrolled, roots: Sequence[bytes]) -> None:
+    stage.write(CERTIFICATE_FILE, certificates_pem(enrolled.chain))
+    stage.write(ISSUERS_FILE, certificates_pem(enrolled.issuers))
+    stage.write(ROOTS_FILE, certificates_pem(roots))
+    stage.write(SETTINGS_FILE, settings.serialize())
+    stage.commit()

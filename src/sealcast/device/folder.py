@@ -1,0 +1,220 @@
+"""The device's folder on disk: whole or absent, whatever the moment of a crash.
+
+    DIR/                        0700
+    ├── current                 the number of the credentials in force
+    └── credentials/
+        ├── 7/                  what one enrolment or renewal brought, never changed after
+        │   ├── device.toml     name, site, URLs
+        │   ├── key.pem         0600, made here
+        │   ├── certificate.pem our certificate, then its issuers
+        │   ├── issuers.pem     every site CA certificate that the authority told
+        │   └── roots.pem       the roots that were given at enrolment
+        └── 8.tmp/              being written; removed by the next writer if it is left over
+
+New credentials are written beside, synchronised and renamed into place; then `current` is replaced by a
+rename. That rename is the one moment of change. The credentials before are kept until the next change, for
+processes that have read the old number a moment ago.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sealcast.errors import StorageError
+from sealcast.pki.files import (
+    PUBLIC,
+    TEMPORARY_SUFFIX,
+    read_file,
+    storage_errors,
+    sync_folder,
+    write_and_sync,
+    write_atomically,
+)
+
+CURRENT = "current"
+CREDENTIALS = "credentials"
+
+_OWN_NAMES = {CURRENT, CREDENTIALS, CURRENT + TEMPORARY_SUFFIX}
+_FOLDER_MODE = 0o700
+
+
+def current_credentials(folder: Path) -> Path | None:
+    """Return the folder of the credentials in force, or None if there is no device here.
+
+    Takes no lock. Raises: StorageError if `current` is damaged or points nowhere.
+    """
+    pointer = folder / CURRENT
+    with storage_errors(pointer):
+        if not pointer.exists():
+            return None
+    text = read_file(pointer, limit=32).decode("ascii", "replace").strip()
+    credentials = folder / CREDENTIALS / text
+    if not text.isdigit() or not credentials.is_dir():
+        raise StorageError(
+            str(pointer),
+            f"damaged: no credentials {text!r}",
+            cure="restore the folder, or enrol into a new one",
+        )
+    return credentials
+
+
+class DeviceFolder:
+    """Write access to a device's folder; one process at a time.
+
+    with DeviceFolder.open_for_writing(path) as folder:
+        with folder.stage() as stage:
+            stage.write("key.pem", …)
+            stage.commit()
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, made_here: bool) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._made_here = made_here
+
+    @classmethod
+    def open_for_writing(cls, path: Path) -> Self:
+        """Make the folder if need be, lock it, and remove what a crash has left.
+
+        Raises: StorageError if it is another process's turn, or if the folder holds something else.
+        """
+        with storage_errors(path):
+            made_here = _make_folder(path)
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = cls(path, descriptor, made_here=made_here)
+        try:
+            folder._lock()
+            folder._check_contents()
+            with storage_errors(path):
+                folder._remove_leftovers()
+        except BaseException:
+            folder._close()
+            raise
+        return folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            # A refused enrolment leaves nothing; rmdir itself refuses a folder that holds something.
+            with suppress(OSError):
+                (self._path / CREDENTIALS).rmdir()
+            with suppress(OSError):
+                if self._made_here:
+                    self._path.rmdir()
+        self._close()
+
+    @contextmanager
+    def stage(self) -> Iterator["Stage"]:
+        """Open a place for new credentials; what is not committed is removed.
+
+        Raises: StorageError.
+        """
+        credentials = self._path / CREDENTIALS
+        number = max(_numbers(credentials), default=0) + 1
+        stage = Stage(self._path, number)
+        with storage_errors(stage.path):
+            credentials.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+            stage.path.mkdir(mode=_FOLDER_MODE)
+        try:
+            yield stage
+        finally:
+            stage.clean_up()
+        with suppress(OSError):
+            self._remove_leftovers()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                str(self._path),
+                "another process is enrolling or renewing it",
+                cure="try again when it is done",
+            ) from None
+        except OSError as error:
+            raise StorageError(str(self._path), f"cannot be locked: {error.strerror}") from error
+
+    def _check_contents(self) -> None:
+        with storage_errors(self._path):
+            foreign = sorted({entry.name for entry in self._path.iterdir()} - _OWN_NAMES)
+        if foreign:
+            raise StorageError(
+                str(self._path),
+                f"not a device's folder: it holds {foreign[0]!r}",
+                cure="give a new or empty folder",
+            )
+
+    def _remove_leftovers(self) -> None:
+        """Remove all but the credentials in force and those before. Raises: OSError."""
+        (self._path / (CURRENT + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+        credentials = self._path / CREDENTIALS
+        if not credentials.exists():
+            return
+        current = current_credentials(self._path)
+        kept = set[str]()
+        if current is not None:
+            older = [number for number in _numbers(credentials) if number < int(current.name)]
+            kept = {current.name, *(str(number) for number in older[-1:])}
+        for entry in sorted(credentials.iterdir()):
+            if entry.name not in kept:
+                shutil.rmtree(entry)
+
+    def _close(self) -> None:
+        os.close(self._descriptor)
+
+
+class Stage:
+    """New credentials while they are made."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._folder = folder
+        self._final = folder / CREDENTIALS / str(number)
+        self.path = self._final.with_name(self._final.name + TEMPORARY_SUFFIX)
+
+    def write(self, name: str, data: bytes, mode: int = PUBLIC) -> None:
+        """Write one file and wait until the disk has it. Raises: StorageError."""
+        with storage_errors(self.path / name):
+            write_and_sync(self.path / name, data, mode)
+
+    def commit(self) -> Path:
+        """Put the credentials in force, durably. Returns: their folder. Raises: StorageError."""
+        with storage_errors(self._final):
+            sync_folder(self.path)
+            self.path.rename(self._final)
+            sync_folder(self._final.parent)
+            sync_folder(self._folder)
+        write_atomically(self._folder / CURRENT, f"{self._final.name}\n".encode())
+        return self._final
+
+    def clean_up(self) -> None:
+        """Remove what was made here unless it is in force, as far as the disk lets us."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(StorageError):
+            if current_credentials(self._folder) != self._final:
+                shutil.rmtree(self._final, ignore_errors=True)
+
+
+def _make_folder(path: Path) -> bool:
+    """Make the folder and its parents, durably. Returns: whether it was not there. Raises: OSError."""
+    if path.is_dir():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=_FOLDER_MODE)
+    sync_folder(path.parent)
+    return True
+
+
+def _numbers(credentials: Path) -> list[int]:
+    """Return the numbers of whole credentials, in order."""
+    if not credentials.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in credentials.iterdir() if entry.name.isdigit())

@@ -1,0 +1,218 @@
+"""Who this device is: what its folder holds, read and ready for use."""
+
+import json
+import random
+import ssl
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from sealcast.ca.signer import FileSigner, Signer, fits
+from sealcast.device.folder import current_credentials
+from sealcast.errors import CertificateError, StorageError, UsageError
+from sealcast.pki.certificates import certificate_identity, parse_certificate, parse_pem_certificates
+from sealcast.pki.files import read_file
+from sealcast.pki.names import Role, check_device_name, parse_site_id
+from sealcast.pki.times import microseconds
+from sealcast.pki.tls import client_context, server_context
+from sealcast.pki.validator import Validator
+
+SETTINGS_FILE = "device.toml"
+KEY_FILE = "key.pem"
+CERTIFICATE_FILE = "certificate.pem"
+ISSUERS_FILE = "issuers.pem"
+ROOTS_FILE = "roots.pem"
+
+_RENEWAL_JITTER = timedelta(days=3)
+"""Devices enrolled on one day must not all renew on one other day."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSettings:
+    """What `device.toml` says."""
+
+    name: str
+    site_id: bytes
+    """16 bytes."""
+    authority_url: str
+    """EST: `https://host:port`."""
+    keys_url: str
+    """Key server: `https://host:port`."""
+
+    def serialize(self) -> bytes:
+        """Return the file's text."""
+        values = {
+            "name": self.name,
+            "site": self.site_id.hex(),
+            "authority": self.authority_url,
+            "keys": self.keys_url,
+        }
+        # For printable text a JSON string is a TOML string.
+        lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+        return "".join(lines).encode()
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self:
+        """Read the file's text. Raises: UsageError."""
+        try:
+            values: Mapping[str, object] = tomllib.loads(text.decode())
+            name, site, authority, keys = (values[key] for key in ("name", "site", "authority", "keys"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+            raise UsageError(f"not a device's settings: {error}") from None
+        if not (
+            isinstance(name, str)
+            and isinstance(site, str)
+            and isinstance(authority, str)
+            and isinstance(keys, str)
+        ):
+            raise UsageError("not a device's settings: every value must be a string")
+        return cls(
+            name=check_device_name(name),
+            site_id=parse_site_id(site),
+            authority_url=authority,
+            keys_url=keys,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceIdentity:
+    """One device's name, key, certificates and roots, as they were when the folder was read.
+
+    After a renewal, also one by another process, open the folder again.
+    """
+
+    path: Path
+    """The device's folder."""
+    settings: DeviceSettings
+    signer: Signer
+    """Holds the device key: signs stream credentials and requests."""
+    chain: tuple[bytes, ...]
+    """DER: our certificate, then its issuers without the root."""
+    issuers: tuple[bytes, ...]
+    """DER: the site CA certificates that the authority told at the last enrolment or renewal."""
+    roots: tuple[bytes, ...]
+    """DER: the trust anchors."""
+    serial: int
+    not_before: int
+    """Microseconds."""
+    not_after: int
+    """Microseconds."""
+    credentials: Path
+    """The folder of the credentials that were read."""
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Read a device's folder.
+
+        Raises: StorageError if there is no device, or something is missing or damaged; CertificateError if
+        key and certificate do not belong together.
+        """
+        folder = Path(path)
+        credentials = current_credentials(folder)
+        if credentials is None:
+            raise StorageError(
+                str(folder), "holds no device", cure=f"enrol it first: sealcast device enroll {folder} ..."
+            )
+        try:
+            settings = DeviceSettings.parse(read_file(credentials / SETTINGS_FILE))
+        except UsageError as error:
+            raise StorageError(
+                str(credentials / SETTINGS_FILE), str(error), cure="enrol again, or restore the file"
+            ) from None
+        signer = FileSigner.open(credentials / KEY_FILE)
+        chain = _certificates(credentials / CERTIFICATE_FILE)
+        leaf = parse_certificate(chain[0])
+        if not fits(signer, leaf):
+            raise CertificateError(
+                f"{credentials}: certificate and key do not belong together",
+                reason="key",
+                cure="enrol again with a token",
+            )
+        identity = certificate_identity(leaf)
+        if (identity.role, identity.name, identity.site_id) != (Role.DEVICE, settings.name, settings.site_id):
+            raise CertificateError(
+                f"{credentials}: the certificate is that of {identity.uri}, not of {settings.name!r}",
+                reason="wrong-role",
+                cure="enrol again with a token",
+            )
+        return cls(
+            path=folder,
+            settings=settings,
+            signer=signer,
+            chain=chain,
+            issuers=_certificates(credentials / ISSUERS_FILE),
+            roots=_certificates(credentials / ROOTS_FILE),
+            serial=leaf.serial_number,
+            not_before=microseconds(leaf.not_valid_before_utc),
+            not_after=microseconds(leaf.not_valid_after_utc),
+            credentials=credentials,
+        )
+
+    @property
+    def name(self) -> str:
+        """The device's name."""
+        return self.settings.name
+
+    @property
+    def site_id(self) -> bytes:
+        """16 bytes."""
+        return self.settings.site_id
+
+    @property
+    def authority_url(self) -> str:
+        """EST: `https://host:port`."""
+        return self.settings.authority_url
+
+    @property
+    def keys_url(self) -> str:
+        """Key server: `https://host:port`."""
+        return self.settings.keys_url
+
+    @property
+    def certificate(self) -> bytes:
+        """Our own certificate, DER."""
+        return self.chain[0]
+
+    @property
+    def certificate_file(self) -> Path:
+        """PEM: our chain."""
+        return self.credentials / CERTIFICATE_FILE
+
+    @property
+    def key_file(self) -> Path:
+        """PEM: our key."""
+        return self.credentials / KEY_FILE
+
+    def validator(self) -> Validator:
+        """Return a validator that trusts this device's roots and knows its site CAs."""
+        return Validator(self.roots, self.issuers)
+
+    def ssl_context_client(self) -> ssl.SSLContext:
+        """Return a context for the side channel: TLS 1.3, shows our chain.
+
+        Judge the peer by `validator()`.
+        """
+        return client_context(self.certificate_file, self.key_file, (*self.roots, *self.issuers))
+
+    def ssl_context_server(self) -> ssl.SSLContext:
+        """Return a context for our own listener: TLS 1.3, admits holders of certificates under our roots."""
+        return server_context(self.certificate_file, self.key_file, (*self.roots, *self.issuers))
+
+    def renewal_time(self) -> int:
+        """Return when to renew, in microseconds: at 2/3 of the certificate's life, less a jitter.
+
+        The jitter follows from the certificate, so that every process and every start says the same.
+        """
+        life = self.not_after - self.not_before
+        jitter = min(microseconds(_RENEWAL_JITTER), life // 10)
+        return self.not_before + life * 2 // 3 - random.Random(self.serial).randrange(jitter + 1)  # noqa: S311
+
+
+def _certificates(path: Path) -> tuple[bytes, ...]:
+    try:
+        return tuple(parse_pem_certificates(read_file(path)))
+    except CertificateError as error:
+        raise StorageError(str(path), str(error), cure="enrol again, or restore the file") from None
