@@ -53,9 +53,9 @@ pub(crate) fn set_multicast_interface_v4(socket: &Socket, interface: &Interface)
 
 #[cfg(unix)]
 pub(crate) use system::interface_mtu;
-pub(crate) use system::{
-    dropped_by_kernel, enable_receive_offload, forbid_fragments, supports_segmentation_offload,
-};
+#[cfg(target_os = "linux")]
+pub(crate) use system::supports_segmentation_offload;
+pub(crate) use system::{dropped_by_kernel, enable_receive_offload, forbid_fragments};
 
 /// The kernel takes an `int`; a larger wish is a wish for the most there is.
 fn clamp_to_int(bytes: usize) -> usize {
@@ -244,10 +244,6 @@ mod system {
     #[allow(clippy::unnecessary_wraps)] // the signature of Linux
     pub(crate) fn forbid_fragments(_: &Socket, _ipv6: bool) -> io::Result<()> {
         Ok(())
-    }
-
-    pub(crate) fn supports_segmentation_offload(_: &Socket) -> bool {
-        false
     }
 
     pub(crate) fn enable_receive_offload(_: &Socket) -> bool {

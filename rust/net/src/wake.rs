@@ -139,7 +139,7 @@ mod system {
     #[cfg(target_os = "linux")]
     fn poll(watched: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<libc::c_int> {
         let timeout = timeout.map(|timeout| libc::timespec {
-            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_sec: timeout.as_secs().min(i32::MAX as u64) as _, // `time_t` may have 32 bits
             tv_nsec: timeout.subsec_nanos() as _,
         });
         let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
