@@ -1,0 +1,406 @@
+"""Asking over the side channel: the key server, and peers.
+
+Spec: spec/side-channel.md sections 1 and 2.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import aiohttp
+
+from sealcast.errors import (
+    CertificateError,
+    ChannelError,
+    NetworkError,
+    NotAllowedError,
+    SealcastError,
+    UnknownChannelError,
+    UnreachableError,
+)
+from sealcast.keys import MemberRole
+from sealcast.pki.names import Role
+from sealcast.pki.times import system_time
+from sealcast.pki.validator import VerifiedPeer
+from sealcast.sidechannel.fields import MalformedMessageError
+from sealcast.sidechannel.messages import (
+    CONTENT_TYPE,
+    MAX_ANSWER,
+    POLL_SECONDS,
+    Acknowledgement,
+    CrlAnswer,
+    EmptyBody,
+    ErrorAnswer,
+    JoinAnswer,
+    JoinRequest,
+    KeysAnswer,
+    MemberEntry,
+    MembersAnswer,
+    PolicyAnswer,
+    PollAnswer,
+    PollRequest,
+    RepairAnswer,
+    RepairRequest,
+    StreamEntry,
+    StreamsAnswer,
+    StreamUpdate,
+    TimeAnswer,
+)
+from sealcast.sidechannel.tls import Clock, CurrentCrl, TlsIdentity, judging_context, verdict_of
+
+CONNECT_SECONDS = 5.0
+"""A key server or peer on the same site that does not shake hands within this is taken for gone."""
+
+ANSWER_SECONDS = 15.0
+"""For every request but the poll, whose answer may take POLL_SECONDS longer."""
+
+
+class _Connection:
+    """Requests to one other side, over connections that are kept open and that its identity was judged on."""
+
+    def __init__(
+        self,
+        identity: TlsIdentity,
+        url: str,
+        *,
+        role: Role,
+        expected_name: str | None,
+        expected_site: bytes,
+        crl: CurrentCrl,
+        clock: Clock,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.name = identity.name
+        self._identity = identity
+        self._role = role
+        self._expected_name = expected_name
+        self._expected_site = expected_site
+        self._crl = crl
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, *, answer_seconds: float = ANSWER_SECONDS
+    ) -> bytes:
+        """Send one request, and once more if a kept connection had just been closed by the other side.
+
+        Raises:
+            UnreachableError, CertificateError, NetworkError, RefusalError.
+        """
+        for attempt in (1, 2):
+            try:
+                return await self._request(method, path, body, answer_seconds)
+            except aiohttp.ServerDisconnectedError as error:
+                if attempt == 2:
+                    raise UnreachableError(self.url, "it closes the connection") from error
+            except TimeoutError as error:
+                raise UnreachableError(self.url, "no answer in time") from error
+            except aiohttp.ClientError as error:
+                if (verdict := verdict_of(error)) is not None:
+                    raise verdict from error
+                raise UnreachableError(self.url, _reason(error)) from error
+        raise AssertionError("not reached")
+
+    def reload(self, identity: TlsIdentity) -> None:
+        """Open new connections with what `identity` holds now; what is under way ends as it began."""
+        self._identity = identity
+        old, self._session = self._session, None
+        if old is not None:
+            task = asyncio.get_running_loop().create_task(_close_later(old))
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
+
+    async def close(self) -> None:
+        """End every connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _request(self, method: str, path: str, body: bytes | None, answer_seconds: float) -> bytes:
+        if self._session is None or self._session.closed:
+            self._session = self._new_session()
+        timeout = aiohttp.ClientTimeout(total=answer_seconds + CONNECT_SECONDS, sock_connect=CONNECT_SECONDS)
+        async with self._session.request(
+            method,
+            self.url + path,
+            data=body,
+            headers={"Content-Type": CONTENT_TYPE} if body is not None else None,
+            timeout=timeout,
+            allow_redirects=False,
+        ) as response:
+            answer = bytearray()
+            async for chunk in response.content.iter_any():
+                answer += chunk
+                if len(answer) > MAX_ANSWER:
+                    raise NetworkError(f"{self.url}: the answer has more than {MAX_ANSWER} bytes")
+            if response.status == 200:
+                return bytes(answer)
+            raise _refusal(self.url, response.status, bytes(answer))
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        validator = self._identity.validator()
+
+        def judge(certificate: bytes) -> VerifiedPeer:
+            peer = validator.verify_peer([certificate], self._role, self._clock(), self._crl())
+            if peer.site_id != self._expected_site or self._expected_name not in (None, peer.name):
+                raise CertificateError(
+                    f"{self.url} is {peer.identity.uri}, and not who was asked for", reason="wrong-identity"
+                )
+            return peer
+
+        context = judging_context(self._identity.ssl_context_client(), judge)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=context, limit=16),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            auto_decompress=False,
+        )
+
+
+class RefusalError(NetworkError):
+    """The other side refused. `code`: of registry.md."""
+
+    def __init__(self, url: str, status: int, code: str, detail: str) -> None:
+        super().__init__(f"{url} refuses: {detail or code}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+class KeyServerClient:
+    """The requests of a member to its key server.
+
+    Every method raises UnreachableError when nobody answers; CertificateError when the other side is not the
+    site's key server, or does not accept this device any more (`reason` is then `revoked` or
+    `not-authenticated`); UnknownChannelError; NotAllowedError; NetworkError for an answer that makes no
+    sense. Nothing in an answer is verified here: signatures and commitments are the engine's to check.
+    """
+
+    def __init__(
+        self, identity: TlsIdentity, *, crl: CurrentCrl = lambda: None, clock: Clock = system_time
+    ) -> None:
+        """Ask the key server that the device knows.
+
+        Args:
+            identity: the device.
+            crl: the CRL of this moment, to judge the key server by.
+            clock: microseconds since the epoch.
+        """
+        self._connection = _Connection(
+            identity,
+            identity.keys_url,
+            role=Role.KEY_SERVER,
+            expected_name=None,
+            expected_site=identity.site_id,
+            crl=crl,
+            clock=clock,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def join(self, channel: str, role: MemberRole) -> JoinAnswer:
+        """Become a member, or one anew; gives everything that a start needs (SC-4)."""
+        body = JoinRequest(role=role).serialize()
+        return JoinAnswer.parse(await self._ask("POST", channel, "join", body, action=str(role)))
+
+    async def keys(self, channel: str) -> KeysAnswer:
+        """The present secrets, and those of slots ahead (SC-3)."""
+        return KeysAnswer.parse(await self._ask("POST", channel, "keys", EmptyBody().serialize()))
+
+    async def poll(self, channel: str, counter: int) -> bytes:
+        """Wait up to 25 s for news, then return a beacon datagram.
+
+        Args:
+            channel: its name.
+            counter: of the last beacon that the member has; 0 without one.
+        """
+        body = PollRequest(counter=counter).serialize()
+        answer = await self._ask("POST", channel, "poll", body, answer_seconds=POLL_SECONDS + ANSWER_SECONDS)
+        return PollAnswer.parse(answer).beacon
+
+    async def leave(self, channel: str) -> None:
+        """Say that this device no longer takes part."""
+        EmptyBody.parse(await self._ask("POST", channel, "leave", EmptyBody().serialize()))
+
+    async def policy(self, channel: str) -> PolicyAnswer:
+        """The signed policy in force."""
+        return PolicyAnswer.parse(await self._ask("GET", channel, "policy"))
+
+    async def streams(self, channel: str) -> tuple[StreamEntry, ...]:
+        """The directory of live streams."""
+        return StreamsAnswer.parse(await self._ask("GET", channel, "streams")).streams
+
+    async def put_stream(self, channel: str, stream: bytes, update: StreamUpdate) -> None:
+        """Enter a stream of this device (id of 16 bytes) into the directory, or bring it up to date
+        (SC-5).
+        """
+        answer = await self._ask(
+            "PUT", channel, f"streams/{stream.hex()}", update.serialize(), action="publish"
+        )
+        EmptyBody.parse(answer)
+
+    async def members(self, channel: str) -> tuple[MemberEntry, ...]:
+        """Those that joined and are still allowed."""
+        return MembersAnswer.parse(await self._ask("GET", channel, "members")).members
+
+    async def crl(self) -> CrlAnswer:
+        """The CRL in force."""
+        return CrlAnswer.parse(await self._ask("GET", None, "crl"))
+
+    async def time(self) -> int:
+        """The key server's clock, in microseconds."""
+        return TimeAnswer.parse(await self._ask("GET", None, "time")).time
+
+    def reload(self, identity: TlsIdentity) -> None:
+        """Go on with a renewed certificate."""
+        self._connection.reload(identity)
+
+    async def close(self) -> None:
+        """End every connection."""
+        await self._connection.close()
+
+    async def _ask(
+        self,
+        method: str,
+        channel: str | None,
+        what: str,
+        body: bytes | None = None,
+        *,
+        action: str = "take part",
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> bytes:
+        path = f"/v1/{what}" if channel is None else f"/v1/channels/{quote(channel, safe='')}/{what}"
+        try:
+            return await self._connection.request(method, path, body, answer_seconds=answer_seconds)
+        except RefusalError as error:
+            raise _meaning(error, channel or "", self._connection.name, action) from error
+
+
+class PeerClient:
+    """The requests of a subscriber to one publisher (or another source of repair).
+
+    Errors as those of KeyServerClient.
+    """
+
+    def __init__(
+        self,
+        identity: TlsIdentity,
+        *,
+        host: str,
+        port: int,
+        device: str,
+        site_id: bytes | None = None,
+        crl: CurrentCrl = lambda: None,
+        clock: Clock = system_time,
+    ) -> None:
+        """Ask the peer at `host`:`port`, which has to be `device`.
+
+        Args:
+            identity: this device.
+            host: name or address, from the directory.
+            port: from the directory.
+            device: the name that the peer's certificate has to bear.
+            site_id: its site; None: ours.
+            crl: the CRL of this moment.
+            clock: microseconds since the epoch.
+        """
+        self._connection = _Connection(
+            identity,
+            f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+            role=Role.DEVICE,
+            expected_name=device,
+            expected_site=site_id or identity.site_id,
+            crl=crl,
+            clock=clock,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def repair(
+        self, channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]
+    ) -> RepairAnswer:
+        """Ask for packets again; `ranges` hold first and last sequence, at most 64 of them (SC-8)."""
+        body = RepairRequest(channel=channel, stream=stream, ranges=ranges).serialize()
+        return RepairAnswer.parse(await self._ask("/v1/repair", body, channel))
+
+    async def acknowledge(self, acknowledgement: Acknowledgement) -> None:
+        """Say that a whole transfer is here."""
+        body = acknowledgement.serialize()
+        EmptyBody.parse(await self._ask("/v1/acknowledgements", body, acknowledgement.channel))
+
+    def reload(self, identity: TlsIdentity) -> None:
+        """Go on with a renewed certificate."""
+        self._connection.reload(identity)
+
+    async def close(self) -> None:
+        """End every connection."""
+        await self._connection.close()
+
+    async def _ask(self, path: str, body: bytes, channel: bytes) -> bytes:
+        try:
+            return await self._connection.request("POST", path, body)
+        except RefusalError as error:
+            raise _meaning(error, channel.hex(), self._connection.name, "subscribe") from error
+
+
+def _refusal(url: str, status: int, body: bytes) -> RefusalError:
+    try:
+        answer = ErrorAnswer.parse(body)
+    except MalformedMessageError:
+        return RefusalError(url, status, "", f"HTTP status {status}")
+    # The detail goes to logs and terminals of ours: nothing but printable text is taken over.
+    detail = "".join(character if character.isprintable() else "?" for character in answer.detail)
+    return RefusalError(url, status, answer.error, detail)
+
+
+def _meaning(error: RefusalError, channel: str, device: str, action: str) -> SealcastError:
+    """What a refusal means to the caller; the refusal itself where there is nothing better."""
+    match error.code:
+        case "unknown-channel":
+            return UnknownChannelError(channel)
+        case "not-allowed":
+            return NotAllowedError(channel, device=device, action=action)
+        case "revoked":
+            return CertificateError(
+                f"device {device!r} is revoked",
+                reason="revoked",
+                cure="enrol it anew with a token if that was a mistake",
+            )
+        case "not-authenticated":
+            return CertificateError(
+                f"{error}",
+                reason="not-authenticated",
+                cure="renew the certificate, or enrol again with a token",
+            )
+        case "unknown-stream":
+            return ChannelError(error.detail, channel=channel, cure="join the channel again")
+        case _:
+            return error
+
+
+def _reason(error: aiohttp.ClientError) -> str:
+    wrapped = getattr(error, "os_error", None)
+    if isinstance(wrapped, OSError) and wrapped.strerror:
+        return wrapped.strerror
+    return str(error) or type(error).__name__
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+async def _close_later(session: aiohttp.ClientSession) -> None:
+    # As long as the longest request that may still be under way on it.
+    await asyncio.sleep(POLL_SECONDS + ANSWER_SECONDS + CONNECT_SECONDS)
+    await session.close()

@@ -1,0 +1,181 @@
+"""The side channel of a publisher: repair and acknowledgements, for members of its channels.
+
+What is served comes from handlers; this module judges who asks, bounds what is asked, and bounds the answer.
+
+Spec: spec/side-channel.md section 2.
+"""
+
+import errno
+import inspect
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from aiohttp import web
+
+from sealcast.errors import ConfigError
+from sealcast.pki.names import Role
+from sealcast.pki.times import system_time
+from sealcast.sidechannel.messages import (
+    CONTENT_TYPE,
+    MAX_PEER_BODY,
+    MAX_REPAIR_BYTES,
+    MAX_REPAIR_PACKETS,
+    Acknowledgement,
+    EmptyBody,
+    RepairAnswer,
+    RepairRequest,
+)
+from sealcast.sidechannel.refusals import Refusal, RefusedError, answer_refusals
+from sealcast.sidechannel.tls import Clock, CurrentCrl, TlsIdentity, member_name, peer_of, reload_context
+
+Result = TypeVar("Result")
+
+Repaired = tuple[Sequence[bytes], int, bytes | None]
+"""Packets, lowest sequence still retained, latest heartbeat."""
+
+RepairHandler = Callable[
+    [bytes, bytes, tuple[tuple[int, int], ...]], Awaitable[Repaired | None] | Repaired | None
+]
+"""`(channel id, stream id, ranges)`; None: the stream is not ours. It may stop at the bounds of SC-8."""
+
+AcknowledgeHandler = Callable[[str, Acknowledgement], bool | Awaitable[bool]]
+"""`(device, acknowledgement)`; False: the stream is not ours."""
+
+IsAllowed = Callable[[bytes, str], bool | None]
+"""`(channel id, device as the policy writes it)`: is it in the channel's policy; None: unknown channel.
+
+A wrong yes gives sealed packets to a stranger, who cannot open them; a wrong no leaves a member with a gap.
+"""
+
+
+class PeerServer:
+    """Listens for the members of one device's channels.
+
+    async with PeerServer(identity, repair=…, acknowledge=…, is_allowed=…, crl=…) as server:
+        host, port = await server.listen("192.0.2.7")
+
+    """
+
+    def __init__(
+        self,
+        identity: TlsIdentity,
+        *,
+        repair: RepairHandler,
+        acknowledge: AcknowledgeHandler,
+        is_allowed: IsAllowed,
+        crl: CurrentCrl,
+        clock: Clock = system_time,
+    ) -> None:
+        """Prepare; nothing listens before `listen`.
+
+        Args:
+            identity: the device.
+            repair: serves packets.
+            acknowledge: takes acknowledgements.
+            is_allowed: judges by the policy.
+            crl: the CRL of this moment; it is asked for each request.
+            clock: microseconds since the epoch.
+        """
+        self._site_id = identity.site_id
+        self._validator = identity.validator()
+        self._context: ssl.SSLContext = identity.ssl_context_server()
+        self._repair = repair
+        self._acknowledge = acknowledge
+        self._is_allowed = is_allowed
+        self._crl = crl
+        self._clock = clock
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> "PeerServer":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def listen(self, host: str, port: int = 0) -> tuple[str, int]:
+        """Listen on an address of this machine; port 0 takes a free one.
+
+        Returns: host and port, as the directory is to name them.
+
+        Raises:
+            ConfigError: the address cannot be had.
+        """
+        application = web.Application(middlewares=[answer_refusals], client_max_size=MAX_PEER_BODY)
+        application.router.add_post("/v1/repair", self._serve_repair)
+        application.router.add_post("/v1/acknowledgements", self._serve_acknowledgement)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port, ssl_context=self._context).start()
+        except OSError as error:
+            await runner.cleanup()
+            reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {reason}", cure="choose another address"
+            ) from None
+        self._runner = runner
+        return host, int(runner.addresses[0][1])
+
+    def reload(self, identity: TlsIdentity) -> None:
+        """Go on with a renewed certificate; no connection is dropped."""
+        self._validator = identity.validator()
+        reload_context(self._context, identity)
+
+    async def close(self) -> None:
+        """Stop listening, and end what is open."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _serve_repair(self, request: web.Request) -> web.Response:
+        caller = self._caller(request)
+        asked = RepairRequest.parse(await request.read())
+        self._authorise(asked.channel, caller)
+        found = await _result(self._repair(asked.channel, asked.stream, asked.ranges))
+        if found is None:
+            raise RefusedError(Refusal.UNKNOWN_STREAM, f"stream {asked.stream.hex()} is not published here")
+        packets, oldest, head = found
+        return _answer(RepairAnswer(packets=_bounded(packets), oldest=oldest, head=head).serialize())
+
+    async def _serve_acknowledgement(self, request: web.Request) -> web.Response:
+        caller = self._caller(request)
+        acknowledgement = Acknowledgement.parse(await request.read())
+        self._authorise(acknowledgement.channel, caller)
+        if not await _result(self._acknowledge(caller, acknowledgement)):
+            raise RefusedError(
+                Refusal.UNKNOWN_STREAM, f"stream {acknowledgement.stream.hex()} is not published here"
+            )
+        return _answer(EmptyBody().serialize())
+
+    def _caller(self, request: web.Request) -> str:
+        # Judged before the body is read: a stranger makes us read no megabyte.
+        peer = peer_of(request, self._validator, Role.DEVICE, self._clock(), self._crl())
+        return member_name(peer, self._site_id)
+
+    def _authorise(self, channel: bytes, caller: str) -> None:
+        allowed = self._is_allowed(channel, caller)
+        if allowed is None:
+            raise RefusedError(Refusal.UNKNOWN_CHANNEL, f"channel {channel.hex()} is not published here")
+        if not allowed:
+            raise RefusedError(Refusal.NOT_ALLOWED, f"the channel's policy does not list {caller!r}")
+
+
+def _answer(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type=CONTENT_TYPE)
+
+
+def _bounded(packets: Sequence[bytes]) -> tuple[bytes, ...]:
+    """As many of the first packets as one answer may hold (SC-8)."""
+    kept: list[bytes] = []
+    room = MAX_REPAIR_BYTES
+    for packet in packets[:MAX_REPAIR_PACKETS]:
+        room -= len(packet)
+        if room < 0:
+            break
+        kept.append(packet)
+    return tuple(kept)
+
+
+async def _result(value: Result | Awaitable[Result]) -> Result:
+    return await value if inspect.isawaitable(value) else value

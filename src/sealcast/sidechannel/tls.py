@@ -1,0 +1,154 @@
+"""Who a TLS peer is: judged after the handshake, by the one validator, by role and identity.
+
+The name of the host is no part of the verdict (TR-8). A listener judges for each request, so that it can
+answer with a reason and so that a removal takes effect on open connections; whoever opens a connection
+judges once, before the first byte of a request leaves.
+"""
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from aiohttp import web
+
+from sealcast.errors import CertificateError
+from sealcast.pki.names import Role
+from sealcast.pki.tls import load_own_certificate, trust
+from sealcast.pki.validator import Validator, VerifiedPeer
+from sealcast.sidechannel.refusals import Refusal, RefusedError
+
+Clock = Callable[[], int]
+"""Microseconds since the epoch."""
+
+CurrentCrl = Callable[[], bytes | None]
+"""The DER CRL to judge by at this moment; None where there is none yet (TR-9)."""
+
+Judge = Callable[[bytes], VerifiedPeer]
+"""Takes the peer's DER certificate; raises CertificateError."""
+
+
+class TlsIdentity(Protocol):
+    """What the side channel needs to know of a device; `sealcast.device.DeviceIdentity` is one."""
+
+    @property
+    def name(self) -> str:
+        """Device name."""
+
+    @property
+    def site_id(self) -> bytes:
+        """16 bytes."""
+
+    @property
+    def keys_url(self) -> str:
+        """Key server: `https://host:port`."""
+
+    @property
+    def certificate_file(self) -> Path:
+        """PEM: own chain."""
+
+    @property
+    def key_file(self) -> Path:
+        """PEM: own key."""
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """DER."""
+
+    @property
+    def issuers(self) -> tuple[bytes, ...]:
+        """DER: site CA certificates."""
+
+    def validator(self) -> Validator:
+        """A validator with the device's roots."""
+
+    def ssl_context_client(self) -> ssl.SSLContext:
+        """TLS 1.3 for connections."""
+
+    def ssl_context_server(self) -> ssl.SSLContext:
+        """TLS 1.3 for a listener, client certificates required."""
+
+
+def judging_context(context: ssl.SSLContext, judge: Judge) -> ssl.SSLContext:
+    """Make `context` judge each server at the end of its handshake; returns `context`.
+
+    A server that `judge` refuses sees the connection end, and not one byte of a request.
+    """
+
+    class JudgedConnection(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            certificate = self.getpeercert(binary_form=True)
+            try:
+                if not certificate:
+                    raise CertificateError("the peer showed no certificate", reason="not-authenticated")
+                judge(certificate)
+            except CertificateError as error:
+                raise _JudgedError(error) from None
+
+    context.sslobject_class = JudgedConnection
+    return context
+
+
+class _JudgedError(ssl.SSLCertVerificationError):
+    """Carries the verdict through the TLS machinery, which knows only its own errors."""
+
+    def __init__(self, verdict: CertificateError) -> None:
+        super().__init__(1, str(verdict))
+        self.verdict = verdict
+
+
+def verdict_of(error: BaseException) -> CertificateError | None:
+    """The verdict behind a failed connection, if it failed by a judge's or by TLS's own check."""
+    seen: BaseException | None = error
+    depth = 0
+    while seen is not None and depth < 8:
+        if isinstance(seen, _JudgedError):
+            return seen.verdict
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return CertificateError(f"the peer's certificate is refused: {seen.verify_message}", reason="tls")
+        if isinstance(seen, ssl.SSLError) and "ALERT" in (seen.reason or ""):
+            # In TLS 1.3 a server's no to our certificate comes as an alert after our side is done.
+            return CertificateError(
+                f"the peer refuses our certificate: {seen.reason}",
+                reason="not-authenticated",
+                cure="renew the certificate, or enrol again with a token; check that it is the right site",
+            )
+        wrapped = getattr(seen, "os_error", None) or getattr(seen, "certificate_error", None)
+        seen = wrapped if isinstance(wrapped, BaseException) else seen.__cause__ or seen.__context__
+        depth += 1
+    return None
+
+
+def reload_context(context: ssl.SSLContext, identity: TlsIdentity) -> None:
+    """Show the certificate that `identity` has now from the next handshake on; open connections go on."""
+    trust(context, (*identity.roots, *identity.issuers))
+    load_own_certificate(context, identity.certificate_file, identity.key_file)
+
+
+def peer_of(
+    request: web.Request, validator: Validator, role: Role, now: int, crl: bytes | None
+) -> VerifiedPeer:
+    """Who sends `request`, by the certificate that its TLS handshake proved (SC-1).
+
+    A wrong yes lets a stranger or a removed device in; a wrong no costs a member one request.
+
+    Raises:
+        RefusedError: `not-authenticated`, or `revoked`.
+    """
+    connection = request.transport.get_extra_info("ssl_object") if request.transport else None
+    certificate = connection.getpeercert(binary_form=True) if connection is not None else None
+    if not certificate:
+        raise RefusedError(Refusal.NOT_AUTHENTICATED, "a client certificate is needed")
+    try:
+        return validator.verify_peer([certificate], role, now, crl)
+    except CertificateError as error:
+        refusal = Refusal.REVOKED if error.reason == "revoked" else Refusal.NOT_AUTHENTICATED
+        raise RefusedError(refusal, str(error)) from None
+
+
+def member_name(peer: VerifiedPeer, site_id: bytes) -> str:
+    """The peer as a policy of site `site_id` writes it: its name, or `<site id>:<name>` of another
+    (TR-13).
+    """
+    return peer.name if peer.site_id == site_id else f"{peer.site_id.hex()}:{peer.name}"
