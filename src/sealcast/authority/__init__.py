@@ -1,0 +1,1 @@
+"""The service of a site: enrolment, channels, keys, directory, revocation."""

@@ -1,0 +1,142 @@
+"""Tokens and certificates of devices, as rows.
+
+Spec: spec/side-channel.md SC-10 to SC-12.
+"""
+
+import base64
+import hashlib
+import secrets
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from sealcast.authority import audit
+from sealcast.authority.models import CertificateRow, DeviceRow, TokenRow
+from sealcast.authority.site import certificate_row
+from sealcast.ca import IssuedCertificate, Issuer
+from sealcast.errors import CertificateError, TokenError
+from sealcast.pki.names import check_device_name
+
+_TOKEN_BYTES = 20
+"""160 bits: 32 characters of base32, which no shell and no option parser takes for anything else."""
+
+
+def create_token(session: Session, *, device: str, ttl: int, now: int) -> str:
+    """Make a one-time token for the enrolment of `device`; only its hash is stored.
+
+    Args:
+        session: the transaction.
+        device: name of the device; it need not exist.
+        ttl: microseconds that it is good for.
+        now: microseconds.
+
+    Raises:
+        UsageError: not a device name.
+    """
+    check_device_name(device)
+    session.execute(delete(TokenRow).where(TokenRow.expires <= now, TokenRow.used.is_(None)))
+    token = base64.b32encode(secrets.token_bytes(_TOKEN_BYTES)).decode("ascii").lower()
+    session.add(TokenRow(hash=_hash(token), device=device, created=now, expires=now + ttl))
+    audit.record(session, now, "make token", device, expires=now + ttl)
+    return token
+
+
+def check_token(session: Session, *, device: str, token: str, now: int) -> TokenRow:
+    """The row of a token that admits `device` now.
+
+    Raises:
+        TokenError: unknown, used, expired, or of another device. Whoever holds no valid token cannot tell
+            whether one exists: the last case reads like the first.
+    """
+    row = session.get(TokenRow, _hash(token))
+    if row is None or row.device != device:
+        raise TokenError(f"no such token for device {device!r}")
+    if row.used is not None:
+        raise TokenError(f"the token of device {device!r} has been used already")
+    if row.expires <= now:
+        raise TokenError(f"the token of device {device!r} has expired")
+    return row
+
+
+def enrol(
+    session: Session, issuer: Issuer, *, device: str, token: str, csr: bytes, now: int
+) -> IssuedCertificate:
+    """Certify a device by its token, which is used up in this transaction and only in it (SC-12).
+
+    Raises:
+        TokenError: the token does not admit it.
+        CsrError: the request is bad, or for another name; the token stays good.
+    """
+    row = check_token(session, device=device, token=token, now=now)
+    issued = issuer.issue_device(csr, device, now)
+    session.add(certificate_row(issued))
+    session.flush()
+    row.used, row.serial = now, f"{issued.serial:x}"
+    known = session.get(DeviceRow, device)
+    if known is None:
+        session.add(DeviceRow(name=device, enrolled=now))
+    else:
+        # The operator made the token after the removal (revoke_device deletes older ones): it may come back.
+        known.enrolled, known.revoked = now, None
+    audit.record(session, now, "enrol device", device, serial=f"{issued.serial:x}")
+    return issued
+
+
+def renew(session: Session, issuer: Issuer, *, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
+    """Certify anew the device that holds `current` (DER), whose chain has been verified.
+
+    Revocation is judged here once more, in the transaction that issues: between the check of the request and
+    now the device may have been removed.
+
+    Raises:
+        CertificateError: revoked, or not a certificate that this site knows.
+        CsrError: the request is bad, or for another name.
+    """
+    digest = hashlib.sha256(current).digest()
+    issued = issuer.renew_device(current, csr, now)
+    name = issued.identity.name
+    device = session.get(DeviceRow, name)
+    rows = session.scalars(
+        select(CertificateRow).where(CertificateRow.name == name, CertificateRow.role == "device")
+    )
+    row = next((row for row in rows if hashlib.sha256(row.der).digest() == digest), None)
+    if device is None or row is None:
+        raise CertificateError(
+            f"the certificate of device {name!r} is not in the register",
+            reason="unknown-certificate",
+            cure="enrol it with a token",
+        )
+    if device.revoked is not None or row.revoked is not None:
+        raise CertificateError(
+            f"device {name!r} is revoked", reason="revoked", cure="enrol it anew with a token"
+        )
+    session.add(certificate_row(issued))
+    audit.record(session, now, "renew device", name, serial=f"{issued.serial:x}")
+    return issued
+
+
+def list_devices(session: Session) -> list[dict[str, object]]:
+    """Every device: name, when enrolled, when revoked, end of its last certificate (microseconds)."""
+    ends = dict(
+        session.execute(
+            select(CertificateRow.name, func.max(CertificateRow.not_after))
+            .where(CertificateRow.role == "device")
+            .group_by(CertificateRow.name)
+        )
+        .tuples()
+        .all()
+    )
+    return [
+        {
+            "name": row.name,
+            "state": "revoked" if row.revoked is not None else "enrolled",
+            "enrolled": row.enrolled,
+            "revoked": row.revoked,
+            "not_after": ends.get(row.name),
+        }
+        for row in session.scalars(select(DeviceRow).order_by(DeviceRow.name))
+    ]
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,218 @@
+"""The tables of a site's authority.
+
+Times are microseconds since the epoch (SQLite integers have 64 bits). Columns named `sealed_…` hold
+ciphertext of `vault.py`; no secret is stored in clear. Migrations in `migrations/` make these tables; a
+test compares both.
+"""
+
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Integer, LargeBinary, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that a later migration can refer to it."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        int: BigInteger,
+        bytes: LargeBinary,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+    }
+
+
+class SiteRow(Base):
+    """The one site of this authority."""
+
+    __tablename__ = "site"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Always 1."""
+    site_id: Mapped[bytes]
+    name: Mapped[str] = mapped_column(String)
+    key_server_name: Mapped[str] = mapped_column(String)
+    hosts: Mapped[list[str]]
+    """DNS names and IP addresses in the key server's certificate."""
+    created: Mapped[int]
+    restored: Mapped[bool] = mapped_column(default=False)
+    """Set by whoever restores a backup; the next start jumps every generation and clears it (design 5)."""
+
+
+class DeviceRow(Base):
+    """A device that was enrolled at least once."""
+
+    __tablename__ = "devices"
+
+    name: Mapped[str] = mapped_column(String, primary_key=True)
+    enrolled: Mapped[int]
+    revoked: Mapped[int | None]
+    """When it was removed; it stays removed until it is enrolled anew with a token made after that."""
+
+
+class CertificateRow(Base):
+    """A certificate that this site's CA has signed.
+
+    The row is durable before the certificate leaves the process: whoever holds one, it can be revoked.
+    """
+
+    __tablename__ = "certificates"
+
+    serial: Mapped[str] = mapped_column(String, primary_key=True)
+    """Hexadecimal."""
+    name: Mapped[str] = mapped_column(String, index=True)
+    role: Mapped[str] = mapped_column(String)
+    not_before: Mapped[int]
+    not_after: Mapped[int]
+    der: Mapped[bytes]
+    revoked: Mapped[int | None]
+    """When; None while it is good."""
+
+
+class TokenRow(Base):
+    """A one-time token for the enrolment of one device; only its hash is stored."""
+
+    __tablename__ = "tokens"
+
+    hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    """SHA-256 of the token, which is random and long: no salt or slow hash is needed."""
+    device: Mapped[str] = mapped_column(String, index=True)
+    created: Mapped[int]
+    expires: Mapped[int]
+    used: Mapped[int | None]
+    serial: Mapped[str | None] = mapped_column(ForeignKey("certificates.serial"))
+    """The certificate that used it up."""
+
+
+class ChannelRow(Base):
+    """A channel: its routing, its limits, the globs that its policy is made from, and where its numbers
+    stand.
+    """
+
+    __tablename__ = "channels"
+
+    name: Mapped[str] = mapped_column(String, primary_key=True)
+    channel_id: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    created: Mapped[int]
+    suite: Mapped[int]
+    group: Mapped[str] = mapped_column("group_address", String)
+    port: Mapped[int]
+    interface: Mapped[str | None] = mapped_column(String)
+    rate: Mapped[int]
+    """Bits per second."""
+    origin_time: Mapped[int]
+    origin_number: Mapped[int]
+    slot_length: Mapped[int]
+    slots_ahead: Mapped[int]
+    retention: Mapped[int]
+    retention_bytes: Mapped[int]
+    publisher_limit: Mapped[int]
+    publish_globs: Mapped[list[str]]
+    subscribe_globs: Mapped[list[str]]
+    present_slot: Mapped[int]
+    """The highest slot that was ever the present one."""
+    beacon_limit: Mapped[int]
+    """No beacon has a counter at or above it."""
+
+
+class PolicyRow(Base):
+    """Each version of each policy, as signed (TR-13)."""
+
+    __tablename__ = "policies"
+
+    channel: Mapped[str] = mapped_column(ForeignKey("channels.name"), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    issued: Mapped[int]
+    next_update: Mapped[int]
+    publishers: Mapped[list[str]]
+    subscribers: Mapped[list[str]]
+    signed: Mapped[bytes]
+
+
+class MemberRow(Base):
+    """A device that was given keys of a channel."""
+
+    __tablename__ = "members"
+
+    channel: Mapped[str] = mapped_column(ForeignKey("channels.name"), primary_key=True)
+    device: Mapped[str] = mapped_column(String, primary_key=True)
+    role: Mapped[str] = mapped_column(String, primary_key=True)
+    generation: Mapped[int]
+    step: Mapped[int]
+    joined: Mapped[int]
+    left: Mapped[bool]
+
+
+class SlotRow(Base):
+    """The secret of a slot; the row goes when the slot is older than the previous one."""
+
+    __tablename__ = "slots"
+
+    channel: Mapped[str] = mapped_column(ForeignKey("channels.name"), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    sealed_secret: Mapped[bytes]
+
+
+class GenerationRow(Base):
+    """A generation; only the present one has a secret, that of its present step."""
+
+    __tablename__ = "generations"
+
+    channel: Mapped[str] = mapped_column(ForeignKey("channels.name"), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    step: Mapped[int]
+    started: Mapped[int]
+    sealed_secret: Mapped[bytes | None]
+
+
+class StreamRow(Base):
+    """A directory entry (SC-5)."""
+
+    __tablename__ = "streams"
+
+    channel: Mapped[str] = mapped_column(ForeignKey("channels.name"), primary_key=True)
+    stream_id: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    device: Mapped[str] = mapped_column(String, index=True)
+    instance: Mapped[str] = mapped_column(String)
+    credential: Mapped[bytes]
+    head: Mapped[bytes | None]
+    next_sequence: Mapped[int]
+    """From the head; 0 without one. The head of an entry never goes back (DP-27)."""
+    final: Mapped[bool]
+    host: Mapped[str | None] = mapped_column(String)
+    port: Mapped[int | None]
+    not_after: Mapped[int]
+    """End of the credential; the entry is dropped afterwards."""
+    updated: Mapped[int]
+
+
+class CrlRow(Base):
+    """Each CRL, as signed."""
+
+    __tablename__ = "crl"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    issued: Mapped[int]
+    next_update: Mapped[int]
+    der: Mapped[bytes]
+
+
+class AuditRow(Base):
+    """What was done, appended in the transaction that did it."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    time: Mapped[int]
+    action: Mapped[str] = mapped_column(String)
+    subject: Mapped[str] = mapped_column(String)
+    detail: Mapped[dict[str, Any]]

@@ -1,0 +1,87 @@
+"""Removal of a device: its certificates on the CRL, its name out of every policy, its keys worthless.
+
+All of it is one transaction; half of a removal cannot be stored.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from sealcast.authority import audit
+from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, StreamRow, TokenRow
+from sealcast.ca import Issuer
+from sealcast.errors import UsageError
+from sealcast.pki.crl import GRACE, LIFE, Revocation
+from sealcast.pki.names import check_device_name
+from sealcast.pki.times import microseconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentCrl:
+    """The CRL in force."""
+
+    number: int
+    issued: int
+    next_update: int
+    """Microseconds; the grace included."""
+    der: bytes
+
+    def is_due(self, now: int) -> bool:
+        """Whether a new one is to be made although nothing was revoked."""
+        return now >= self.issued + microseconds(LIFE)
+
+
+def load_crl(session: Session) -> CurrentCrl:
+    """The latest CRL; there is one from `init` on."""
+    row = session.scalars(select(CrlRow).order_by(CrlRow.number.desc()).limit(1)).one()
+    return CurrentCrl(number=row.number, issued=row.issued, next_update=row.next_update, der=row.der)
+
+
+def issue_crl(session: Session, issuer: Issuer, now: int) -> CurrentCrl:
+    """Sign and store a CRL of every revoked certificate that has not ended, under the next number."""
+    number = (session.scalar(select(func.max(CrlRow.number))) or 0) + 1
+    revoked = session.execute(
+        select(CertificateRow.serial, CertificateRow.revoked).where(
+            CertificateRow.revoked.is_not(None), CertificateRow.not_after > now
+        )
+    ).all()
+    der = issuer.issue_crl(
+        number=number,
+        revocations=[Revocation(serial=int(serial, 16), time=when or now) for serial, when in revoked],
+        now=now,
+    )
+    row = CrlRow(number=number, issued=now, next_update=now + microseconds(LIFE + GRACE), der=der)
+    session.add(row)
+    session.flush()
+    return CurrentCrl(number=number, issued=now, next_update=row.next_update, der=der)
+
+
+def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool:
+    """Revoke every certificate of a device, and what else stands in its name, save its place in channels.
+
+    The caller settles the channels (channels.py) in the same transaction.
+
+    Returns:
+        False if it was revoked before.
+
+    Raises:
+        UsageError: no such device.
+    """
+    device = session.get(DeviceRow, check_device_name(name))
+    if device is None:
+        raise UsageError(f"unknown device {name!r}", cure="see: sealcast authority device list DIR")
+    # A token that was handed out before must not bring it back.
+    session.execute(delete(TokenRow).where(TokenRow.device == name, TokenRow.used.is_(None)))
+    if device.revoked is not None:
+        return False
+    device.revoked = now
+    session.execute(
+        update(CertificateRow)
+        .where(CertificateRow.name == name, CertificateRow.role == "device", CertificateRow.revoked.is_(None))
+        .values(revoked=now)
+    )
+    session.execute(delete(StreamRow).where(StreamRow.device == name))
+    crl = issue_crl(session, issuer, now)
+    audit.record(session, now, "revoke device", name, crl_number=crl.number)
+    return True

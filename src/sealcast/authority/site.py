@@ -1,0 +1,301 @@
+"""The folder of an authority: what lies where, how it is made, who may change it.
+
+| file | what | secret |
+|---|---|---|
+| root.pem | root certificate, to be given to devices | |
+| root.key | key of a root made here; to be taken offline after `init` | yes |
+| ca.pem, ca.key | site CA | key |
+| server.pem | key and chain of the key server, for TLS and for control streams | yes |
+| authority.db | database (WAL files beside it) | sealed |
+| storage.key | key-encryption key of the database | yes |
+| lock, control.sock | held, and listened on, by a running service | |
+
+One process at a time changes anything: the holder of the lock. A command that finds it held asks the running
+service through the socket instead, so that its change is in force there when the command returns.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from sealcast.authority import audit
+from sealcast.authority.models import CertificateRow, SiteRow
+from sealcast.authority.revocation import issue_crl
+from sealcast.authority.storage import DATABASE_FILE, Storage
+from sealcast.authority.vault import KEY_FILE, Vault
+from sealcast.ca import FileSigner, IssuedCertificate, Issuer, KeySigner, Root, create_root, import_root
+from sealcast.errors import CertificateError, StorageError
+from sealcast.pki.certificates import certificate_der, certificates_pem, parse_pem_certificates
+from sealcast.pki.files import (
+    PRIVATE,
+    read_file,
+    storage_errors,
+    sync_folder,
+    write_and_sync,
+    write_atomically,
+)
+from sealcast.pki.names import check_site_name, new_site_id
+from sealcast.pki.times import microseconds
+from sealcast.pki.validator import Validator
+
+ROOT_FILE = "root.pem"
+ROOT_KEY_FILE = "root.key"
+CA_FILE = "ca.pem"
+CA_KEY_FILE = "ca.key"
+SERVER_FILE = "server.pem"
+LOCK_FILE = "lock"
+SOCKET_FILE = "control.sock"
+
+KEY_SERVER_NAME = "key-server"
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+"""Names under which every key server is certified; a demonstration on one machine needs no others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyServerIdentity:
+    """The key server's certificate, and the key that it is for."""
+
+    chain: tuple[bytes, ...]
+    """DER: its own, then the site CA's."""
+    signer: KeySigner
+    not_before: int
+    not_after: int
+    """Microseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A site whose folder is there and whose parts fit each other."""
+
+    folder: Path
+    site_id: bytes
+    """16 bytes."""
+    name: str
+    key_server_name: str
+    hosts: tuple[str, ...]
+    """Under which devices reach the key server: DNS names and IP addresses."""
+    roots: tuple[bytes, ...]
+    """DER."""
+    issuer: Issuer
+    vault: Vault
+    storage: Storage
+
+    @staticmethod
+    def open(folder: Path) -> "Site":
+        """Read and check the folder.
+
+        Raises:
+            StorageError: something is missing, unreadable or damaged.
+            CertificateError: certificates and keys do not fit each other.
+        """
+        if not (folder / CA_FILE).exists():
+            raise StorageError(
+                str(folder),
+                "is no authority's folder",
+                cure="make one with: sealcast authority init DIR --site NAME",
+            )
+        roots = tuple(_certificates(folder / ROOT_FILE))
+        issuer = Issuer(_certificates(folder / CA_FILE)[0], FileSigner.open(folder / CA_KEY_FILE))
+        vault = Vault.load(folder / KEY_FILE)
+        storage = Storage.open(folder / DATABASE_FILE)
+        with storage.transaction() as session:
+            row = session.get(SiteRow, 1)
+            if row is None:
+                raise StorageError(
+                    str(storage.path), "holds no site", cure="restore the folder from a backup"
+                )
+            if row.site_id != issuer.site_id:
+                raise StorageError(
+                    str(folder),
+                    "database and site CA belong to different sites",
+                    cure="restore the whole folder from one backup",
+                )
+            return Site(
+                folder=folder,
+                site_id=row.site_id,
+                name=row.name,
+                key_server_name=row.key_server_name,
+                hosts=tuple(row.hosts),
+                roots=roots,
+                issuer=issuer,
+                vault=vault,
+                storage=storage,
+            )
+
+    @property
+    def issuers(self) -> tuple[bytes, ...]:
+        """The site CA certificates (DER) that may have signed policies, CRLs and devices."""
+        return (self.issuer.certificate,)
+
+    @property
+    def server_file(self) -> Path:
+        """PEM with the key server's key and chain."""
+        return self.folder / SERVER_FILE
+
+    def validator(self) -> Validator:
+        """A validator that trusts this site's roots."""
+        return Validator(self.roots, self.issuers)
+
+    def key_server(self) -> KeyServerIdentity:
+        """Read the key server's certificate and key.
+
+        Raises:
+            StorageError, CertificateError: missing, readable by others, damaged.
+        """
+        return _read_key_server(self.server_file)
+
+    def write_key_server(self, issued: IssuedCertificate, signer: KeySigner) -> None:
+        """Replace the key server's certificate and key, both or neither."""
+        write_atomically(self.server_file, _server_pem(issued, signer, self.issuer), PRIVATE)
+
+
+def init_site(
+    folder: Path, *, site_name: str, root: tuple[Path, Path] | None, hosts: Sequence[str], now: int
+) -> None:
+    """Make the folder of a new authority.
+
+    It is built beside its place and renamed, so that after a failure or a crash there is no half of one.
+
+    Args:
+        folder: must not exist, or be empty.
+        site_name: for people.
+        root: certificate and key file of the owner's root; None makes a root.
+        hosts: names and addresses of the key server besides the local ones.
+        now: microseconds.
+
+    Raises:
+        UsageError, CertificateError, StorageError.
+    """
+    check_site_name(site_name)
+    with storage_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(
+                str(folder), "is not an empty folder", cure="choose another folder; nothing is overwritten"
+            )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.parent.glob(f".{folder.name}.init-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        building = folder.parent / f".{folder.name}.init-{secrets.token_hex(4)}"
+        building.mkdir(mode=0o700)
+    try:
+        _build(building, site_name, root, (*LOCAL_HOSTS, *hosts), now)
+        with storage_errors(folder):
+            sync_folder(building)
+            building.rename(folder)
+            sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock for the length of the block, if nobody does.
+
+    Yields:
+        True: held, this process may change the folder. False: a service, or another command, holds it.
+    """
+    path = folder / LOCK_FILE
+    with storage_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _build(
+    folder: Path, site_name: str, root_files: tuple[Path, Path] | None, hosts: tuple[str, ...], now: int
+) -> None:
+    root = _root(folder, site_name, root_files, now)
+    site_id = new_site_id()
+    ca_signer = FileSigner.create(folder / CA_KEY_FILE)
+    ca_certificate = root.issue_site_ca(
+        site_name=site_name, site_id=site_id, public_key=ca_signer.public_key, now=now
+    )
+    issuer = Issuer(certificate_der(ca_certificate), ca_signer)
+    server_signer = KeySigner.generate()
+    issued = issuer.issue_key_server(
+        public_key=server_signer.public_key, name=KEY_SERVER_NAME, hosts=hosts, now=now
+    )
+    key = Vault.new_key()
+    with storage_errors(folder):
+        write_and_sync(folder / ROOT_FILE, certificates_pem([certificate_der(root.certificate)]))
+        write_and_sync(folder / CA_FILE, certificates_pem([issuer.certificate]))
+        write_and_sync(folder / SERVER_FILE, _server_pem(issued, server_signer, issuer), PRIVATE)
+        write_and_sync(folder / KEY_FILE, key, PRIVATE)
+    storage = Storage.create(folder / DATABASE_FILE)
+    with storage.transaction() as session:
+        session.add(
+            SiteRow(
+                id=1,
+                site_id=site_id,
+                name=site_name,
+                key_server_name=KEY_SERVER_NAME,
+                hosts=list(hosts),
+                created=now,
+                restored=False,
+            )
+        )
+        session.add(certificate_row(issued))
+        issue_crl(session, issuer, now)
+        audit.record(session, now, "make site", site_name, site_id=site_id.hex())
+
+
+def certificate_row(issued: IssuedCertificate) -> CertificateRow:
+    """The row that records a certificate."""
+    return CertificateRow(
+        serial=f"{issued.serial:x}",
+        name=issued.identity.name,
+        role=str(issued.identity.role),
+        not_before=issued.not_before,
+        not_after=issued.not_after,
+        der=issued.der,
+    )
+
+
+def _root(folder: Path, site_name: str, files: tuple[Path, Path] | None, now: int) -> Root:
+    if files is None:
+        return create_root(site_name=site_name, signer=FileSigner.create(folder / ROOT_KEY_FILE), now=now)
+    certificate_file, key_file = files
+    try:
+        return import_root(certificate_pem=read_file(certificate_file), key_pem=read_file(key_file), now=now)
+    except CertificateError as error:
+        raise CertificateError(
+            f"{certificate_file}: {error.problem}", reason=error.reason, cure=error.cure
+        ) from None
+
+
+def _certificates(path: Path) -> list[bytes]:
+    try:
+        return parse_pem_certificates(read_file(path))
+    except CertificateError as error:
+        raise CertificateError(f"{path}: {error.problem}", reason=error.reason, cure=error.cure) from None
+
+
+def _server_pem(issued: IssuedCertificate, signer: KeySigner, issuer: Issuer) -> bytes:
+    return signer.to_pem() + certificates_pem([issued.der, issuer.certificate])
+
+
+def _read_key_server(path: Path) -> KeyServerIdentity:
+    signer = FileSigner.open(path)
+    chain = tuple(_certificates(path))
+    certificate = x509.load_der_x509_certificate(chain[0])
+    return KeyServerIdentity(
+        chain=chain,
+        signer=signer,
+        not_before=microseconds(certificate.not_valid_before_utc),
+        not_after=microseconds(certificate.not_valid_after_utc),
+    )

@@ -1,0 +1,219 @@
+"""The database: one SQLite file, one writer, one transaction for each change.
+
+`Storage.transaction` and `Storage.snapshot` block; the service runs them in the one worker thread of
+`StorageWorker`, so that its event loop never waits for a disk, and so that changes happen one after the
+other.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from sealcast.errors import StorageError
+
+DATABASE_FILE = "authority.db"
+
+BUSY_TIMEOUT_MS = 10_000
+"""How long a writer waits for another process (a command beside the service, a backup)."""
+
+Result = TypeVar("Result")
+
+
+class Storage:
+    """The database of an authority."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the database at `path`; nothing is read yet."""
+        self.path = path
+        # Connections are opened for each transaction: a job always sees the file that is there, and no lock
+        # lingers.
+        self._engine: Engine = create_engine(
+            f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
+        )
+        event.listen(self._engine, "connect", _configure)
+        event.listen(self._engine, "begin", _begin)
+
+    @staticmethod
+    def create(path: Path) -> "Storage":
+        """Make a new database at `path` with every table.
+
+        Raises:
+            StorageError: there is a file already, or it cannot be made.
+        """
+        if path.exists():
+            raise StorageError(str(path), "there is a database already", cure="choose another folder")
+        storage = Storage(path)
+        with storage._errors():
+            _upgrade(storage._engine)
+        path.chmod(0o600)
+        return storage
+
+    @staticmethod
+    def open(path: Path) -> "Storage":
+        """Open the database at `path`, check it, and bring its tables up to date.
+
+        Raises:
+            StorageError: missing, damaged, of a newer version, or not writable.
+        """
+        if not path.is_file():
+            raise StorageError(
+                str(path),
+                "there is no database",
+                cure="make one with: sealcast authority init DIR --site NAME",
+            )
+        storage = Storage(path)
+        with storage._errors():
+            with storage._engine.connect() as connection:
+                verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+                if verdict != "ok":
+                    raise StorageError(str(path), f"the database is damaged: {verdict}", cure=_RESTORE)
+            _upgrade(storage._engine)
+        return storage
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session whose changes are durable together when the block ends, or not made at all.
+
+        Raises:
+            StorageError: the database cannot be read or written.
+        """
+        with (
+            self._errors(),
+            self._engine.connect() as connection,
+            connection.begin(),
+            Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session,
+        ):
+            yield session
+            session.flush()
+
+    def _errors(self) -> "_DatabaseErrors":
+        return _DatabaseErrors(self.path)
+
+
+class StorageWorker:
+    """Runs jobs on the database one after the other in a thread of its own."""
+
+    def __init__(self) -> None:
+        """Start with nothing to do; the thread begins with the first job."""
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="storage")
+
+    async def run(self, job: Callable[[], Result], then: Callable[[Result], None] | None = None) -> Result:
+        """Run `job` in the worker, then `then(result)` on the event loop, and return the result.
+
+        `then` runs exactly once for each job that succeeded, in the order of the jobs, even when the caller
+        has been cancelled meanwhile: what is stored becomes visible whether or not the client that asked is
+        still there.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Result] = loop.create_future()
+
+        def finish(result: Result | None, error: BaseException | None) -> None:
+            try:
+                if error is None and then is not None:
+                    then(result)  # type: ignore[arg-type]
+            except Exception as raised:  # noqa: BLE001  # handed to the caller below
+                error = raised
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(result)  # type: ignore[arg-type]
+            else:
+                done.set_exception(error)
+
+        def work() -> None:
+            try:
+                result = job()
+            except BaseException as error:  # noqa: BLE001  # handed to the caller
+                loop.call_soon_threadsafe(finish, None, error)
+            else:
+                loop.call_soon_threadsafe(finish, result, None)
+
+        self._executor.submit(work)
+        return await done
+
+    def close(self) -> None:
+        """Finish the jobs that wait, then end the thread."""
+        self._executor.shutdown(wait=True)
+
+
+_RESTORE = "restore the folder from a backup"
+
+
+class _DatabaseErrors:
+    """Turns what SQLite says into one line that names the file and the cure."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        original = error.orig if isinstance(error, DBAPIError) else error
+        if not isinstance(original, sqlite3.Error):
+            return
+        text = str(original)
+        if "malformed" in text or "not a database" in text or "no such table" in text:
+            raise StorageError(str(self._path), f"the database is damaged: {text}", cure=_RESTORE) from error
+        if "locked" in text:
+            raise StorageError(
+                str(self._path),
+                f"the database is in use: {text}",
+                cure="wait for the other command, or end it",
+            ) from error
+        if isinstance(original, sqlite3.OperationalError):
+            raise StorageError(str(self._path), f"cannot use the database: {text}") from error
+
+
+def _configure(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions by itself: it would leave DDL outside of them, and begin
+    # deferred.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # FULL: a transaction that has returned survives a power cut. The promise of SC-6 and of revocation.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    # Deleted slot secrets are ciphertext already; this also removes them from the file.
+    cursor.execute("PRAGMA secure_delete=ON")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # IMMEDIATE: a transaction that reads, decides and writes must not decide on what another is changing.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _upgrade(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(files("sealcast.authority") / "migrations"))
+    config.set_main_option("path_separator", "os")
+    head = ScriptDirectory.from_config(config).get_current_head()
+    with engine.connect() as connection, connection.begin():
+        present = MigrationContext.configure(connection).get_current_revision()
+        if present == head:
+            return
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if present is not None and present not in known:
+            raise StorageError(
+                str(engine.url.database),
+                f"the database was made by a newer Sealcast (revision {present})",
+                cure="install that version",
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
