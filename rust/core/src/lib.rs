@@ -1,3 +1,34 @@
-//! The Sealcast engine: datagrams, time and randomness go in; events, commands and the next deadline come out.
+//! The Sealcast engine: a state machine without sockets, clocks, threads or unsafe code.
+//!
+//! Datagrams, side-channel responses, time and randomness go in; [`event::Event`]s (facts for the application),
+//! [`event::Command`]s (requests for the side channel), datagrams and the next deadline come out.
+//!
+//! From the bottom up: [`crypto`] and [`wire`] know bytes; [`block`], [`schedule`], [`frames`] know what the bytes mean;
+//! [`validator`], [`credential`], [`policy`] decide whom to believe; [`keyring`], [`window`], [`repair`] each own one piece of
+//! state; [`member`] is what publishers and subscribers share; [`sender`] and [`receiver`] wire it all.
 
 #![forbid(unsafe_code)]
+
+pub mod block;
+pub mod budget;
+pub mod control;
+pub mod credential;
+pub mod crypto;
+pub mod event;
+pub mod frames;
+pub mod keyring;
+pub mod member;
+pub mod messages;
+pub mod policy;
+pub mod reassembly;
+pub mod receiver;
+pub mod repair;
+pub mod retention;
+pub mod schedule;
+pub mod sealer;
+pub mod sender;
+pub mod signed;
+pub mod stream;
+pub mod validator;
+pub mod window;
+pub mod wire;

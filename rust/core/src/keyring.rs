@@ -1,0 +1,269 @@
+//! The keyring: the secrets of slots and generations that a member holds, and the epochs derived from them.
+//!
+//! Numbers only move forward; a secret once taken for a number stays (KM-8). Spec: keys.md sections 1 and 2.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::control::VerifiedBeacon;
+use crate::crypto::{GateKey, Secret, Suite};
+use crate::schedule::{EpochKeys, commit_generation, commit_slot, control_gate_key, step_secret};
+use crate::wire::{ChannelId, Epoch};
+
+/// How many steps a member may derive beyond the last signed announcement (KM-9).
+const STEPS_AHEAD: u8 = 4;
+
+/// Bounds on what is kept (design invariant 10).
+#[derive(Clone, Copy, Debug)]
+pub struct KeyringLimits {
+    pub slots: usize,
+    pub generations: usize,
+    /// Epochs whose derived keys are cached.
+    pub epochs: usize,
+}
+
+impl Default for KeyringLimits {
+    fn default() -> Self {
+        Self {
+            slots: 64,
+            generations: 64,
+            epochs: 128,
+        }
+    }
+}
+
+/// Why a secret was not taken (KM-8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstallError {
+    /// The beacon has no commitment for this number.
+    NotCommitted,
+    /// The secret is not the one that the key server signed for.
+    CommitmentMismatch,
+    /// Another secret is already held for this number.
+    SecondSecret,
+    /// Below what the last verified beacon announced.
+    Backwards,
+}
+
+/// What a packet's epoch is to this member.
+#[derive(Debug)]
+pub enum Lookup<'a> {
+    Held(&'a EpochKeys),
+    /// Ahead of what is held: worth a fetch (KM-14).
+    Ahead,
+    /// Before this member's admission, or numbers that can't be.
+    NotOurs,
+}
+
+#[derive(Debug)]
+pub struct Keyring {
+    suite: Suite,
+    channel: ChannelId,
+    limits: KeyringLimits,
+    slots: BTreeMap<u32, Secret>,
+    /// Secrets by generation and step; the lowest step of a generation is what was handed out.
+    steps: BTreeMap<(u32, u8), Secret>,
+    admission: Option<(u32, u8)>,
+    /// The lowest slot that was ever handed to this member.
+    first_slot: Option<u32>,
+    announced: Option<(u32, u8)>,
+    derived: HashMap<Epoch, EpochKeys>,
+    derived_order: VecDeque<Epoch>,
+}
+
+impl Keyring {
+    pub fn new(suite: Suite, channel: ChannelId, limits: KeyringLimits) -> Self {
+        Self {
+            suite,
+            channel,
+            limits,
+            slots: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            admission: None,
+            first_slot: None,
+            announced: None,
+            derived: HashMap::new(),
+            derived_order: VecDeque::new(),
+        }
+    }
+
+    /// The present membership according to the last verified beacon.
+    pub fn announced(&self) -> Option<(u32, u8)> {
+        self.announced
+    }
+
+    pub fn last_slot(&self) -> Option<u32> {
+        self.slots.keys().next_back().copied()
+    }
+
+    pub fn has_slot(&self, slot: u32) -> bool {
+        self.slots.contains_key(&slot)
+    }
+
+    /// Takes note of a verified beacon; the caller has checked that it does not go back.
+    pub fn announce(&mut self, beacon: &VerifiedBeacon) {
+        self.announced = self.announced.max(Some(beacon.epoch.membership()));
+    }
+
+    /// Whether the present membership's secret is held or can be derived.
+    pub fn is_current(&mut self) -> bool {
+        self.announced
+            .is_some_and(|(generation, step)| self.derive_step(generation, step))
+    }
+
+    /// Takes a slot secret that `beacon` commits to.
+    pub fn install_slot(
+        &mut self,
+        slot: u32,
+        secret: Secret,
+        beacon: &VerifiedBeacon,
+    ) -> Result<(), InstallError> {
+        let committed = beacon
+            .body
+            .slot_commitment(slot)
+            .ok_or(InstallError::NotCommitted)?;
+        if commit_slot(&secret, &self.channel, slot) != *committed {
+            return Err(InstallError::CommitmentMismatch);
+        }
+        match self.slots.get(&slot) {
+            Some(held) if held.same(&secret) => return Ok(()),
+            Some(_) => return Err(InstallError::SecondSecret),
+            None => {}
+        }
+        self.first_slot = Some(self.first_slot.map_or(slot, |first| first.min(slot)));
+        self.slots.insert(slot, secret);
+        while self.slots.len() > self.limits.slots {
+            self.slots.pop_first();
+        }
+        Ok(())
+    }
+
+    /// Takes the secret of the membership that `beacon` announces.
+    pub fn install_step(
+        &mut self,
+        generation: u32,
+        step: u8,
+        secret: Secret,
+        beacon: &VerifiedBeacon,
+    ) -> Result<(), InstallError> {
+        if (generation, step) != beacon.epoch.membership() {
+            return Err(InstallError::NotCommitted);
+        }
+        if commit_generation(&secret, &self.channel, generation, step) != beacon.body.generation_commitment {
+            return Err(InstallError::CommitmentMismatch);
+        }
+        if self.announced > Some((generation, step)) {
+            return Err(InstallError::Backwards);
+        }
+        // A held step of this generation determines all later ones.
+        if self.derive_step_unbounded(generation, step) {
+            let same = self.steps[&(generation, step)].same(&secret);
+            return if same {
+                Ok(())
+            } else {
+                Err(InstallError::SecondSecret)
+            };
+        }
+        self.steps.insert((generation, step), secret);
+        self.admission.get_or_insert((generation, step));
+        self.forget_old_generations();
+        Ok(())
+    }
+
+    fn forget_old_generations(&mut self) {
+        let mut generations: Vec<u32> = self.steps.keys().map(|&(generation, _)| generation).collect();
+        generations.dedup();
+        if let Some(surplus) = generations.len().checked_sub(self.limits.generations) {
+            for generation in &generations[..surplus] {
+                self.steps.retain(|&(g, _), _| g != *generation);
+            }
+        }
+    }
+
+    fn derive_step(&mut self, generation: u32, step: u8) -> bool {
+        let limit = match self.announced {
+            Some((announced, announced_step)) if announced == generation => {
+                announced_step.saturating_add(STEPS_AHEAD)
+            }
+            _ => u8::MAX,
+        };
+        step <= limit && self.derive_step_unbounded(generation, step)
+    }
+
+    fn derive_step_unbounded(&mut self, generation: u32, step: u8) -> bool {
+        let Some((&(_, from), held)) = self.steps.range((generation, 0)..=(generation, step)).next_back()
+        else {
+            return false;
+        };
+        let mut secret = held.clone();
+        for next in from + 1..=step {
+            secret = step_secret(&secret, &self.channel, generation, next);
+            self.steps.insert((generation, next), secret.clone());
+            if next == u8::MAX {
+                break;
+            }
+        }
+        true
+    }
+
+    /// The keys of an epoch, or what its numbers tell.
+    pub fn lookup(&mut self, epoch: Epoch) -> Lookup<'_> {
+        if !self.derived.contains_key(&epoch) {
+            let membership = epoch.membership();
+            if self.admission.is_none_or(|admission| membership < admission) {
+                return if self.admission.is_none() {
+                    Lookup::Ahead
+                } else {
+                    Lookup::NotOurs
+                };
+            }
+            let step_held = self.derive_step(epoch.generation, epoch.step);
+            let step_ahead = !step_held && self.announced.is_some_and(|announced| membership > announced);
+            let slot_ahead = self.last_slot().is_none_or(|last| epoch.slot > last);
+            match (self.slots.get(&epoch.slot), step_held) {
+                (Some(slot), true) => {
+                    let step = &self.steps[&(epoch.generation, epoch.step)];
+                    let keys = EpochKeys::derive(self.suite, &self.channel, epoch, slot, step);
+                    self.derived.insert(epoch, keys);
+                    self.derived_order.push_back(epoch);
+                    if self.derived_order.len() > self.limits.epochs
+                        && let Some(oldest) = self.derived_order.pop_front()
+                    {
+                        self.derived.remove(&oldest);
+                    }
+                }
+                (Some(_), false) if step_ahead => return Lookup::Ahead,
+                (None, true) if slot_ahead => return Lookup::Ahead,
+                (None, false) if slot_ahead && step_ahead => return Lookup::Ahead,
+                _ => return Lookup::NotOurs,
+            }
+        }
+        match self.derived.get(&epoch) {
+            Some(keys) => Lookup::Held(keys),
+            None => Lookup::NotOurs,
+        }
+    }
+
+    /// Whether a verified packet of this epoch was sealed before this member's admission (DP-34).
+    pub fn is_before_admission(&self, epoch: Epoch) -> bool {
+        self.admission
+            .is_some_and(|admission| epoch.membership() < admission)
+            || self.first_slot.is_some_and(|first| epoch.slot < first)
+    }
+
+    pub fn control_gate(&self, slot: u32) -> Option<GateKey> {
+        Some(control_gate_key(
+            self.suite,
+            self.slots.get(&slot)?,
+            &self.channel,
+            slot,
+        ))
+    }
+
+    /// Everything that could open anything, for whoever must show that it opens nothing (removed members in tests).
+    pub fn held_epoch_numbers(&self) -> (Vec<u32>, Vec<(u32, u8)>) {
+        (
+            self.slots.keys().copied().collect(),
+            self.steps.keys().copied().collect(),
+        )
+    }
+}

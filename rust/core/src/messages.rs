@@ -1,0 +1,255 @@
+//! Bodies of the side channel, as this end writes and reads them.
+//!
+//! Spec: side-channel.md.
+
+use crate::crypto::Secret;
+use crate::signed::{CborReader, CborWriter, MalformedObject};
+use crate::wire::{ChannelId, StreamId, Time};
+
+const MAX_SLOTS: usize = 64;
+const MAX_STREAMS: usize = 4096;
+const MAX_ISSUERS: usize = 8;
+const MAX_PACKETS: usize = 1024;
+
+/// SC-3.
+#[derive(Debug)]
+pub struct KeysReply<'a> {
+    pub beacon: &'a [u8],
+    pub slots: Vec<(u32, Secret)>,
+    pub generation: u32,
+    pub step: u8,
+    pub secret: Secret,
+    pub time: Time,
+}
+
+/// SC-5.
+#[derive(Clone, Debug)]
+pub struct StreamEntry<'a> {
+    pub stream: StreamId,
+    pub device: &'a str,
+    pub instance: &'a str,
+    pub bundle: &'a [u8],
+    pub head: Option<&'a [u8]>,
+    pub endpoint: Option<(&'a str, u16)>,
+}
+
+/// SC-4.
+#[derive(Debug)]
+pub struct JoinReply<'a> {
+    pub keys: KeysReply<'a>,
+    pub policy: &'a [u8],
+    pub crl: &'a [u8],
+    pub key_server: &'a [u8],
+    pub streams: Vec<StreamEntry<'a>>,
+}
+
+type Parsed<T> = Result<T, MalformedObject>;
+
+fn slot_secret(r: &mut CborReader<'_>) -> Parsed<(u32, Secret)> {
+    r.array_of(2)?;
+    let slot = u32::try_from(r.uint()?).map_err(|_| MalformedObject)?;
+    Ok((slot, Secret::new(r.fixed()?)))
+}
+
+fn generation_secret(r: &mut CborReader<'_>) -> Parsed<(u32, u8, Secret)> {
+    r.array_of(3)?;
+    let generation = u32::try_from(r.uint()?).map_err(|_| MalformedObject)?;
+    let step = u8::try_from(r.uint()?).map_err(|_| MalformedObject)?;
+    Ok((generation, step, Secret::new(r.fixed()?)))
+}
+
+fn endpoint<'a>(r: &mut CborReader<'a>) -> Parsed<(&'a str, u16)> {
+    r.array_of(2)?;
+    let host = r.text()?;
+    Ok((host, u16::try_from(r.uint()?).map_err(|_| MalformedObject)?))
+}
+
+fn stream_entry<'a>(r: &mut CborReader<'a>) -> Parsed<StreamEntry<'a>> {
+    let (mut stream, mut device, mut instance, mut bundle, mut head, mut at) =
+        (None, None, None, None, None, None);
+    for _ in 0..r.map()? {
+        match r.text()? {
+            "stream" => stream = Some(StreamId(r.fixed()?)),
+            "device" => device = Some(r.text()?),
+            "instance" => instance = Some(r.text()?),
+            "credential" => bundle = Some(r.bytes()?),
+            "head" => head = r.optional(CborReader::bytes)?,
+            "endpoint" => at = r.optional(endpoint)?,
+            _ => r.skip()?,
+        }
+    }
+    Ok(StreamEntry {
+        stream: stream.ok_or(MalformedObject)?,
+        device: device.ok_or(MalformedObject)?,
+        instance: instance.ok_or(MalformedObject)?,
+        bundle: bundle.ok_or(MalformedObject)?,
+        head,
+        endpoint: at,
+    })
+}
+
+/// Everything that a join or keys reply can hold; absent fields stay `None`.
+#[derive(Default)]
+struct ReplyFields<'a> {
+    beacon: Option<&'a [u8]>,
+    slots: Option<Vec<(u32, Secret)>>,
+    generation: Option<(u32, u8, Secret)>,
+    time: Option<Time>,
+    policy: Option<&'a [u8]>,
+    crl: Option<&'a [u8]>,
+    key_server: Option<&'a [u8]>,
+    streams: Option<Vec<StreamEntry<'a>>>,
+    packets: Option<Vec<&'a [u8]>>,
+    oldest: Option<u64>,
+    head: Option<&'a [u8]>,
+}
+
+impl<'a> ReplyFields<'a> {
+    fn parse(body: &'a [u8]) -> Parsed<Self> {
+        let mut r = CborReader::new(body);
+        let mut fields = Self::default();
+        for _ in 0..r.map()? {
+            match r.text()? {
+                "beacon" => fields.beacon = Some(r.bytes()?),
+                "slots" => fields.slots = Some(r.list(MAX_SLOTS, slot_secret)?),
+                "generation" => fields.generation = Some(generation_secret(&mut r)?),
+                "time" => fields.time = Some(r.uint()?),
+                "policy" => fields.policy = Some(r.bytes()?),
+                "crl" => fields.crl = Some(r.bytes()?),
+                "issuers" => drop(r.list(MAX_ISSUERS, CborReader::bytes)?),
+                "key-server" => fields.key_server = Some(r.bytes()?),
+                "streams" => fields.streams = Some(r.list(MAX_STREAMS, stream_entry)?),
+                "packets" => fields.packets = Some(r.list(MAX_PACKETS, CborReader::bytes)?),
+                "oldest" => fields.oldest = Some(r.uint()?),
+                "head" => fields.head = r.optional(CborReader::bytes)?,
+                _ => r.skip()?,
+            }
+        }
+        r.end()?;
+        Ok(fields)
+    }
+
+    fn keys(&mut self) -> Parsed<KeysReply<'a>> {
+        let (generation, step, secret) = self.generation.take().ok_or(MalformedObject)?;
+        Ok(KeysReply {
+            beacon: self.beacon.ok_or(MalformedObject)?,
+            slots: self.slots.take().ok_or(MalformedObject)?,
+            generation,
+            step,
+            secret,
+            time: self.time.ok_or(MalformedObject)?,
+        })
+    }
+}
+
+pub fn parse_join_reply(body: &[u8]) -> Parsed<JoinReply<'_>> {
+    let mut fields = ReplyFields::parse(body)?;
+    Ok(JoinReply {
+        keys: fields.keys()?,
+        policy: fields.policy.ok_or(MalformedObject)?,
+        crl: fields.crl.ok_or(MalformedObject)?,
+        key_server: fields.key_server.ok_or(MalformedObject)?,
+        streams: fields.streams.ok_or(MalformedObject)?,
+    })
+}
+
+pub fn parse_keys_reply(body: &[u8]) -> Parsed<KeysReply<'_>> {
+    ReplyFields::parse(body)?.keys()
+}
+
+pub fn parse_poll_reply(body: &[u8]) -> Parsed<&[u8]> {
+    ReplyFields::parse(body)?.beacon.ok_or(MalformedObject)
+}
+
+pub fn parse_policy_reply(body: &[u8]) -> Parsed<&[u8]> {
+    ReplyFields::parse(body)?.policy.ok_or(MalformedObject)
+}
+
+pub fn parse_crl_reply(body: &[u8]) -> Parsed<&[u8]> {
+    ReplyFields::parse(body)?.crl.ok_or(MalformedObject)
+}
+
+pub fn parse_streams_reply(body: &[u8]) -> Parsed<Vec<StreamEntry<'_>>> {
+    ReplyFields::parse(body)?.streams.ok_or(MalformedObject)
+}
+
+/// SC-8.
+#[derive(Debug)]
+pub struct RepairReply<'a> {
+    pub packets: Vec<&'a [u8]>,
+    pub oldest: u64,
+    pub head: Option<&'a [u8]>,
+}
+
+pub fn parse_repair_reply(body: &[u8]) -> Parsed<RepairReply<'_>> {
+    let fields = ReplyFields::parse(body)?;
+    Ok(RepairReply {
+        packets: fields.packets.ok_or(MalformedObject)?,
+        oldest: fields.oldest.ok_or(MalformedObject)?,
+        head: fields.head,
+    })
+}
+
+/// The `error` of an error body, or the empty string.
+pub fn parse_error(body: &[u8]) -> String {
+    fn read(body: &[u8]) -> Parsed<String> {
+        let mut r = CborReader::new(body);
+        let mut error = String::new();
+        for _ in 0..r.map()? {
+            match r.text()? {
+                "error" => error = r.text()?.to_owned(),
+                _ => r.skip()?,
+            }
+        }
+        Ok(error)
+    }
+    read(body).unwrap_or_default()
+}
+
+pub fn join_request(role: &str) -> Vec<u8> {
+    CborWriter::new().map(1).text("role").text(role).finish()
+}
+
+pub fn empty_request() -> Vec<u8> {
+    CborWriter::new().map(0).finish()
+}
+
+pub fn poll_request(counter: u64) -> Vec<u8> {
+    CborWriter::new().map(1).text("counter").uint(counter).finish()
+}
+
+pub fn put_stream_request(bundle: &[u8], head: Option<&[u8]>, endpoint: Option<(&str, u16)>) -> Vec<u8> {
+    // Keys in deterministic order: shorter ones first.
+    let w = CborWriter::new()
+        .map(3)
+        .text("head")
+        .optional_bytes(head)
+        .text("endpoint");
+    let w = match endpoint {
+        Some((host, port)) => w.array(2).text(host).uint(u64::from(port)),
+        None => w.null(),
+    };
+    w.text("credential").bytes(bundle).finish()
+}
+
+pub fn repair_request(channel: &ChannelId, stream: &StreamId, ranges: &[(u64, u64)]) -> Vec<u8> {
+    let mut w = CborWriter::new().map(3).text("ranges").array(ranges.len());
+    for &(first, last) in ranges {
+        w = w.array(2).uint(first).uint(last);
+    }
+    w.text("stream")
+        .bytes(&stream.0)
+        .text("channel")
+        .bytes(&channel.0)
+        .finish()
+}
+
+/// Percent-encodes a channel name as one path segment.
+pub fn path_segment(name: &str) -> String {
+    name.bytes()
+        .map(|b| match b {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+            _ => format!("%{b:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,657 @@
+//! The publisher's engine: messages in; sealed datagrams, heartbeats, credentials and requests out.
+//!
+//! Spec: wire.md DP-13, sections 6 to 9; keys.md KM-11.
+
+use std::collections::VecDeque;
+
+use crate::credential::{Credential, encode_bundle};
+use crate::crypto::{Secret, Suite};
+use crate::event::{Event, Response, Target};
+use crate::frames::{MAX_TOPIC_BYTES, MessageFrame, Origin};
+use crate::keyring::Lookup;
+use crate::member::{Member, MemberConfig, Outcome, Outgoing, Purpose, Purposes};
+use crate::messages::put_stream_request;
+use crate::retention::{Datagram, Retention};
+use crate::schedule::block_key;
+use crate::sealer::{BlockPlan, Sealer};
+use crate::stream::Heartbeat;
+use crate::wire::{
+    Epoch, IP_UDP_BYTES, MAX_COUNT, OVERHEAD_BYTES, PacketType, SiteId, StreamId, Time, varint_len,
+};
+
+const SECOND: u64 = 1_000_000;
+/// Heartbeats after the last packet: soon, then at growing intervals (DP-28).
+const HEARTBEAT_FIRST: u64 = SECOND / 20;
+const HEARTBEAT_MAX: u64 = SECOND;
+/// Repetitions of the credential: quickly at first, for those who lost one, then steadily (DP-31).
+const CREDENTIAL_INTERVALS: [u64; 3] = [SECOND / 10, SECOND / 4, SECOND];
+const CREDENTIAL_MAX: u64 = 2 * SECOND;
+const DIRECTORY_INTERVAL: u64 = 2 * SECOND;
+const FINAL_HEARTBEATS: u32 = 5;
+const PUT_TIMEOUT: u64 = 10 * SECOND;
+
+/// What a publisher is made from.
+#[derive(Debug)]
+pub struct SenderConfig {
+    pub member: MemberConfig,
+    /// The seed of the stream key; 32 fresh random bytes (DP-2).
+    pub seed: Secret,
+    pub start_nonce: [u8; 16],
+    /// One of several publishers of a device on a channel; may be empty.
+    pub instance: String,
+    /// Bytes of the path's MTU; IPv6 and UDP headers are taken off it.
+    pub mtu: usize,
+    /// Packets in a block at most, 1 to 64.
+    pub max_block: u8,
+    pub max_message_bytes: u64,
+    /// Messages that wait for sealing.
+    pub queue_bytes: u64,
+}
+
+impl SenderConfig {
+    pub fn new(member: MemberConfig, seed: Secret, start_nonce: [u8; 16]) -> Self {
+        Self {
+            member,
+            seed,
+            start_nonce,
+            instance: String::new(),
+            mtu: 1500,
+            max_block: MAX_COUNT,
+            max_message_bytes: 16 << 20,
+            queue_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    TooLong {
+        limit: u64,
+    },
+    TopicTooLong,
+    /// Come back when the queue has drained.
+    QueueFull,
+    Ended,
+}
+
+struct Queued {
+    message_id: u64,
+    topic: Option<String>,
+    origin: Option<Origin>,
+    data: Vec<u8>,
+    /// How much of it has been put into packets.
+    sent: usize,
+}
+
+struct Certified {
+    bundle: Vec<u8>,
+    not_after: Time,
+}
+
+/// What a publisher has counted since its start.
+#[derive(Clone, Debug, Default)]
+pub struct SenderCounters {
+    pub messages: u64,
+    pub packets: u64,
+    pub blocks: u64,
+    /// Bytes of all datagrams.
+    pub bytes: u64,
+    pub repairs_served: u64,
+}
+
+pub struct Sender {
+    member: Member,
+    seed: Secret,
+    sealer: Option<Sealer>,
+    public_key: [u8; 32],
+    stream: StreamId,
+    start_nonce: [u8; 16],
+    instance: String,
+    payload_limit: usize,
+    max_block: u8,
+    max_message_bytes: u64,
+    queue_limit: u64,
+    queue: VecDeque<Queued>,
+    queue_bytes: u64,
+    next_message: u64,
+    next_sequence: u64,
+    retention: Option<Retention>,
+    certified: Option<Certified>,
+    credential_due: Option<Time>,
+    credentials_sent: usize,
+    heartbeat_counter: u64,
+    heartbeat_due: Option<Time>,
+    heartbeat_interval: u64,
+    head: Option<Datagram>,
+    end: Option<(Option<StreamId>, u32)>,
+    endpoint: Option<(String, u16)>,
+    directory_due: Option<Time>,
+    registered: bool,
+    predecessor: Option<StreamId>,
+    transmit: VecDeque<Datagram>,
+    last_epoch: Option<Epoch>,
+    blocked: bool,
+    counters: SenderCounters,
+}
+
+impl core::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Sender({:?}, next {})", self.stream, self.next_sequence)
+    }
+}
+
+impl Sender {
+    pub fn new(mut config: SenderConfig, now: Time) -> Self {
+        config.member.purpose = Purpose::Publish;
+        let member = Member::new(config.member, now);
+        // The stream id does not depend on the suite, which only the policy tells.
+        let probe = Sealer::new(&config.seed, Suite::Aes256Gcm, *member.channel());
+        Self {
+            public_key: *probe.public_key(),
+            stream: probe.stream(),
+            member,
+            seed: config.seed,
+            sealer: None,
+            start_nonce: config.start_nonce,
+            instance: config.instance,
+            payload_limit: config.mtu.saturating_sub(IP_UDP_BYTES + OVERHEAD_BYTES),
+            max_block: config.max_block.clamp(1, MAX_COUNT),
+            max_message_bytes: config.max_message_bytes,
+            queue_limit: config.queue_bytes,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            next_message: 0,
+            next_sequence: 0,
+            retention: None,
+            certified: None,
+            credential_due: None,
+            credentials_sent: 0,
+            heartbeat_counter: 0,
+            heartbeat_due: None,
+            heartbeat_interval: HEARTBEAT_FIRST,
+            head: None,
+            end: None,
+            endpoint: None,
+            directory_due: None,
+            registered: false,
+            predecessor: None,
+            transmit: VecDeque::new(),
+            last_epoch: None,
+            blocked: false,
+            counters: SenderCounters::default(),
+        }
+    }
+
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    pub fn member_mut(&mut self) -> &mut Member {
+        &mut self.member
+    }
+
+    pub fn stream(&self) -> StreamId {
+        self.stream
+    }
+
+    pub fn counters(&self) -> &SenderCounters {
+        &self.counters
+    }
+
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    pub fn payload_limit(&self) -> usize {
+        self.payload_limit
+    }
+
+    pub fn queued_bytes(&self) -> u64 {
+        self.queue_bytes
+    }
+
+    /// Whether the directory has our entry, so that who joins from now on is told of us.
+    pub fn is_registered(&self) -> bool {
+        self.registered
+    }
+
+    /// The stream that the directory says this device and instance published last.
+    pub fn predecessor(&self) -> Option<StreamId> {
+        self.predecessor
+    }
+
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.member.events.pop_front()
+    }
+
+    pub fn poll_command(&mut self) -> Option<crate::event::Command> {
+        self.member.commands.pop_front()
+    }
+
+    /// Where repair requests reach us.
+    pub fn set_endpoint(&mut self, host: String, port: u16) {
+        self.endpoint = Some((host, port));
+    }
+
+    // -- credential ----------------------------------------------------------------------------------------------------
+
+    /// What the device key has to sign, once joined (TR-11). `site`, `device` are the certificate's.
+    pub fn credential_tbs(
+        &self,
+        site: SiteId,
+        device: &str,
+        certificate_hash: [u8; 32],
+        not_before: Time,
+        not_after: Time,
+        succeeds: Option<StreamId>,
+    ) -> Option<Vec<u8>> {
+        let credential = Credential {
+            public_key: self.public_key,
+            channel: *self.member.channel(),
+            suite: self.member.suite()?,
+            site,
+            device: device.to_owned(),
+            certificate_hash,
+            not_before,
+            not_after,
+            start_nonce: self.start_nonce,
+            instance: self.instance.clone(),
+            succeeds,
+        };
+        Some(credential.encode())
+    }
+
+    /// Takes the signed credential and its chain; from now on the stream can speak.
+    pub fn set_credential(&mut self, signed: &[u8], chain: &[Vec<u8>], not_after: Time, now: Time) {
+        self.certified = Some(Certified {
+            bundle: encode_bundle(signed, chain),
+            not_after,
+        });
+        self.credential_due = Some(now);
+        self.credentials_sent = 0;
+        self.heartbeat_due = Some(now);
+        self.directory_due = Some(now);
+    }
+
+    // -- messages ------------------------------------------------------------------------------------------------------
+
+    /// Queues a message; it is sealed with the next block. Returns its id.
+    pub fn send(&mut self, topic: Option<&str>, data: Vec<u8>) -> Result<u64, SendError> {
+        if self.end.is_some() {
+            return Err(SendError::Ended);
+        }
+        if data.len() as u64 > self.max_message_bytes {
+            return Err(SendError::TooLong {
+                limit: self.max_message_bytes,
+            });
+        }
+        if topic.is_some_and(|topic| topic.len() > MAX_TOPIC_BYTES) {
+            return Err(SendError::TopicTooLong);
+        }
+        if self.queue_bytes > 0 && self.queue_bytes + data.len() as u64 > self.queue_limit {
+            return Err(SendError::QueueFull);
+        }
+        let message_id = self.next_message;
+        self.next_message += 1;
+        self.queue_bytes += data.len() as u64 + 1;
+        self.queue.push_back(Queued {
+            message_id,
+            topic: topic.map(str::to_owned),
+            origin: None,
+            data,
+            sent: 0,
+        });
+        self.counters.messages += 1;
+        Ok(message_id)
+    }
+
+    pub fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Fills one packet with frames.
+    fn next_plaintext(&mut self) -> Option<Vec<u8>> {
+        self.queue.front()?;
+        let mut plaintext = Vec::with_capacity(self.payload_limit);
+        while let Some(message) = self.queue.front_mut() {
+            let room = self.payload_limit - plaintext.len();
+            let left = message.data.len() - message.sent;
+            let total = message.data.len() as u64;
+            let first = message.sent == 0;
+            let mut frame = MessageFrame {
+                message_id: message.message_id,
+                part: (!first).then_some((message.sent as u64, total)),
+                topic: message.topic.as_deref().filter(|_| first),
+                origin: message.origin.filter(|_| first),
+                data: &message.data[message.sent..],
+            };
+            if frame.overhead() + left <= room {
+                frame.write(&mut plaintext);
+                self.queue_bytes -= total + 1;
+                self.queue.pop_front();
+                continue;
+            }
+            // A part, if that is worth its overhead; a message that fits a packet of its own is not cut.
+            frame.part = Some((message.sent as u64, total));
+            let overhead = frame.overhead() + varint_len(total);
+            let whole_fits = first && frame.overhead() + left <= self.payload_limit;
+            if !plaintext.is_empty() && (whole_fits || room < overhead + 64) {
+                break;
+            }
+            let take = room.saturating_sub(overhead).min(left);
+            frame.data = &message.data[message.sent..message.sent + take];
+            frame.write(&mut plaintext);
+            message.sent += take;
+            break;
+        }
+        Some(plaintext)
+    }
+
+    /// Seals what is queued as one block, up to the maximum (DP-13). Returns how many packets became ready.
+    /// `randomness` is drawn from the operating system for this call.
+    pub fn seal_block(&mut self, now: Time, randomness: [u8; 16]) -> usize {
+        if self.queue.is_empty() {
+            return 0;
+        }
+        let Some(epoch) = self.epoch_to_seal(now) else {
+            return 0;
+        };
+        let mut plaintexts = Vec::new();
+        while plaintexts.len() < usize::from(self.max_block) {
+            let Some(plaintext) = self.next_plaintext() else {
+                break;
+            };
+            plaintexts.push(plaintext);
+        }
+        let plan = BlockPlan {
+            packet_type: PacketType::Data,
+            epoch,
+            first_sequence: self.next_sequence,
+            time: now,
+            randomness,
+        };
+        let datagrams = self.seal(plan, &plaintexts);
+        if let Some(retention) = &mut self.retention {
+            for (sequence, datagram) in (self.next_sequence..).zip(&datagrams) {
+                retention.push(sequence, now, datagram.clone());
+            }
+        }
+        self.next_sequence += datagrams.len() as u64;
+        self.heartbeat_interval = HEARTBEAT_FIRST;
+        self.heartbeat_due = Some(now + HEARTBEAT_FIRST);
+        self.queue_datagrams(datagrams)
+    }
+
+    fn queue_datagrams(&mut self, datagrams: Vec<Datagram>) -> usize {
+        let count = datagrams.len();
+        self.counters.blocks += 1;
+        self.counters.packets += count as u64;
+        self.counters.bytes += datagrams.iter().map(|d| d.len() as u64).sum::<u64>();
+        self.transmit.extend(datagrams);
+        count
+    }
+
+    /// The epoch to seal under, if its keys are held and the credential is in force; else says so once.
+    fn epoch_to_seal(&mut self, now: Time) -> Option<Epoch> {
+        let reason = self.obstacle(now);
+        if let Some(reason) = reason {
+            if !self.blocked {
+                self.blocked = true;
+                self.member.events.push_back(Event::Blocked { reason });
+            }
+            return None;
+        }
+        self.blocked = false;
+        let epoch = self.member.sealing_epoch(now)?;
+        if self.last_epoch != Some(epoch) {
+            // DP-31: who only has the new keys can learn of us; and the directory's head is of the new membership.
+            let turned = self
+                .last_epoch
+                .is_some_and(|last| last.membership() != epoch.membership());
+            if self.last_epoch.is_some() {
+                self.credential_due = Some(now);
+                self.member.events.push_back(Event::EpochChanged { epoch });
+            }
+            if turned {
+                self.directory_due = Some(now);
+            }
+            self.last_epoch = Some(epoch);
+        }
+        Some(epoch)
+    }
+
+    fn obstacle(&mut self, now: Time) -> Option<&'static str> {
+        let Some(certified) = &self.certified else {
+            return Some("no stream credential");
+        };
+        if now > certified.not_after {
+            return Some("the stream credential has expired");
+        }
+        let Some(epoch) = self.member.sealing_epoch(now) else {
+            return Some("not joined");
+        };
+        let admitted = self.member.admitted_mut()?;
+        if let Lookup::Held(_) = admitted.keyring.lookup(epoch) {
+            return None;
+        }
+        self.member.want(Purposes::Keys, now);
+        Some("no key for the present epoch")
+    }
+
+    fn seal(&mut self, plan: BlockPlan, bodies: &[Vec<u8>]) -> Vec<Datagram> {
+        let Some(suite) = self.member.suite() else {
+            return Vec::new();
+        };
+        let channel = *self.member.channel();
+        let sealer = self
+            .sealer
+            .get_or_insert_with(|| Sealer::new(&self.seed, suite, channel));
+        let Some(admitted) = self.member.admitted_mut() else {
+            return Vec::new();
+        };
+        let Lookup::Held(keys) = admitted.keyring.lookup(plan.epoch) else {
+            return Vec::new();
+        };
+        sealer.seal(plan, bodies, &keys.gate, |stream, block| match plan.packet_type {
+            PacketType::Data => Some(block_key(suite, &keys.stream_secret(stream), block)),
+            PacketType::Credential => Some(keys.credential_block_key(stream, block)),
+            _ => None,
+        })
+    }
+
+    /// The next datagram to send to the group.
+    pub fn poll_transmit(&mut self) -> Option<Datagram> {
+        self.transmit.pop_front()
+    }
+
+    pub fn has_transmit(&self) -> bool {
+        !self.transmit.is_empty()
+    }
+
+    /// The stream's latest signed heartbeat.
+    pub fn head(&self) -> Option<&Datagram> {
+        self.head.as_ref()
+    }
+
+    // -- repair --------------------------------------------------------------------------------------------------------
+
+    /// What is still held of `ranges` (first, last included), and the oldest sequence held (SC-8).
+    pub fn repair(&mut self, ranges: &[(u64, u64)], now: Time) -> (Vec<Datagram>, u64) {
+        let Some(retention) = &mut self.retention else {
+            return (Vec::new(), 0);
+        };
+        retention.expire(now);
+        let packets = retention.answer(ranges);
+        self.counters.repairs_served += packets.len() as u64;
+        (packets, retention.oldest())
+    }
+
+    // -- end -----------------------------------------------------------------------------------------------------------
+
+    /// Ends the stream when all that is queued has been sealed: signs the final sequence and the successor (DP-26).
+    pub fn finish(&mut self, successor: Option<StreamId>, now: Time) {
+        if self.end.is_none() {
+            self.end = Some((successor, 0));
+            self.heartbeat_due = Some(now);
+        }
+    }
+
+    /// Whether the end has been said often enough.
+    pub fn is_finished(&self) -> bool {
+        self.end.is_some_and(|(_, told)| told >= FINAL_HEARTBEATS) && self.transmit.is_empty()
+    }
+
+    // -- answers and time ----------------------------------------------------------------------------------------------
+
+    /// Takes the answer to a command.
+    pub fn handle_response(&mut self, id: u64, response: Response<'_>, now: Time) {
+        match self.member.handle_response(id, response, now) {
+            Outcome::Joined(entries) => {
+                // The directory lists the latest last.
+                let own = entries.iter().rev().find(|entry| {
+                    entry.device == self.member.config.device
+                        && entry.instance == self.instance
+                        && entry.stream != self.stream
+                });
+                self.predecessor = self.predecessor.or(own.map(|entry| entry.stream));
+                if self.retention.is_none()
+                    && let Some(policy) = self.member.policy()
+                {
+                    self.retention = Some(Retention::new(policy.retention_bytes, policy.retention));
+                }
+            }
+            Outcome::KeysChanged if self.certified.is_some() => {
+                // A membership that turned is followed at once, also by a silent publisher.
+                self.heartbeat_due = Some(now);
+            }
+            Outcome::Other(Purposes::PutStream, response) => {
+                let taken = matches!(response, Response::Answer { status: 200, .. });
+                self.registered |= taken;
+                let wait = if taken { DIRECTORY_INTERVAL } else { SECOND / 2 };
+                self.directory_due = Some(now + wait);
+            }
+            _ => {}
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<Time> {
+        [
+            self.member.next_deadline(),
+            self.credential_due,
+            self.heartbeat_due,
+            self.directory_due,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does what has become due. `randomness` gives 16 fresh bytes of the operating system for each block.
+    pub fn handle_deadline(&mut self, now: Time, mut randomness: impl FnMut() -> [u8; 16]) {
+        self.member.handle_deadline(now);
+        if let Some(retention) = &mut self.retention {
+            retention.expire(now);
+        }
+        if self.certified.is_none() {
+            return;
+        }
+        if self.credential_due.is_some_and(|at| at <= now) {
+            self.send_credential(now, randomness());
+        }
+        if self.heartbeat_due.is_some_and(|at| at <= now) {
+            self.send_heartbeat(now, randomness());
+        }
+        if self.directory_due.is_some_and(|at| at <= now) {
+            self.put_stream(now);
+        }
+    }
+
+    fn send_credential(&mut self, now: Time, randomness: [u8; 16]) {
+        let wait = CREDENTIAL_INTERVALS
+            .get(self.credentials_sent)
+            .copied()
+            .unwrap_or(CREDENTIAL_MAX);
+        let epoch = self.epoch_to_seal(now);
+        self.credential_due = Some(now + wait);
+        let (Some(epoch), Some(certified)) = (epoch, &self.certified) else {
+            return;
+        };
+        let parts: Vec<Vec<u8>> = certified
+            .bundle
+            .chunks(self.payload_limit)
+            .map(<[u8]>::to_vec)
+            .collect();
+        let plan = BlockPlan {
+            packet_type: PacketType::Credential,
+            epoch,
+            first_sequence: 0,
+            time: now,
+            randomness,
+        };
+        let datagrams = self.seal(plan, &parts);
+        self.credentials_sent += 1;
+        self.queue_datagrams(datagrams);
+    }
+
+    fn send_heartbeat(&mut self, now: Time, randomness: [u8; 16]) {
+        self.heartbeat_due = Some(now + self.heartbeat_interval);
+        self.heartbeat_interval = (self.heartbeat_interval * 2).min(HEARTBEAT_MAX);
+        let Some(epoch) = self.epoch_to_seal(now) else {
+            return;
+        };
+        // The end is said only when everything before it has been sealed.
+        let end = self.end.filter(|_| self.queue.is_empty());
+        let heartbeat = Heartbeat {
+            counter: self.heartbeat_counter,
+            next_sequence: self.next_sequence,
+            is_final: end.is_some(),
+            successor: end.and_then(|(successor, _)| successor),
+        };
+        let plan = BlockPlan {
+            packet_type: PacketType::Heartbeat,
+            epoch,
+            first_sequence: 0,
+            time: now,
+            randomness,
+        };
+        let datagrams = self.seal(plan, &[heartbeat.encode()]);
+        let Some(datagram) = datagrams.first() else { return };
+        let first_end = end.is_some_and(|(_, told)| told == 0);
+        if self.head.is_none() || first_end {
+            self.directory_due = Some(now);
+        }
+        self.head = Some(datagram.clone());
+        self.heartbeat_counter += 1;
+        if end.is_some()
+            && let Some((_, told)) = &mut self.end
+        {
+            *told += 1;
+            self.heartbeat_due = (*told < FINAL_HEARTBEATS).then_some(now + HEARTBEAT_FIRST);
+        }
+        self.queue_datagrams(datagrams);
+    }
+
+    fn put_stream(&mut self, now: Time) {
+        let Some(certified) = &self.certified else { return };
+        if self.head.is_none() || self.member.policy().is_none() {
+            self.directory_due = Some(now + SECOND / 20);
+            return;
+        }
+        self.directory_due = Some(now + PUT_TIMEOUT);
+        let endpoint = self.endpoint.as_ref().map(|(host, port)| (host.as_str(), *port));
+        let body = put_stream_request(&certified.bundle, self.head.as_deref(), endpoint);
+        let path = self
+            .member
+            .key_server_path(&format!("streams/{}", self.stream.hex()));
+        self.member.request(
+            Purposes::PutStream,
+            Target::KeyServer,
+            "PUT",
+            path,
+            body,
+            PUT_TIMEOUT,
+            now,
+        );
+    }
+}

@@ -1,0 +1,455 @@
+//! One stream as a subscriber sees it: verified blocks, window, order of delivery, end.
+//!
+//! Spec: wire.md sections 5, 7, 9 and 10.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::block::{Hash, signed_statement};
+use crate::budget::Budget;
+use crate::credential::{Publisher, VerifiedCredential};
+use crate::crypto::{BlockKey, Secret, Suite};
+use crate::event::{Event, Evidence, Message, Source};
+use crate::frames::Frames;
+use crate::reassembly::{Abandoned, Reassembler};
+use crate::repair::{RepairSchedule, RepairTiming};
+use crate::schedule::{EpochKeys, block_key};
+use crate::window::Window;
+use crate::wire::{BlockId, ChannelId, Epoch, Header, PacketView, StreamId, Time, associated_data};
+
+/// In which order an application gets messages (DP-33).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    Reliable,
+    Unordered,
+}
+
+/// Bounds of one stream (design invariant 10).
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    pub delivery: Delivery,
+    /// Sequences beyond the first gap that are taken.
+    pub window_packets: u64,
+    /// Resolved sequences whose leaf is kept, to tell duplicates from equivocation.
+    pub history_packets: u64,
+    /// Plaintext that waits for a gap to be mended.
+    pub buffer_bytes: u64,
+    pub max_message_bytes: u64,
+    pub max_partial_messages: usize,
+    pub verified_blocks: usize,
+    /// Failed signatures a second that a claimed stream may cause (DP-21).
+    pub failed_signatures: u64,
+    pub repair: RepairTiming,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            delivery: Delivery::Reliable,
+            window_packets: 65_536,
+            history_packets: 4_096,
+            buffer_bytes: 64 << 20,
+            max_message_bytes: 16 << 20,
+            max_partial_messages: 64,
+            verified_blocks: 512,
+            failed_signatures: 200,
+            repair: RepairTiming::default(),
+        }
+    }
+}
+
+struct VerifiedBlock {
+    header: Header,
+    signature: [u8; 64],
+    key: Option<BlockKey>,
+}
+
+/// What a verified heartbeat says (DP-26).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub counter: u64,
+    pub next_sequence: u64,
+    pub is_final: bool,
+    pub successor: Option<StreamId>,
+}
+
+pub const HEARTBEAT_BYTES: usize = 33;
+
+impl Heartbeat {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEARTBEAT_BYTES);
+        out.extend_from_slice(&self.counter.to_be_bytes());
+        out.extend_from_slice(&self.next_sequence.to_be_bytes());
+        out.push(u8::from(self.is_final) | (u8::from(self.successor.is_some()) << 1));
+        out.extend_from_slice(&self.successor.map_or([0; 16], |id| id.0));
+        out
+    }
+
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let body: &[u8; HEARTBEAT_BYTES] = body.try_into().ok()?;
+        let word = |at: usize| {
+            body[at..at + 8]
+                .iter()
+                .fold(0u64, |value, &b| (value << 8) | u64::from(b))
+        };
+        let next_sequence = word(8);
+        let successor = StreamId::from_slice(&body[17..])?;
+        Some(Self {
+            counter: word(0),
+            next_sequence,
+            is_final: body[16] & 1 != 0,
+            successor: (body[16] & 2 != 0).then_some(successor),
+        })
+        .filter(|_| next_sequence <= crate::wire::MAX_SEQUENCE)
+    }
+}
+
+pub struct Stream {
+    pub publisher: Arc<Publisher>,
+    pub credential: VerifiedCredential,
+    pub window: Window,
+    pub schedule: RepairSchedule,
+    pub sources: Vec<Source>,
+    /// Failed signatures, and verified conflicts, each with a budget of its own.
+    pub failed: Budget,
+    pub conflicts: Budget,
+    limits: StreamLimits,
+    blocks: HashMap<(BlockId, Hash), VerifiedBlock>,
+    block_order: VecDeque<(BlockId, Hash)>,
+    secrets: VecDeque<(Epoch, Secret)>,
+    reassembler: Reassembler,
+    /// Everything below has been handed to the reassembler or reported.
+    delivered: u64,
+    waiting: BTreeMap<u64, (Header, Vec<u8>)>,
+    waiting_bytes: u64,
+    heartbeat: Option<Heartbeat>,
+    end_told: bool,
+    pub last_heard: Time,
+}
+
+impl core::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "Stream({:?}, next {}, head {})",
+            self.publisher.stream,
+            self.window.next(),
+            self.window.head()
+        )
+    }
+}
+
+impl Stream {
+    pub fn new(credential: VerifiedCredential, start: u64, limits: StreamLimits, now: Time) -> Self {
+        Self {
+            publisher: credential.publisher.clone(),
+            credential,
+            window: Window::new(start, limits.history_packets, limits.window_packets),
+            schedule: RepairSchedule::new(limits.repair),
+            sources: Vec::new(),
+            failed: Budget::new(limits.failed_signatures, limits.failed_signatures),
+            conflicts: Budget::new(1, 8),
+            limits,
+            blocks: HashMap::new(),
+            block_order: VecDeque::new(),
+            secrets: VecDeque::new(),
+            reassembler: Reassembler::new(limits.max_message_bytes, limits.max_partial_messages),
+            delivered: start,
+            waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+            heartbeat: None,
+            end_told: false,
+            last_heard: now,
+        }
+    }
+
+    // -- whom to believe -----------------------------------------------------------------------------------------------
+
+    /// DP-20: whether this root has been verified before, signature bytes and all.
+    pub fn knows_root(&self, packet: &PacketView<'_>, root: &Hash) -> bool {
+        self.blocks
+            .get(&(packet.header.block, *root))
+            .is_some_and(|known| {
+                known.header
+                    == Header {
+                        index: 0,
+                        ..packet.header
+                    }
+                    && known.signature == *packet.signature
+            })
+    }
+
+    /// Checks the block signature and the credential's life; true makes the root known.
+    #[must_use]
+    pub fn verify_block(
+        &mut self,
+        suite: Suite,
+        channel: &ChannelId,
+        packet: &PacketView<'_>,
+        root: &Hash,
+    ) -> bool {
+        let granted = &self.credential.credential;
+        if packet.header.time < granted.not_before || packet.header.time > granted.not_after {
+            return false;
+        }
+        let statement = signed_statement(suite, channel, &packet.header, root);
+        if !self.credential.key.verifies(&statement, packet.signature) {
+            return false;
+        }
+        let key = (packet.header.block, *root);
+        let header = Header {
+            index: 0,
+            ..packet.header
+        };
+        let block = VerifiedBlock {
+            header,
+            signature: *packet.signature,
+            key: None,
+        };
+        if self.blocks.insert(key, block).is_none() {
+            self.block_order.push_back(key);
+        }
+        if self.block_order.len() > self.limits.verified_blocks
+            && let Some(oldest) = self.block_order.pop_front()
+        {
+            self.blocks.remove(&oldest);
+        }
+        true
+    }
+
+    /// What the first, still known, block over `sequence` proves; for an equivocation report.
+    pub fn evidence_against(
+        &self,
+        suite: Suite,
+        channel: &ChannelId,
+        sequence: u64,
+        other: &PacketView<'_>,
+        other_root: &Hash,
+    ) -> Option<Evidence> {
+        let (&(_, root), block) = self.blocks.iter().find(|((id, root), block)| {
+            (*id, root) != (other.header.block, other_root)
+                && block.header.packet_type == other.header.packet_type
+                && (block.header.first_sequence..block.header.first_sequence + u64::from(block.header.count))
+                    .contains(&sequence)
+        })?;
+        Some(Evidence {
+            statement: signed_statement(suite, channel, &block.header, &root),
+            signature: block.signature,
+            index: (sequence - block.header.first_sequence) as u8,
+        })
+    }
+
+    /// Opens a packet of a known root. The block's key is derived at its first packet and kept with the root.
+    pub fn open(
+        &mut self,
+        suite: Suite,
+        channel: &ChannelId,
+        keys: &EpochKeys,
+        packet: &PacketView<'_>,
+        root: &Hash,
+    ) -> Option<Vec<u8>> {
+        let stream = self.publisher.stream;
+        let epoch = packet.header.epoch;
+        let block = self.blocks.get_mut(&(packet.header.block, *root))?;
+        let key = match &mut block.key {
+            Some(key) => key,
+            empty => {
+                if !self.secrets.iter().any(|(held, _)| *held == epoch) {
+                    self.secrets.push_back((epoch, keys.stream_secret(&stream)));
+                    if self.secrets.len() > 4 {
+                        self.secrets.pop_front();
+                    }
+                }
+                let (_, secret) = self.secrets.iter().find(|(held, _)| *held == epoch)?;
+                empty.insert(block_key(suite, secret, &packet.header.block))
+            }
+        };
+        key.open(
+            packet.header.index,
+            &associated_data(packet.header_bytes, channel),
+            packet.body,
+        )
+    }
+
+    // -- taking packets ------------------------------------------------------------------------------------------------
+
+    /// Whether there is room for one more out-of-order packet; the next one in order always has room.
+    pub fn has_room(&self, sequence: u64) -> bool {
+        sequence == self.window.next()
+            || self.waiting_bytes + self.reassembler.buffered_bytes() < self.limits.buffer_bytes
+    }
+
+    /// Takes an opened packet; `None` is one that was sealed before our admission, or that cannot be read.
+    pub fn accept(
+        &mut self,
+        header: &Header,
+        leaf: &Hash,
+        plaintext: Option<Vec<u8>>,
+        now: Time,
+        events: &mut VecDeque<Event>,
+    ) {
+        let sequence = header.sequence();
+        self.window.receive(sequence, leaf, now);
+        if let Some(plaintext) = plaintext {
+            if self.limits.delivery == Delivery::Unordered || sequence == self.delivered {
+                self.deliver(header, &plaintext, events);
+            } else {
+                self.waiting_bytes += plaintext.len() as u64;
+                self.waiting.insert(sequence, (*header, plaintext));
+            }
+        }
+        self.drain(events);
+    }
+
+    /// Delivers what has become contiguous.
+    fn drain(&mut self, events: &mut VecDeque<Event>) {
+        let next = self.window.next();
+        while let Some(entry) = self.waiting.first_entry() {
+            if *entry.key() >= next {
+                break;
+            }
+            let (header, plaintext) = entry.remove();
+            self.waiting_bytes -= plaintext.len() as u64;
+            self.deliver(&header, &plaintext, events);
+        }
+        self.delivered = self.delivered.max(next);
+        self.tell_end(events);
+    }
+
+    fn deliver(&mut self, header: &Header, plaintext: &[u8], events: &mut VecDeque<Event>) {
+        let sequence = header.sequence();
+        for frame in Frames::new(plaintext) {
+            let Ok(frame) = frame else {
+                // The publisher signed nonsense: what stood there is lost, and told.
+                events.push_back(Event::Gap {
+                    publisher: self.publisher.clone(),
+                    first: sequence,
+                    last: Some(sequence),
+                });
+                return;
+            };
+            match self.reassembler.accept(&frame, header.time) {
+                Ok(Some(whole)) => events.push_back(Event::Message(Message {
+                    publisher: self.publisher.clone(),
+                    sequence,
+                    message_id: whole.message_id,
+                    epoch: header.epoch,
+                    time: whole.time,
+                    topic: whole.topic,
+                    origin: whole.origin,
+                    data: whole.data,
+                })),
+                Ok(None) => {}
+                Err((message_id, reason)) => self.message_lost(message_id, reason, events),
+            }
+        }
+    }
+
+    fn message_lost(&self, message_id: u64, reason: Abandoned, events: &mut VecDeque<Event>) {
+        let reason = match reason {
+            Abandoned::TooLong => "longer than this subscriber takes",
+            Abandoned::Inconsistent => "its parts contradict each other",
+            Abandoned::Evicted => "its missing parts were lost",
+        };
+        events.push_back(Event::MessageLost {
+            publisher: self.publisher.clone(),
+            message_id,
+            reason,
+        });
+    }
+
+    /// Gives up `first..=last` and reports it, in its place in the order.
+    pub fn give_up(&mut self, first: u64, last: u64, events: &mut VecDeque<Event>) {
+        let told = Event::Gap {
+            publisher: self.publisher.clone(),
+            first,
+            last: Some(last),
+        };
+        // What stands before the gap is delivered before it is told.
+        self.window.give_up(first, last + 1);
+        let before = self.waiting.range(..first).next().is_some();
+        if before {
+            self.drain_below(first, events);
+        }
+        events.push_back(told);
+        self.drain(events);
+    }
+
+    fn drain_below(&mut self, limit: u64, events: &mut VecDeque<Event>) {
+        while let Some(entry) = self.waiting.first_entry() {
+            if *entry.key() >= limit.min(self.window.next()) {
+                break;
+            }
+            let (header, plaintext) = entry.remove();
+            self.waiting_bytes -= plaintext.len() as u64;
+            self.deliver(&header, &plaintext, events);
+        }
+    }
+
+    // -- heads and ends ------------------------------------------------------------------------------------------------
+
+    /// Takes a verified heartbeat; an older one than the last is ignored (DP-27).
+    pub fn take_heartbeat(&mut self, heartbeat: Heartbeat, now: Time, events: &mut VecDeque<Event>) {
+        if self
+            .heartbeat
+            .is_some_and(|last| heartbeat.counter <= last.counter)
+        {
+            return;
+        }
+        self.window.raise_head(heartbeat.next_sequence, now);
+        // A final word stands: nothing later takes it back.
+        if !self.heartbeat.is_some_and(|last| last.is_final) {
+            self.heartbeat = Some(heartbeat);
+        }
+        self.tell_end(events);
+    }
+
+    fn tell_end(&mut self, events: &mut VecDeque<Event>) {
+        let Some(end) = self.heartbeat.filter(|heartbeat| heartbeat.is_final) else {
+            return;
+        };
+        if self.end_told || self.window.has_missing() || self.window.next() < end.next_sequence {
+            return;
+        }
+        self.end_told = true;
+        for message_id in self.reassembler.abandon_all() {
+            self.message_lost(message_id, Abandoned::Evicted, events);
+        }
+        events.push_back(Event::StreamEnded {
+            publisher: self.publisher.clone(),
+            next_sequence: end.next_sequence,
+            successor: end.successor,
+        });
+    }
+
+    /// The stream goes on in another one: without a signed end, what it still had to say is a gap of unknown end.
+    pub fn succeeded(&mut self, events: &mut VecDeque<Event>) {
+        if !self.heartbeat.is_some_and(|heartbeat| heartbeat.is_final) {
+            events.push_back(Event::Gap {
+                publisher: self.publisher.clone(),
+                first: self.window.head(),
+                last: None,
+            });
+        }
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.end_told
+    }
+
+    /// A digest of all state that a packet may change (invariant 1).
+    pub fn fingerprint(&self) -> Hash {
+        let heartbeat = self
+            .heartbeat
+            .map_or_else(Vec::new, |heartbeat| heartbeat.encode());
+        crate::crypto::sha256(&[
+            &self.window.fingerprint(),
+            &self.delivered.to_be_bytes(),
+            &(self.waiting.len() as u64).to_be_bytes(),
+            &self.waiting_bytes.to_be_bytes(),
+            &self.reassembler.buffered_bytes().to_be_bytes(),
+            &(self.blocks.len() as u64).to_be_bytes(),
+            &heartbeat,
+        ])
+    }
+}
