@@ -22,6 +22,7 @@ pub mod messages;
 pub mod policy;
 pub mod reassembly;
 pub mod receiver;
+pub mod rejection;
 pub mod repair;
 pub mod retention;
 pub mod schedule;

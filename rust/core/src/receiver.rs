@@ -13,6 +13,7 @@ use crate::event::{Event, Evidence, Response, Source, Target};
 use crate::keyring::Lookup;
 use crate::member::{Member, MemberConfig, Outcome, Outgoing, Purpose, Purposes};
 use crate::messages::{StreamEntry, parse_repair_reply, repair_request};
+use crate::rejection::{Counters, Rejection};
 use crate::stream::{Heartbeat, Stream, StreamLimits};
 use crate::window::Place;
 use crate::wire::{BlockId, Header, PacketType, PacketView, ParseError, StreamId, Time};
@@ -25,99 +26,6 @@ const MAX_REPAIR_PACKETS: u64 = 1024;
 const MAX_CREDENTIAL_PARTS: u8 = 8;
 /// A repair answer with this many packets that fail is not read further: its peer is at fault.
 const MAX_BAD_REPAIRS: usize = 3;
-
-/// Why a packet was not taken. Closed; one counter each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(usize)]
-pub enum Rejection {
-    Malformed,
-    UnknownType,
-    ReservedType,
-    NotJoined,
-    UnknownStream,
-    BelowWindow,
-    Duplicate,
-    BeyondWindow,
-    NoRoom,
-    Gate,
-    UnknownEpoch,
-    EpochNotOurs,
-    StaleGeneration,
-    SignatureBudget,
-    Signature,
-    Equivocation,
-    Open,
-    Credential,
-    Beacon,
-}
-
-impl Rejection {
-    pub const ALL: [Self; 19] = [
-        Self::Malformed,
-        Self::UnknownType,
-        Self::ReservedType,
-        Self::NotJoined,
-        Self::UnknownStream,
-        Self::BelowWindow,
-        Self::Duplicate,
-        Self::BeyondWindow,
-        Self::NoRoom,
-        Self::Gate,
-        Self::UnknownEpoch,
-        Self::EpochNotOurs,
-        Self::StaleGeneration,
-        Self::SignatureBudget,
-        Self::Signature,
-        Self::Equivocation,
-        Self::Open,
-        Self::Credential,
-        Self::Beacon,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::UnknownType => "unknown-type",
-            Self::ReservedType => "reserved-type",
-            Self::NotJoined => "not-joined",
-            Self::UnknownStream => "unknown-stream",
-            Self::BelowWindow => "below-window",
-            Self::Duplicate => "duplicate",
-            Self::BeyondWindow => "beyond-window",
-            Self::NoRoom => "no-room",
-            Self::Gate => "gate",
-            Self::UnknownEpoch => "unknown-epoch",
-            Self::EpochNotOurs => "epoch-not-ours",
-            Self::StaleGeneration => "stale-generation",
-            Self::SignatureBudget => "signature-budget",
-            Self::Signature => "signature",
-            Self::Equivocation => "equivocation",
-            Self::Open => "open",
-            Self::Credential => "credential",
-            Self::Beacon => "beacon",
-        }
-    }
-}
-
-/// What a subscriber has counted since its start.
-#[derive(Clone, Debug, Default)]
-pub struct Counters {
-    pub accepted: u64,
-    pub repaired: u64,
-    pub requests: u64,
-    /// Sequences reported as lost.
-    pub lost: u64,
-    pub heartbeats: u64,
-    /// Signatures checked, good or bad.
-    pub signatures: u64,
-    rejected: [u64; Rejection::ALL.len()],
-}
-
-impl Counters {
-    pub fn rejected(&self, reason: Rejection) -> u64 {
-        self.rejected[reason as usize]
-    }
-}
 
 /// What a subscriber is made from.
 #[derive(Debug)]
@@ -259,7 +167,7 @@ impl Receiver {
                 None
             }
             Err(reason) => {
-                self.counters.rejected[reason as usize] += 1;
+                self.counters.count(reason);
                 Some(reason)
             }
         }
@@ -826,8 +734,14 @@ impl Receiver {
             let body = repair_request(self.member.channel(), &id, &ranges);
             let path = "/v1/repair".to_owned();
             self.counters.requests += 1;
-            self.member
-                .request(Purposes::Repair(id), target, "POST", path, body, timeout, now);
+            let outgoing = Outgoing {
+                target,
+                method: "POST",
+                path,
+                body,
+                timeout,
+            };
+            self.member.request(Purposes::Repair(id), outgoing, now);
         }
     }
 

@@ -644,14 +644,13 @@ impl Sender {
         let path = self
             .member
             .key_server_path(&format!("streams/{}", self.stream.hex()));
-        self.member.request(
-            Purposes::PutStream,
-            Target::KeyServer,
-            "PUT",
+        let outgoing = Outgoing {
+            target: Target::KeyServer,
+            method: "PUT",
             path,
             body,
-            PUT_TIMEOUT,
-            now,
-        );
+            timeout: PUT_TIMEOUT,
+        };
+        self.member.request(Purposes::PutStream, outgoing, now);
     }
 }
