@@ -185,7 +185,7 @@ def public_key_of(certificate: bytes) -> PublicKey:
     """
     try:
         public_key = x509.load_der_x509_certificate(certificate).public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise CertificateError(f"not a usable certificate: {error}", reason="malformed") from None
     if not isinstance(public_key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
         raise CertificateError("the certificate's key is neither P-256, P-384 nor Ed25519", reason="key")

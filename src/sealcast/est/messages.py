@@ -8,6 +8,8 @@ import base64
 import binascii
 from collections.abc import Iterable
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 
@@ -70,6 +72,6 @@ def decode_certificates(body: bytes) -> list[bytes]:
     """
     try:
         certificates = pkcs7.load_der_pkcs7_certificates(decode_body(body))
-    except (ValueError, UsageError) as error:
+    except (ValueError, UsageError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise CertificateError(f"not a certs-only answer: {error}", reason="malformed") from None
     return [certificate_der(certificate) for certificate in certificates]

@@ -16,7 +16,7 @@ def parse_certificate(der: bytes) -> x509.Certificate:
     """Read one DER certificate. Raises: CertificateError."""
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise CertificateError(f"not a certificate: {error}", reason="malformed") from None
 
 
@@ -24,7 +24,7 @@ def parse_pem_certificates(pem: bytes) -> list[bytes]:
     """Return the DER certificates of a PEM file, in its order, at least one. Raises: CertificateError."""
     try:
         return [certificate_der(certificate) for certificate in x509.load_pem_x509_certificates(pem)]
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise CertificateError(
             "holds no PEM certificate",
             reason="malformed",

@@ -12,7 +12,7 @@ from typing import Self
 from sealcast.errors import CertificateError, UsageError
 from sealcast.pki.names import CHANNEL_ID_BYTES, check_device_name, check_instance_name, check_site_id
 from sealcast.pki.policy import SUITES
-from sealcast.pki.signed import Context, PublicKey, SignedObject, Signer, decode_cbor, encode_cbor, items
+from sealcast.pki.signed import Context, PublicKey, SignedObject, Signer, decode_array, encode_cbor, items
 
 CREDENTIAL_FORMAT = 1
 SPKI_BYTES = 44
@@ -95,7 +95,7 @@ class StreamCredential:
     @classmethod
     def decode(cls, tbs: bytes) -> Self:
         """Read a `tbs`. Raises: CertificateError."""
-        match decode_cbor(tbs):
+        match decode_array(tbs):
             case [
                 1, bytes(spki), bytes(channel_id), int(suite), bytes(site_id), str(device),
                 bytes(certificate_hash), int(not_before), int(not_after), bytes(start_nonce), str(instance),
@@ -162,7 +162,7 @@ class CredentialBundle:
     def parse(cls, data: bytes) -> Self:
         """Read a bundle's bytes; nothing is verified. Raises: CertificateError."""
         if len(data) <= MAX_BUNDLE_BYTES:
-            match decode_cbor(data):
+            match decode_array(data):
                 case [bytes(signed_credential), [bytes(), *_] as chain] if items(chain, bytes):
                     return cls(signed_credential=signed_credential, chain=tuple(chain))
         raise CertificateError("not a credential bundle", reason="malformed")

@@ -57,7 +57,7 @@ class CertificateRequest:
             request = x509.load_der_x509_csr(der)
             subject, attributes = request.subject, request.attributes
             signature_holds = request.is_signature_valid
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
             raise CsrError(f"not a certificate request: {error}", fault="encoding") from None
         if not signature_holds:
             raise CsrError("the request's signature does not hold", fault="signature")

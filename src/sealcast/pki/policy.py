@@ -12,7 +12,7 @@ from typing import Self
 
 from sealcast.errors import CertificateError, UsageError
 from sealcast.pki.names import channel_id, check_channel_name, check_device_name, check_site_id, parse_site_id
-from sealcast.pki.signed import Context, PublicKey, SignedObject, Signer, decode_cbor, encode_cbor, items
+from sealcast.pki.signed import Context, PublicKey, SignedObject, Signer, decode_array, encode_cbor, items
 
 POLICY_FORMAT = 1
 SUITES = (1, 2)
@@ -142,7 +142,7 @@ class Policy:
     @classmethod
     def decode(cls, tbs: bytes) -> Self:
         """Read a `tbs`. Raises: CertificateError, also if the channel id is not that of site and name."""
-        match decode_cbor(tbs):
+        match decode_array(tbs):
             case [
                 1, bytes(site_id), str(channel), bytes(identifier), int(version), int(issued),
                 int(next_update), int(suite), str(group), int(port), str() | None as interface, int(rate),

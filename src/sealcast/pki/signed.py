@@ -72,7 +72,7 @@ class SignedObject:
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read an object's bytes. Raises: CertificateError."""
-        match decode_cbor(data):
+        match decode_array(data):
             case [bytes(tbs), int(code), bytes(signature)] if code in Algorithm.__members__.values():
                 return cls(tbs=tbs, algorithm=Algorithm(code), signature=signature)
             case _:
@@ -167,6 +167,21 @@ def decode_cbor(data: bytes) -> Any:
     if _outside_profile(value) or cbor2.dumps(value, canonical=True) != data:
         raise CertificateError("not deterministic CBOR", reason="malformed")
     return value
+
+
+def decode_array(data: bytes) -> list[Any]:
+    """Decode one array that holds no booleans, which Python would take for the integers 0 and 1.
+
+    Raises: CertificateError.
+    """
+    value = decode_cbor(data)
+    if not isinstance(value, list) or _has_boolean(value):
+        raise CertificateError("not an array of the spec", reason="malformed")
+    return value
+
+
+def _has_boolean(value: object) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list) and any(_has_boolean(item) for item in value))
 
 
 class _NoTags(Mapping[int, Any]):
