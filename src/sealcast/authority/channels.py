@@ -149,7 +149,7 @@ def add_channel(session: Session, site: Site, settings: ChannelSettings, now: in
         publish_globs=list(settings.publish),
         subscribe_globs=list(settings.subscribe),
         present_slot=FIRST_SLOT,
-        beacon_limit=1,
+        beacon_limit=1 + COUNTER_RESERVE,
     )
     session.add(row)
     session.flush()

@@ -95,12 +95,7 @@ class Site:
             StorageError: something is missing, unreadable or damaged.
             CertificateError: certificates and keys do not fit each other.
         """
-        if not (folder / CA_FILE).exists():
-            raise StorageError(
-                str(folder),
-                "is no authority's folder",
-                cure="make one with: sealcast authority init DIR --site NAME",
-            )
+        check_folder(folder)
         roots = tuple(_certificates(folder / ROOT_FILE))
         issuer = Issuer(_certificates(folder / CA_FILE)[0], FileSigner.open(folder / CA_KEY_FILE))
         vault = Vault.load(folder / KEY_FILE)
@@ -195,6 +190,20 @@ def init_site(
         raise
 
 
+def check_folder(folder: Path) -> None:
+    """Check that an authority was made there.
+
+    Raises:
+        StorageError: it was not.
+    """
+    if not (folder / CA_FILE).is_file():
+        raise StorageError(
+            str(folder),
+            "is no authority's folder",
+            cure="make one with: sealcast authority init DIR --site NAME",
+        )
+
+
 @contextmanager
 def exclusive(folder: Path) -> Iterator[bool]:
     """Hold the folder's lock for the length of the block, if nobody does.
@@ -202,6 +211,7 @@ def exclusive(folder: Path) -> Iterator[bool]:
     Yields:
         True: held, this process may change the folder. False: a service, or another command, holds it.
     """
+    check_folder(folder)
     path = folder / LOCK_FILE
     with storage_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)

@@ -101,6 +101,20 @@ class Storage:
             yield session
             session.flush()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A session that reads one state of the database, beside whoever writes.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        with (
+            self._errors(),
+            self._engine.connect().execution_options(**{_READ_ONLY: True}) as connection,
+            Session(connection) as session,
+        ):
+            yield session
+
     def _errors(self) -> "_DatabaseErrors":
         return _DatabaseErrors(self.path)
 
@@ -151,6 +165,7 @@ class StorageWorker:
         self._executor.shutdown(wait=True)
 
 
+_READ_ONLY = "sealcast_read_only"
 _RESTORE = "restore the folder from a backup"
 
 
@@ -196,7 +211,8 @@ def _configure(connection: Any, _record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     # IMMEDIATE: a transaction that reads, decides and writes must not decide on what another is changing.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READ_ONLY)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _upgrade(engine: Engine) -> None:

@@ -1,0 +1,174 @@
+"""`authority serve`: two listeners, the local socket, upkeep, and a clean end.
+
+EST must admit clients without a certificate and TLS 1.2; the key server must not. So each has a port and a
+TLS context of its own (design 6).
+"""
+
+import asyncio
+import contextlib
+import errno
+import resource
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from sealcast.authority.control import ControlSocket
+from sealcast.authority.maintenance import maintain
+from sealcast.authority.routes_keys import make_application
+from sealcast.authority.service import Authority
+from sealcast.authority.site import Site, exclusive
+from sealcast.errors import ConfigError, StorageError
+from sealcast.est.server import make_tls_context, start_listener
+from sealcast.pki.tls import load_own_certificate, server_context
+
+_NEIGHBOUR_TRIES = 20
+"""How often a free pair of neighbouring ports is looked for, when the system picks the first."""
+
+_KEEP_ALIVE_SECONDS = 75.0
+"""Longer than clients keep a connection, so that it is they who close it and no request meets a closed
+one.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+    """0: the system picks one."""
+
+    def url(self, port: int) -> str:
+        """The URL of a listener here."""
+        return f"https://[{self.host}]:{port}" if ":" in self.host else f"https://{self.host}:{port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """What `serve` tells when it is ready."""
+
+    authority: str
+    """URL of EST."""
+    keys: str
+    """URL of the key server."""
+
+
+def serve(folder: Path, *, listen: Address, keys: Address | None, ready: Callable[[Listening], None]) -> None:
+    """Serve an authority until SIGTERM or SIGINT.
+
+    Args:
+        folder: of the authority.
+        listen: for EST.
+        keys: for the key server; None: the port after that of EST.
+        ready: called once both listen.
+
+    Raises:
+        SealcastError: the folder, the database or an address is no good; nothing is left running.
+    """
+    # No secret into a core dump.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with exclusive(folder) as held:
+        if not held:
+            raise StorageError(
+                str(folder), "is being served, or changed, by another process", cure="end that one first"
+            )
+        asyncio.run(_serve(folder, listen, keys, ready))
+
+
+async def _serve(
+    folder: Path, listen: Address, keys: Address | None, ready: Callable[[Listening], None]
+) -> None:
+    async with running(folder, listen=listen, keys=keys) as (_, listening):
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        ready(listening)
+        await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    folder: Path, *, listen: Address, keys: Address | None = None
+) -> AsyncIterator[tuple[Authority, Listening]]:
+    """Serve an authority for the length of the block; the caller holds the folder's lock."""
+    authority = Authority(Site.open(folder))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(authority.stop)
+        await authority.start()
+        listening = await _listen(authority, listen, keys, stack)
+        control = ControlSocket(authority)
+        await control.start()
+        stack.push_async_callback(control.close)
+        upkeep = asyncio.get_running_loop().create_task(maintain(authority))
+        stack.push_async_callback(_cancel, upkeep)
+        # Pushed last, so done first: whoever waits gets an answer before the listeners close.
+        stack.callback(authority.end_polls)
+        yield authority, listening
+
+
+async def _listen(
+    authority: Authority, listen: Address, keys: Address | None, stack: contextlib.AsyncExitStack
+) -> Listening:
+    site = authority.site
+    file, authorities = site.server_file, (*site.roots, *site.issuers)
+    est_context = make_tls_context(file, file, authorities)
+    keys_context = server_context(file, file, authorities)
+
+    def reload() -> None:
+        load_own_certificate(est_context, file, file)
+        load_own_certificate(keys_context, file, file)
+
+    authority.on_certificate.append(reload)
+    for attempt in range(1, _NEIGHBOUR_TRIES + 1):
+        est, est_port = await start_listener(authority, listen.host, listen.port, est_context)
+        place = keys or Address(host=listen.host, port=est_port + 1)
+        try:
+            if place.port > 65535:
+                raise ConfigError(f"no port after {est_port} for the key server", cure="give one with --keys")
+            runner, keys_port = await _start_keys(authority, place, keys_context)
+        except BaseException as error:
+            await est.cleanup()
+            if (
+                listen.port == 0
+                and keys is None
+                and isinstance(error, ConfigError)
+                and attempt < _NEIGHBOUR_TRIES
+            ):
+                continue
+            raise
+        stack.push_async_callback(est.cleanup)
+        stack.push_async_callback(runner.cleanup)
+        return Listening(authority=listen.url(est_port), keys=place.url(keys_port))
+    raise AssertionError("not reached")
+
+
+async def _start_keys(
+    authority: Authority, place: Address, context: ssl.SSLContext
+) -> tuple[web.AppRunner, int]:
+    runner = web.AppRunner(
+        make_application(authority),
+        access_log=None,
+        shutdown_timeout=2.0,
+        keepalive_timeout=_KEEP_ALIVE_SECONDS,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, place.host, place.port, ssl_context=context).start()
+    except OSError as error:
+        await runner.cleanup()
+        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        raise ConfigError(
+            f"cannot listen on {place.host}:{place.port}: {reason}", cure="choose another address with --keys"
+        ) from None
+    return runner, int(runner.addresses[0][1])
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

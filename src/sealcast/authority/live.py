@@ -1,0 +1,215 @@
+"""A channel in the running service: what is stored of it, its control stream, and those who wait for news.
+
+Lives on the event loop. A change is stored first (channels.py), then installed here without a pause in
+between, so that an answer is made either wholly before it or wholly after it.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections import Counter
+
+from sealcast import _core
+from sealcast.authority.channels import StoredChannel, StoredPolicy
+from sealcast.authority.directory import StoredStream
+from sealcast.authority.revocation import CurrentCrl
+from sealcast.authority.site import KeyServerIdentity
+from sealcast.keys import (
+    COUNTER_RESERVE,
+    BeaconCounter,
+    ChannelKeys,
+    KeyServer,
+    KeysReply,
+    MemberRole,
+    ObjectVersion,
+    SealedBeacon,
+    SignedVersions,
+)
+from sealcast.pki.credential import StreamCredential, make_bundle
+from sealcast.pki.profiles import CLOCK_ALLOWANCE
+from sealcast.pki.times import microseconds
+from sealcast.sidechannel.refusals import Refusal, RefusedError
+
+MAX_POLLS_PER_DEVICE = 16
+"""On one channel: a device has one or two processes on it; more would only hold memory."""
+
+JOIN_BURST = 32
+JOINS_PER_SECOND = 2.0
+"""For one device on one channel. Each join costs a step, and every 256th a generation that all must fetch."""
+
+
+class LiveChannel:
+    """One channel of the key server."""
+
+    def __init__(
+        self,
+        stored: StoredChannel,
+        crl: CurrentCrl,
+        identity: KeyServerIdentity,
+        site_id: bytes,
+        name: str,
+        now: int,
+    ) -> None:
+        """Serve a channel whose beacon counters have just been reserved.
+
+        Args:
+            stored: the channel.
+            crl: in force.
+            identity: the key server's certificate and key.
+            site_id: 16 bytes.
+            name: of the key server.
+            now: microseconds.
+        """
+        self._stored = stored
+        self._site_id = site_id
+        self._name = name
+        # DP-2: a key made at this start, never stored.
+        self._start_nonce = os.urandom(16)
+        self._control = _core.ControlStream(
+            os.urandom(32), self._start_nonce, stored.channel_id, stored.suite
+        )
+        self._bundle = b""
+        self.certify(identity, now)
+        self._server = KeyServer(
+            stored.keys,
+            _versions(stored.policy, crl),
+            self._control,
+            BeaconCounter(stored.beacon_limit - COUNTER_RESERVE, stored.beacon_limit),
+            lambda: os.urandom(16),
+        )
+        self._streams: dict[bytes, StoredStream] = {entry.stream: entry for entry in stored.streams}
+        self._news = asyncio.Event()
+        self._polls: Counter[str] = Counter()
+        self._join_budgets: dict[str, tuple[float, int]] = {}
+
+    @property
+    def name(self) -> str:
+        """Channel name."""
+        return self._stored.name
+
+    @property
+    def channel_id(self) -> bytes:
+        """32 bytes."""
+        return self._stored.channel_id
+
+    @property
+    def suite(self) -> int:
+        """Code of registry.md."""
+        return self._stored.suite
+
+    @property
+    def policy(self) -> StoredPolicy:
+        """In force."""
+        return self._stored.policy
+
+    @property
+    def keys(self) -> ChannelKeys:
+        """In force."""
+        return self._server.keys
+
+    @property
+    def bundle(self) -> bytes:
+        """Credential bundle of the control stream."""
+        return self._bundle
+
+    @property
+    def counter_runs_low(self) -> bool:
+        """Whether beacon counters have to be reserved."""
+        return self._server.counter.runs_low
+
+    def streams(self) -> list[StoredStream]:
+        """The directory, those that may not publish any more left out."""
+        return [
+            entry for entry in self._streams.values() if self.policy.allows(entry.device, MemberRole.PUBLISH)
+        ]
+
+    def install(self, stored: StoredChannel, crl: CurrentCrl, now: int) -> None:
+        """Put in force what has been stored, and answer the polls that wait if members have to be told."""
+        self._stored = stored
+        self._streams = {entry.stream: entry for entry in stored.streams}
+        self._server.counter.extend(stored.beacon_limit)
+        if self._server.install(stored.keys, _versions(stored.policy, crl), now):
+            self._wake()
+
+    def install_crl(self, crl: CurrentCrl, now: int) -> None:
+        """Name another CRL in beacons."""
+        if self._server.install(self._stored.keys, _versions(self._stored.policy, crl), now):
+            self._wake()
+
+    def certify(self, identity: KeyServerIdentity, now: int) -> None:
+        """Certify the control stream by the key server's present certificate (TR-11)."""
+        credential = StreamCredential(
+            spki=self._control.spki,
+            channel_id=self._stored.channel_id,
+            suite=self._stored.suite,
+            site_id=self._site_id,
+            device=self._name,
+            certificate_hash=hashlib.sha256(identity.chain[0]).digest(),
+            not_before=max(identity.not_before, now - microseconds(CLOCK_ALLOWANCE)),
+            not_after=identity.not_after,
+            start_nonce=self._start_nonce,
+            instance="",
+            succeeds=None,
+        )
+        self._bundle = make_bundle(credential, identity.signer, identity.chain)
+
+    def keys_reply(self, now: int) -> KeysReply:
+        """Secrets for a member that has just been authorised."""
+        return self._server.keys_reply(now)
+
+    async def news(self, device: str, counter: int, seconds: float, now: int) -> SealedBeacon | None:
+        """Wait until there is a beacon that a member with `counter` has to have.
+
+        Returns:
+            That beacon, or None after `seconds`; then give a fresh one (`beacon`).
+
+        Raises:
+            RefusedError: the device waits too often at once.
+        """
+        if (beacon := self._server.poll_answer(counter, now)) is not None:
+            return beacon
+        if self._polls[device] >= MAX_POLLS_PER_DEVICE:
+            raise RefusedError(Refusal.TOO_MANY_REQUESTS, f"{MAX_POLLS_PER_DEVICE} polls wait already")
+        self._polls[device] += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return None
+        finally:
+            self._polls[device] -= 1
+            if not self._polls[device]:
+                del self._polls[device]
+        return self._server.poll_answer(counter, now)
+
+    def beacon(self, now: int) -> SealedBeacon:
+        """A fresh beacon."""
+        return self._server.beacon(now)
+
+    def charge_join(self, device: str, now: int) -> None:
+        """Charge a join to the device's budget.
+
+        Raises:
+            RefusedError: it is spent.
+        """
+        left, at = self._join_budgets.get(device, (float(JOIN_BURST), now))
+        left = min(JOIN_BURST, left + max(0, now - at) / 1e6 * JOINS_PER_SECOND)
+        if left < 1:
+            raise RefusedError(Refusal.TOO_MANY_REQUESTS, "this device joins too often")
+        self._join_budgets[device] = (left - 1, now)
+
+    def end_polls(self) -> None:
+        """Answer every poll that waits; at the end of the service."""
+        self._wake()
+
+    def _wake(self) -> None:
+        # Those that wait hold the old event; whoever polls from now on waits for the next change.
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+
+def _versions(policy: StoredPolicy, crl: CurrentCrl) -> SignedVersions:
+    return SignedVersions(
+        policy=policy.version,
+        crl=ObjectVersion(version=crl.number, digest=hashlib.sha256(crl.der).digest()),
+    )

@@ -1,0 +1,51 @@
+"""What an authority does by itself, in time: slots, policies, CRL, its own certificate."""
+
+import asyncio
+import logging
+
+from sealcast.authority.service import Authority
+from sealcast.errors import SealcastError
+
+_log = logging.getLogger("sealcast.authority")
+
+UPKEEP_SECONDS = 30.0
+"""How often due dates are looked at. All of them leave hours to spare, so this is not a matter of
+precision.
+"""
+
+RETRY_SECONDS = 1.0
+"""After a failure, for example of a full disk."""
+
+
+async def maintain(authority: Authority) -> None:
+    """Keep `authority` going until cancelled; a failure is logged and tried again."""
+    due = authority.clock() + round(UPKEEP_SECONDS * 1e6)
+    while True:
+        now = authority.clock()
+        turns = [channel.keys.next_turn(now) for channel in authority.all_channels()]
+        # The wall clock may be set meanwhile: never sleep for longer than the upkeep takes to come round.
+        wait = max(0.0, min(UPKEEP_SECONDS, (min([*turns, due]) - now) / 1e6))
+        authority.channels_changed.clear()
+        try:
+            async with asyncio.timeout(wait):
+                await authority.channels_changed.wait()
+        except TimeoutError:
+            pass
+        try:
+            now = authority.clock()
+            if any(turn <= now for turn in turns):
+                await authority.turn_slots()
+            if now >= due or due - now > UPKEEP_SECONDS * 1e6:
+                await authority.renew_objects()
+                if now >= renewal_time(authority):
+                    await authority.renew_certificate()
+                due = now + round(UPKEEP_SECONDS * 1e6)
+        except SealcastError as error:
+            _log.error("upkeep failed, it will be tried again: %s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def renewal_time(authority: Authority) -> int:
+    """When the key server's own certificate is to be renewed: at 2/3 of its life (design 7)."""
+    identity = authority.identity
+    return identity.not_before + (identity.not_after - identity.not_before) * 2 // 3

@@ -1,0 +1,80 @@
+"""Amounts, durations and addresses as an operator writes them."""
+
+import re
+
+from sealcast.authority.app import Address
+from sealcast.errors import UsageError
+
+_UNITS_OF_TIME = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+}
+_PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z/]*)")
+_RATE_UNIT = re.compile(r"([kmg]?)(?:bit/s|bits/s|bps|bit|b)?")
+_SIZE_UNIT = re.compile(r"([kmg]?)(?:i?b)?")
+
+
+def parse_duration(text: str) -> int:
+    """Microseconds of `90s`, `1h`, `1.5h`, `500ms`, `2d`; a bare number is seconds.
+
+    Raises:
+        UsageError: nothing like it, or not above zero.
+    """
+    found = _AMOUNT.fullmatch(text.strip())
+    if found is not None:
+        unit = _UNITS_OF_TIME.get(found[2].lower() or "s")
+        if unit is not None and (amount := round(float(found[1]) * unit)) > 0:
+            return amount
+    raise UsageError(f"not a duration: {text[:40]!r}", cure="write for example 30s, 5m, 1h or 2d")
+
+
+def parse_rate(text: str) -> int:
+    """Bits a second of `20Mbit/s`, `500k`, `1G`, `250000`; decimal prefixes.
+
+    Raises:
+        UsageError: nothing like it, or not above zero.
+    """
+    return _amount(text, _RATE_UNIT, _PREFIXES, "rate", "write for example 20Mbit/s or 500k")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `256M`, `64KiB`, `1G`; binary prefixes.
+
+    Raises:
+        UsageError: nothing like it, or not above zero.
+    """
+    return _amount(text, _SIZE_UNIT, _BINARY, "size", "write for example 256M")
+
+
+def parse_address(text: str) -> Address:
+    """`HOST:PORT`, an IPv6 address in brackets.
+
+    Raises:
+        UsageError: nothing like it.
+    """
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise UsageError(
+            f"not HOST:PORT: {text[:80]!r}", cure="write for example 192.0.2.7:8443 or [2001:db8::7]:8443"
+        )
+    return Address(host=host, port=int(port))
+
+
+def _amount(text: str, units: re.Pattern[str], prefixes: dict[str, int], what: str, cure: str) -> int:
+    found = _AMOUNT.fullmatch(text.strip())
+    if found is not None:
+        unit = units.fullmatch(found[2].lower())
+        if unit is not None and (amount := round(float(found[1]) * prefixes[unit[1]])) > 0:
+            return amount
+    raise UsageError(f"not a {what}: {text[:40]!r}", cure=cure)

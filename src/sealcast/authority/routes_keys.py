@@ -1,0 +1,285 @@
+"""The key server's requests (spec/side-channel.md section 1).
+
+Each handler authorises by the certificate that the TLS handshake proved, for this request and at this moment
+(SC-1): chain, role and CRL by the one validator, the register of devices, then the channel's policy. Where a
+handler waits in between, it authorises once more before it answers with anything of value.
+"""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from sealcast import _core
+from sealcast.authority.directory import StoredStream
+from sealcast.authority.live import LiveChannel
+from sealcast.authority.service import Authority
+from sealcast.errors import CertificateError
+from sealcast.keys import KeysReply, MemberRole
+from sealcast.pki.names import Role
+from sealcast.pki.validator import VerifiedPeer
+from sealcast.sidechannel.messages import (
+    CONTENT_TYPE,
+    MAX_KEY_SERVER_BODY,
+    POLL_SECONDS,
+    CrlAnswer,
+    EmptyBody,
+    JoinAnswer,
+    JoinRequest,
+    KeysAnswer,
+    MemberEntry,
+    MembersAnswer,
+    PolicyAnswer,
+    PollAnswer,
+    PollRequest,
+    StreamEntry,
+    StreamsAnswer,
+    StreamUpdate,
+    TimeAnswer,
+)
+from sealcast.sidechannel.refusals import Handler, Refusal, RefusedError, answer_refusals
+from sealcast.sidechannel.tls import member_name, peer_of
+
+_CHANNEL = "/v1/channels/{channel}"
+_PEER: web.RequestKey[VerifiedPeer] = web.RequestKey("peer", VerifiedPeer)
+
+
+def make_application(authority: Authority) -> web.Application:
+    """The application behind the keys listener."""
+    requests = _Requests(authority)
+    application = web.Application(
+        middlewares=[answer_refusals, requests.authenticate], client_max_size=MAX_KEY_SERVER_BODY
+    )
+    add = application.router.add_route
+    add("POST", f"{_CHANNEL}/join", requests.join)
+    add("POST", f"{_CHANNEL}/keys", requests.keys)
+    add("POST", f"{_CHANNEL}/poll", requests.poll)
+    add("POST", f"{_CHANNEL}/leave", requests.leave)
+    add("GET", f"{_CHANNEL}/policy", requests.policy)
+    add("GET", f"{_CHANNEL}/streams", requests.streams)
+    add("PUT", f"{_CHANNEL}/streams/{{stream}}", requests.put_stream)
+    add("GET", f"{_CHANNEL}/members", requests.members)
+    add("GET", "/v1/crl", requests.crl)
+    add("GET", "/v1/time", requests.time)
+    return application
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """A device that may do something on a channel, as judged for this request."""
+
+    device: str
+    """As the channel's policy writes it."""
+    peer: VerifiedPeer
+    channel: LiveChannel
+
+
+class _Requests:
+    """The handlers; each returns an answer or raises what `answer_refusals` knows."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+
+    @web.middleware
+    async def authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Judge the peer before anything else: a stranger is not even told which requests exist."""
+        request[_PEER] = self._peer(request)
+        return await handler(request)
+
+    async def join(self, request: web.Request) -> web.Response:
+        """SC-4, SC-6."""
+        asked = JoinRequest.parse(await request.read())
+        caller = self._authorise(request, asked.role)
+        caller.channel.charge_join(caller.device, self._authority.clock())
+        await self._authority.join(caller.channel.name, caller.device, asked.role)
+        # It may have been removed while the join was stored.
+        caller = self._authorise(request, asked.role, member=True)
+        channel = caller.channel
+        answer = JoinAnswer(
+            keys=_keys_answer(self._authority.keys_reply(channel)),
+            policy=channel.policy.signed,
+            crl=self._authority.crl.der,
+            issuers=self._authority.site.issuers,
+            key_server=channel.bundle,
+            streams=_entries(channel),
+        )
+        return _answer(answer.serialize())
+
+    async def keys(self, request: web.Request) -> web.Response:
+        """SC-3: for members only, who have been counted in by a join."""
+        EmptyBody.parse(await request.read())
+        caller = self._authorise(request, member=True)
+        return _answer(_keys_answer(self._authority.keys_reply(caller.channel)).serialize())
+
+    async def poll(self, request: web.Request) -> web.Response:
+        """The long-poll: a beacon as soon as something changed, at the latest after 25 s."""
+        asked = PollRequest.parse(await request.read())
+        caller = self._authorise(request, member=True)
+        seconds = 0.0 if self._authority.stopping else POLL_SECONDS
+        beacon = await caller.channel.news(caller.device, asked.counter, seconds, self._authority.clock())
+        # A removed member is told so here, within moments of its removal.
+        caller = self._authorise(request, member=True)
+        if beacon is None:
+            beacon = caller.channel.beacon(self._authority.clock())
+        return _answer(PollAnswer(beacon=beacon.datagram).serialize())
+
+    async def leave(self, request: web.Request) -> web.Response:
+        """A member that leaves; it may come back by a join."""
+        EmptyBody.parse(await request.read())
+        caller = self._authorise(request)
+        await self._authority.leave(caller.channel.name, caller.device)
+        return _answer(EmptyBody().serialize())
+
+    async def policy(self, request: web.Request) -> web.Response:
+        """The signed policy in force."""
+        caller = self._authorise(request)
+        answer = PolicyAnswer(policy=caller.channel.policy.signed, issuers=self._authority.site.issuers)
+        return _answer(answer.serialize())
+
+    async def streams(self, request: web.Request) -> web.Response:
+        """The directory."""
+        caller = self._authorise(request)
+        return _answer(StreamsAnswer(streams=_entries(caller.channel)).serialize())
+
+    async def put_stream(self, request: web.Request) -> web.Response:
+        """SC-7: a stream of the caller's own, with a credential that verifies."""
+        update = StreamUpdate.parse(await request.read())
+        caller = self._authorise(request, MemberRole.PUBLISH)
+        entry = self._verified_entry(caller, request.match_info["stream"], update)
+        await self._authority.put_stream(caller.channel.name, entry)
+        return _answer(EmptyBody().serialize())
+
+    async def members(self, request: web.Request) -> web.Response:
+        """Those that joined and are still allowed."""
+        caller = self._authorise(request)
+        policy = caller.channel.policy
+        answer = MembersAnswer(
+            members=tuple(
+                MemberEntry(device=member.device, role=member.role)
+                for member in caller.channel.keys.membership.present()
+                if policy.allows(member.device, member.role)
+            )
+        )
+        return _answer(answer.serialize())
+
+    async def crl(self, request: web.Request) -> web.Response:
+        """The CRL in force; for devices of the site, and for those that some channel of it lists."""
+        self._require_known(request)
+        answer = CrlAnswer(crl=self._authority.crl.der, issuers=self._authority.site.issuers)
+        return _answer(answer.serialize())
+
+    async def time(self, request: web.Request) -> web.Response:
+        """The key server's clock."""
+        self._require_known(request)
+        return _answer(TimeAnswer(time=self._authority.clock()).serialize())
+
+    def _peer(self, request: web.Request) -> VerifiedPeer:
+        authority = self._authority
+        peer = peer_of(request, authority.validator, Role.DEVICE, authority.clock(), authority.crl.der)
+        try:
+            return authority.judge(peer)
+        except CertificateError as error:
+            raise RefusedError(Refusal.REVOKED, str(error)) from None
+
+    def _authorise(
+        self, request: web.Request, role: MemberRole | None = None, *, member: bool = False
+    ) -> _Caller:
+        """Judge the caller now.
+
+        Args:
+            request: carries channel and certificate.
+            role: what it has to be allowed; None: anything on the channel.
+            member: whether it has to have joined.
+
+        Raises:
+            RefusedError: `not-authenticated`, `revoked`, `unknown-channel` or `not-allowed`.
+        """
+        peer = self._peer(request)
+        channel = self._authority.channel(request.match_info["channel"])
+        if channel is None:
+            raise RefusedError(Refusal.UNKNOWN_CHANNEL, "no channel of this name at this site")
+        device = member_name(peer, self._authority.site.site_id)
+        policy = channel.policy
+        if not (policy.mentions(device) if role is None else policy.allows(device, role)):
+            raise RefusedError(
+                Refusal.NOT_ALLOWED, f"the policy does not let {device!r} {role or 'take part'}"
+            )
+        if member and not channel.keys.membership.is_present(device):
+            raise RefusedError(Refusal.NOT_ALLOWED, f"{device!r} has not joined")
+        return _Caller(device, peer, channel)
+
+    def _require_known(self, request: web.Request) -> None:
+        site_id = self._authority.site.site_id
+        peer = request[_PEER]
+        device = member_name(peer, site_id)
+        if peer.site_id != site_id and not any(
+            channel.policy.mentions(device) for channel in self._authority.all_channels()
+        ):
+            raise RefusedError(Refusal.NOT_ALLOWED, f"{device!r} is of another site")
+
+    def _verified_entry(self, caller: _Caller, stream: str, update: StreamUpdate) -> StoredStream:
+        authority, channel = self._authority, caller.channel
+        try:
+            credential = authority.credentials.verify_credential(
+                update.credential,
+                role=str(Role.DEVICE),
+                channel_id=channel.channel_id,
+                suite=channel.suite,
+                now=authority.clock(),
+                crl=authority.crl.der,
+            )
+        except ValueError as error:
+            raise RefusedError(Refusal.NOT_ALLOWED, f"the credential does not verify: {error}") from None
+        if bytes(credential.stream_id).hex() != stream:
+            raise RefusedError(Refusal.NOT_ALLOWED, "the credential is for another stream")
+        if (bytes(credential.site_id), credential.name) != (caller.peer.site_id, caller.peer.name):
+            raise RefusedError(Refusal.NOT_ALLOWED, "the credential names another device")
+        next_sequence, final = 0, False
+        if update.head is not None:
+            # Signature and gate are judged by whoever uses the head; a device can lie here about its own
+            # stream only, and only members of this channel would hear it.
+            try:
+                head_stream, next_sequence, final = _core.parse_heartbeat(update.head)
+            except ValueError as error:
+                raise RefusedError(Refusal.MALFORMED_REQUEST, f"head: {error}") from None
+            if bytes(head_stream) != bytes(credential.stream_id):
+                raise RefusedError(Refusal.NOT_ALLOWED, "the head is of another stream")
+        return StoredStream(
+            stream=bytes(credential.stream_id),
+            device=caller.device,
+            instance=credential.instance,
+            credential=update.credential,
+            head=update.head,
+            next_sequence=next_sequence,
+            final=final,
+            endpoint=update.endpoint,
+            not_after=credential.not_after,
+        )
+
+
+def _entries(channel: LiveChannel) -> tuple[StreamEntry, ...]:
+    return tuple(
+        StreamEntry(
+            stream=entry.stream,
+            device=entry.device,
+            instance=entry.instance,
+            credential=entry.credential,
+            head=entry.head,
+            endpoint=entry.endpoint,
+        )
+        for entry in channel.streams()
+    )
+
+
+def _keys_answer(reply: KeysReply) -> KeysAnswer:
+    return KeysAnswer(
+        beacon=reply.beacon,
+        slots=reply.slots,
+        generation=reply.generation,
+        step=reply.step,
+        secret=reply.secret,
+        time=reply.time,
+    )
+
+
+def _answer(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type=CONTENT_TYPE)

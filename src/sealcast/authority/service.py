@@ -1,0 +1,372 @@
+"""The authority at work: enrolment, channels, keys, revocation, over one database.
+
+Every change is one transaction in the storage worker; its result is installed on the event loop before anyone
+else runs there (`StorageWorker.run`). So after a change has returned, no answer is made from what was before:
+after a removal, no later key goes to the removed device.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from sealcast import _core
+from sealcast.authority import channels, directory, enrolment, revocation
+from sealcast.authority.channels import ChannelSettings, StoredChannel
+from sealcast.authority.directory import StoredStream
+from sealcast.authority.live import LiveChannel
+from sealcast.authority.models import DeviceRow, SiteRow
+from sealcast.authority.revocation import CurrentCrl
+from sealcast.authority.site import KeyServerIdentity, Site, certificate_row
+from sealcast.authority.storage import StorageWorker
+from sealcast.ca import KeySigner
+from sealcast.errors import CertificateError
+from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
+from sealcast.pki.names import Role
+from sealcast.pki.times import system_time
+from sealcast.pki.validator import VerifiedPeer
+
+_log = logging.getLogger("sealcast.authority")
+
+JOIN_MOMENT_SECONDS = 0.05
+"""Joins that arrive within it share one step: nobody notices the wait, and a whole ward that is switched on
+costs
+a handful of steps."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a transaction changed of what the running service holds."""
+
+    channels: Sequence[StoredChannel] = ()
+    crl: CurrentCrl | None = None
+    revoked: frozenset[str] | None = None
+
+
+class Authority:
+    """The service behind both listeners; satisfies `sealcast.est.server.EnrolmentService`."""
+
+    def __init__(self, site: Site, clock: Callable[[], int] = system_time) -> None:
+        """Prepare; `start` reads the database.
+
+        Args:
+            site: its folder.
+            clock: microseconds since the epoch.
+        """
+        self.site = site
+        self.clock = clock
+        self.validator = site.validator()
+        self.credentials = _core.Validator(list(site.roots), list(site.issuers))
+        self.identity: KeyServerIdentity = site.key_server()
+        self._worker = StorageWorker()
+        self._crl: CurrentCrl | None = None
+        self._revoked: frozenset[str] = frozenset()
+        self._channels: dict[str, LiveChannel] = {}
+        self._joins: dict[str, _JoinGathering] = {}
+        self.stopping = False
+        # Called when the key server has a new certificate; the listeners load it into their contexts.
+        self.on_certificate: list[Callable[[], None]] = []
+        # Set when slots may have to turn earlier than was thought.
+        self.channels_changed = asyncio.Event()
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Read the database and make every channel ready.
+
+        Raises:
+            StorageError: it cannot be read or written.
+        """
+        now = self.clock()
+
+        def job(session: Session) -> Changes:
+            row = session.get_one(SiteRow, 1)
+            stored = channels.start_channels(session, self.site, now, restored=row.restored)
+            row.restored = False
+            crl = revocation.load_crl(session)
+            if crl.is_due(now):
+                crl = revocation.issue_crl(session, self.site.issuer, now)
+            return Changes(channels=stored, crl=crl, revoked=_revoked(session))
+
+        await self._change(job, self._install)
+
+    def end_polls(self) -> None:
+        """Answer everyone who waits, and let nobody wait any more."""
+        self.stopping = True
+        for channel in self._channels.values():
+            channel.end_polls()
+
+    async def stop(self) -> None:
+        """Finish what is being stored; nothing may be asked afterwards."""
+        self.end_polls()
+        await asyncio.to_thread(self._worker.close)
+
+    # --- enrolment (EnrolmentService) -----------------------------------------------------------------------
+
+    def ca_certificates(self) -> Sequence[bytes]:
+        """DER: root and site CA."""
+        return (*self.site.roots, *self.site.issuers)
+
+    async def enroll(self, device_name: str, token: str, csr: bytes) -> bytes:
+        """Certify a device by its one-time token (SC-12), and sign the policies that it now belongs to."""
+        now = self.clock()
+
+        def job(session: Session) -> tuple[bytes, Changes]:
+            issued = enrolment.enrol(
+                session, self.site.issuer, device=device_name, token=token, csr=csr, now=now
+            )
+            session.flush()
+            changed = channels.settle_all(session, self.site, now)
+            return issued.der, Changes(channels=changed, revoked=_revoked(session))
+
+        certificate, _ = await self._change(job, lambda result: self._install(result[1]))
+        return certificate
+
+    async def reenroll(self, peer_certificate: bytes, csr: bytes) -> bytes:
+        """Certify anew the holder of a certificate; chain, role and revocation are judged here."""
+        now = self.clock()
+        self.judge(self.validator.verify_peer([peer_certificate], Role.DEVICE, now, self.crl.der))
+
+        def job(session: Session) -> bytes:
+            return enrolment.renew(session, self.site.issuer, current=peer_certificate, csr=csr, now=now).der
+
+        return await self._change(job, lambda _: None)
+
+    # --- the operator ---------------------------------------------------------------------------------------
+
+    async def create_token(self, device: str, ttl: int) -> str:
+        """Make a one-time token; `ttl` in microseconds."""
+        now = self.clock()
+        return await self._change(
+            lambda session: enrolment.create_token(session, device=device, ttl=ttl, now=now), lambda _: None
+        )
+
+    async def add_channel(self, settings: ChannelSettings) -> None:
+        """Make a channel; it is served at once."""
+        now = self.clock()
+
+        def job(session: Session) -> Changes:
+            return Changes(channels=[channels.add_channel(session, self.site, settings, now)])
+
+        await self._change(job, self._install)
+        self.channels_changed.set()
+
+    async def set_members(
+        self, name: str, publish: tuple[str, ...] | None, subscribe: tuple[str, ...] | None
+    ) -> None:
+        """Replace a channel's globs; who no longer matches is removed under a fresh generation."""
+        now = self.clock()
+
+        def job(session: Session) -> Changes:
+            stored = channels.set_members(
+                session, self.site, name, publish=publish, subscribe=subscribe, now=now
+            )
+            return Changes(channels=[stored])
+
+        await self._change(job, self._install)
+
+    async def revoke_device(self, name: str) -> bool:
+        """Remove a device: when this returns, no later key is handed to it, and members are being told.
+
+        Returns:
+            False if it was revoked before.
+        """
+        now = self.clock()
+
+        def job(session: Session) -> tuple[bool, Changes]:
+            return revoke(session, self.site, name, now)
+
+        done, _ = await self._change(job, lambda result: self._install(result[1]))
+        return done
+
+    # --- the key server -------------------------------------------------------------------------------------
+
+    @property
+    def crl(self) -> CurrentCrl:
+        """The CRL in force."""
+        if self._crl is None:
+            raise RuntimeError("the authority has not been started")
+        return self._crl
+
+    def channel(self, name: str) -> LiveChannel | None:
+        """The channel of that name."""
+        return self._channels.get(name)
+
+    def all_channels(self) -> list[LiveChannel]:
+        """Every channel."""
+        return list(self._channels.values())
+
+    def judge(self, peer: VerifiedPeer) -> VerifiedPeer:
+        """Refuse a peer that the register says is removed, whatever the CRL says; returns it otherwise.
+
+        Raises:
+            CertificateError: reason `revoked`.
+        """
+        if peer.site_id == self.site.site_id and peer.name in self._revoked:
+            raise CertificateError(f"device {peer.name!r} is revoked", reason="revoked")
+        return peer
+
+    async def join(self, name: str, device: str, role: MemberRole) -> None:
+        """Admit a device; returns when that is stored and in force (SC-6).
+
+        The caller authorises before and once more after, as the device may be removed meanwhile.
+        """
+        gathering = self._joins.get(name)
+        if gathering is None:
+            gathering = self._joins[name] = _JoinGathering(self, name)
+        await gathering.join(device, role)
+
+    async def leave(self, name: str, device: str) -> None:
+        """Note that a device leaves."""
+        now = self.clock()
+
+        def job(session: Session) -> Changes:
+            return Changes(channels=[channels.leave(session, self.site, name, device, now)])
+
+        await self._change(job, self._install)
+
+    def keys_reply(self, channel: LiveChannel) -> KeysReply:
+        """Secrets for a member that has just been authorised."""
+        return channel.keys_reply(self.clock())
+
+    async def put_stream(self, name: str, entry: StoredStream) -> None:
+        """Store an entry of the directory."""
+        now = self.clock()
+
+        def job(session: Session) -> Changes:
+            row = channels.channel_row(session, name)
+            directory.put_stream(session, name, entry, now)
+            session.flush()
+            return Changes(channels=[channels.load_channel(session, self.site, row)])
+
+        await self._change(job, self._install)
+
+    # --- upkeep (maintenance.py) ----------------------------------------------------------------------------
+
+    async def turn_slots(self) -> None:
+        """Move slots on to the present time."""
+        now = self.clock()
+        await self._change(
+            lambda session: Changes(channels=channels.turn_slots(session, self.site, now)), self._install
+        )
+
+    async def renew_objects(self) -> None:
+        """Sign policies and CRL anew when due, remove members that expired, reserve beacon counters."""
+        now = self.clock()
+        low = [channel.name for channel in self._channels.values() if channel.counter_runs_low]
+
+        def job(session: Session) -> Changes:
+            directory.drop_ended(session, now)
+            changed = {stored.name: stored for stored in channels.settle_all(session, self.site, now)}
+            for name in low:
+                row = channels.channel_row(session, name)
+                row.beacon_limit += COUNTER_RESERVE
+                session.flush()
+                changed[name] = channels.load_channel(session, self.site, row)
+            crl = revocation.load_crl(session)
+            renewed = revocation.issue_crl(session, self.site.issuer, now) if crl.is_due(now) else None
+            return Changes(channels=list(changed.values()), crl=renewed)
+
+        await self._change(job, self._install)
+
+    async def renew_certificate(self) -> None:
+        """Give the key server a new key and certificate; open connections go on."""
+        now = self.clock()
+
+        def job(session: Session) -> None:
+            signer = KeySigner.generate()
+            issued = self.site.issuer.issue_key_server(
+                public_key=signer.public_key, name=self.site.key_server_name, hosts=self.site.hosts, now=now
+            )
+            session.add(certificate_row(issued))
+            session.flush()
+            # If the transaction fails after this, the register lacks a certificate of our own; it is
+            # renewed again in time, and nobody but us holds it.
+            self.site.write_key_server(issued, signer)
+
+        def install(_: None) -> None:
+            self.identity = self.site.key_server()
+            for channel in self._channels.values():
+                channel.certify(self.identity, now)
+            for loaded in self.on_certificate:
+                loaded()
+
+        await self._change(job, install)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def admit(self, name: str, joins: tuple[MemberKey, ...]) -> None:
+        """Store a batch of joins and put it in force."""
+        now = self.clock()
+
+        def job(session: Session) -> Changes:
+            return Changes(channels=[channels.admit(session, self.site, name, joins, now)])
+
+        await self._change(job, self._install)
+
+    async def _change(self, job: Callable[[Session], Result], install: Callable[[Result], None]) -> Result:
+        def work() -> Result:
+            with self.site.storage.transaction() as session:
+                return job(session)
+
+        return await self._worker.run(work, install)
+
+    def _install(self, changes: Changes) -> None:
+        now = self.clock()
+        if changes.revoked is not None:
+            self._revoked = changes.revoked
+        if changes.crl is not None:
+            self._crl = changes.crl
+        for stored in changes.channels:
+            channel = self._channels.get(stored.name)
+            if channel is not None:
+                channel.install(stored, self.crl, now)
+            else:
+                self._channels[stored.name] = LiveChannel(
+                    stored, self.crl, self.identity, self.site.site_id, self.site.key_server_name, now
+                )
+        if changes.crl is not None:
+            for channel in self._channels.values():
+                channel.install_crl(changes.crl, now)
+
+
+def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Changes]:
+    """The whole removal of a device inside one transaction; also for a command that finds no service
+    running.
+    """
+    done = revocation.revoke_device(session, site.issuer, name, now)
+    session.flush()
+    changed = channels.settle_all(session, site, now)
+    return done, Changes(channels=changed, crl=revocation.load_crl(session), revoked=_revoked(session))
+
+
+def _revoked(session: Session) -> frozenset[str]:
+    return frozenset(session.scalars(select(DeviceRow.name).where(DeviceRow.revoked.is_not(None))))
+
+
+class _JoinGathering:
+    """Joins of one channel, gathered for a moment; all who wait share one transaction and one step."""
+
+    def __init__(self, authority: Authority, channel: str) -> None:
+        self._authority = authority
+        self._channel = channel
+        self._batch = JoinBatch(round(JOIN_MOMENT_SECONDS * 1e6))
+        self._flush: asyncio.Task[None] | None = None
+
+    async def join(self, device: str, role: MemberRole) -> None:
+        self._batch.add(device, role, self._authority.clock())
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().create_task(self._admit())
+        # Shielded: one client that hangs up must not cancel the others' join.
+        await asyncio.shield(self._flush)
+
+    async def _admit(self) -> None:
+        await asyncio.sleep(JOIN_MOMENT_SECONDS)
+        self._flush = None
+        await self._authority.admit(self._channel, self._batch.take())

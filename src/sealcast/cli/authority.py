@@ -1,0 +1,263 @@
+"""`sealcast authority`: init, serve, token, channel, device.
+
+Commands that change something work on the folder, or through the service that is running on it: when they
+return, the change is stored and in force (sealcast.authority.control).
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sealcast.cli import escape
+from sealcast.errors import UsageError
+
+_FOLDER = typer.Argument(help="The authority's folder.", metavar="DIR", show_default=False)
+_CHANNEL = typer.Argument(help="The channel's name.", metavar="CHANNEL", show_default=False)
+_JSON = typer.Option("--json", help="Write JSON.")
+
+_Folder = Annotated[Path, _FOLDER]
+_Json = Annotated[bool, _JSON]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.add_typer(_authority, name="authority")
+
+
+_authority = typer.Typer(help="A site's authority: enrolment, channels, keys, removal.", no_args_is_help=True)
+_channel = typer.Typer(help="Channels of the site.", no_args_is_help=True)
+_device = typer.Typer(help="Devices of the site.", no_args_is_help=True)
+_authority.add_typer(_channel, name="channel")
+_authority.add_typer(_device, name="device")
+
+
+@_authority.command()
+def init(
+    folder: _Folder,
+    site: Annotated[str, typer.Option("--site", metavar="NAME", help="Name of the site, for people.")],
+    root_cert: Annotated[
+        Path | None,
+        typer.Option("--root-cert", metavar="FILE", help="PEM: your own root. Default: a root is made."),
+    ] = None,
+    root_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--root-key", metavar="FILE", help="PEM: its key, read once to certify the site CA; not copied."
+        ),
+    ] = None,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host-name",
+            metavar="HOST",
+            help="Name or address under which devices reach this machine; may be given more than once. "
+            "localhost, 127.0.0.1 and ::1 are always in.",
+        ),
+    ] = None,
+) -> None:
+    """Make an authority: root (or yours), site CA, key server certificate, database.
+
+    DIR/root.pem is what devices have to be given. When a root was made here, move DIR/root.key to a safe
+    place: nothing needs it from day to day.
+    """
+    from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, init_site
+    from sealcast.pki.times import system_time
+
+    if (root_cert is None) != (root_key is None):
+        raise UsageError(
+            "--root-cert and --root-key belong together", cure="give both, or neither to make a root"
+        )
+    root = (root_cert, root_key) if root_cert is not None and root_key is not None else None
+    init_site(folder, site_name=site, root=root, hosts=host_name or (), now=system_time())
+    typer.echo(f"site {escape(site)} is ready; its root is {escape(str(folder / ROOT_FILE))}")
+    if root is None:
+        typer.echo(f"move {escape(str(folder / ROOT_KEY_FILE))} to a safe place", err=True)
+
+
+@_authority.command()
+def serve(
+    folder: _Folder,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="For enrolment (EST). Port 0: a free one.")
+    ] = "127.0.0.1:8443",
+    keys: Annotated[
+        str | None,
+        typer.Option("--keys", metavar="HOST:PORT", help="For the key server. Default: the next port."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Serve enrolment, keys and directory until Ctrl-C or SIGTERM.
+
+    One line on standard output says that both listen, and where.
+    """
+    from sealcast.authority.app import Listening, serve
+    from sealcast.authority.quantities import parse_address
+
+    def ready(listening: Listening) -> None:
+        facts = {"authority": listening.authority, "keys": listening.keys}
+        line = json.dumps(facts) if as_json else f"ready: authority {facts['authority']} keys {facts['keys']}"
+        print(line, flush=True)  # noqa: T201  # flushed at once: others wait for this line
+
+    serve(folder, listen=parse_address(listen), keys=parse_address(keys) if keys else None, ready=ready)
+
+
+@_authority.command()
+def token(
+    folder: _Folder,
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="The device that it is for.")],
+    ttl: Annotated[str, typer.Option("--ttl", metavar="TIME", help="How long it is good for.")] = "1h",
+) -> None:
+    """Print a one-time token for the enrolment of a device, alone on standard output."""
+    from sealcast.authority.quantities import parse_duration
+
+    answer = _run(folder, "create-token", {"device": device, "ttl": parse_duration(ttl)})
+    typer.echo(answer["token"])
+
+
+@_channel.command("add")
+def channel_add(
+    folder: _Folder,
+    channel: Annotated[str, _CHANNEL],
+    group: Annotated[str, typer.Option("--group", metavar="ADDR", help="IPv4 or IPv6 multicast address.")],
+    port: Annotated[int, typer.Option("--port", metavar="N", help="UDP port.")],
+    publish: Annotated[
+        list[str],
+        typer.Option(
+            "--publish", metavar="GLOB", help="Devices that may publish; more than once if need be."
+        ),
+    ],
+    subscribe: Annotated[
+        list[str],
+        typer.Option(
+            "--subscribe", metavar="GLOB", help="Devices that may subscribe; more than once if need be."
+        ),
+    ],
+    interface: Annotated[
+        str | None, typer.Option("--interface", metavar="I", help="Network interface of the data path.")
+    ] = None,
+    rate: Annotated[
+        str, typer.Option("--rate", metavar="R", help="Most that one publisher sends.")
+    ] = "20Mbit/s",
+    slot: Annotated[str, typer.Option("--slot", metavar="TIME", help="How often slot keys turn.")] = "1h",
+    slots_ahead: Annotated[
+        int, typer.Option("--slots-ahead", metavar="N", help="Slots that members may fetch ahead, 1 to 30.")
+    ] = 24,
+    suite: Annotated[
+        int, typer.Option("--suite", metavar="N", help="1: AES-256-GCM, 2: ChaCha20-Poly1305.")
+    ] = 1,
+    retention: Annotated[
+        str, typer.Option("--retention", metavar="TIME", help="How long publishers keep packets for repair.")
+    ] = "60s",
+    retention_bytes: Annotated[
+        str, typer.Option("--retention-bytes", metavar="SIZE", help="How much they keep.")
+    ] = "256M",
+    publisher_limit: Annotated[
+        str,
+        typer.Option(
+            "--publisher-limit",
+            metavar="TIME",
+            help="How long after a removal packets of the old generation may still be sealed.",
+        ),
+    ] = "30s",
+) -> None:
+    """Add a channel. The globs match names of enrolled devices, now and later."""
+    from dataclasses import asdict
+
+    from sealcast.authority.channels import ChannelSettings
+    from sealcast.authority.quantities import parse_duration, parse_rate, parse_size
+
+    settings = ChannelSettings(
+        name=channel,
+        group=group,
+        port=port,
+        publish=tuple(publish),
+        subscribe=tuple(subscribe),
+        interface=interface,
+        rate=parse_rate(rate),
+        suite=suite,
+        slot=parse_duration(slot),
+        slots_ahead=slots_ahead,
+        retention=parse_duration(retention),
+        retention_bytes=parse_size(retention_bytes),
+        publisher_limit=parse_duration(publisher_limit),
+    )
+    _run(folder, "add-channel", asdict(settings))
+
+
+@_channel.command("set")
+def channel_set(
+    folder: _Folder,
+    channel: Annotated[str, _CHANNEL],
+    publish: Annotated[
+        list[str] | None, typer.Option("--publish", metavar="GLOB", help="Replaces all publish globs.")
+    ] = None,
+    subscribe: Annotated[
+        list[str] | None, typer.Option("--subscribe", metavar="GLOB", help="Replaces all subscribe globs.")
+    ] = None,
+) -> None:
+    """Change who may publish and subscribe; members that no longer match are removed at once."""
+    if publish is None and subscribe is None:
+        raise UsageError("nothing to change", cure="give --publish or --subscribe")
+    _run(folder, "set-members", {"name": channel, "publish": publish, "subscribe": subscribe})
+
+
+@_channel.command("list")
+def channel_list(folder: _Folder, as_json: _Json = False) -> None:
+    """List the channels, with who may do what on them."""
+    from sealcast.authority.channels import list_channels
+    from sealcast.authority.site import Site
+
+    with Site.open(folder).storage.snapshot() as session:
+        listed = list_channels(session)
+    if as_json:
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    for entry in listed:
+        typer.echo(escape(f"{entry['name']:<24} {entry['group']}:{entry['port']}"))
+        for what in ("publishers", "subscribers"):
+            typer.echo(escape(f"  {what:<12} {' '.join(_texts(entry[what])) or '-'}"))
+
+
+@_device.command("list")
+def device_list(folder: _Folder, as_json: _Json = False) -> None:
+    """List the devices."""
+    from sealcast.authority.enrolment import list_devices
+    from sealcast.authority.site import Site
+    from sealcast.pki.times import to_datetime
+
+    with Site.open(folder).storage.snapshot() as session:
+        listed = list_devices(session)
+    for entry in listed:
+        for name in ("enrolled", "revoked", "not_after"):
+            moment = entry[name]
+            entry[name] = f"{to_datetime(moment):%Y-%m-%dT%H:%M:%SZ}" if isinstance(moment, int) else None
+    if as_json:
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    for entry in listed:
+        typer.echo(escape(f"{entry['name']:<32} {entry['state']:<10} until {entry['not_after']}"))
+
+
+@_device.command("revoke")
+def device_revoke(
+    folder: _Folder,
+    name: Annotated[str, typer.Argument(help="The device's name.", metavar="NAME", show_default=False)],
+) -> None:
+    """Remove a device: its certificates, its place in every policy, its keys.
+
+    When this returns, the removal is in force; no later key is handed to the device.
+    """
+    answer = _run(folder, "revoke-device", {"name": name})
+    typer.echo(escape(f"{name} is revoked" if answer["changed"] else f"{name} was revoked before"))
+
+
+def _run(folder: Path, command: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    from sealcast.authority.control import run_command
+
+    return run_command(folder, command, parameters)
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
