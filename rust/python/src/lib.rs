@@ -2,10 +2,21 @@
 
 use pyo3::prelude::*;
 
+mod error;
+mod trust;
+
 /// The engine, in Rust: what runs per packet, and what must be the same in every language.
 #[pymodule]
 mod _core {
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
+
+    #[pymodule_export]
+    use super::error::{NetworkError, SendError, ValidationError};
+    #[pymodule_export]
+    use super::trust::{
+        ControlStream, PeerIdentity, PyValidator, PyVerifiedCredential, channel_id, commit_generation,
+        commit_slot, parse_heartbeat, step_secret,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,0 +1,90 @@
+//! The one place where verdicts of the engine become Python exceptions.
+
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use sealcast_core::credential::CredentialError;
+use sealcast_core::validator::InvalidChain;
+use sealcast_net::NetError;
+
+pyo3::create_exception!(
+    _core,
+    ValidationError,
+    PyValueError,
+    "What was shown is not to be believed; see `reason`."
+);
+pyo3::create_exception!(
+    _core,
+    SendError,
+    PyValueError,
+    "A message was not taken; see `reason`."
+);
+pyo3::create_exception!(
+    _core,
+    NetworkError,
+    PyOSError,
+    "A socket could not be had; see `reason`."
+);
+
+fn with_reason<E: pyo3::PyTypeInfo>(py: Python<'_>, reason: &str, text: String) -> PyErr {
+    let error = PyErr::from_type(E::type_object(py), (text,));
+    // A plain attribute cannot fail on a Python exception.
+    let _ = error.value(py).setattr("reason", reason);
+    error
+}
+
+pub(crate) fn invalid_chain(py: Python<'_>, error: &InvalidChain) -> PyErr {
+    let reason = match error {
+        InvalidChain::Other(_) => "other".to_owned(),
+        named => named.to_string(),
+    };
+    with_reason::<ValidationError>(py, &reason, error.to_string())
+}
+
+pub(crate) fn invalid_credential(py: Python<'_>, error: &CredentialError) -> PyErr {
+    match error {
+        CredentialError::Chain(chain) => invalid_chain(py, chain),
+        other => {
+            let reason = match other {
+                CredentialError::Malformed | CredentialError::Chain(_) => "malformed",
+                CredentialError::Signature => "signature",
+                CredentialError::Identity => "wrong-identity",
+                CredentialError::Channel => "wrong-channel",
+                CredentialError::NotInForce => "expired",
+                CredentialError::NotAllowed => "not-allowed",
+            };
+            with_reason::<ValidationError>(py, reason, format!("stream credential: {reason}"))
+        }
+    }
+}
+
+pub(crate) fn malformed(py: Python<'_>, what: &str) -> PyErr {
+    with_reason::<ValidationError>(py, "malformed", format!("{what} does not parse"))
+}
+
+pub(crate) fn not_sent(py: Python<'_>, error: sealcast_core::sender::SendError) -> PyErr {
+    use sealcast_core::sender::SendError as E;
+    let (reason, text) = match error {
+        E::TooLong { limit } => ("too-long", format!("the message is longer than {limit} bytes")),
+        E::TopicTooLong => ("topic-too-long", "the topic is longer than 255 bytes".to_owned()),
+        E::QueueFull => ("queue-full", "the queue of messages is full".to_owned()),
+        E::Ended => ("ended", "the stream has ended".to_owned()),
+    };
+    with_reason::<SendError>(py, reason, text)
+}
+
+pub(crate) fn no_socket(py: Python<'_>, error: &NetError) -> PyErr {
+    let reason = match error {
+        NetError::UnknownInterface { .. } => "unknown-interface",
+        NetError::InterfaceDown { .. } => "interface-down",
+        NetError::InterfaceWithoutMulticast { .. } => "interface-without-multicast",
+        NetError::InterfaceWithoutAddress { .. } => "interface-without-address",
+        NetError::NotMulticast { .. } => "not-multicast",
+        NetError::NoPort { .. } => "no-port",
+        NetError::AddressInUse { .. } => "address-in-use",
+        NetError::AddressNotHere { .. } => "address-not-here",
+        NetError::TooManyGroups { .. } => "too-many-groups",
+        NetError::PermissionDenied { .. } => "permission-denied",
+        _ => "system",
+    };
+    with_reason::<NetworkError>(py, reason, error.to_string())
+}
