@@ -35,10 +35,15 @@ _LINE = 64
 _WHITE_SPACE = b" \t\r\n"
 
 
-def encode_body(der: bytes) -> bytes:
-    """Return base64 in lines of 64 columns with a final newline: libest does not read one long line."""
+def encode_body(der: bytes, *, in_lines: bool = True) -> bytes:
+    """Return base64 with a final newline, in lines of 64 columns or in one line.
+
+    RFC 8951 section 3 makes receivers ignore white space. Two do not: libest (OpenSSL's base64 filter) needs
+    lines, strongSwan's pki takes a line end inside the text for data.
+    """
     text = base64.b64encode(der)
-    return b"".join(text[start : start + _LINE] + b"\n" for start in range(0, len(text), _LINE))
+    columns = _LINE if in_lines else len(text)
+    return b"".join(text[start : start + columns] + b"\n" for start in range(0, len(text), columns))
 
 
 def decode_body(body: bytes) -> bytes:
@@ -59,10 +64,11 @@ def decode_body(body: bytes) -> bytes:
     return der
 
 
-def encode_certificates(ders: Iterable[bytes]) -> bytes:
+def encode_certificates(ders: Iterable[bytes], *, in_lines: bool = True) -> bytes:
     """Return a certs-only PKCS#7 body (base64). DER puts the certificates into an order of its own."""
     certificates = [parse_certificate(der) for der in ders]
-    return encode_body(pkcs7.serialize_certificates(certificates, serialization.Encoding.DER))
+    message = pkcs7.serialize_certificates(certificates, serialization.Encoding.DER)
+    return encode_body(message, in_lines=in_lines)
 
 
 def decode_certificates(body: bytes) -> list[bytes]:

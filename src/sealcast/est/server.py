@@ -125,9 +125,9 @@ class _Operations:
     def __init__(self, service: EnrolmentService) -> None:
         self._service = service
 
-    async def cacerts(self, _request: web.Request) -> web.Response:
+    async def cacerts(self, request: web.Request) -> web.Response:
         """RFC 7030 section 4.1: no authentication."""
-        return _certificates(self._service.ca_certificates(), CACERTS_TYPE)
+        return _certificates(request, self._service.ca_certificates(), CACERTS_TYPE)
 
     async def simpleenroll(self, request: web.Request) -> web.Response:
         """RFC 7030 section 4.2.1, with HTTP Basic. Spec: SC-10."""
@@ -135,7 +135,7 @@ class _Operations:
         csr = await _read_csr(request)
         csr.request.judge_name(name)
         certificate = await self._service.enroll(name, token, csr.der)
-        return _certificates([certificate], CERTIFICATE_TYPE)
+        return _certificates(request, [certificate], CERTIFICATE_TYPE)
 
     async def simplereenroll(self, request: web.Request) -> web.Response:
         """RFC 7030 section 4.2.2, with the certificate of the TLS session."""
@@ -145,7 +145,7 @@ class _Operations:
             raise RefusedError(Problem.NO_CERTIFICATE)
         csr = await _read_csr(request)
         certificate = await self._service.reenroll(peer, csr.der)
-        return _certificates([certificate], CERTIFICATE_TYPE)
+        return _certificates(request, [certificate], CERTIFICATE_TYPE)
 
 
 class _ReceivedCsr:
@@ -186,11 +186,11 @@ def _problem_response(refusal: RefusedError) -> web.Response:
     return web.Response(status=refusal.problem.status, body=refusal.text.encode(), headers=headers)
 
 
-def _certificates(ders: Sequence[bytes], content_type: str) -> web.Response:
+def _certificates(request: web.Request, ders: Sequence[bytes], content_type: str) -> web.Response:
+    # strongSwan is the one client that sends no User-Agent, and the one that cannot read lines.
+    body = encode_certificates(ders, in_lines="User-Agent" in request.headers)
     # A body of bytes gives Content-Length, never chunks, and goes out in one write with the headers.
-    return web.Response(
-        body=encode_certificates(ders), headers={"Content-Type": content_type, **TRANSFER_ENCODING_HEADER}
-    )
+    return web.Response(body=body, headers={"Content-Type": content_type, **TRANSFER_ENCODING_HEADER})
 
 
 async def _read_csr(request: web.Request) -> _ReceivedCsr:
