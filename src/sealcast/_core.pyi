@@ -3,6 +3,9 @@
 Times are microseconds since 1970-01-01T00:00:00Z; ids and secrets are bytes of the sizes in spec/.
 """
 
+from collections.abc import Sequence
+from typing import TypedDict
+
 __version__: str
 """The version of Sealcast; the only place that states it is the Cargo workspace."""
 
@@ -119,3 +122,209 @@ class ControlStream:
         randomness: bytes,
     ) -> bytes:
         """Return a signed and gated beacon datagram."""
+
+def list_interfaces() -> list[str]:
+    """Return the interfaces of this machine that do multicast, each as `name (address)`."""
+
+Epoch = tuple[int, int, int]
+"""Slot, generation, step."""
+
+class Policy(TypedDict):
+    """The fields of the policy in force (TR-13); durations in microseconds, rate in bit/s."""
+
+    version: int
+    suite: int
+    group: str
+    port: int
+    interface: str | None
+    rate: int
+    slot_length: int
+    retention: int
+    publishers: list[str]
+    subscribers: list[str]
+
+class Message:
+    """A verified message, and who sent it."""
+
+    data: bytes
+    topic: str | None
+    publisher: str
+    """Device name of the publisher."""
+    instance: str
+    site_id: bytes
+    stream_id: bytes
+    sequence: int
+    """Sequence of the packet that completed it."""
+    message_id: int
+    epoch: Epoch
+    time: int
+    """Time of sealing, microseconds."""
+
+class Command:
+    """A request on the side channel that the host is to make."""
+
+    id: int
+    peers: list[tuple[str, str, int]] | None
+    """None: the key server; else device, host and port of peers, to be tried in order."""
+    method: str
+    path: str
+    body: bytes
+    timeout: int
+    """Microseconds."""
+
+Event = Message | tuple[str, dict[str, object]]
+"""A message as it is, any other event as its name and fields."""
+
+class ReceiveEngine:
+    """A subscriber without I/O: datagrams, answers, time in; messages, events, commands out."""
+
+    def __init__(
+        self,
+        *,
+        site_id: bytes,
+        channel: str,
+        device: str,
+        anchors: Sequence[bytes],
+        issuers: Sequence[bytes],
+        now: int,
+        jitter_seed: int,
+        unordered: bool = False,
+        max_message_bytes: int = ...,
+        buffer_bytes: int = ...,
+        window_packets: int = ...,
+    ) -> None: ...
+    def receive_datagrams(self, datagrams: Sequence[bytes], now: int) -> list[str | None]:
+        """Take datagrams; return why each was refused, None where it was taken."""
+
+    def poll_events(self, limit: int) -> list[Event]: ...
+    def poll_commands(self) -> list[Command]: ...
+    def handle_response(self, id: int, status: int | None, body: bytes, now: int) -> None:
+        """Take the answer to a command; no status: nobody could be reached."""
+
+    def next_deadline(self) -> int | None: ...
+    def handle_deadline(self, now: int) -> None: ...
+    def policy(self) -> Policy | None: ...
+    def epoch(self, now: int) -> Epoch | None: ...
+    def counters(self) -> dict[str, int]: ...
+    def streams(self) -> list[tuple[bytes, str, int, int]]:
+        """Return id, device, next sequence to resolve and head of each running stream."""
+
+    def fingerprint(self) -> bytes:
+        """Return a digest of all state that a packet may change."""
+
+class ReceiveDriver:
+    """The thread between a group's socket and a ReceiveEngine."""
+
+    def __init__(
+        self,
+        engine: ReceiveEngine,
+        *,
+        group: str,
+        port: int,
+        interface: str,
+        notify: int,
+        receive_buffer_bytes: int = ...,
+    ) -> None:
+        """Open the socket and start. Raises: NetworkError, ValidationError."""
+
+    def rearm(self) -> None: ...
+    def wake(self) -> None: ...
+    def statistics(self) -> tuple[int, int, int, bool]:
+        """Return datagrams, datagrams dropped by the kernel, buffer bytes, whether the system capped them."""
+
+    def stop(self) -> None: ...
+
+class SendEngine:
+    """A publisher without I/O: messages, answers, time in; datagrams, events, commands out."""
+
+    def __init__(
+        self,
+        *,
+        site_id: bytes,
+        channel: str,
+        device: str,
+        anchors: Sequence[bytes],
+        issuers: Sequence[bytes],
+        now: int,
+        jitter_seed: int,
+        seed: bytes,
+        start_nonce: bytes,
+        instance: str = "",
+        mtu: int = ...,
+        max_block: int = ...,
+        max_message_bytes: int = ...,
+        queue_bytes: int = ...,
+    ) -> None: ...
+    @property
+    def stream_id(self) -> bytes: ...
+    def send(self, data: bytes, topic: str | None = None) -> int:
+        """Queue a message and return its id. Raises: SendError."""
+
+    def send_many(self, messages: Sequence[bytes], topic: str | None = None) -> int:
+        """Queue messages until the queue is full; return how many were taken. Raises: SendError."""
+
+    def seal_block(self, now: int, randomness: bytes) -> int: ...
+    def poll_transmit(self, limit: int) -> list[bytes]: ...
+    def poll_events(self, limit: int) -> list[Event]: ...
+    def poll_commands(self) -> list[Command]: ...
+    def handle_response(self, id: int, status: int | None, body: bytes, now: int) -> None: ...
+    def next_deadline(self) -> int | None: ...
+    def handle_deadline(self, now: int, randomness: bytes) -> None:
+        """Do what is due; `randomness`: 32 fresh bytes."""
+
+    def credential_tbs(
+        self,
+        *,
+        site_id: bytes,
+        name: str,
+        certificate_hash: bytes,
+        not_before: int,
+        not_after: int,
+        succeeds: bytes | None = None,
+    ) -> bytes | None: ...
+    def set_credential(self, signed: bytes, chain: Sequence[bytes], not_after: int, now: int) -> None: ...
+    def set_endpoint(self, host: str, port: int) -> None: ...
+    def predecessor(self) -> bytes | None: ...
+    @property
+    def is_registered(self) -> bool: ...
+    @property
+    def is_finished(self) -> bool: ...
+    @property
+    def has_queued(self) -> bool: ...
+    @property
+    def payload_limit(self) -> int: ...
+    @property
+    def next_sequence(self) -> int: ...
+    def finish(self, now: int, successor: bytes | None = None) -> None: ...
+    def repair(self, ranges: Sequence[tuple[int, int]], now: int) -> tuple[list[bytes], int, bytes | None]:
+        """Return packets still held, the oldest sequence held, the latest heartbeat (SC-8)."""
+
+    def policy(self) -> Policy | None: ...
+    def epoch(self, now: int) -> Epoch | None: ...
+    def counters(self) -> dict[str, int]: ...
+
+class SendDriver:
+    """The thread between a SendEngine and the group's socket."""
+
+    def __init__(
+        self,
+        engine: SendEngine,
+        *,
+        group: str,
+        port: int,
+        interface: str,
+        rate: int,
+        notify: int,
+        ttl: int = 1,
+    ) -> None:
+        """Open the socket and start. Raises: NetworkError, ValidationError."""
+
+    def rearm(self) -> None: ...
+    def wake(self) -> None: ...
+    def want_room(self) -> None:
+        """Ask to be notified once when the queue has drained by half."""
+
+    def statistics(self) -> tuple[int, int]:
+        """Return datagrams sent, and sends that the system refused."""
+
+    def stop(self) -> None: ...

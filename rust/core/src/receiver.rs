@@ -142,6 +142,11 @@ impl Receiver {
         Some(event)
     }
 
+    /// Whether there is an event or a command to take.
+    pub fn has_output(&self) -> bool {
+        !self.member.events.is_empty() || !self.member.commands.is_empty()
+    }
+
     pub fn poll_command(&mut self) -> Option<crate::event::Command> {
         self.member.commands.pop_front()
     }

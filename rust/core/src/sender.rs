@@ -211,6 +211,11 @@ impl Sender {
         self.queue_bytes
     }
 
+    /// Bytes that may wait before [`SendError::QueueFull`].
+    pub fn queue_limit(&self) -> u64 {
+        self.queue_limit
+    }
+
     /// Whether the directory has our entry, so that who joins from now on is told of us.
     pub fn is_registered(&self) -> bool {
         self.registered
@@ -223,6 +228,11 @@ impl Sender {
 
     pub fn poll_event(&mut self) -> Option<Event> {
         self.member.events.pop_front()
+    }
+
+    /// Whether there is an event or a command to take.
+    pub fn has_output(&self) -> bool {
+        !self.member.events.is_empty() || !self.member.commands.is_empty()
     }
 
     pub fn poll_command(&mut self) -> Option<crate::event::Command> {

@@ -258,6 +258,11 @@ impl Validator {
         Some(())
     }
 
+    /// Revocation is not judged any more, as before the first CRL.
+    pub fn clear_crl(&mut self) {
+        self.crls.clear();
+    }
+
     /// TR-6 to TR-9 for the end entity `chain[0]`; the rest of `chain` are further intermediates.
     pub fn verify_peer(&self, chain: &[&[u8]], role: Role, now: Time) -> Result<VerifiedPeer, InvalidChain> {
         let (&leaf, rest) = chain.split_first().ok_or(InvalidChain::Malformed)?;

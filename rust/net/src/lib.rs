@@ -1,6 +1,6 @@
 //! Multicast UDP for Sealcast: interfaces, sockets, batches of datagrams and pacing.
 //!
-//! This crate knows nothing of packets: it moves datagrams. A site's addresses come in as values that the caller has
+//! The sockets know nothing of packets: they move datagrams; only the two drivers know the engine that they run. A site's addresses come in as values that the caller has
 //! read from its configuration; what the system refuses comes back as a [`NetError`] that names the value and the cure.
 //!
 //! Linux is the platform it is made for. Elsewhere the same API works with less behind it:
@@ -14,18 +14,24 @@
 //! | bound to | the group | the group | every address |
 
 mod batch;
+mod driver;
 mod error;
 mod interface;
 #[cfg(target_os = "linux")]
 mod mmsg;
 mod pacing;
+mod receive_driver;
+mod send_driver;
 mod socket;
 mod sockopt;
 mod wake;
 
 pub use batch::{RecvBuffers, SEND_BATCH};
+pub use driver::{Notifier, wall_clock};
 pub use error::NetError;
 pub use interface::Interface;
 pub use pacing::Pacer;
+pub use receive_driver::ReceiveDriver;
+pub use send_driver::SendDriver;
 pub use socket::{BufferSize, MulticastReceiver, MulticastSender, ReceiverConfig, SenderConfig};
-pub use wake::Waker;
+pub use wake::{SignalSocket, Waker};

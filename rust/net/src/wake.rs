@@ -282,3 +282,34 @@ mod tests {
         assert!(Instant::now() >= deadline);
     }
 }
+
+/// The writing end of a pair of sockets whose other end the host's event loop watches.
+#[derive(Debug)]
+pub struct SignalSocket(socket2::Socket);
+
+impl SignalSocket {
+    /// Takes a duplicate of a descriptor; the original stays the caller's.
+    #[cfg(unix)]
+    pub fn duplicate(descriptor: i32) -> io::Result<Self> {
+        use std::os::fd::BorrowedFd;
+        if descriptor < 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: the caller names an open descriptor, which is only used for the call below.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        let socket = socket2::Socket::from(borrowed.try_clone_to_owned()?);
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// Not there yet: the host polls instead.
+    #[cfg(not(unix))]
+    pub fn duplicate(_descriptor: i32) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Writes one byte. A full socket already says what there is to say.
+    pub fn signal(&self) {
+        let _ = self.0.send(&[1]);
+    }
+}

@@ -3,6 +3,10 @@
 use pyo3::prelude::*;
 
 mod error;
+mod member;
+mod output;
+mod publisher;
+mod subscriber;
 mod trust;
 
 /// The engine, in Rust: what runs per packet, and what must be the same in every language.
@@ -12,6 +16,14 @@ mod _core {
 
     #[pymodule_export]
     use super::error::{NetworkError, SendError, ValidationError};
+    #[pymodule_export]
+    use super::member::list_interfaces;
+    #[pymodule_export]
+    use super::output::{PyCommand, PyMessage};
+    #[pymodule_export]
+    use super::publisher::{PySendDriver, SendEngine};
+    #[pymodule_export]
+    use super::subscriber::{PyReceiveDriver, ReceiveEngine};
     #[pymodule_export]
     use super::trust::{
         ControlStream, PeerIdentity, PyValidator, PyVerifiedCredential, channel_id, commit_generation,

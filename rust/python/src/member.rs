@@ -1,0 +1,80 @@
+//! What the two engines share on their way to Python: construction, policy, notification.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use sealcast_core::member::{Member, MemberConfig, Purpose};
+use sealcast_net::{Interface, Notifier};
+
+use crate::error::no_socket;
+use crate::trust::{site, validator};
+
+pub(crate) fn config(
+    py: Python<'_>,
+    site_id: &[u8],
+    channel: &str,
+    device: &str,
+    anchors: &[Vec<u8>],
+    issuers: &[Vec<u8>],
+    jitter_seed: u64,
+) -> PyResult<MemberConfig> {
+    Ok(MemberConfig {
+        site: site(site_id)?,
+        channel_name: channel.to_owned(),
+        device: device.to_owned(),
+        purpose: Purpose::Subscribe,
+        validator: validator(py, anchors, issuers)?,
+        jitter_seed,
+    })
+}
+
+/// The policy in force as a dictionary of TR-13's fields, or None before the join.
+pub(crate) fn policy<'py>(py: Python<'py>, member: &Member) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Some(policy) = member.policy() else {
+        return Ok(None);
+    };
+    let fields = PyDict::new(py);
+    fields.set_item("version", policy.version)?;
+    fields.set_item("suite", policy.suite as u8)?;
+    fields.set_item("group", &policy.group)?;
+    fields.set_item("port", policy.port)?;
+    fields.set_item("interface", &policy.interface)?;
+    fields.set_item("rate", policy.rate)?;
+    fields.set_item("slot_length", policy.slot_length)?;
+    fields.set_item("retention", policy.retention)?;
+    fields.set_item("publishers", &policy.publishers)?;
+    fields.set_item("subscribers", &policy.subscribers)?;
+    Ok(Some(fields))
+}
+
+/// (slot, generation, step) of what this member would seal under now.
+pub(crate) fn epoch(member: &Member, now: u64) -> Option<(u32, u32, u8)> {
+    member
+        .sealing_epoch(now)
+        .map(|epoch| (epoch.slot, epoch.generation, epoch.step))
+}
+
+/// Tells Python by a byte on a socket that an event loop can watch. `descriptor` belongs to the caller, who keeps it open
+/// until the driver has stopped.
+pub(crate) fn notifier(descriptor: i32) -> PyResult<Arc<Notifier>> {
+    let socket = sealcast_net::SignalSocket::duplicate(descriptor)
+        .map_err(|error| PyValueError::new_err(format!("not a socket to signal on: {error}")))?;
+    Ok(Arc::new(Notifier::new(move || socket.signal())))
+}
+
+pub(crate) fn interface(py: Python<'_>, name: &str) -> PyResult<Interface> {
+    Interface::resolve(name).map_err(|error| no_socket(py, &error))
+}
+
+/// Names and first addresses of the machine's interfaces that do multicast.
+#[pyfunction]
+pub(crate) fn list_interfaces() -> PyResult<Vec<String>> {
+    let found = Interface::list()?;
+    Ok(found
+        .iter()
+        .filter(|interface| interface.does_multicast())
+        .map(ToString::to_string)
+        .collect())
+}

@@ -1,0 +1,217 @@
+//! Events and commands as Python sees them.
+
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use sealcast_core::credential::Publisher;
+use sealcast_core::event::{Command, Event, Evidence, Message, Response, Target};
+use sealcast_core::wire::StreamId;
+
+/// A verified message.
+#[pyclass(name = "Message", frozen, get_all, module = "sealcast._core")]
+pub(crate) struct PyMessage {
+    data: Py<PyBytes>,
+    topic: Option<String>,
+    publisher: String,
+    instance: String,
+    site_id: Py<PyBytes>,
+    stream_id: Py<PyBytes>,
+    sequence: u64,
+    message_id: u64,
+    epoch: (u32, u32, u8),
+    time: u64,
+}
+
+impl PyMessage {
+    pub(crate) fn new(py: Python<'_>, message: &Message) -> Self {
+        Self {
+            data: PyBytes::new(py, &message.data).unbind(),
+            topic: message.topic.clone(),
+            publisher: message.publisher.device.clone(),
+            instance: message.publisher.instance.clone(),
+            site_id: PyBytes::new(py, &message.publisher.site.0).unbind(),
+            stream_id: PyBytes::new(py, &message.publisher.stream.0).unbind(),
+            sequence: message.sequence,
+            message_id: message.message_id,
+            epoch: (message.epoch.slot, message.epoch.generation, message.epoch.step),
+            time: message.time,
+        }
+    }
+}
+
+#[pymethods]
+impl PyMessage {
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let bytes = self.data.bind(py).as_bytes().len();
+        format!(
+            "<Message from {:?}, sequence {}, {bytes} bytes>",
+            self.publisher, self.sequence
+        )
+    }
+}
+
+/// A request that the host is to make.
+#[pyclass(name = "Command", frozen, get_all, module = "sealcast._core")]
+pub(crate) struct PyCommand {
+    id: u64,
+    /// None: the key server; else (device, host, port) of peers, in order.
+    peers: Option<Vec<(String, String, u16)>>,
+    method: &'static str,
+    path: String,
+    body: Py<PyBytes>,
+    timeout: u64,
+}
+
+impl PyCommand {
+    pub(crate) fn new(py: Python<'_>, command: Command) -> Self {
+        let peers = match command.target {
+            Target::KeyServer => None,
+            Target::Peers(sources) => Some(
+                sources
+                    .into_iter()
+                    .map(|source| (source.device, source.host, source.port))
+                    .collect(),
+            ),
+        };
+        Self {
+            id: command.id,
+            peers,
+            method: command.method,
+            path: command.path,
+            body: PyBytes::new(py, &command.body).unbind(),
+            timeout: command.timeout,
+        }
+    }
+}
+
+/// The engine's view of an answer; no status is no answer.
+pub(crate) fn response(status: Option<u16>, body: &[u8]) -> Response<'_> {
+    match status {
+        Some(status) => Response::Answer { status, body },
+        None => Response::Failed,
+    }
+}
+
+struct Fields<'py> {
+    dict: Bound<'py, PyDict>,
+}
+
+impl<'py> Fields<'py> {
+    fn new(py: Python<'py>) -> Self {
+        Self {
+            dict: PyDict::new(py),
+        }
+    }
+
+    fn with(self, name: &str, value: impl IntoPyObjectExt<'py>) -> PyResult<Self> {
+        let py = self.dict.py();
+        self.dict.set_item(name, value.into_bound_py_any(py)?)?;
+        Ok(self)
+    }
+
+    fn stream(self, name: &str, id: Option<StreamId>) -> PyResult<Self> {
+        let bytes = id.map(|id| PyBytes::new(self.dict.py(), &id.0));
+        self.with(name, bytes)
+    }
+
+    fn publisher(self, publisher: &Publisher) -> PyResult<Self> {
+        self.with("publisher", publisher.device.as_str())?
+            .with("instance", publisher.instance.as_str())?
+            .stream("stream_id", Some(publisher.stream))
+    }
+
+    fn evidence(self, name: &str, evidence: &Evidence) -> PyResult<Self> {
+        let py = self.dict.py();
+        let (statement, signature) = (
+            PyBytes::new(py, &evidence.statement),
+            PyBytes::new(py, &evidence.signature),
+        );
+        self.with(name, (statement, signature, evidence.index))
+    }
+}
+
+/// A message as it is; any other event as its name and its fields.
+pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
+    let fields = Fields::new(py);
+    let (name, fields) = match event {
+        Event::Message(message) => return PyMessage::new(py, &message).into_py_any(py),
+        Event::Joined { epoch } => (
+            "joined",
+            fields.with("epoch", (epoch.slot, epoch.generation, epoch.step))?,
+        ),
+        Event::EpochChanged { epoch } => (
+            "epoch-changed",
+            fields.with("epoch", (epoch.slot, epoch.generation, epoch.step))?,
+        ),
+        Event::Gap {
+            publisher,
+            first,
+            last,
+        } => (
+            "gap",
+            fields
+                .publisher(&publisher)?
+                .with("first", first)?
+                .with("last", last)?,
+        ),
+        Event::MessageLost {
+            publisher,
+            message_id,
+            reason,
+        } => (
+            "message-lost",
+            fields
+                .publisher(&publisher)?
+                .with("message_id", message_id)?
+                .with("reason", reason)?,
+        ),
+        Event::StreamStarted { publisher, succeeds } => (
+            "stream-started",
+            fields.publisher(&publisher)?.stream("succeeds", succeeds)?,
+        ),
+        Event::StreamEnded {
+            publisher,
+            next_sequence,
+            successor,
+        } => (
+            "stream-ended",
+            fields
+                .publisher(&publisher)?
+                .with("next_sequence", next_sequence)?
+                .stream("successor", successor)?,
+        ),
+        Event::StreamClosed { publisher, reason } => (
+            "stream-closed",
+            fields.publisher(&publisher)?.with("reason", reason)?,
+        ),
+        Event::Equivocation {
+            publisher,
+            sequence,
+            first,
+            second,
+        } => (
+            "equivocation",
+            fields
+                .publisher(&publisher)?
+                .with("sequence", sequence)?
+                .evidence("first", &first)?
+                .evidence("second", &second)?,
+        ),
+        Event::SuccessionConflict {
+            predecessor,
+            first,
+            second,
+        } => (
+            "succession-conflict",
+            fields
+                .stream("predecessor", Some(predecessor))?
+                .stream("first", Some(first))?
+                .stream("second", Some(second))?,
+        ),
+        Event::CommitmentMismatch { detail } => ("commitment-mismatch", fields.with("detail", detail)?),
+        Event::PolicyChanged { version } => ("policy-changed", fields.with("version", version)?),
+        Event::Refused { reason } => ("refused", fields.with("reason", reason)?),
+        Event::Blocked { reason } => ("blocked", fields.with("reason", reason)?),
+    };
+    (name, fields.dict).into_py_any(py)
+}

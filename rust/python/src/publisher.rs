@@ -1,0 +1,331 @@
+//! The publisher's engine and the thread that seals, paces and sends.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use sealcast_core::event::Event;
+use sealcast_core::sender::{Sender, SenderConfig};
+use sealcast_core::wire::StreamId;
+use sealcast_net::{Notifier, SendDriver};
+
+use crate::error::{malformed, no_socket, not_sent};
+use crate::member;
+use crate::output::{PyCommand, event, response};
+use crate::trust::{lock, secret, site, sixteen, thirty_two};
+
+/// A publisher without I/O: messages, answers and time go in; datagrams, events and commands come out.
+#[pyclass(frozen, module = "sealcast._core")]
+pub(crate) struct SendEngine(Arc<Mutex<Sender>>);
+
+fn stream(bytes: Option<&[u8]>) -> PyResult<Option<StreamId>> {
+    bytes
+        .map(|id| StreamId::from_slice(id).ok_or_else(|| PyValueError::new_err("a stream id has 16 bytes")))
+        .transpose()
+}
+
+#[pymethods]
+impl SendEngine {
+    #[new]
+    #[pyo3(signature = (*, site_id, channel, device, anchors, issuers, now, jitter_seed, seed, start_nonce, instance="",
+                        mtu=1500, max_block=64, max_message_bytes=16 << 20, queue_bytes=64 << 20))]
+    #[allow(clippy::too_many_arguments)] // Named in Python.
+    fn new(
+        py: Python<'_>,
+        site_id: &[u8],
+        channel: &str,
+        device: &str,
+        anchors: Vec<Vec<u8>>,
+        issuers: Vec<Vec<u8>>,
+        now: u64,
+        jitter_seed: u64,
+        seed: &[u8],
+        start_nonce: &[u8],
+        instance: &str,
+        mtu: usize,
+        max_block: u8,
+        max_message_bytes: u64,
+        queue_bytes: u64,
+    ) -> PyResult<Self> {
+        let member = member::config(py, site_id, channel, device, &anchors, &issuers, jitter_seed)?;
+        if !(576..=9000).contains(&mtu) {
+            return Err(PyValueError::new_err(format!(
+                "an MTU of {mtu} bytes is not between 576 and 9000"
+            )));
+        }
+        let mut config = SenderConfig::new(member, secret(seed)?, sixteen(start_nonce, "a start nonce")?);
+        instance.clone_into(&mut config.instance);
+        config.mtu = mtu;
+        config.max_block = max_block;
+        config.max_message_bytes = max_message_bytes;
+        config.queue_bytes = queue_bytes;
+        Ok(Self(Arc::new(Mutex::new(Sender::new(config, now)))))
+    }
+
+    #[getter]
+    fn stream_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &lock(&self.0).stream().0)
+    }
+
+    /// Queues a message; returns its id.
+    #[pyo3(signature = (data, topic=None))]
+    fn send(&self, py: Python<'_>, data: Vec<u8>, topic: Option<&str>) -> PyResult<u64> {
+        lock(&self.0)
+            .send(topic, data)
+            .map_err(|error| not_sent(py, error))
+    }
+
+    /// Queues messages until the queue is full; returns how many were taken.
+    #[pyo3(signature = (messages, topic=None))]
+    fn send_many(&self, py: Python<'_>, messages: Vec<Vec<u8>>, topic: Option<&str>) -> PyResult<usize> {
+        let topic = topic.map(str::to_owned);
+        let (sent, error) = py.detach(|| {
+            let mut engine = lock(&self.0);
+            for (sent, data) in messages.into_iter().enumerate() {
+                if let Err(error) = engine.send(topic.as_deref(), data) {
+                    return (sent, Some(error));
+                }
+            }
+            (usize::MAX, None)
+        });
+        match error {
+            Some(sealcast_core::sender::SendError::QueueFull) => Ok(sent),
+            Some(error) if sent == 0 => Err(not_sent(py, error)),
+            _ => Ok(sent),
+        }
+    }
+
+    /// Seals the next block; for hosts without a driver. Returns how many packets became ready.
+    fn seal_block(&self, now: u64, randomness: &[u8]) -> PyResult<usize> {
+        let randomness = sixteen(randomness, "the randomness")?;
+        Ok(lock(&self.0).seal_block(now, randomness))
+    }
+
+    /// Datagrams that are ready for the group, at most `limit`; for hosts without a driver.
+    fn poll_transmit<'py>(&self, py: Python<'py>, limit: usize) -> Vec<Bound<'py, PyBytes>> {
+        let mut engine = lock(&self.0);
+        std::iter::from_fn(|| engine.poll_transmit())
+            .take(limit)
+            .map(|d| PyBytes::new(py, &d))
+            .collect()
+    }
+
+    fn poll_events(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<Py<PyAny>>> {
+        let taken: Vec<Event> = {
+            let mut engine = lock(&self.0);
+            std::iter::from_fn(|| engine.poll_event()).take(limit).collect()
+        };
+        taken.into_iter().map(|taken| event(py, taken)).collect()
+    }
+
+    fn poll_commands(&self, py: Python<'_>) -> Vec<PyCommand> {
+        let mut engine = lock(&self.0);
+        std::iter::from_fn(|| engine.poll_command())
+            .map(|command| PyCommand::new(py, command))
+            .collect()
+    }
+
+    fn handle_response(&self, py: Python<'_>, id: u64, status: Option<u16>, body: Vec<u8>, now: u64) {
+        py.detach(|| lock(&self.0).handle_response(id, response(status, &body), now));
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        lock(&self.0).next_deadline()
+    }
+
+    /// Does what is due; `randomness` gives 16 bytes for each of up to `len / 16` blocks.
+    fn handle_deadline(&self, now: u64, randomness: &[u8]) -> PyResult<()> {
+        let mut chunks = randomness.chunks_exact(16);
+        if chunks.len() < 2 {
+            return Err(PyValueError::new_err(
+                "at least 32 bytes of randomness are needed",
+            ));
+        }
+        let mut next = || {
+            chunks
+                .next()
+                .and_then(|chunk| chunk.try_into().ok())
+                .unwrap_or([0; 16])
+        };
+        lock(&self.0).handle_deadline(now, &mut next);
+        Ok(())
+    }
+
+    /// What the device key has to sign (TR-11); None before the join.
+    #[pyo3(signature = (*, site_id, name, certificate_hash, not_before, not_after, succeeds=None))]
+    #[allow(clippy::too_many_arguments)] // Named in Python.
+    fn credential_tbs<'py>(
+        &self,
+        py: Python<'py>,
+        site_id: &[u8],
+        name: &str,
+        certificate_hash: &[u8],
+        not_before: u64,
+        not_after: u64,
+        succeeds: Option<&[u8]>,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let hash = thirty_two(certificate_hash, "a certificate hash")?;
+        let (site, succeeds) = (site(site_id)?, stream(succeeds)?);
+        let tbs = lock(&self.0).credential_tbs(site, name, hash, not_before, not_after, succeeds);
+        Ok(tbs.map(|tbs| PyBytes::new(py, &tbs)))
+    }
+
+    /// Takes the signed credential and its chain, DER, end entity first.
+    fn set_credential(&self, signed: &[u8], chain: Vec<Vec<u8>>, not_after: u64, now: u64) {
+        lock(&self.0).set_credential(signed, &chain, not_after, now);
+    }
+
+    fn set_endpoint(&self, host: &str, port: u16) {
+        lock(&self.0).set_endpoint(host.to_owned(), port);
+    }
+
+    /// The stream that this device and instance published before, as the directory says.
+    fn predecessor<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        lock(&self.0).predecessor().map(|id| PyBytes::new(py, &id.0))
+    }
+
+    #[getter]
+    fn is_registered(&self) -> bool {
+        lock(&self.0).is_registered()
+    }
+
+    #[getter]
+    fn is_finished(&self) -> bool {
+        lock(&self.0).is_finished()
+    }
+
+    #[getter]
+    fn has_queued(&self) -> bool {
+        let engine = lock(&self.0);
+        engine.has_queued() || engine.has_transmit()
+    }
+
+    #[getter]
+    fn payload_limit(&self) -> usize {
+        lock(&self.0).payload_limit()
+    }
+
+    #[getter]
+    fn next_sequence(&self) -> u64 {
+        lock(&self.0).next_sequence()
+    }
+
+    /// Ends the stream once all that is queued is sealed.
+    #[pyo3(signature = (now, successor=None))]
+    fn finish(&self, now: u64, successor: Option<&[u8]>) -> PyResult<()> {
+        let successor = stream(successor)?;
+        lock(&self.0).finish(successor, now);
+        Ok(())
+    }
+
+    /// Packets that are still held of `ranges`, the oldest sequence held, the latest heartbeat (SC-8).
+    #[allow(clippy::type_complexity)]
+    fn repair<'py>(
+        &self,
+        py: Python<'py>,
+        ranges: Vec<(u64, u64)>,
+        now: u64,
+    ) -> (Vec<Bound<'py, PyBytes>>, u64, Option<Bound<'py, PyBytes>>) {
+        let mut engine = lock(&self.0);
+        let (packets, oldest) = engine.repair(&ranges, now);
+        let head = engine.head().map(|head| PyBytes::new(py, head));
+        (
+            packets.iter().map(|packet| PyBytes::new(py, packet)).collect(),
+            oldest,
+            head,
+        )
+    }
+
+    fn policy<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        member::policy(py, lock(&self.0).member())
+    }
+
+    fn epoch(&self, now: u64) -> Option<(u32, u32, u8)> {
+        member::epoch(lock(&self.0).member(), now)
+    }
+
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let engine = lock(&self.0);
+        let (counters, fields) = (engine.counters(), PyDict::new(py));
+        fields.set_item("messages", counters.messages)?;
+        fields.set_item("packets", counters.packets)?;
+        fields.set_item("blocks", counters.blocks)?;
+        fields.set_item("bytes", counters.bytes)?;
+        fields.set_item("repairs_served", counters.repairs_served)?;
+        fields.set_item("queued_bytes", engine.queued_bytes())?;
+        Ok(fields)
+    }
+}
+
+/// The thread between a [`SendEngine`] and the group's socket.
+#[pyclass(name = "SendDriver", frozen, module = "sealcast._core")]
+pub(crate) struct PySendDriver {
+    driver: Mutex<Option<SendDriver>>,
+    notifier: Arc<Notifier>,
+}
+
+#[pymethods]
+impl PySendDriver {
+    /// `rate`: bits per second. `notify`: descriptor of a socket that gets a byte when the engine has output.
+    #[new]
+    #[pyo3(signature = (engine, *, group, port, interface, rate, notify, ttl=1))]
+    #[allow(clippy::too_many_arguments)] // Named in Python.
+    fn new(
+        py: Python<'_>,
+        engine: &SendEngine,
+        group: &str,
+        port: u16,
+        interface: &str,
+        rate: u64,
+        notify: i32,
+        ttl: u8,
+    ) -> PyResult<Self> {
+        let address = group
+            .parse()
+            .map_err(|_| malformed(py, &format!("the address {group:?}")))?;
+        let rate =
+            NonZeroU64::new(rate).ok_or_else(|| PyValueError::new_err("a rate of 0 bit/s sends nothing"))?;
+        let interface = member::interface(py, interface)?;
+        let mut config = sealcast_net::SenderConfig::new(SocketAddr::new(address, port), interface);
+        config.ttl = ttl;
+        let notifier = member::notifier(notify)?;
+        let driver = SendDriver::start(Arc::clone(&engine.0), config, rate, Arc::clone(&notifier))
+            .map_err(|error| no_socket(py, &error))?;
+        Ok(Self {
+            driver: Mutex::new(Some(driver)),
+            notifier,
+        })
+    }
+
+    fn rearm(&self) {
+        self.notifier.rearm();
+    }
+
+    fn wake(&self) {
+        if let Some(driver) = &*lock(&self.driver) {
+            driver.wake();
+        }
+    }
+
+    /// Notify once when the queue has drained by half.
+    fn want_room(&self) {
+        if let Some(driver) = &*lock(&self.driver) {
+            driver.want_room();
+        }
+    }
+
+    /// Datagrams sent, and sends that the system refused.
+    fn statistics(&self) -> (u64, u64) {
+        lock(&self.driver)
+            .as_ref()
+            .map_or((0, 0), |driver| (driver.sent(), driver.errors()))
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        let driver = lock(&self.driver).take();
+        py.detach(|| drop(driver));
+    }
+}

@@ -1,0 +1,213 @@
+//! The subscriber's engine and the thread that feeds it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use sealcast_core::event::Event;
+use sealcast_core::receiver::{Receiver, ReceiverConfig};
+use sealcast_core::rejection::Rejection;
+use sealcast_core::stream::Delivery;
+use sealcast_net::{Notifier, ReceiveDriver};
+
+use crate::error::{malformed, no_socket};
+use crate::member;
+use crate::output::{PyCommand, event, response};
+use crate::trust::lock;
+
+/// A subscriber without I/O: datagrams, answers and time go in; messages, events and commands come out.
+#[pyclass(frozen, module = "sealcast._core")]
+pub(crate) struct ReceiveEngine(Arc<Mutex<Receiver>>);
+
+#[pymethods]
+impl ReceiveEngine {
+    #[new]
+    #[pyo3(signature = (*, site_id, channel, device, anchors, issuers, now, jitter_seed, unordered=false,
+                        max_message_bytes=16 << 20, buffer_bytes=64 << 20, window_packets=65536))]
+    #[allow(clippy::too_many_arguments)] // Named in Python.
+    fn new(
+        py: Python<'_>,
+        site_id: &[u8],
+        channel: &str,
+        device: &str,
+        anchors: Vec<Vec<u8>>,
+        issuers: Vec<Vec<u8>>,
+        now: u64,
+        jitter_seed: u64,
+        unordered: bool,
+        max_message_bytes: u64,
+        buffer_bytes: u64,
+        window_packets: u64,
+    ) -> PyResult<Self> {
+        let member = member::config(py, site_id, channel, device, &anchors, &issuers, jitter_seed)?;
+        let mut config = ReceiverConfig::new(member);
+        config.stream.delivery = if unordered {
+            Delivery::Unordered
+        } else {
+            Delivery::Reliable
+        };
+        config.stream.max_message_bytes = max_message_bytes;
+        config.stream.buffer_bytes = buffer_bytes;
+        config.stream.window_packets = window_packets;
+        config.queue_bytes = buffer_bytes;
+        Ok(Self(Arc::new(Mutex::new(Receiver::new(config, now)))))
+    }
+
+    /// Takes datagrams of the group; returns the reason why each was refused, None where it was taken.
+    fn receive_datagrams(
+        &self,
+        py: Python<'_>,
+        datagrams: Vec<Vec<u8>>,
+        now: u64,
+    ) -> Vec<Option<&'static str>> {
+        py.detach(|| {
+            let mut engine = lock(&self.0);
+            datagrams
+                .iter()
+                .map(|datagram| engine.receive_datagram(datagram, now).map(Rejection::as_str))
+                .collect()
+        })
+    }
+
+    /// At most `limit` messages and events, in order.
+    fn poll_events(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<Py<PyAny>>> {
+        let taken: Vec<Event> = py.detach(|| {
+            let mut engine = lock(&self.0);
+            std::iter::from_fn(|| engine.poll_event()).take(limit).collect()
+        });
+        taken.into_iter().map(|taken| event(py, taken)).collect()
+    }
+
+    fn poll_commands(&self, py: Python<'_>) -> Vec<PyCommand> {
+        let mut engine = lock(&self.0);
+        std::iter::from_fn(|| engine.poll_command())
+            .map(|command| PyCommand::new(py, command))
+            .collect()
+    }
+
+    fn handle_response(&self, py: Python<'_>, id: u64, status: Option<u16>, body: Vec<u8>, now: u64) {
+        py.detach(|| lock(&self.0).handle_response(id, response(status, &body), now));
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        lock(&self.0).next_deadline()
+    }
+
+    fn handle_deadline(&self, now: u64) {
+        lock(&self.0).handle_deadline(now);
+    }
+
+    fn policy<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        member::policy(py, lock(&self.0).member())
+    }
+
+    fn epoch(&self, now: u64) -> Option<(u32, u32, u8)> {
+        member::epoch(lock(&self.0).member(), now)
+    }
+
+    /// Counters by name; refusals under their reason.
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let engine = lock(&self.0);
+        let (counters, fields) = (engine.counters(), PyDict::new(py));
+        fields.set_item("accepted", counters.accepted)?;
+        fields.set_item("repaired", counters.repaired)?;
+        fields.set_item("requests", counters.requests)?;
+        fields.set_item("lost", counters.lost)?;
+        fields.set_item("heartbeats", counters.heartbeats)?;
+        fields.set_item("signatures", counters.signatures)?;
+        fields.set_item("streams", engine.streams().count())?;
+        for reason in Rejection::ALL {
+            fields.set_item(reason.as_str(), counters.rejected(reason))?;
+        }
+        Ok(fields)
+    }
+
+    /// Each running stream: id, device, next sequence to resolve, head.
+    fn streams<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, String, u64, u64)> {
+        let engine = lock(&self.0);
+        let mut streams: Vec<_> = engine
+            .streams()
+            .map(|s| {
+                (
+                    s.publisher.stream,
+                    s.publisher.device.clone(),
+                    s.window.next(),
+                    s.window.head(),
+                )
+            })
+            .collect();
+        streams.sort();
+        streams
+            .into_iter()
+            .map(|(id, device, next, head)| (PyBytes::new(py, &id.0), device, next, head))
+            .collect()
+    }
+
+    /// A digest of all state that a packet may change: equal before and after a refusal.
+    fn fingerprint<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &lock(&self.0).fingerprint())
+    }
+}
+
+/// The thread between a group's socket and a [`ReceiveEngine`].
+#[pyclass(name = "ReceiveDriver", frozen, module = "sealcast._core")]
+pub(crate) struct PyReceiveDriver {
+    driver: Mutex<Option<ReceiveDriver>>,
+    notifier: Arc<Notifier>,
+}
+
+#[pymethods]
+impl PyReceiveDriver {
+    /// `group`, `port`: a multicast group to join, or an own address to listen on. `notify`: descriptor of a socket that gets
+    /// a byte when the engine has output.
+    #[new]
+    #[pyo3(signature = (engine, *, group, port, interface, notify, receive_buffer_bytes=4 << 20))]
+    fn new(
+        py: Python<'_>,
+        engine: &ReceiveEngine,
+        group: &str,
+        port: u16,
+        interface: &str,
+        notify: i32,
+        receive_buffer_bytes: usize,
+    ) -> PyResult<Self> {
+        let address = group
+            .parse()
+            .map_err(|_| malformed(py, &format!("the address {group:?}")))?;
+        let interface = member::interface(py, interface)?;
+        let mut config = sealcast_net::ReceiverConfig::new(SocketAddr::new(address, port), interface);
+        config.receive_buffer_bytes = receive_buffer_bytes;
+        let notifier = member::notifier(notify)?;
+        let driver = ReceiveDriver::start(Arc::clone(&engine.0), config, Arc::clone(&notifier))
+            .map_err(|error| no_socket(py, &error))?;
+        Ok(Self {
+            driver: Mutex::new(Some(driver)),
+            notifier,
+        })
+    }
+
+    /// To be called before output is taken: what comes later is notified anew.
+    fn rearm(&self) {
+        self.notifier.rearm();
+    }
+
+    fn wake(&self) {
+        if let Some(driver) = &*lock(&self.driver) {
+            driver.wake();
+        }
+    }
+
+    /// Datagrams received, datagrams dropped by the kernel, bytes of the socket's buffer, whether the system capped it.
+    fn statistics(&self) -> (u64, u64, usize, bool) {
+        lock(&self.driver).as_ref().map_or((0, 0, 0, false), |driver| {
+            let (bytes, capped) = driver.receive_buffer();
+            (driver.datagrams(), driver.dropped_by_kernel(), bytes, capped)
+        })
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        let driver = lock(&self.driver).take();
+        py.detach(|| drop(driver));
+    }
+}
