@@ -25,7 +25,7 @@ from tests.reference.wire import (
     write_varint,
 )
 from tests.vectors.cases import certificates
-from tests.vectors.cases.datagram import usual_beacon
+from tests.vectors.cases.making import usual_beacon
 from tests.vectors.cases.schedule import START
 from tests.vectors.cases.trust import (
     CHANNEL_ID,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.vectors.cases import datagram, delivery, frames, names, schedule, signature, tree, trust
+from tests.vectors.cases import bodies, datagram, delivery, frames, names, schedule, signature, tree, trust
 from tests.vectors.cases.writing import VectorFile
 
 FILES: dict[str, Callable[[], VectorFile]] = {
@@ -18,8 +18,8 @@ FILES: dict[str, Callable[[], VectorFile]] = {
     "ed25519": signature.ed25519_verdict,
     "statement": signature.statement,
     "datagram": datagram.datagram,
-    "heartbeat": datagram.heartbeat,
-    "beacon": datagram.beacon,
+    "heartbeat": bodies.heartbeat,
+    "beacon": bodies.beacon,
     "varint": frames.varint,
     "frames": frames.frames,
     "delivery": delivery.delivery,

@@ -44,9 +44,13 @@ def root(name: str = "root") -> Party:
     return _issue(name, p256(name), issuer=None, days=7300, uri=None, constraints=(True, None))
 
 
-def site_ca(issuer: Party, site_id: bytes = SITE_ID, name: str = "site CA") -> Party:
+def site_ca(
+    issuer: Party, site_id: bytes = SITE_ID, name: str = "site CA", *, authority: bool = True
+) -> Party:
+    """With `authority` false, a certificate that has the name of a site CA and is none."""
     uri = f"sealcast:site:{site_id.hex()}"
-    return _issue(name, p256(name), issuer=issuer, days=730, uri=uri, constraints=(True, 0))
+    constraints = (True, 0) if authority else (False, None)
+    return _issue(name, p256(name), issuer=issuer, days=730, uri=uri, constraints=constraints)
 
 
 def device(

@@ -10,7 +10,7 @@ from tests.reference import schedule
 from tests.reference.bodies import Heartbeat
 from tests.reference.frames import Frame
 from tests.reference.wire import PacketType
-from tests.vectors.cases.datagram import EPOCH, Maker, flip, patch, receiver_inputs, secrets
+from tests.vectors.cases.making import EPOCH, Maker, flip, patch, receiver_inputs, secrets
 from tests.vectors.cases.writing import Group, VectorFile
 
 Step = dict[str, Any]

@@ -362,6 +362,10 @@ def bundle() -> VectorFile:
     )
     sub_ca = certificates.device(own, "monitor-1", key=certificates.p256("below a device"))
     refuse("issued by a device", "chain", "Chain", make_bundle(certified(sub_ca), sub_ca, own, ca))
+    hollow = certificates.site_ca(root(), name="hollow site CA", authority=False)
+    below = certificates.device(hollow)
+    made = make_bundle(certified(below), below, hollow)
+    refuse("issued by what has a site's name and is no CA", "chain", "Chain", made)
     broken = own.der[:-1] + bytes((own.der[-1] ^ 1,))
     hashed = usual_credential(certificate_hash=sha256(broken).digest())
     refuse(
