@@ -13,7 +13,7 @@ from tests.reference import ed25519, edwards, frames, seal, tree, trust
 from tests.reference.bodies import Beacon, Heartbeat
 from tests.reference.frames import Frame, RetainedOrigin
 from tests.reference.receiver import Gap, Message, Receiver
-from tests.reference.schedule import next_step, slot_commitment
+from tests.reference.schedule import gate_key, next_step, slot_commitment
 from tests.reference.wire import (
     SEQUENCE_END,
     Datagram,
@@ -302,6 +302,21 @@ class TestCredentialPackets:
             for packet in thief.credential(SECRETS, bundle, randomness=bytes(16), time=NOW)
         ]
         assert reasons[-1] == "credential"
+        assert not subscriber.streams
+
+    def test_a_genuine_bundle_in_a_block_of_somebody_else_is_refused(self) -> None:
+        """A member has the bundle and all keys of the group, and signs the block with another key."""
+        subscriber = Receiver(1, CHANNEL_ID, policy=usual_policy(), anchors=[root().der])
+        subscriber.add_slot(EPOCH.slot, SECRETS.slot_secret)
+        subscriber.add_generation(EPOCH.generation, EPOCH.step, SECRETS.step_secret)
+        bundle = make_bundle(usual_credential(), monitor(), site_ca())
+        packets = sealer(1).credential(SECRETS, bundle, randomness=bytes(16), time=NOW)
+        secret = SECRETS.epoch_secret(1, CHANNEL_ID)
+        parsed = [Datagram.parse(packet) for packet in packets]
+        thief = seal.Sealer(suite=1, channel_id=CHANNEL_ID, seed=fixed("thief"))
+        bodies = [packet.body for packet in parsed]
+        forged = thief.sign(parsed[0].header, bodies, gate_key(secret, 1, CHANNEL_ID))
+        assert [subscriber.receive(packet, NOW) for packet in forged][-1] == "signature"
         assert not subscriber.streams
 
     def test_a_device_that_is_not_listed_is_refused(self) -> None:
