@@ -104,6 +104,7 @@ pub struct Admitted {
     pub control: ControlState,
     issuer: Certificate,
     crl_hash: [u8; 32],
+    crl: Vec<u8>,
     /// When the key server first announced the present generation.
     pub generation_since: Time,
 }
@@ -170,6 +171,11 @@ impl Member {
 
     pub fn policy(&self) -> Option<&Policy> {
         self.admitted.as_ref().map(|a| &a.policy.policy)
+    }
+
+    /// The DER CRL in force, for judging TLS peers by.
+    pub fn crl(&self) -> Option<&[u8]> {
+        self.admitted.as_ref().map(|admitted| &admitted.crl[..])
     }
 
     /// When a verified beacon last said how things stand.
@@ -425,10 +431,12 @@ impl Member {
                 control: ControlState::new(credential, suite, self.channel),
                 issuer,
                 crl_hash: [0; 32],
+                crl: Vec::new(),
                 generation_since: 0,
             },
         };
         admitted.crl_hash = sha256(&[reply.crl]);
+        admitted.crl = reply.crl.to_vec();
         let beacon = admitted.control.verify(reply.keys.beacon, None);
         self.admitted = Some(admitted);
         self.install(&reply.keys, &beacon.map_err(|_| MalformedObject)?, now);
@@ -621,6 +629,7 @@ impl Member {
         }
         self.config.validator.set_crl(crl).ok_or(MalformedObject)?;
         admitted.crl_hash = hash;
+        admitted.crl = crl.to_vec();
         Ok(Outcome::TrustChanged)
     }
 

@@ -404,9 +404,6 @@ impl Receiver {
         now: Time,
     ) -> Result<(), Rejection> {
         let header = packet.header;
-        if self.streams.contains_key(&header.stream) {
-            return Err(Rejection::Duplicate);
-        }
         if header.count > MAX_CREDENTIAL_PARTS {
             return Err(Rejection::Malformed);
         }
@@ -475,7 +472,13 @@ impl Receiver {
 
     fn admit(&mut self, credential: VerifiedCredential, start: u64, now: Time) {
         let id = credential.stream();
-        if self.streams.contains_key(&id) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            // The device renewed its certificate, or the stream its term; key, device and place are the same.
+            if credential.publisher == stream.publisher
+                && credential.credential.not_after >= stream.credential.credential.not_after
+            {
+                stream.credential = credential;
+            }
             return;
         }
         if self.streams.len() >= self.max_streams {
@@ -542,7 +545,12 @@ impl Receiver {
                 host: host.to_owned(),
                 port,
             });
-            if !self.streams.contains_key(&entry.stream) {
+            let is_known = self.streams.contains_key(&entry.stream);
+            if self
+                .streams
+                .get(&entry.stream)
+                .is_none_or(|stream| stream.credential.bundle != entry.bundle)
+            {
                 let Ok(verified) = self.member.verify_stream(entry.bundle, now) else {
                     continue;
                 };
@@ -553,7 +561,7 @@ impl Receiver {
                     .head
                     .and_then(|head| verify_head(&verified, suite, &channel, head));
                 let is_over = head.is_some_and(|head| head.is_final);
-                if is_over && !self.directory_known {
+                if is_over && !is_known && !self.directory_known {
                     // It ended before we came.
                     continue;
                 }

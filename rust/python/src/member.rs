@@ -49,6 +49,14 @@ pub(crate) fn policy<'py>(py: Python<'py>, member: &Member) -> PyResult<Option<B
     Ok(Some(fields))
 }
 
+pub(crate) fn is_member(member: &Member, device: &str) -> bool {
+    member.policy().is_some_and(|policy| {
+        [&policy.subscribers, &policy.publishers]
+            .iter()
+            .any(|list| list.binary_search_by(|name| name.as_str().cmp(device)).is_ok())
+    })
+}
+
 /// (slot, generation, step) of what this member would seal under now.
 pub(crate) fn epoch(member: &Member, now: u64) -> Option<(u32, u32, u8)> {
     member

@@ -102,6 +102,16 @@ impl ReceiveEngine {
         member::policy(py, lock(&self.0).member())
     }
 
+    /// The DER CRL in force.
+    fn crl<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        lock(&self.0).member().crl().map(|crl| PyBytes::new(py, crl))
+    }
+
+    /// Whether the policy lists the device, written as TR-13 says, in either list.
+    fn is_member(&self, device: &str) -> bool {
+        member::is_member(lock(&self.0).member(), device)
+    }
+
     fn epoch(&self, now: u64) -> Option<(u32, u32, u8)> {
         member::epoch(lock(&self.0).member(), now)
     }

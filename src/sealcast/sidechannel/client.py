@@ -83,10 +83,25 @@ class _Connection:
     async def request(
         self, method: str, path: str, body: bytes | None = None, *, answer_seconds: float = ANSWER_SECONDS
     ) -> bytes:
-        """Send one request, and once more if a kept connection had just been closed by the other side.
+        """Send one request; return the body of its answer.
 
         Raises:
             UnreachableError, CertificateError, NetworkError, RefusalError.
+        """
+        status, answer = await self.exchange(method, path, body, answer_seconds=answer_seconds)
+        if status != 200:
+            raise _refusal(self.url, status, answer)
+        return answer
+
+    async def exchange(
+        self, method: str, path: str, body: bytes | None = None, *, answer_seconds: float = ANSWER_SECONDS
+    ) -> tuple[int, bytes]:
+        """Send one request, and once more if a kept connection had just been closed by the other side.
+
+        Returns: status and body, whatever they are.
+
+        Raises:
+            UnreachableError, CertificateError, NetworkError.
         """
         for attempt in (1, 2):
             try:
@@ -117,7 +132,9 @@ class _Connection:
         if session is not None:
             await session.close()
 
-    async def _request(self, method: str, path: str, body: bytes | None, answer_seconds: float) -> bytes:
+    async def _request(
+        self, method: str, path: str, body: bytes | None, answer_seconds: float
+    ) -> tuple[int, bytes]:
         if self._session is None or self._session.closed:
             self._session = self._new_session()
         timeout = aiohttp.ClientTimeout(total=answer_seconds + CONNECT_SECONDS, sock_connect=CONNECT_SECONDS)
@@ -134,9 +151,7 @@ class _Connection:
                 answer += chunk
                 if len(answer) > MAX_ANSWER:
                     raise NetworkError(f"{self.url}: the answer has more than {MAX_ANSWER} bytes")
-            if response.status == 200:
-                return bytes(answer)
-            raise _refusal(self.url, response.status, bytes(answer))
+            return response.status, bytes(answer)
 
     def _new_session(self) -> aiohttp.ClientSession:
         validator = self._identity.validator()
@@ -257,6 +272,12 @@ class KeyServerClient:
         """The key server's clock, in microseconds."""
         return TimeAnswer.parse(await self._ask("GET", None, "time")).time
 
+    async def exchange(
+        self, method: str, path: str, body: bytes | None, *, answer_seconds: float
+    ) -> tuple[int, bytes]:
+        """Send a request of the engine's; return status and body as they come."""
+        return await self._connection.exchange(method, path, body, answer_seconds=answer_seconds)
+
     def reload(self, identity: TlsIdentity) -> None:
         """Go on with a renewed certificate."""
         self._connection.reload(identity)
@@ -339,6 +360,12 @@ class PeerClient:
         """Say that a whole transfer is here."""
         body = acknowledgement.serialize()
         EmptyBody.parse(await self._ask("/v1/acknowledgements", body, acknowledgement.channel))
+
+    async def exchange(
+        self, method: str, path: str, body: bytes | None, *, answer_seconds: float
+    ) -> tuple[int, bytes]:
+        """Send a request of the engine's; return status and body as they come."""
+        return await self._connection.exchange(method, path, body, answer_seconds=answer_seconds)
 
     def reload(self, identity: TlsIdentity) -> None:
         """Go on with a renewed certificate."""
