@@ -8,15 +8,14 @@ use sealcast_core::crypto::{Secret, Suite, sha256};
 use sealcast_core::messages::StreamEntry;
 use sealcast_core::policy::Policy;
 use sealcast_core::retention::Datagram;
-use sealcast_core::schedule::{
-    EpochKeys, channel_id, commit_generation, commit_slot, step_secret,
-};
+use sealcast_core::schedule::{EpochKeys, channel_id, commit_generation, commit_slot, step_secret};
 use sealcast_core::sealer::Sealer;
 use sealcast_core::signed::{CborReader, CborWriter, POLICY_CONTEXT};
 use sealcast_core::validator::Role;
 use sealcast_core::wire::{ChannelId, Epoch, StreamId, Time};
 
 use super::site::{Identity, Site};
+use super::world::Node;
 use super::{CHANNEL, DAY, HOUR, MINUTE, SECOND, START};
 
 /// Slots handed out beyond the present one.
@@ -34,7 +33,7 @@ pub struct Entry {
 }
 
 struct Poll {
-    waiter: usize,
+    waiter: Node,
     command: u64,
     device: String,
     counter: u64,
@@ -70,7 +69,12 @@ pub struct KeyServer {
 }
 
 fn error(status: u16, name: &str) -> Reply {
-    let body = CborWriter::new().map(2).text("error").text(name).text("detail").text("");
+    let body = CborWriter::new()
+        .map(2)
+        .text("error")
+        .text(name)
+        .text("detail")
+        .text("");
     Reply::Now(status, body.finish())
 }
 
@@ -198,7 +202,8 @@ impl KeyServer {
         self.counter += 1;
         let epoch = self.epoch(now);
         let (first, count) = (epoch.slot - 1, PREFETCH + 2);
-        let commitments = (first..first + count).map(|slot| commit_slot(&self.slot_secret(slot), &self.channel, slot));
+        let commitments =
+            (first..first + count).map(|slot| commit_slot(&self.slot_secret(slot), &self.channel, slot));
         let step = self.step_secret(epoch.generation, epoch.step);
         let body = BeaconBody {
             counter: self.counter,
@@ -208,7 +213,7 @@ impl KeyServer {
             },
             crl: DocumentVersion {
                 number: self.site.crl_number(),
-                hash: sha256(&[&self.site_crl()]),
+                hash: sha256(&[&self.site.crl()]),
             },
             bundle: DocumentVersion {
                 number: 0,
@@ -229,16 +234,24 @@ impl KeyServer {
         self.sealer.seal_beacon(epoch, &secret, body, now, randomness)
     }
 
-    fn site_crl(&mut self) -> Vec<u8> {
-        self.site.crl_cached()
-    }
-
-    fn keys_fields(&mut self, writer: CborWriter, now: Time, rest: impl FnOnce(&mut Self, CborWriter) -> CborWriter) -> Vec<u8> {
+    fn keys_fields(
+        &mut self,
+        writer: CborWriter,
+        now: Time,
+        rest: impl FnOnce(&mut Self, CborWriter) -> CborWriter,
+    ) -> Vec<u8> {
         let beacon = self.beacon(now);
         let epoch = self.epoch(now);
-        let mut writer = writer.text("time").uint(now).text("slots").array(PREFETCH as usize + 2);
+        let mut writer = writer
+            .text("time")
+            .uint(now)
+            .text("slots")
+            .array(PREFETCH as usize + 2);
         for slot in epoch.slot - 1..=epoch.slot + PREFETCH {
-            writer = writer.array(2).uint(u64::from(slot)).bytes(self.slot_secret(slot).expose());
+            writer = writer
+                .array(2)
+                .uint(u64::from(slot))
+                .bytes(self.slot_secret(slot).expose());
         }
         let writer = writer.text("beacon").bytes(&beacon);
         let mut secret = self.step_secret(epoch.generation, epoch.step);
@@ -262,7 +275,7 @@ impl KeyServer {
     }
 
     pub fn join_reply(&mut self, now: Time) -> Vec<u8> {
-        let crl = self.site_crl();
+        let crl = self.site.crl();
         let writer = CborWriter::new().map(9).text("crl").bytes(&crl);
         self.keys_fields(writer, now, |this, writer| {
             let writer = writer.text("policy").bytes(&this.signed_policy);
@@ -291,11 +304,20 @@ impl KeyServer {
     // -- requests ------------------------------------------------------------------------------------------------------
 
     /// Answers what `device`, proven by TLS, asks for.
-    pub fn handle(&mut self, waiter: usize, device: &str, command: &sealcast_core::event::Command, now: Time) -> Reply {
+    pub fn handle(
+        &mut self,
+        waiter: Node,
+        device: &str,
+        command: &sealcast_core::event::Command,
+        now: Time,
+    ) -> Reply {
         let prefix = format!("/v1/channels/{}/", sealcast_core::messages::path_segment(CHANNEL));
         let path = command.path.strip_prefix(&prefix).unwrap_or(&command.path);
         let allowed = |names: &[String]| names.iter().any(|name| name == device);
-        let (publishes, subscribes) = (allowed(&self.policy.publishers), allowed(&self.policy.subscribers));
+        let (publishes, subscribes) = (
+            allowed(&self.policy.publishers),
+            allowed(&self.policy.subscribers),
+        );
         if !publishes && !subscribes {
             return error(403, "not-allowed");
         }
@@ -329,13 +351,22 @@ impl KeyServer {
             }
             ("GET", "policy") => {
                 let body = CborWriter::new().map(2).text("policy").bytes(&self.signed_policy);
-                Reply::Now(200, body.text("issuers").array(1).bytes(&self.site.ca_der()).finish())
+                Reply::Now(
+                    200,
+                    body.text("issuers").array(1).bytes(&self.site.ca_der()).finish(),
+                )
             }
-            ("GET", "streams") => Reply::Now(200, self.streams(CborWriter::new().map(1).text("streams")).finish()),
+            ("GET", "streams") => Reply::Now(
+                200,
+                self.streams(CborWriter::new().map(1).text("streams")).finish(),
+            ),
             ("GET", "/v1/crl") => {
-                let crl = self.site_crl();
+                let crl = self.site.crl();
                 let body = CborWriter::new().map(2).text("crl").bytes(&crl);
-                Reply::Now(200, body.text("issuers").array(1).bytes(&self.site.ca_der()).finish())
+                Reply::Now(
+                    200,
+                    body.text("issuers").array(1).bytes(&self.site.ca_der()).finish(),
+                )
             }
             ("PUT", path) if path.starts_with("streams/") => self.put_stream(device, &command.body, now),
             _ => error(404, "unknown-channel"),
@@ -345,8 +376,18 @@ impl KeyServer {
     fn put_stream(&mut self, device: &str, body: &[u8], now: Time) -> Reply {
         let (bundle, head, endpoint) = read_put(body);
         let validator = self.site.validator();
-        let verified = VerifiedCredential::verify(&bundle, &validator, Role::Device, &self.channel, self.suite(), now);
-        let Some(verified) = verified.ok().filter(|verified| verified.publisher.device == device) else {
+        let verified = VerifiedCredential::verify(
+            &bundle,
+            &validator,
+            Role::Device,
+            &self.channel,
+            self.suite(),
+            now,
+        );
+        let Some(verified) = verified
+            .ok()
+            .filter(|verified| verified.publisher.device == device)
+        else {
             return error(403, "not-allowed");
         };
         let entry = Entry {
@@ -357,7 +398,11 @@ impl KeyServer {
             head,
             endpoint,
         };
-        match self.directory.iter_mut().find(|known| known.stream == entry.stream) {
+        match self
+            .directory
+            .iter_mut()
+            .find(|known| known.stream == entry.stream)
+        {
             Some(known) => *known = entry,
             None => self.directory.push(entry),
         }
@@ -365,7 +410,7 @@ impl KeyServer {
     }
 
     /// The polls that are over: (waiter, command, status, body).
-    pub fn finished_polls(&mut self, now: Time) -> Vec<(usize, u64, u16, Vec<u8>)> {
+    pub fn finished_polls(&mut self, now: Time) -> Vec<(Node, u64, u16, Vec<u8>)> {
         let changed_at = self.changed_at;
         let (done, waiting) = core::mem::take(&mut self.polls)
             .into_iter()
@@ -376,7 +421,14 @@ impl KeyServer {
                 let body = CborWriter::new().map(1).text("beacon").bytes(&self.beacon(now));
                 (200, body.finish())
             } else {
-                (403, CborWriter::new().map(1).text("error").text("not-allowed").finish())
+                (
+                    403,
+                    CborWriter::new()
+                        .map(1)
+                        .text("error")
+                        .text("not-allowed")
+                        .finish(),
+                )
             };
             (poll.waiter, poll.command, status, body)
         };

@@ -21,6 +21,7 @@ pub struct Site {
     serial: u64,
     crl_number: u64,
     revoked: Vec<u64>,
+    crl: Vec<u8>,
 }
 
 /// A device or key server: its certificate, the chain up to the root, and the key that stays with it.
@@ -91,14 +92,17 @@ impl Site {
         let mut ca = ca_params("test site CA", 2, BasicConstraints::Constrained(0));
         ca.subject_alt_names = vec![SanType::URI(uri(Role::Site, id, "").try_into().unwrap())];
         let ca = Issuer::signed_by(ca, new_key(), &root).unwrap();
-        Self {
+        let mut site = Self {
             id,
             root,
             ca,
             serial: 10,
             crl_number: 1,
             revoked: Vec::new(),
-        }
+            crl: Vec::new(),
+        };
+        site.crl = site.new_crl();
+        site
     }
 
     pub fn root_der(&self) -> Vec<u8> {
@@ -133,6 +137,7 @@ impl Site {
     pub fn revoke(&mut self, serial: u64) {
         self.revoked.push(serial);
         self.crl_number += 1;
+        self.crl = self.new_crl();
     }
 
     pub fn crl_number(&self) -> u64 {
@@ -141,6 +146,10 @@ impl Site {
 
     /// The DER CRL of this moment.
     pub fn crl(&self) -> Vec<u8> {
+        self.crl.clone()
+    }
+
+    fn new_crl(&self) -> Vec<u8> {
         let revoked = self.revoked.iter().map(|&serial| RevokedCertParams {
             serial_number: serial_number(serial),
             revocation_time: date_time_ymd(2027, 1, 1),
@@ -150,7 +159,7 @@ impl Site {
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2026, 1, 1),
             next_update: date_time_ymd(2036, 1, 1),
-            crl_number: SerialNumber::from(self.crl_number),
+            crl_number: SerialNumber::from_slice(&self.crl_number.to_be_bytes()),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
@@ -179,9 +188,6 @@ impl Identity {
 
     /// The bundle (TR-12) of a credential that this identity signs.
     pub fn bundle(&self, credential: &Credential) -> Vec<u8> {
-        encode_bundle(
-            &self.sign(CREDENTIAL_CONTEXT, &credential.encode()),
-            &self.chain,
-        )
+        encode_bundle(&self.sign(CREDENTIAL_CONTEXT, &credential.encode()), &self.chain)
     }
 }
