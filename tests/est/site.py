@@ -1,11 +1,6 @@
-"""A site for tests: root, site CA, server certificate, and an enrolment service that keeps all in memory.
+"""A site for tests: root, site CA, server certificate, and an enrolment service that keeps all in memory."""
 
-`python -m tests.est.site DIR` serves EST on loopback until it is ended: for tests that kill the client.
-"""
-
-import asyncio
 import secrets
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -128,23 +123,3 @@ async def serving(service: TokenService) -> AsyncIterator[str]:
         yield f"https://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
-
-
-class _OpenService(TokenService):
-    """Takes every token, and each as often as it comes."""
-
-    async def enroll(self, device_name: str, token: str, csr: bytes) -> bytes:
-        self.tokens[token] = device_name
-        return await super().enroll(device_name, token, csr)
-
-
-async def _serve_until_ended(folder: Path) -> None:
-    async with serving(_OpenService(Site(folder))) as url:
-        temporary = folder / "url.tmp"
-        temporary.write_bytes(url.encode())
-        temporary.rename(folder / "url")
-        await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    asyncio.run(_serve_until_ended(Path(sys.argv[1])))

@@ -38,6 +38,8 @@ _log = logging.getLogger("sealcast.est")
 _CHALLENGE = 'Basic realm="sealcast enrolment", charset="UTF-8"'
 _BODY_SECONDS = 20.0
 """A request is one or two segments; a peer that needs longer is broken or means harm."""
+_SHUTDOWN_SECONDS = 5.0
+"""How long requests under way may still take when the listener ends."""
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -104,7 +106,7 @@ async def start_listener(
     Returns: the runner, to be ended by `await runner.cleanup()`, and the port.
     Raises: ConfigError if the address cannot be had.
     """
-    runner = web.AppRunner(make_application(service), access_log=None)
+    runner = web.AppRunner(make_application(service), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     site = web.TCPSite(runner, host, port, ssl_context=context)
     try:
