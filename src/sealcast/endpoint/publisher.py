@@ -1,0 +1,347 @@
+"""The sending end of a channel.
+
+Spec: spec/wire.md; what is signed by the device: spec/trust.md TR-11.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from sealcast import _core
+from sealcast.device.identity import DeviceIdentity
+from sealcast.endpoint.events import Blocked, Event, Refused, parse_event
+from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
+from sealcast.endpoint.session import MICROSECONDS, Session
+from sealcast.errors import InternalError, UsageError
+from sealcast.pki.signed import Context, SignedObject
+from sealcast.pki.times import system_time
+from sealcast.sidechannel.messages import Acknowledgement
+from sealcast.sidechannel.server import PeerServer
+
+log = logging.getLogger(__name__)
+
+CREDENTIAL_LIFE_SECONDS = 24 * 3600
+"""A stream credential ends with the device certificate, or a day after it was made."""
+
+_RECREDENTIAL_SECONDS = CREDENTIAL_LIFE_SECONDS // 2
+_SKEW_SECONDS = 60
+_REGISTER_SECONDS = 10.0
+
+
+class Publisher:
+    """Sends messages to everyone that the channel's policy allows.
+
+    async with device.publisher("icu3/vitals") as publisher:
+        await publisher.send(b"...")
+
+    Leaving the block signs the end of the stream and serves repairs for `linger` seconds more.
+    """
+
+    def __init__(
+        self,
+        identity: DeviceIdentity,
+        channel: str,
+        *,
+        instance: str = "",
+        routing: RoutingOverrides | None = None,
+        linger: float = 2.0,
+        mtu: int = 1500,
+        max_block: int = 64,
+        on_event: Callable[[Event], None] | None = None,
+        on_acknowledgement: Callable[[str, Acknowledgement], None] | None = None,
+    ) -> None:
+        """Prepare; nothing happens before the block is entered.
+
+        Args:
+            identity: the device.
+            channel: its name.
+            instance: one of several publishers of this device on the channel; empty for the only one.
+            routing: overrides of the policy's addresses.
+            linger: seconds for which repairs are served after the end.
+            mtu: bytes of the path's MTU.
+            max_block: packets that one signature covers at most, 1 to 64.
+            on_event: is told what happens besides sending.
+            on_acknowledgement: is told device and acknowledgement of a transfer.
+        """
+        self.channel = channel
+        self.linger = linger
+        self._identity = identity
+        self._routing = routing or RoutingOverrides()
+        self._on_event = on_event
+        self._on_acknowledgement = on_acknowledgement
+        self._instance = instance
+        self._mtu = mtu
+        self._max_block = max_block
+        self._engine: _core.SendEngine | None = None
+        self._session: Session | None = None
+        self._driver: _core.SendDriver | None = None
+        self._server: PeerServer | None = None
+        self._room = asyncio.Event()
+        self._events: deque[Event] = deque(maxlen=1024)
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._release()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self._finish()
+        finally:
+            await self._release()
+
+    async def _open(self) -> None:
+        identity, now = self._identity, system_time()
+        engine = _core.SendEngine(
+            site_id=identity.site_id,
+            channel=self.channel,
+            device=identity.name,
+            anchors=identity.roots,
+            issuers=identity.issuers,
+            now=now,
+            jitter_seed=int.from_bytes(os.urandom(8)),
+            # DP-2: made at this start, never stored.
+            seed=os.urandom(32),
+            start_nonce=os.urandom(16),
+            instance=self._instance,
+            mtu=self._mtu,
+            max_block=self._max_block,
+        )
+        self._engine = engine
+        session = Session(
+            engine, identity, self.channel, lambda at: engine.handle_deadline(at, os.urandom(32))
+        )
+        self._session = session
+        session.start()
+        policy = await session.joined()
+        await self._listen(engine, session)
+        self._certify(engine, session, session.identity, engine.predecessor())
+        session.on_renewal = lambda renewed: self._renewed(engine, session, renewed)
+        route = Route.of(policy, self._routing.send_to, self._routing.interface, identity.keys_url)
+        try:
+            self._driver = _core.SendDriver(
+                engine,
+                group=route.address,
+                port=route.port,
+                interface=route.interface,
+                rate=policy["rate"],
+                notify=session.notify,
+            )
+        except _core.NetworkError as error:
+            raise network_error(error, route) from None
+        session.attach(self._driver)
+        session.spawn(self._watch(session))
+        session.spawn(self._recertify(engine, session))
+        async with asyncio.timeout(_REGISTER_SECONDS):
+            # Who joins after this line is told of the stream.
+            while not engine.is_registered:
+                await self._changed()
+
+    async def _listen(self, engine: _core.SendEngine, session: Session) -> None:
+        own_channel = _core.channel_id(self._identity.site_id, self.channel)
+
+        def repair(
+            _channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]
+        ) -> tuple[list[bytes], int, bytes | None] | None:
+            return engine.repair(ranges, system_time()) if stream == engine.stream_id else None
+
+        def acknowledge(device: str, acknowledgement: Acknowledgement) -> bool:
+            if acknowledgement.stream != engine.stream_id:
+                return False
+            if self._on_acknowledgement is not None:
+                self._on_acknowledgement(device, acknowledgement)
+            return True
+
+        def is_allowed(channel: bytes, device: str) -> bool | None:
+            return engine.is_member(device) if channel == own_channel else None
+
+        server = PeerServer(
+            session.identity, repair=repair, acknowledge=acknowledge, is_allowed=is_allowed, crl=engine.crl
+        )
+        self._server = server
+        host, port = await server.listen(_address_towards(self._identity.keys_url))
+        engine.set_endpoint(host, port)
+
+    def _certify(
+        self,
+        engine: _core.SendEngine,
+        session: Session,
+        identity: DeviceIdentity,
+        succeeds: bytes | None,
+    ) -> None:
+        """Let the device key vouch for the stream key, for at most a day."""
+        now = system_time()
+        not_before = now - _SKEW_SECONDS * MICROSECONDS
+        not_after = min(identity.not_after, now + CREDENTIAL_LIFE_SECONDS * MICROSECONDS)
+        tbs = engine.credential_tbs(
+            site_id=identity.site_id,
+            name=identity.name,
+            certificate_hash=hashlib.sha256(identity.certificate).digest(),
+            not_before=max(not_before, identity.not_before),
+            not_after=not_after,
+            succeeds=succeeds,
+        )
+        if tbs is None:
+            raise InternalError("a stream credential was asked for before the join")
+        signed = SignedObject.sign(Context.STREAM_CREDENTIAL, tbs, identity.signer).serialize()
+        engine.set_credential(signed, identity.chain, not_after, now)
+        self._succeeds = succeeds
+        if self._driver is not None:
+            self._driver.wake()
+
+    def _renewed(self, engine: _core.SendEngine, session: Session, identity: DeviceIdentity) -> None:
+        if self._server is not None:
+            self._server.reload(identity)
+        self._certify(engine, session, identity, self._succeeds)
+
+    async def _recertify(self, engine: _core.SendEngine, session: Session) -> None:
+        while True:
+            await asyncio.sleep(_RECREDENTIAL_SECONDS)
+            self._certify(engine, session, session.identity, self._succeeds)
+
+    async def _finish(self) -> None:
+        engine, driver = self._running()
+        engine.finish(system_time())
+        driver.wake()
+        # The rate decides how long this takes; the end is said only when all is sealed.
+        while not engine.is_finished:
+            await self._changed()
+        await asyncio.sleep(self.linger)
+
+    async def _release(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+        if self._server is not None:
+            await self._server.close()
+        self._session = self._server = self._driver = None
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    async def send(self, message: bytes, *, topic: str | None = None) -> int:
+        """Queue one message, waiting for room if the rate is slower than the caller; return its id.
+
+        Args:
+            message: up to 16 MiB.
+            topic: up to 255 bytes of UTF-8.
+
+        Raises:
+            UsageError: the message or topic is too long, or the stream has ended.
+        """
+        engine, driver = self._running()
+        while True:
+            try:
+                message_id = engine.send(message, topic)
+            except _core.SendError as error:
+                if error.reason != "queue-full":
+                    raise UsageError(str(error), cure="send less at a time") from None
+                await self._wait_for_room(driver)
+                continue
+            driver.wake()
+            return message_id
+
+    async def send_many(self, messages: Iterable[bytes], *, topic: str | None = None) -> None:
+        """Queue many messages at once, in order; see `send`."""
+        engine, driver = self._running()
+        rest = list(messages)
+        while rest:
+            try:
+                taken = engine.send_many(rest, topic)
+            except _core.SendError as error:
+                raise UsageError(str(error), cure="send less at a time") from None
+            driver.wake()
+            rest = rest[taken:]
+            if rest:
+                await self._wait_for_room(driver)
+
+    async def drained(self) -> None:
+        """Wait until everything that was queued has been handed to the network."""
+        engine, _ = self._running()
+        while engine.has_queued:
+            await self._changed()
+
+    @property
+    def stream_id(self) -> bytes:
+        """16 bytes."""
+        return self._running()[0].stream_id
+
+    @property
+    def epoch(self) -> _core.Epoch | None:
+        """Slot, generation and step that would be sealed under now."""
+        return self._running()[0].epoch(system_time())
+
+    def counters(self) -> dict[str, int]:
+        """What has been counted since the start: messages, packets, blocks, bytes, repairs_served."""
+        return self._running()[0].counters()
+
+    async def members(self) -> list[str]:
+        """Names of the devices that have joined the channel as subscribers."""
+        session = self._session
+        if session is None:
+            raise UsageError("the publisher is not open", cure="use it inside `async with`")
+        return [
+            entry.device
+            for entry in await session.key_server.members(self.channel)
+            if entry.role == "subscribe"
+        ]
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _running(self) -> tuple[_core.SendEngine, _core.SendDriver]:
+        if self._engine is None or self._driver is None:
+            raise UsageError("the publisher is not open", cure="use it inside `async with`")
+        return self._engine, self._driver
+
+    async def _wait_for_room(self, driver: _core.SendDriver) -> None:
+        self._room.clear()
+        driver.want_room()
+        await self._changed()
+
+    async def _changed(self) -> None:
+        """Wait for a sign of life of the engine, or a moment."""
+        try:
+            async with asyncio.timeout(0.05):
+                await self._room.wait()
+        except TimeoutError:
+            return
+        self._room.clear()
+
+    async def _watch(self, session: Session) -> None:
+        while True:
+            await session.wait()
+            for item in session.take_events():
+                if not isinstance(item, tuple):
+                    continue
+                event = parse_event(*item)
+                if isinstance(event, Blocked | Refused):
+                    log.warning(
+                        "channel %s: %s: %s", self.channel, type(event).__name__.lower(), event.reason
+                    )
+                if self._on_event is not None:
+                    self._on_event(event)
+            self._room.set()
+
+
+def _address_towards(url: str) -> str:
+    """Return the address of this machine that the host of `url` is reached from."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "localhost", parts.port or 443
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        # Connecting a datagram socket sends nothing; it only chooses a route.
+        probe.connect(address)
+        return str(probe.getsockname()[0])

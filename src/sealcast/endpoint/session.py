@@ -1,0 +1,275 @@
+"""The I/O around one engine: makes its requests, feeds it the answers, wakes who waits.
+
+The engine decides everything; this file moves bytes. Spec: spec/side-channel.md.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Protocol
+
+from sealcast import _core
+from sealcast.device.folder import current_credentials
+from sealcast.device.identity import DeviceIdentity
+from sealcast.errors import (
+    CertificateError,
+    NetworkError,
+    NotAllowedError,
+    SealcastError,
+    StorageError,
+    UnknownChannelError,
+    UnreachableError,
+)
+from sealcast.pki.times import system_time
+from sealcast.sidechannel.client import KeyServerClient, PeerClient
+
+log = logging.getLogger(__name__)
+
+MICROSECONDS = 1_000_000
+FOLDER_INTERVAL_SECONDS = 1.0
+"""How often the device's folder is looked at for renewed credentials."""
+
+_EVENTS_AT_ONCE = 512
+
+
+class Engine(Protocol):
+    """What SendEngine and ReceiveEngine have in common."""
+
+    def poll_events(self, limit: int) -> list[_core.Event]: ...
+    def poll_commands(self) -> list[_core.Command]: ...
+    def handle_response(self, id: int, status: int | None, body: bytes, now: int) -> None: ...
+    def next_deadline(self) -> int | None: ...
+    def policy(self) -> _core.Policy | None: ...
+    def crl(self) -> bytes | None: ...
+
+
+class Driver(Protocol):
+    """What SendDriver and ReceiveDriver have in common."""
+
+    def rearm(self) -> None: ...
+    def wake(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Session:
+    """One engine's life on an event loop, from the join to the end."""
+
+    def __init__(
+        self, engine: Engine, identity: DeviceIdentity, channel: str, handle_deadline: Callable[[int], None]
+    ) -> None:
+        """Take the engine; `handle_deadline` does what is due until a driver's thread does it."""
+        self.identity = identity
+        self.on_renewal: Callable[[DeviceIdentity], None] = lambda _identity: None
+        self._engine = engine
+        self._channel = channel
+        self._handle_deadline = handle_deadline
+        self._key_server = KeyServerClient(identity, crl=engine.crl)
+        self._peers: dict[tuple[str, str, int], PeerClient] = {}
+        self._driver: Driver | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reader, self._signal = socket.socketpair()
+        self._reader.setblocking(False)
+        self._signal.setblocking(False)
+        self._ready = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._failure: SealcastError | None = None
+        self._stopped = False
+
+    @property
+    def notify(self) -> int:
+        """The descriptor that a driver signals on."""
+        return self._signal.fileno()
+
+    @property
+    def key_server(self) -> KeyServerClient:
+        """For requests beside the engine's own."""
+        return self._key_server
+
+    def start(self) -> None:
+        """Begin: the engine's first request is the join."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._reader.fileno(), self._signalled)
+        self.spawn(self._watch_folder())
+        self._tick()
+
+    def attach(self, driver: Driver) -> None:
+        """From now on the driver's thread does what is due."""
+        self._driver = driver
+        if self._timer is not None:
+            self._timer.cancel()
+        driver.wake()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` until it ends or the session does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def take_events(self) -> list[_core.Event]:
+        """Take what the engine has to tell; it signals anew after this."""
+        self._ready.clear()
+        if self._driver is not None:
+            self._driver.rearm()
+        self._carry_out()
+        return self._engine.poll_events(_EVENTS_AT_ONCE)
+
+    async def wait(self) -> None:
+        """Wait until the engine has something to tell."""
+        await self._ready.wait()
+
+    async def joined(self) -> _core.Policy:
+        """Wait for the first join.
+
+        Raises: UnreachableError, CertificateError, NotAllowedError, UnknownChannelError, NetworkError.
+        """
+        while (policy := self._engine.policy()) is None:
+            if self._failure is not None:
+                raise self._failure
+            await self.wait()
+            if self._engine.policy() is None:
+                for event in self.take_events():
+                    self._judge_refusal(event)
+        return policy
+
+    async def close(self) -> None:
+        """End every request and connection."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._driver is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._driver.stop)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(ValueError):
+            asyncio.get_running_loop().remove_reader(self._reader.fileno())
+        self._reader.close()
+        self._signal.close()
+        await asyncio.gather(self._key_server.close(), *(peer.close() for peer in self._peers.values()))
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _signalled(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._reader.recv(4096):
+                pass
+        self._carry_out()
+        self._ready.set()
+
+    def _tick(self) -> None:
+        """Do what is due while there is no driver yet."""
+        if self._stopped or self._driver is not None:
+            return
+        now = system_time()
+        self._handle_deadline(now)
+        self._carry_out()
+        self._ready.set()
+        deadline = self._engine.next_deadline()
+        wait = 1.0 if deadline is None else min(max(deadline - now, 0) / MICROSECONDS, 1.0)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._tick)
+
+    def _carry_out(self) -> None:
+        for command in self._engine.poll_commands():
+            self.spawn(self._ask(command))
+
+    async def _ask(self, command: _core.Command) -> None:
+        status, body = None, b""
+        try:
+            async with asyncio.timeout(command.timeout / MICROSECONDS):
+                if command.peers is None:
+                    status, body = await self._key_server.exchange(
+                        command.method, command.path, command.body or None, answer_seconds=60
+                    )
+                else:
+                    status, body = await self._ask_peers(command, command.peers)
+        except TimeoutError:
+            self._note(UnreachableError(self.identity.keys_url, "no answer in time"), command)
+        except SealcastError as error:
+            self._note(error, command)
+        if self._stopped:
+            return
+        self._engine.handle_response(command.id, status, body, system_time())
+        if self._driver is not None:
+            self._driver.wake()
+        self._carry_out()
+        self._ready.set()
+
+    async def _ask_peers(
+        self, command: _core.Command, peers: list[tuple[str, str, int]]
+    ) -> tuple[int | None, bytes]:
+        """Ask the peers in order until one has an answer."""
+        for device, host, port in peers:
+            key = (device, host, port)
+            client = self._peers.get(key)
+            if client is None:
+                client = PeerClient(self.identity, host=host, port=port, device=device, crl=self._engine.crl)
+                self._peers[key] = client
+            try:
+                status, body = await client.exchange(
+                    command.method, command.path, command.body, answer_seconds=30
+                )
+            except SealcastError as error:
+                log.debug("repair from %s at %s:%d: %s", device, host, port, error)
+                continue
+            if status == 200:
+                return status, body
+        return None, b""
+
+    def _note(self, error: SealcastError, command: _core.Command) -> None:
+        log.debug("%s %s: %s", command.method, command.path, error)
+        if command.peers is None and self._engine.policy() is None:
+            self._failure = error
+
+    def _judge_refusal(self, event: _core.Event) -> None:
+        if not isinstance(event, tuple) or event[0] != "refused":
+            return
+        reason = str(event[1]["reason"])
+        match reason:
+            case "unknown-channel":
+                raise UnknownChannelError(self._channel)
+            case "not-allowed":
+                raise NotAllowedError(self._channel, device=self.identity.name, action=self._purpose)
+            case "revoked":
+                raise CertificateError(
+                    f"device {self.identity.name!r} is revoked",
+                    reason="revoked",
+                    cure="enrol it anew with a token if that was a mistake",
+                )
+            case _:
+                raise NetworkError(f"the key server at {self.identity.keys_url} is not accepted: {reason}")
+
+    @property
+    def _purpose(self) -> str:
+        return "publish" if isinstance(self._engine, _core.SendEngine) else "subscribe"
+
+    async def _watch_folder(self) -> None:
+        """Go on with renewed credentials, whoever renewed them."""
+        while True:
+            await asyncio.sleep(FOLDER_INTERVAL_SECONDS)
+            try:
+                if _current(self.identity.path) in (None, self.identity.credentials):
+                    continue
+                renewed = DeviceIdentity.open(self.identity.path)
+            except SealcastError as error:
+                log.warning("the device's folder cannot be read, going on with what is known: %s", error)
+                continue
+            self.identity = renewed
+            self._key_server.reload(renewed)
+            for peer in self._peers.values():
+                peer.reload(renewed)
+            self.on_renewal(renewed)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of channel %s has ended", self._channel, exc_info=error)
+
+
+def _current(folder: Path) -> Path | None:
+    try:
+        return current_credentials(folder)
+    except StorageError:
+        return None

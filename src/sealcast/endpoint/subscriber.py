@@ -1,0 +1,213 @@
+"""The receiving end of a channel.
+
+Spec: spec/wire.md sections 5 and 10.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Literal, Self
+
+from sealcast import _core
+from sealcast.device.identity import DeviceIdentity
+from sealcast.endpoint.events import Event, Gap, MessageLost, parse_event
+from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
+from sealcast.endpoint.session import Session
+from sealcast.errors import UsageError
+from sealcast.pki.times import system_time
+
+log = logging.getLogger(__name__)
+
+Delivery = Literal["reliable", "unordered"]
+MAX_MESSAGE_BYTES = 16 << 20
+
+
+class Subscriber:
+    """Receives the messages of a channel, each verified, each at most once.
+
+    async with device.subscriber("icu3/vitals") as subscriber:
+        async for message in subscriber:
+            print(message.publisher, message.data)
+
+    Entering the block joins the channel: what is published after that is delivered, or its loss is told
+    (`on_event`, `items`, and a warning in the log when neither is used).
+    """
+
+    def __init__(
+        self,
+        identity: DeviceIdentity,
+        channel: str,
+        *,
+        delivery: Delivery = "reliable",
+        routing: RoutingOverrides | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        buffer_bytes: int = 64 << 20,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Prepare; nothing happens before the block is entered.
+
+        Args:
+            identity: the device.
+            channel: its name.
+            delivery: `reliable` (in order, complete, or a reported gap) or `unordered`.
+            routing: overrides of the policy's addresses.
+            max_message_bytes: longer messages are reported as lost.
+            buffer_bytes: bound on what waits for a gap to be mended, and on what waits for the application.
+            on_event: is told what happens besides messages, in its place among them.
+        """
+        if delivery not in ("reliable", "unordered"):
+            raise UsageError(f"there is no delivery mode {delivery!r}", cure="use 'reliable' or 'unordered'")
+        self.channel = channel
+        self._identity = identity
+        self._delivery = delivery
+        self._routing = routing or RoutingOverrides()
+        self._max_message_bytes = max_message_bytes
+        self._buffer_bytes = buffer_bytes
+        self._on_event = on_event
+        self._engine: _core.ReceiveEngine | None = None
+        self._session: Session | None = None
+        self._driver: _core.ReceiveDriver | None = None
+        self._items: deque[_core.Message | Event] = deque()
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._release()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._release()
+
+    async def _open(self) -> None:
+        identity = self._identity
+        engine = _core.ReceiveEngine(
+            site_id=identity.site_id,
+            channel=self.channel,
+            device=identity.name,
+            anchors=identity.roots,
+            issuers=identity.issuers,
+            now=system_time(),
+            jitter_seed=int.from_bytes(os.urandom(8)),
+            unordered=self._delivery == "unordered",
+            max_message_bytes=self._max_message_bytes,
+            buffer_bytes=self._buffer_bytes,
+        )
+        self._engine = engine
+        session = Session(engine, identity, self.channel, engine.handle_deadline)
+        self._session = session
+        session.start()
+        policy = await session.joined()
+        route = Route.of(policy, self._routing.listen, self._routing.interface, identity.keys_url)
+        try:
+            self._driver = _core.ReceiveDriver(
+                engine,
+                group=route.address,
+                port=route.port,
+                interface=route.interface,
+                notify=session.notify,
+            )
+        except _core.NetworkError as error:
+            raise network_error(error, route) from None
+        _, _, granted, capped = self._driver.statistics()
+        if capped:
+            log.warning(
+                "the system caps the receive buffer at %d bytes: bursts may be lost and come back by repair "
+                "(raise net.core.rmem_max)",
+                granted,
+            )
+        session.attach(self._driver)
+
+    async def _release(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+        self._session = self._driver = None
+
+    # -- receiving -------------------------------------------------------------------------------------------
+
+    async def recv(self) -> _core.Message:
+        """Wait for the next message."""
+        while True:
+            item = await self._next()
+            if isinstance(item, _core.Message):
+                return item
+            self._tell(item)
+
+    async def recv_many(self, limit: int = 512) -> list[_core.Message]:
+        """Wait for at least one message and return what is there, at most `limit`."""
+        messages = [await self.recv()]
+        while len(messages) < limit:
+            if not self._items:
+                self._items.extend(self._take())
+                if not self._items:
+                    break
+            item = self._items.popleft()
+            if isinstance(item, _core.Message):
+                messages.append(item)
+            else:
+                self._tell(item)
+        return messages
+
+    def __aiter__(self) -> AsyncIterator[_core.Message]:
+        return self._messages()
+
+    async def _messages(self) -> AsyncIterator[_core.Message]:
+        while True:
+            yield await self.recv()
+
+    async def items(self) -> AsyncIterator[_core.Message | Event]:
+        """Iterate over messages and events, in order."""
+        while True:
+            yield await self._next()
+
+    def counters(self) -> dict[str, int]:
+        """What has been counted since the start; refusals under their reason."""
+        engine, driver = self._running()
+        received, dropped, _, _ = driver.statistics()
+        return engine.counters() | {"datagrams": received, "dropped-by-kernel": dropped}
+
+    def streams(self) -> list[tuple[bytes, str, int, int]]:
+        """Id, device, next sequence to resolve and head of each running stream."""
+        return self._running()[0].streams()
+
+    @property
+    def epoch(self) -> _core.Epoch | None:
+        """Slot, generation and step as far as announced."""
+        return self._running()[0].epoch(system_time())
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    async def _next(self) -> _core.Message | Event:
+        while not self._items:
+            self._items.extend(self._take())
+            if not self._items and self._session is not None:
+                await self._session.wait()
+        return self._items.popleft()
+
+    def _take(self) -> list[_core.Message | Event]:
+        if self._session is None:
+            raise UsageError("the subscriber is not open", cure="use it inside `async with`")
+        return [
+            item if isinstance(item, _core.Message) else parse_event(*item)
+            for item in self._session.take_events()
+        ]
+
+    def _tell(self, event: Event) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
+        elif isinstance(event, Gap | MessageLost):
+            log.warning("channel %s: lost: %s", self.channel, event)
+        else:
+            log.info("channel %s: %s", self.channel, event)
+
+    def _running(self) -> tuple[_core.ReceiveEngine, _core.ReceiveDriver]:
+        if self._engine is None or self._driver is None:
+            raise UsageError("the subscriber is not open", cure="use it inside `async with`")
+        return self._engine, self._driver
