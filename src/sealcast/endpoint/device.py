@@ -1,5 +1,7 @@
 """The device as an application holds it."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any, Self
 

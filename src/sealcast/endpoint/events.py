@@ -3,11 +3,16 @@
 What was lost is always among them (spec/wire.md DP-33).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sealcast._core import Epoch, Message
+from sealcast._core import Message
+
+if TYPE_CHECKING:
+    from sealcast._core import Epoch
 
 Evidence = tuple[bytes, bytes, int]
 """A signed statement with its context, its Ed25519 signature, the place of the packet in the block."""

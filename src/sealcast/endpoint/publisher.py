@@ -3,6 +3,8 @@
 Spec: spec/wire.md; what is signed by the device: spec/trust.md TR-11.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import logging

@@ -4,6 +4,8 @@ The policy says it for all; an operator may override it here, for a relay or a s
 port are routing, not identity (spec/wire.md DP-3).
 """
 
+from __future__ import annotations
+
 import ipaddress
 from dataclasses import dataclass
 from typing import Self

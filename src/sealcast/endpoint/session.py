@@ -3,6 +3,8 @@
 The engine decides everything; this file moves bytes. Spec: spec/side-channel.md.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import logging

@@ -3,6 +3,8 @@
 Spec: spec/wire.md sections 5 and 10.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 from collections import deque
