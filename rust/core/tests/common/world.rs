@@ -43,7 +43,8 @@ pub struct Link {
     pub corrupt: u64,
     /// Nothing passes within; neither datagrams nor the side channel.
     pub cut: Option<(Time, Time)>,
-    burst_left: u64,
+    /// Losses that the present burst still brings.
+    pub burst_left: u64,
 }
 
 impl Default for Link {
