@@ -181,7 +181,7 @@ async def test_renewal_without_acceptance_is_one_clear_error(site: Site, tmp_pat
     stranger = Site(tmp_path / "other").device_files("monitor-1")
     async with serving(TokenService(site)) as url:
         client = EstClient(url, [site.root_der], own=stranger)
-        with pytest.raises((CertificateError, UnreachableError)):
+        with pytest.raises((CertificateError, UnreachableError), match="accept our certificate"):
             await client.simplereenroll(KeySigner.generate().make_csr("monitor-1"))
 
 
@@ -224,6 +224,7 @@ async def test_nobody_there(site: Site) -> None:
     with pytest.raises(UnreachableError, match=f"127.0.0.1:{port}") as caught:
         await EstClient(f"https://127.0.0.1:{port}", [site.root_der]).cacerts()
     assert caught.value.exit_code == 7
+    assert caught.value.detail == "Connection refused"
 
 
 async def test_a_server_without_tls(site: Site) -> None:

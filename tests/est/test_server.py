@@ -92,13 +92,16 @@ def tls(site: Site, own: tuple[Path, Path] | None = None) -> ssl.SSLContext:
     return context
 
 
-def csr(name: str, attribute: bytes | None = None) -> bytes:
+def csr(name: str, attribute: bytes | None = None, uri: str | None = None) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateSigningRequestBuilder().subject_name(
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     )
     if attribute is not None:
         builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, attribute)
+    if uri is not None:
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+        builder = builder.add_extension(names, critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
@@ -185,6 +188,16 @@ class TestSimpleenroll:
         assert reply.status == 403
         assert b"monitor-2" in reply.body
         assert len(peer.service.issued) == 1
+
+    @pytest.mark.parametrize(("name", "status"), [("monitor-1", 200), ("monitor-2", 403)])
+    async def test_f1_a_subject_alternative_name_must_be_the_devices_own(
+        self, peer: Peer, name: str, status: int
+    ) -> None:
+        """SC-11."""
+        uri = f"sealcast:device:{peer.service.site.site_id.hex()}:{name}"
+        credentials = f"monitor-1:{peer.service.token('monitor-1')}"
+        body = encode_body(csr("monitor-1", uri=uri))
+        assert (await peer.post("simpleenroll", body, credentials=credentials)).status == status
 
     async def test_f1_a_token_of_another_device_is_refused(self, peer: Peer) -> None:
         credentials = f"monitor-1:{peer.service.token('monitor-2')}"

@@ -5,6 +5,7 @@ back is checked before anyone stores it. RFC 7030, spec/side-channel.md section 
 """
 
 import base64
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class EstClient:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         trust(self._context, self._roots)
+        self._shows_certificate = own is not None
         if own is not None:
             load_own_certificate(self._context, *own)
 
@@ -157,7 +159,7 @@ class EstClient:
                     return body
                 raise _refusal(response, body, self._url)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise _connection_error(error, self._url) from error
+            raise _connection_error(error, self._url, shows_certificate=self._shows_certificate) from error
 
 
 def check_authority_url(url: str) -> str:
@@ -244,7 +246,7 @@ def _seconds(text: str) -> int:
     return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 8 else 60
 
 
-def _connection_error(error: Exception, url: str) -> SealcastError:
+def _connection_error(error: Exception, url: str, *, shows_certificate: bool) -> SealcastError:
     cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
     match cause:
         case aiohttp.ClientConnectorCertificateError():
@@ -265,7 +267,16 @@ def _connection_error(error: Exception, url: str) -> SealcastError:
         case TimeoutError():
             return UnreachableError(url, "no answer in time")
         case aiohttp.ClientConnectorError():
-            return UnreachableError(url, cause.strerror or str(cause.os_error))
+            # The library's own words name the address once more; numbers above 0 are the system's.
+            number = cause.errno or 0
+            return UnreachableError(url, os.strerror(number) if number > 0 else cause.strerror or str(cause))
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() if shows_certificate:
+            # TLS 1.3 clients learn of a refused certificate only after they have begun to talk.
+            return UnreachableError(
+                url,
+                "the connection was closed, as when it does not accept our certificate",
+                cure="try again; if it stays so, enrol anew with a token",
+            )
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
             return UnreachableError(url, "the connection was closed")
         case _:
