@@ -23,6 +23,9 @@ pub enum Place {
 
 type Leaf = [u8; 16];
 
+/// Microseconds by which the time of notice of a missing sequence may be too early.
+const MOMENT: u64 = 10_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Missing {
     /// Exclusive.
@@ -236,6 +239,18 @@ impl Window {
         }
         crate::crypto::sha256(&[&bytes])
     }
+}
+
+/// Ascending ranges (first, last included), those that touch made one.
+fn joined(ranges: impl Iterator<Item = (u64, u64)>) -> Vec<(u64, u64)> {
+    let mut out: Vec<(u64, u64)> = Vec::new();
+    for (first, last) in ranges {
+        match out.last_mut() {
+            Some(before) if before.1 + 1 == first => before.1 = last,
+            _ => out.push((first, last)),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
