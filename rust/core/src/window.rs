@@ -98,16 +98,27 @@ impl Window {
 
     /// A verified word that everything below `head` exists. Never moves back.
     pub fn raise_head(&mut self, head: u64, now: Time) {
-        if head > self.head {
-            self.missing.insert(
-                self.head,
-                Missing {
-                    end: head,
-                    since: now,
-                },
-            );
-            self.head = head;
+        if head <= self.head {
+            return;
         }
+        match self.missing.last_entry() {
+            // One range for what is noticed within a moment, so that a long outage is not a million of them.
+            Some(mut last)
+                if last.get().end == self.head && now.saturating_sub(last.get().since) < MOMENT =>
+            {
+                last.get_mut().end = head;
+            }
+            _ => {
+                self.missing.insert(
+                    self.head,
+                    Missing {
+                        end: head,
+                        since: now,
+                    },
+                );
+            }
+        }
+        self.head = head;
     }
 
     /// Marks a verified packet, whose place was `New`, as received.
@@ -208,19 +219,21 @@ impl Window {
 
     /// Missing ranges (first, last included) noticed before `cutoff`.
     pub fn overdue(&self, cutoff: Time) -> Vec<(u64, u64)> {
-        self.missing
-            .iter()
-            .filter(|(_, m)| m.since < cutoff)
-            .map(|(&s, m)| (s, m.end - 1))
-            .collect()
+        joined(
+            self.missing
+                .iter()
+                .filter(|(_, m)| m.since < cutoff)
+                .map(|(&s, m)| (s, m.end - 1)),
+        )
     }
 
     /// Missing ranges below `sequence` (first, last included).
     pub fn missing_below(&self, sequence: u64) -> Vec<(u64, u64)> {
-        self.missing
-            .range(..sequence)
-            .map(|(&s, m)| (s, m.end.min(sequence) - 1))
-            .collect()
+        joined(
+            self.missing
+                .range(..sequence)
+                .map(|(&s, m)| (s, m.end.min(sequence) - 1)),
+        )
     }
 
     /// A digest of everything that a packet could change; equal before and after whatever was refused.
