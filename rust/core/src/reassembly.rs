@@ -22,11 +22,47 @@ pub struct Complete {
 struct Partial {
     topic: Option<String>,
     origin: Option<Origin>,
-    data: Vec<u8>,
-    /// Received ranges, merged; a complete message is one range from 0 to its length.
-    ranges: BTreeMap<u64, u64>,
+    /// What has come, by offset; no two overlap, and what touches its forerunner is appended to it.
+    parts: BTreeMap<u64, Vec<u8>>,
+    received: u64,
     total: u64,
     time: Time,
+}
+
+/// What a separate part costs besides its data: an allocation and its place in the map.
+const PART_OVERHEAD: u64 = 64;
+
+impl Partial {
+    /// What it costs to hold.
+    fn cost(&self) -> u64 {
+        self.received + PART_OVERHEAD * self.parts.len() as u64
+    }
+
+    /// Memory grows with what has come, not with the length or place that a frame claims. False if it overlaps.
+    fn fill(&mut self, offset: u64, data: &[u8]) -> bool {
+        let end = offset + data.len() as u64;
+        if self
+            .parts
+            .range(offset..)
+            .next()
+            .is_some_and(|(&next, _)| next < end)
+        {
+            return false;
+        }
+        if let Some((&start, part)) = self.parts.range_mut(..offset).next_back() {
+            let part_end = start + part.len() as u64;
+            if part_end >= offset {
+                part.extend_from_slice(data);
+                self.received += data.len() as u64;
+                return part_end == offset;
+            }
+        }
+        if !data.is_empty() {
+            self.parts.insert(offset, data.to_vec());
+            self.received += data.len() as u64;
+        }
+        true
+    }
 }
 
 /// Why a message will never be whole.
@@ -44,15 +80,18 @@ pub enum Abandoned {
 pub struct Reassembler {
     max_message_bytes: u64,
     max_partials: usize,
+    max_bytes: u64,
     partials: BTreeMap<u64, Partial>,
     bytes: u64,
 }
 
 impl Reassembler {
-    pub fn new(max_message_bytes: u64, max_partials: usize) -> Self {
+    /// Holds at most `max_partials` messages and `max_bytes`, or one message where that is more.
+    pub fn new(max_message_bytes: u64, max_partials: usize, max_bytes: u64) -> Self {
         Self {
             max_message_bytes,
             max_partials,
+            max_bytes,
             partials: BTreeMap::new(),
             bytes: 0,
         }
@@ -89,67 +128,47 @@ impl Reassembler {
                 Ok(None)
             };
         }
-        if !self.partials.contains_key(&id) {
-            if self.partials.len() >= self.max_partials {
-                let oldest = *self.partials.keys().next().unwrap_or(&id);
-                self.remove(oldest);
-                self.insert(id, total, time);
-                self.fill(frame, offset);
-                return Err((oldest, Abandoned::Evicted));
-            }
-            self.insert(id, total, time);
-        }
-        if self.partials[&id].total != total {
-            self.remove(id);
-            return Err((id, Abandoned::Inconsistent));
-        }
-        self.fill(frame, offset);
-        let partial = &self.partials[&id];
-        if partial.ranges.get(&0) != Some(&total) {
-            return Ok(None);
-        }
-        Ok(self.remove(id).map(|done| Complete {
-            message_id: id,
-            topic: done.topic,
-            origin: done.origin,
-            data: done.data,
-            time: done.time,
-        }))
-    }
-
-    fn insert(&mut self, id: u64, total: u64, time: Time) {
-        let partial = Partial {
+        let partial = self.partials.entry(id).or_insert_with(|| Partial {
             topic: None,
             origin: None,
-            data: Vec::new(),
-            ranges: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            received: 0,
             total,
             time,
-        };
-        self.partials.insert(id, partial);
-    }
-
-    /// Memory grows with what has come, not with the length that a frame claims.
-    fn fill(&mut self, frame: &MessageFrame<'_>, offset: u64) {
-        let Some(partial) = self.partials.get_mut(&frame.message_id) else {
-            return;
-        };
+        });
         if offset == 0 {
             partial.topic = frame.topic.map(str::to_owned);
             partial.origin = frame.origin;
         }
-        let (start, end) = (offset as usize, offset as usize + frame.data.len());
-        if partial.data.len() < end {
-            self.bytes += (end - partial.data.len()) as u64;
-            partial.data.resize(end, 0);
+        let before = partial.cost();
+        let consistent = partial.total == total && partial.fill(offset, frame.data);
+        self.bytes += partial.cost() - before;
+        if !consistent {
+            self.remove(id);
+            return Err((id, Abandoned::Inconsistent));
         }
-        partial.data[start..end].copy_from_slice(frame.data);
-        merge(&mut partial.ranges, start as u64, end as u64);
+        if partial.received == total {
+            return Ok(self.remove(id).map(|done| Complete {
+                message_id: id,
+                topic: done.topic,
+                origin: done.origin,
+                data: done.parts.into_values().reduce(joined).unwrap_or_default(),
+                time: done.time,
+            }));
+        }
+        if self.partials.len() > self.max_partials || self.bytes > self.max_bytes {
+            let oldest = self.partials.keys().copied().find(|&other| other != id);
+            if let Some(oldest) = oldest {
+                self.remove(oldest);
+                return Err((oldest, Abandoned::Evicted));
+            }
+        }
+        Ok(None)
     }
 
     fn remove(&mut self, id: u64) -> Option<Partial> {
         let partial = self.partials.remove(&id)?;
-        self.bytes -= partial.data.len() as u64;
+        self.bytes -= partial.cost();
         Some(partial)
     }
 
@@ -162,21 +181,9 @@ impl Reassembler {
     }
 }
 
-/// Adds `start..end` to a set of disjoint ranges, joining those that touch.
-fn merge(ranges: &mut BTreeMap<u64, u64>, mut start: u64, mut end: u64) {
-    if let Some((&s, &e)) = ranges.range(..=start).next_back()
-        && e >= start
-    {
-        start = s;
-        end = end.max(e);
-    }
-    while let Some((&s, &e)) = ranges.range(start..).next()
-        && s <= end
-    {
-        end = end.max(e);
-        ranges.remove(&s);
-    }
-    ranges.insert(start, end);
+fn joined(mut before: Vec<u8>, after: Vec<u8>) -> Vec<u8> {
+    before.extend_from_slice(&after);
+    before
 }
 
 #[cfg(test)]
@@ -203,7 +210,7 @@ mod tests {
             let mut cuts: Vec<(usize, usize)> = (0..data.len()).step_by(37).map(|s| (s, (s + 37).min(data.len()))).collect();
             let mut jitter = crate::crypto::Jitter::new(order);
             cuts.sort_by_key(|_| jitter.below(1 << 30));
-            let mut reassembler = Reassembler::new(1000, 4);
+            let mut reassembler = Reassembler::new(1000, 4, 2000);
             let mut whole = None;
             for (start, end) in cuts {
                 whole = whole.or(reassembler.accept(&part(&data, start, end), 1).unwrap());
@@ -215,7 +222,7 @@ mod tests {
 
     #[test]
     fn bounds_hold() {
-        let mut reassembler = Reassembler::new(100, 2);
+        let mut reassembler = Reassembler::new(100, 2, 1000);
         let long = vec![0; 200];
         assert_eq!(
             reassembler.accept(&part(&long, 0, 10), 1),
@@ -237,6 +244,32 @@ mod tests {
                 }
             );
         }
-        assert_eq!(reassembler.buffered_bytes(), 20);
+        assert_eq!(reassembler.buffered_bytes(), 2 * (10 + PART_OVERHEAD));
+    }
+
+    /// A frame far out in its message costs what it holds; too many of them push out the oldest message.
+    #[test]
+    fn memory_follows_what_has_come() {
+        let total = 1 << 20;
+        let mut reassembler = Reassembler::new(total, 64, 1000);
+        let frame = |message_id: u64, offset: u64| MessageFrame {
+            message_id,
+            part: Some((offset, total)),
+            topic: None,
+            origin: None,
+            data: b"x",
+        };
+        for id in 0..15 {
+            assert_eq!(reassembler.accept(&frame(id, total - 1), 1), Ok(None));
+        }
+        assert_eq!(
+            reassembler.accept(&frame(15, total - 1), 1),
+            Err((0, Abandoned::Evicted))
+        );
+        assert!(reassembler.buffered_bytes() <= 1000);
+        assert_eq!(
+            reassembler.accept(&frame(15, total - 1), 1),
+            Err((15, Abandoned::Inconsistent))
+        );
     }
 }

@@ -153,7 +153,11 @@ impl Stream {
             blocks: HashMap::new(),
             block_order: VecDeque::new(),
             secrets: VecDeque::new(),
-            reassembler: Reassembler::new(limits.max_message_bytes, limits.max_partial_messages),
+            reassembler: Reassembler::new(
+                limits.max_message_bytes,
+                limits.max_partial_messages,
+                limits.buffer_bytes,
+            ),
             delivered: start,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
@@ -275,8 +279,7 @@ impl Stream {
 
     /// Whether there is room for one more out-of-order packet; the next one in order always has room.
     pub fn has_room(&self, sequence: u64) -> bool {
-        sequence == self.window.next()
-            || self.waiting_bytes + self.reassembler.buffered_bytes() < self.limits.buffer_bytes
+        sequence == self.window.next() || self.buffered_bytes() < self.limits.buffer_bytes
     }
 
     /// Takes an opened packet; `None` is one that was sealed before our admission, or that cannot be read.
@@ -431,6 +434,11 @@ impl Stream {
                 last: None,
             });
         }
+    }
+
+    /// Plaintext that waits for a gap to be mended or for the rest of its message.
+    pub fn buffered_bytes(&self) -> u64 {
+        self.waiting_bytes + self.reassembler.buffered_bytes()
     }
 
     pub fn is_finished(&self) -> bool {
