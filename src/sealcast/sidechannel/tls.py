@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from aiohttp import web
+from aiohttp import ClientError, web
 
 from sealcast.errors import CertificateError
 from sealcast.pki.names import Role
@@ -105,7 +105,8 @@ def verdict_of(error: BaseException) -> CertificateError | None:
     while seen is not None and depth < 8:
         if isinstance(seen, _JudgedError):
             return seen.verdict
-        if isinstance(seen, ssl.SSLCertVerificationError):
+        # aiohttp's own error claims to be one of ssl's, and only carries it.
+        if isinstance(seen, ssl.SSLCertVerificationError) and not isinstance(seen, ClientError):
             return CertificateError(f"the peer's certificate is refused: {seen.verify_message}", reason="tls")
         if isinstance(seen, ssl.SSLError) and "ALERT" in (seen.reason or ""):
             # In TLS 1.3 a server's no to our certificate comes as an alert after our side is done.
