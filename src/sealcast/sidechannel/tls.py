@@ -103,18 +103,21 @@ def verdict_of(error: BaseException) -> CertificateError | None:
     seen: BaseException | None = error
     depth = 0
     while seen is not None and depth < 8:
-        if isinstance(seen, _JudgedError):
-            return seen.verdict
-        # aiohttp's own error claims to be one of ssl's, and only carries it.
-        if isinstance(seen, ssl.SSLCertVerificationError) and not isinstance(seen, ClientError):
-            return CertificateError(f"the peer's certificate is refused: {seen.verify_message}", reason="tls")
-        if isinstance(seen, ssl.SSLError) and "ALERT" in (seen.reason or ""):
-            # In TLS 1.3 a server's no to our certificate comes as an alert after our side is done.
-            return CertificateError(
-                f"the peer refuses our certificate: {seen.reason}",
-                reason="not-authenticated",
-                cure="renew the certificate, or enrol again with a token; check that it is the right site",
-            )
+        # aiohttp's own errors claim to be ssl's too, and only carry one.
+        match None if isinstance(seen, ClientError) else seen:
+            case _JudgedError() as judged:
+                return judged.verdict
+            case ssl.SSLCertVerificationError():
+                return CertificateError(
+                    f"the peer's certificate is refused: {seen.verify_message}", reason="tls"
+                )
+            case ssl.SSLError() if "ALERT" in (seen.reason or ""):
+                # In TLS 1.3 a server's no to our certificate comes as an alert after our side is done.
+                return CertificateError(
+                    f"the peer refuses our certificate: {reason}",
+                    reason="not-authenticated",
+                    cure="renew it, or enrol again with a token; check that it is the right site",
+                )
         wrapped = getattr(seen, "os_error", None) or getattr(seen, "certificate_error", None)
         seen = wrapped if isinstance(wrapped, BaseException) else seen.__cause__ or seen.__context__
         depth += 1
