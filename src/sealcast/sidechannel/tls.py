@@ -107,11 +107,9 @@ def verdict_of(error: BaseException) -> CertificateError | None:
         match None if isinstance(seen, ClientError) else seen:
             case _JudgedError() as judged:
                 return judged.verdict
-            case ssl.SSLCertVerificationError():
-                return CertificateError(
-                    f"the peer's certificate is refused: {seen.verify_message}", reason="tls"
-                )
-            case ssl.SSLError() if "ALERT" in (seen.reason or ""):
+            case ssl.SSLCertVerificationError(verify_message=message):
+                return CertificateError(f"the peer's certificate is refused: {message}", reason="tls")
+            case ssl.SSLError(reason=str(reason)) if "ALERT" in reason:
                 # In TLS 1.3 a server's no to our certificate comes as an alert after our side is done.
                 return CertificateError(
                     f"the peer refuses our certificate: {reason}",
