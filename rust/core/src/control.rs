@@ -98,6 +98,10 @@ pub enum BeaconError {
     Signature,
     /// Its time is outside the control credential's.
     NotInForce,
+    /// Not ahead of the last one.
+    Stale,
+    /// Too many in this second.
+    Budget,
 }
 
 /// The member's view of the control stream: verifies beacons, remembers the last.
@@ -128,28 +132,51 @@ impl ControlState {
         self.credential = credential;
     }
 
-    /// Checks a beacon's stream, signature and time; `gate` is asked for the control gate key of a slot when it came by
-    /// multicast. What it says about secrets (commitments) then holds, even if newer beacons are known.
-    pub fn verify(
-        &self,
-        datagram: &[u8],
-        gate: Option<&dyn Fn(u32) -> Option<GateKey>>,
-    ) -> Result<VerifiedBeacon, BeaconError> {
+    fn parse<'a>(&self, datagram: &'a [u8]) -> Result<(PacketView<'a>, BeaconBody), BeaconError> {
         let packet = PacketView::parse(datagram).map_err(|_| BeaconError::Malformed)?;
-        let header = packet.header;
-        if header.packet_type != PacketType::Beacon || header.count != 1 {
+        if packet.header.packet_type != PacketType::Beacon || packet.header.count != 1 {
             return Err(BeaconError::Malformed);
         }
-        if header.stream != self.credential.stream() {
+        if packet.header.stream != self.credential.stream() {
             return Err(BeaconError::UnknownStream);
         }
-        let leaf = packet.leaf_hash(self.suite);
-        if let Some(gate) = gate {
-            let key = gate(header.epoch.slot).ok_or(BeaconError::Gate)?;
-            if !key.holds(&leaf, packet.path, packet.signature, packet.gate) {
-                return Err(BeaconError::Gate);
-            }
+        let body = BeaconBody::parse(packet.body).ok_or(BeaconError::Malformed)?;
+        Ok((packet, body))
+    }
+
+    /// What can be said of a beacon that came by multicast before its signature is checked: whether it would be news, and
+    /// whether a member gated it. `gate` gives the control gate key of a slot.
+    pub fn screen(
+        &self,
+        datagram: &[u8],
+        gate: impl FnOnce(u32) -> Option<GateKey>,
+    ) -> Result<(), BeaconError> {
+        let (packet, body) = self.parse(datagram)?;
+        if self
+            .last
+            .as_ref()
+            .is_some_and(|last| body.counter <= last.body.counter)
+        {
+            return Err(BeaconError::Stale);
         }
+        let key = gate(packet.header.epoch.slot).ok_or(BeaconError::Gate)?;
+        if !key.holds(
+            &packet.leaf_hash(self.suite),
+            packet.path,
+            packet.signature,
+            packet.gate,
+        ) {
+            return Err(BeaconError::Gate);
+        }
+        Ok(())
+    }
+
+    /// Checks a beacon's stream, signature and time. What it says about secrets (commitments) then holds, even if newer
+    /// beacons are known.
+    pub fn verify(&self, datagram: &[u8]) -> Result<VerifiedBeacon, BeaconError> {
+        let (packet, body) = self.parse(datagram)?;
+        let header = packet.header;
+        let leaf = packet.leaf_hash(self.suite);
         let statement = signed_statement(self.suite, &self.channel, &header, &leaf);
         if !self.credential.key.verifies(&statement, packet.signature) {
             return Err(BeaconError::Signature);
@@ -158,7 +185,6 @@ impl ControlState {
         if header.time < granted.not_before || header.time > granted.not_after {
             return Err(BeaconError::NotInForce);
         }
-        let body = BeaconBody::parse(packet.body).ok_or(BeaconError::Malformed)?;
         Ok(VerifiedBeacon {
             epoch: header.epoch,
             time: header.time,

@@ -68,6 +68,8 @@ pub struct Keyring {
     announced: Option<(u32, u8)>,
     derived: HashMap<Epoch, EpochKeys>,
     derived_order: VecDeque<Epoch>,
+    /// Keys of an epoch that was only claimed so far; any other claim displaces them, and nothing else.
+    claimed: Option<(Epoch, EpochKeys)>,
 }
 
 impl Keyring {
@@ -83,6 +85,7 @@ impl Keyring {
             announced: None,
             derived: HashMap::new(),
             derived_order: VecDeque::new(),
+            claimed: None,
         }
     }
 
@@ -155,7 +158,7 @@ impl Keyring {
             return Err(InstallError::Backwards);
         }
         // A held step of this generation determines all later ones.
-        if self.derive_step_unbounded(generation, step) {
+        if self.derive_step(generation, step) {
             let same = self.steps[&(generation, step)].same(&secret);
             return if same {
                 Ok(())
@@ -179,17 +182,8 @@ impl Keyring {
         }
     }
 
+    /// Derives and keeps a step that the key server has announced.
     fn derive_step(&mut self, generation: u32, step: u8) -> bool {
-        let limit = match self.announced {
-            Some((announced, announced_step)) if announced == generation => {
-                announced_step.saturating_add(STEPS_AHEAD)
-            }
-            _ => u8::MAX,
-        };
-        step <= limit && self.derive_step_unbounded(generation, step)
-    }
-
-    fn derive_step_unbounded(&mut self, generation: u32, step: u8) -> bool {
         let Some((&(_, from), held)) = self.steps.range((generation, 0)..=(generation, step)).next_back()
         else {
             return false;
@@ -198,16 +192,28 @@ impl Keyring {
         for next in from + 1..=step {
             secret = step_secret(&secret, &self.channel, generation, next);
             self.steps.insert((generation, next), secret.clone());
-            if next == u8::MAX {
-                break;
-            }
         }
         true
     }
 
-    /// The keys of an epoch, or what its numbers tell.
+    /// The secret of a step that a packet claims: a few beyond what is held, since the publisher may have heard of a join
+    /// before us (KM-9). Nothing is kept.
+    fn claimed_step(&self, generation: u32, step: u8) -> Option<Secret> {
+        let (&(_, from), held) = self
+            .steps
+            .range((generation, 0)..=(generation, step))
+            .next_back()?;
+        (step - from <= STEPS_AHEAD).then(|| {
+            (from + 1..=step).fold(held.clone(), |secret, next| {
+                step_secret(&secret, &self.channel, generation, next)
+            })
+        })
+    }
+
+    /// The keys of an epoch, or what its numbers tell. What is derived here is kept only by [`Self::keep`].
     pub fn lookup(&mut self, epoch: Epoch) -> Lookup<'_> {
-        if !self.derived.contains_key(&epoch) {
+        let is_claimed = self.claimed.as_ref().is_some_and(|(held, _)| *held == epoch);
+        if !is_claimed && !self.derived.contains_key(&epoch) {
             let membership = epoch.membership();
             if self.admission.is_none_or(|admission| membership < admission) {
                 return if self.admission.is_none() {
@@ -216,30 +222,38 @@ impl Keyring {
                     Lookup::NotOurs
                 };
             }
-            let step_held = self.derive_step(epoch.generation, epoch.step);
-            let step_ahead = !step_held && self.announced.is_some_and(|announced| membership > announced);
+            let step = self.claimed_step(epoch.generation, epoch.step);
+            let step_ahead = step.is_none() && self.announced.is_some_and(|announced| membership > announced);
             let slot_ahead = self.last_slot().is_none_or(|last| epoch.slot > last);
-            match (self.slots.get(&epoch.slot), step_held) {
-                (Some(slot), true) => {
-                    let step = &self.steps[&(epoch.generation, epoch.step)];
-                    let keys = EpochKeys::derive(self.suite, &self.channel, epoch, slot, step);
-                    self.derived.insert(epoch, keys);
-                    self.derived_order.push_back(epoch);
-                    if self.derived_order.len() > self.limits.epochs
-                        && let Some(oldest) = self.derived_order.pop_front()
-                    {
-                        self.derived.remove(&oldest);
-                    }
+            match (self.slots.get(&epoch.slot), step) {
+                (Some(slot), Some(step)) => {
+                    let keys = EpochKeys::derive(self.suite, &self.channel, epoch, slot, &step);
+                    self.claimed = Some((epoch, keys));
                 }
-                (Some(_), false) if step_ahead => return Lookup::Ahead,
-                (None, true) if slot_ahead => return Lookup::Ahead,
-                (None, false) if slot_ahead && step_ahead => return Lookup::Ahead,
+                (Some(_), None) if step_ahead => return Lookup::Ahead,
+                (None, Some(_)) if slot_ahead => return Lookup::Ahead,
+                (None, None) if slot_ahead && step_ahead => return Lookup::Ahead,
                 _ => return Lookup::NotOurs,
             }
         }
-        match self.derived.get(&epoch) {
+        let claimed = self.claimed.as_ref().filter(|(held, _)| *held == epoch);
+        match self.derived.get(&epoch).or(claimed.map(|(_, keys)| keys)) {
             Some(keys) => Lookup::Held(keys),
             None => Lookup::NotOurs,
+        }
+    }
+
+    /// Keeps the keys of an epoch that a verified packet, or our own sealing, has proven to be in use.
+    pub fn keep(&mut self, epoch: Epoch) {
+        let Some((epoch, keys)) = self.claimed.take_if(|(held, _)| *held == epoch) else {
+            return;
+        };
+        self.derived.insert(epoch, keys);
+        self.derived_order.push_back(epoch);
+        if self.derived_order.len() > self.limits.epochs
+            && let Some(oldest) = self.derived_order.pop_front()
+        {
+            self.derived.remove(&oldest);
         }
     }
 
@@ -265,5 +279,10 @@ impl Keyring {
             self.slots.keys().copied().collect(),
             self.steps.keys().copied().collect(),
         )
+    }
+
+    /// Epochs whose keys are kept.
+    pub fn cached_epochs(&self) -> usize {
+        self.derived.len()
     }
 }

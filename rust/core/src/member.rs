@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::budget::Budget;
 use crate::control::{BeaconError, ControlState, VerifiedBeacon};
 use crate::credential::VerifiedCredential;
 use crate::crypto::{Jitter, Suite, sha256};
@@ -28,6 +29,8 @@ const RETRY_MAX: u64 = 5 * SECOND;
 const REFUSED_RETRY: u64 = 10 * SECOND;
 /// At most one fetch of a kind a second, whatever packets say (KM-14).
 const FETCH_INTERVAL: u64 = SECOND;
+/// Signatures of multicast beacons checked in a second; one in two seconds is genuine.
+const BEACON_CHECKS: u64 = 10;
 
 /// What a member asks to be on its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +127,7 @@ pub struct Member {
     last_sent: HashMap<Purposes, Time>,
     failures: u32,
     last_contact: Option<Time>,
+    beacon_budget: Budget,
     refused: bool,
 }
 
@@ -153,6 +157,7 @@ impl Member {
             last_sent: HashMap::new(),
             failures: 0,
             last_contact: None,
+            beacon_budget: Budget::new(BEACON_CHECKS, BEACON_CHECKS),
             refused: false,
         }
     }
@@ -437,7 +442,7 @@ impl Member {
         };
         admitted.crl_hash = sha256(&[reply.crl]);
         admitted.crl = reply.crl.to_vec();
-        let beacon = admitted.control.verify(reply.keys.beacon, None);
+        let beacon = admitted.control.verify(reply.keys.beacon);
         self.admitted = Some(admitted);
         self.install(&reply.keys, &beacon.map_err(|_| MalformedObject)?, now);
         self.due.insert(Purposes::Poll, now);
@@ -472,7 +477,7 @@ impl Member {
         let Some(admitted) = &self.admitted else {
             return Ok(());
         };
-        match admitted.control.verify(datagram, None) {
+        match admitted.control.verify(datagram) {
             Ok(beacon) => self.obey(&beacon, now),
             Err(error) => self.beacon_refused(error, now)?,
         }
@@ -495,7 +500,12 @@ impl Member {
     pub fn receive_beacon(&mut self, datagram: &[u8], now: Time) -> Result<(), BeaconError> {
         let admitted = self.admitted.as_ref().ok_or(BeaconError::UnknownStream)?;
         let gate = |slot| admitted.keyring.control_gate(slot);
-        let beacon = admitted.control.verify(datagram, Some(&gate))?;
+        admitted.control.screen(datagram, gate)?;
+        // Every member can gate a beacon: what they forge must not cost more than this.
+        if !self.beacon_budget.take(now) {
+            return Err(BeaconError::Budget);
+        }
+        let beacon = admitted.control.verify(datagram)?;
         self.obey(&beacon, now);
         Ok(())
     }
@@ -538,7 +548,7 @@ impl Member {
         let Some(admitted) = &self.admitted else {
             return Ok(Outcome::Nothing);
         };
-        match admitted.control.verify(reply.beacon, None) {
+        match admitted.control.verify(reply.beacon) {
             Ok(beacon) => {
                 self.install(&reply, &beacon, now);
                 Ok(Outcome::KeysChanged)

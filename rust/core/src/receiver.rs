@@ -254,6 +254,7 @@ impl Receiver {
         let Some(admitted) = self.member.admitted_mut() else {
             return Err(Rejection::NotJoined);
         };
+        admitted.keyring.keep(header.epoch);
         if let Some((generation, _)) = admitted.keyring.announced() {
             let limit = admitted
                 .generation_since
@@ -364,10 +365,18 @@ impl Receiver {
         if packet.header.count != 1 {
             return Err(Rejection::Malformed);
         }
+        let heartbeat = Heartbeat::parse(packet.body).ok_or(Rejection::Malformed)?;
+        let stream = self
+            .streams
+            .get(&packet.header.stream)
+            .ok_or(Rejection::UnknownStream)?;
+        // One that says nothing new is not worth a signature check (DP-27).
+        if stream.has_heard(&heartbeat) {
+            return Err(Rejection::Duplicate);
+        }
         let leaf = packet.leaf_hash(suite);
         let root = packet.claimed_root(suite, &leaf);
         self.authenticate(packet, suite, &leaf, &root, via, now)?;
-        let heartbeat = Heartbeat::parse(packet.body).ok_or(Rejection::Malformed)?;
         let stream = self
             .streams
             .get_mut(&packet.header.stream)

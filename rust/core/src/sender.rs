@@ -443,6 +443,7 @@ impl Sender {
         };
         let admitted = self.member.admitted_mut()?;
         if let Lookup::Held(_) = admitted.keyring.lookup(epoch) {
+            admitted.keyring.keep(epoch);
             return None;
         }
         self.member.want(Purposes::Keys, now);

@@ -391,12 +391,15 @@ impl Stream {
 
     // -- heads and ends ------------------------------------------------------------------------------------------------
 
+    /// Whether a heartbeat is no newer than the last verified one (DP-27).
+    pub fn has_heard(&self, heartbeat: &Heartbeat) -> bool {
+        self.heartbeat
+            .is_some_and(|last| heartbeat.counter <= last.counter)
+    }
+
     /// Takes a verified heartbeat; an older one than the last is ignored (DP-27).
     pub fn take_heartbeat(&mut self, heartbeat: Heartbeat, now: Time, events: &mut VecDeque<Event>) {
-        if self
-            .heartbeat
-            .is_some_and(|last| heartbeat.counter <= last.counter)
-        {
+        if self.has_heard(&heartbeat) {
             return;
         }
         self.window.raise_head(heartbeat.next_sequence, now);
