@@ -7,11 +7,12 @@ use sealcast_core::crypto::{Jitter, Secret, Suite, sha256};
 use sealcast_core::event::{Command, Event, Message, Response, Target};
 use sealcast_core::member::{MemberConfig, Purpose};
 use sealcast_core::receiver::{Receiver, ReceiverConfig};
+use sealcast_core::rejection::Rejection;
 use sealcast_core::retention::Datagram;
 use sealcast_core::sender::{Sender, SenderConfig};
 use sealcast_core::signed::{CREDENTIAL_CONTEXT, CborReader, CborWriter};
 use sealcast_core::validator::Role;
-use sealcast_core::wire::{StreamId, Time};
+use sealcast_core::wire::{PacketType, StreamId, Time};
 
 use super::forge::Forge;
 use super::key_server::{KeyServer, Reply};
@@ -43,6 +44,8 @@ pub struct Link {
     pub corrupt: u64,
     /// Nothing passes within; neither datagrams nor the side channel.
     pub cut: Option<(Time, Time)>,
+    /// The side channel alone is down.
+    pub side_cut: bool,
     /// Losses that the present burst still brings.
     pub burst_left: u64,
 }
@@ -57,6 +60,7 @@ impl Default for Link {
             duplicate: 0,
             corrupt: 0,
             cut: None,
+            side_cut: false,
             burst_left: 0,
         }
     }
@@ -315,6 +319,55 @@ impl World {
         }
     }
 
+    // -- one packet at a time ------------------------------------------------------------------------------------------
+
+    /// A subscriber and a publisher in mid-stream: `sent` messages of 1,100 bytes, so that ids are sequences.
+    pub fn in_mid_stream(seed: u64, sent: usize) -> (Self, usize, usize) {
+        let mut world = Self::new(seed);
+        let (subscriber, publisher) = (world.add_subscriber(), world.add_publisher());
+        world.settle();
+        world.send(publisher, sent, 1100);
+        // Until there is a packet of each type, a beacon too.
+        world.run_for(3 * SECOND);
+        assert_eq!(world.subscribers[subscriber].messages.len(), sent);
+        (world, subscriber, publisher)
+    }
+
+    /// Hands a datagram to a subscriber, as the wire would.
+    pub fn feed(&mut self, subscriber: usize, datagram: &[u8]) -> Option<Rejection> {
+        let now = self.now;
+        let verdict = self.receiver(subscriber).receive_datagram(datagram, now);
+        self.pump_subscriber(subscriber);
+        verdict
+    }
+
+    /// Hands a datagram to a subscriber that must refuse it and be as it was (invariant 1). Says why it was refused.
+    #[track_caller]
+    pub fn refused(&mut self, subscriber: usize, datagram: &[u8]) -> Rejection {
+        let now = self.now;
+        let receiver = self.receiver(subscriber);
+        let before = (receiver.fingerprint(), receiver.next_deadline());
+        let verdict = receiver.receive_datagram(datagram, now);
+        let after = (receiver.fingerprint(), receiver.next_deadline());
+        let verdict = verdict.expect("taken, though it must be refused");
+        assert!(
+            before == after,
+            "refused as {verdict:?}, but the state has changed"
+        );
+        assert_eq!(receiver.poll_event(), None);
+        assert_eq!(receiver.poll_command(), None);
+        verdict
+    }
+
+    /// The captured datagrams of a type.
+    pub fn captured_of(&self, packet_type: PacketType) -> Vec<Datagram> {
+        let datagrams = self.captured.iter().map(|(_, datagram)| datagram);
+        datagrams
+            .filter(|datagram| datagram[5] == packet_type as u8)
+            .cloned()
+            .collect()
+    }
+
     // -- time ----------------------------------------------------------------------------------------------------------
 
     fn next_time(&self) -> Time {
@@ -339,6 +392,7 @@ impl World {
 
     /// Goes to the next deadline or happening, but not beyond `end`; false when there was nothing before it.
     pub fn step(&mut self, end: Time) -> bool {
+        self.answer_polls();
         let next = self.next_time().max(self.now);
         if next > end {
             self.now = end;
@@ -383,7 +437,6 @@ impl World {
                 self.multicast(&beacon);
             }
         }
-        self.answer_polls();
         true
     }
 
@@ -588,7 +641,11 @@ impl World {
     }
 
     fn is_cut(&self, node: Node) -> bool {
-        matches!(node, Node::Subscriber(index) if self.subscribers[index].link.is_cut(self.now))
+        let Node::Subscriber(index) = node else {
+            return false;
+        };
+        let link = &self.subscribers[index].link;
+        link.side_cut || link.is_cut(self.now)
     }
 
     fn answer(&mut self, to: Node, incarnation: u32, id: u64, answer: Option<(u16, Vec<u8>)>) {
