@@ -5,6 +5,8 @@ set -u
 
 packages=
 [ -x /usr/bin/pki ] || packages="$packages strongswan-pki"
+# Without it pki reads no certificates with elliptic curves.
+[ -e /usr/lib/ipsec/plugins/libstrongswan-openssl.so ] || packages="$packages libstrongswan-standard-plugins"
 command -v strace >/dev/null 2>&1 || packages="$packages strace"
 [ -n "$packages" ] || exit 0
 

@@ -11,6 +11,7 @@ SOURCE = ROOT / "src"
 # From the top to the bottom; a package may import those on lower lines.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
+    ("sync",),
     ("authority", "endpoint"),
     ("device", "sidechannel", "repair", "relay"),
     ("est", "keys"),

@@ -5,6 +5,7 @@ Spec: spec/wire.md sections 5 and 10.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections import deque
@@ -17,13 +18,18 @@ from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Event, Gap, MessageLost, parse_event
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import Session
-from sealcast.errors import UsageError
+from sealcast.errors import SealcastError, UsageError
 from sealcast.pki.times import system_time
+from sealcast.sidechannel.client import PeerClient
+from sealcast.sidechannel.messages import Acknowledgement
 
 log = logging.getLogger(__name__)
 
 Delivery = Literal["reliable", "unordered"]
 MAX_MESSAGE_BYTES = 16 << 20
+
+_LEAVE_SECONDS = 2.0
+_ACKNOWLEDGE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
 class Subscriber:
@@ -128,9 +134,20 @@ class Subscriber:
         session.attach(self._driver)
 
     async def _release(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-        self._session = self._driver = None
+        session, self._session = self._session, None
+        if session is not None:
+            if self._driver is not None:
+                await self._leave(session)
+            await session.close()
+        self._driver = None
+
+    async def _leave(self, session: Session) -> None:
+        """Say good-bye, so that no publisher waits for us; a key server that is away is not waited for."""
+        try:
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await session.key_server.leave(self.channel)
+        except (TimeoutError, SealcastError) as error:
+            log.debug("leaving channel %s: %s", self.channel, error)
 
     # -- receiving -------------------------------------------------------------------------------------------
 
@@ -168,6 +185,34 @@ class Subscriber:
         """Iterate over messages and events, in order."""
         while True:
             yield await self._next()
+
+    async def acknowledge(self, stream: bytes, transfer: bytes, sha256: bytes) -> None:
+        """Tell the publisher of a stream that a whole transfer is here; tries for some seconds.
+
+        Args:
+            stream: 16 bytes.
+            transfer: id, 16 bytes.
+            sha256: of the whole, 32 bytes.
+        """
+        engine, session = self._engine, self._session
+        if engine is None or session is None:
+            raise UsageError("the subscriber is not open", cure="use it inside `async with`")
+        own_channel = _core.channel_id(self._identity.site_id, self.channel)
+        word = Acknowledgement(channel=own_channel, stream=stream, transfer=transfer, sha256=sha256)
+        for wait in _ACKNOWLEDGE_RETRY_SECONDS:
+            try:
+                for entry in await session.key_server.streams(self.channel):
+                    if entry.stream == stream and entry.endpoint is not None:
+                        host, port = entry.endpoint
+                        async with PeerClient(
+                            session.identity, host=host, port=port, device=entry.device, crl=engine.crl
+                        ) as peer:
+                            await peer.acknowledge(word)
+                        return
+            except SealcastError as error:
+                log.debug("acknowledgement: %s", error)
+            await asyncio.sleep(wait)
+        log.warning("channel %s: the publisher could not be told that a transfer is here", self.channel)
 
     def counters(self) -> dict[str, int]:
         """What has been counted since the start; refusals under their reason."""

@@ -1,0 +1,111 @@
+"""What the four data commands share: their options, and how they run.
+
+Spec: routing is no identity (spec/wire.md DP-3), so an operator may override it.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from sealcast.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from sealcast.endpoint import Device, RoutingOverrides
+
+Result = TypeVar("Result")
+
+Folder = Annotated[Path, typer.Argument(help="The device's folder.", metavar="DIR", show_default=False)]
+Channel = Annotated[str, typer.Argument(help="The channel's name.", metavar="CHANNEL", show_default=False)]
+Interface = Annotated[
+    str | None,
+    typer.Option(
+        "--interface",
+        metavar="I",
+        envvar="SEALCAST_INTERFACE",
+        help="Network interface, by name or address; by default the channel's.",
+    ),
+]
+SendTo = Annotated[
+    str | None,
+    typer.Option("--send-to", metavar="ADDR:PORT", help="Send here instead of the channel's group."),
+]
+Listen = Annotated[
+    str | None,
+    typer.Option("--listen", metavar="ADDR:PORT", help="Receive here instead of on the channel's group."),
+]
+Instance = Annotated[
+    str,
+    typer.Option("--instance", metavar="NAME", help="One of several publishers of this device."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, one object a line.")]
+Count = Annotated[
+    int | None, typer.Option("--count", metavar="N", min=1, help="End after so many; by default go on.")
+]
+
+
+def open_device(folder: Path) -> "Device":
+    """Open a device's folder. Raises: StorageError, CertificateError."""
+    from sealcast.endpoint import Device
+
+    return Device.open(folder)
+
+
+def routing(
+    interface: str | None, send_to: str | None = None, listen: str | None = None
+) -> "RoutingOverrides":
+    """Read the overrides. Raises: UsageError."""
+    from sealcast.endpoint import RoutingOverrides
+    from sealcast.endpoint.routing import parse_address
+
+    return RoutingOverrides(
+        interface=interface,
+        send_to=None if send_to is None else parse_address(send_to),
+        listen=None if listen is None else parse_address(listen),
+    )
+
+
+def check_channel(channel: str) -> str:
+    """Return the name. Raises: UsageError if no channel can have it (spec/trust.md TR-2)."""
+    from sealcast.pki.names import check_channel_name
+
+    return check_channel_name(channel)
+
+
+def run(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Run `work`; Ctrl-C and SIGTERM end it as if it had been told to stop.
+
+    Raises: KeyboardInterrupt, and what `work` raises.
+    """
+
+    async def guarded() -> Result:
+        task = asyncio.ensure_future(work())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):  # Windows has its own way.
+                loop.add_signal_handler(number, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def is_terminal() -> bool:
+    """Whether progress can be drawn for a person."""
+    return sys.stderr.isatty()
+
+
+def check_folder(folder: Path) -> Path:
+    """Return a folder to write into. Raises: StorageError, UsageError."""
+    if not folder.exists():
+        raise StorageError(str(folder), "does not exist", cure="make the folder first")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", cure="name a folder with --output")
+    return folder

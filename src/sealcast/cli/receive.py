@@ -1,0 +1,74 @@
+"""`sealcast receive`: files from a channel into a folder, whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sealcast.cli import escape
+from sealcast.cli.data import (
+    AsJson,
+    Channel,
+    Count,
+    Folder,
+    Interface,
+    Listen,
+    check_channel,
+    check_folder,
+    open_device,
+    routing,
+    run,
+)
+from sealcast.cli.progress import FileProgress
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(receive)
+
+
+def receive(
+    folder: Folder,
+    channel: Channel,
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write into.")],
+    count: Count = None,
+    interface: Interface = None,
+    listen: Listen = None,
+    as_json: AsJson = False,
+) -> None:
+    """Receive files: each appears under its name once it is whole and its hash is right."""
+    from sealcast.endpoint.transfer import FileReceiver
+
+    device = open_device(folder)
+    target = check_folder(output)
+    with FileProgress(quiet=as_json) as progress:
+        receiver = FileReceiver(target, progress.update)
+        subscriber = device.subscriber(check_channel(channel), routing=routing(interface, listen=listen))
+
+        async def work() -> None:
+            left = count
+            async with subscriber:
+                progress.say(f"joined channel {channel}")
+                files = receiver.receive(subscriber)
+                try:
+                    async for file in files:
+                        if as_json:
+                            fields = {
+                                "path": str(file.path),
+                                "size": file.size,
+                                "sha256": file.sha256.hex(),
+                                "publisher": file.publisher,
+                            }
+                            typer.echo(json.dumps(fields))
+                        else:
+                            progress.say(
+                                escape(f"{file.path} from {file.publisher}, {file.size} bytes, hash right")
+                            )
+                        left = None if left is None else left - 1
+                        if left == 0:
+                            break
+                finally:
+                    await files.aclose()
+
+        run(work)

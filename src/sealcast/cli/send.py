@@ -1,0 +1,64 @@
+"""`sealcast send`: files to everyone on a channel, acknowledged."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sealcast.cli.data import (
+    AsJson,
+    Channel,
+    Folder,
+    Interface,
+    SendTo,
+    check_channel,
+    open_device,
+    routing,
+    run,
+)
+from sealcast.cli.progress import FileProgress
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(send)
+
+
+def send(
+    folder: Folder,
+    channel: Channel,
+    files: Annotated[list[Path], typer.Argument(help="The files.", metavar="FILE...", show_default=False)],
+    linger: Annotated[
+        str,
+        typer.Option(
+            "--linger", metavar="TIME", help="How long to wait for acknowledgements after the last byte."
+        ),
+    ] = "30s",
+    interface: Interface = None,
+    send_to: SendTo = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send files and stay until every joined subscriber has them; ends with 9 and names who has not."""
+    from sealcast.authority.quantities import parse_duration
+    from sealcast.endpoint.transfer import FileSender
+
+    device = open_device(folder)
+    seconds = parse_duration(linger) / 1e6
+    with FileProgress(quiet=as_json) as progress:
+        sender = FileSender(progress.update)
+        publisher = device.publisher(
+            check_channel(channel),
+            routing=routing(interface, send_to=send_to),
+            linger=0.0,
+            on_acknowledgement=sender.acknowledged,
+        )
+
+        async def work() -> dict[str, int]:
+            async with publisher:
+                await sender.send(publisher, files, linger=seconds)
+                return publisher.counters()
+
+        counters = run(work)
+    if as_json:
+        typer.echo(json.dumps(counters))

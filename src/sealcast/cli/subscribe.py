@@ -1,0 +1,123 @@
+"""`sealcast subscribe`: messages become lines."""
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from sealcast._core import Message
+from sealcast.cli import escape
+from sealcast.cli.data import (
+    AsJson,
+    Channel,
+    Count,
+    Folder,
+    Interface,
+    Listen,
+    check_channel,
+    open_device,
+    routing,
+    run,
+)
+from sealcast.endpoint.events import Event, Gap, MessageLost, Refused, StreamClosed
+from sealcast.errors import IncompleteError
+from sealcast.pki.files import storage_errors
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(subscribe)
+
+
+def subscribe(
+    folder: Folder,
+    channel: Channel,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write here; by default standard output.")
+    ] = None,
+    count: Count = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Add no line end to a message.")] = False,
+    unordered: Annotated[
+        bool, typer.Option("--unordered", help="Give each message when it is there, not in order.")
+    ] = False,
+    interface: Interface = None,
+    listen: Listen = None,
+    as_json: AsJson = False,
+) -> None:
+    """Receive the messages of a channel: a message is a line. Ends with 9 if anything was lost."""
+    device = open_device(folder)
+    losses: list[Event] = []
+    subscriber = device.subscriber(
+        check_channel(channel),
+        routing=routing(interface, listen=listen),
+        delivery="unordered" if unordered else "reliable",
+        on_event=lambda event: _tell(event, losses),
+    )
+
+    async def work() -> None:
+        left = count
+        with storage_errors(output or Path("-")):
+            target: BinaryIO = sys.stdout.buffer if output is None else output.open("wb")
+        try:
+            escaped = output is None and target.isatty() and not raw
+            async with subscriber:
+                _say(f"joined channel {channel}")
+                while left is None or left > 0:
+                    messages = await subscriber.recv_many(512 if left is None else min(left, 512))
+                    left = None if left is None else left - len(messages)
+                    with storage_errors(output or Path("-")):
+                        for message in messages:
+                            target.write(_line(message, as_json=as_json, raw=raw, escaped=escaped))
+                        target.flush()
+        finally:
+            if output is not None:
+                target.close()
+
+    run(work)
+    if losses:
+        raise IncompleteError(f"{len(losses)} losses were reported on channel {channel!r}")
+
+
+def _line(message: Message, *, as_json: bool, raw: bool, escaped: bool) -> bytes:
+    if as_json:
+        fields = {
+            "publisher": message.publisher,
+            "instance": message.instance,
+            "stream": message.stream_id.hex(),
+            "sequence": message.sequence,
+            "time": message.time,
+            "epoch": message.epoch,
+            "topic": message.topic,
+            "data": base64.b64encode(message.data).decode(),
+        }
+        return json.dumps(fields).encode() + b"\n"
+    if raw:
+        return message.data
+    if escaped:
+        # A peer's bytes do not get to move this terminal's cursor.
+        return escape(message.data.decode(errors="replace")).encode() + b"\n"
+    return message.data + b"\n"
+
+
+def _tell(event: Event, losses: list[Event]) -> None:
+    match event:
+        case Gap(publisher=publisher, first=first, last=last):
+            losses.append(event)
+            _say(f"lost: packets {first} to {'an unknown end' if last is None else last} of {publisher}")
+        case MessageLost(publisher=publisher, message_id=message_id, reason=reason):
+            losses.append(event)
+            _say(f"lost: message {message_id} of {publisher}: {reason}")
+        case StreamClosed(publisher=publisher, reason=reason):
+            losses.append(event)
+            _say(f"{publisher} is no longer accepted: {reason}")
+        case Refused(reason=reason):
+            _say(f"the key server refuses this device: {reason}")
+        case _:
+            return
+
+
+def _say(text: str) -> None:
+    typer.echo(escape(f"sealcast: {text}"), err=True)

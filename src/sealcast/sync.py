@@ -1,0 +1,167 @@
+"""The same API for code without an event loop: same names, plain `with` and `for`.
+
+    from sealcast.sync import Device
+
+    with Device.open("/var/lib/sealcast/bed12").subscriber("icu3/vitals") as subscriber:
+        for message in subscriber:
+            print(message.publisher, message.data)
+
+One event loop in a thread of its own serves all ends of a process; calls may come from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from sealcast import endpoint
+from sealcast._core import Message
+from sealcast.device.identity import DeviceIdentity
+
+if TYPE_CHECKING:
+    from sealcast._core import Epoch
+
+Result = TypeVar("Result")
+
+
+class _Loop:
+    """The event loop of the process's blocking ends; started at first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
+        """Run `work` to its end, at most `timeout` seconds. Raises: TimeoutError, and what `work` raises."""
+        future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout), self._started())
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C while waiting: what was asked for is not wanted any more.
+            future.cancel()
+            raise
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="sealcast-loop", daemon=True).start()
+            return self._loop
+
+
+_loop = _Loop()
+
+
+class Publisher:
+    """Blocking face of `sealcast.endpoint.Publisher`."""
+
+    def __init__(self, publisher: endpoint.Publisher) -> None:
+        """Take the asynchronous end."""
+        self._publisher = publisher
+
+    def __enter__(self) -> Self:
+        _loop.run(self._publisher.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _loop.run(self._publisher.__aexit__(kind, error, traceback))
+
+    def send(self, message: bytes, *, topic: str | None = None) -> int:
+        """Queue one message; return its id."""
+        return _loop.run(self._publisher.send(message, topic=topic))
+
+    def send_many(self, messages: Iterable[bytes], *, topic: str | None = None) -> None:
+        """Queue many messages at once, in order."""
+        _loop.run(self._publisher.send_many(messages, topic=topic))
+
+    def drained(self) -> None:
+        """Wait until everything that was queued has been handed to the network."""
+        _loop.run(self._publisher.drained())
+
+    def members(self) -> list[str]:
+        """Names of the devices that have joined the channel as subscribers."""
+        return _loop.run(self._publisher.members())
+
+    def counters(self) -> dict[str, int]:
+        """What has been counted since the start."""
+        return self._publisher.counters()
+
+    @property
+    def stream_id(self) -> bytes:
+        """16 bytes."""
+        return self._publisher.stream_id
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """Slot, generation and step that would be sealed under now."""
+        return self._publisher.epoch
+
+
+class Subscriber:
+    """Blocking face of `sealcast.endpoint.Subscriber`."""
+
+    def __init__(self, subscriber: endpoint.Subscriber) -> None:
+        """Take the asynchronous end."""
+        self._subscriber = subscriber
+
+    def __enter__(self) -> Self:
+        _loop.run(self._subscriber.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _loop.run(self._subscriber.__aexit__(kind, error, traceback))
+
+    def recv(self, timeout: float | None = None) -> Message:
+        """Wait for the next message, at most `timeout` seconds. Raises: TimeoutError."""
+        return _loop.run(self._subscriber.recv(), timeout)
+
+    def recv_many(self, limit: int = 512, timeout: float | None = None) -> list[Message]:
+        """Wait for at least one message and return what is there. Raises: TimeoutError."""
+        return _loop.run(self._subscriber.recv_many(limit), timeout)
+
+    def __iter__(self) -> Iterator[Message]:
+        while True:
+            yield from self.recv_many()
+
+    def counters(self) -> dict[str, int]:
+        """What has been counted since the start."""
+        return self._subscriber.counters()
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """Slot, generation and step as far as announced."""
+        return self._subscriber.epoch
+
+
+class Device:
+    """Blocking face of `sealcast.endpoint.Device`."""
+
+    def __init__(self, identity: DeviceIdentity) -> None:
+        """Take what `DeviceIdentity.open` has read."""
+        self._device = endpoint.Device(identity)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Read a device's folder. Raises: StorageError, CertificateError."""
+        return cls(DeviceIdentity.open(path))
+
+    @property
+    def name(self) -> str:
+        """The device's name."""
+        return self._device.name
+
+    def publisher(self, channel: str, **options: Any) -> Publisher:
+        """Return a publisher on `channel`; options as those of `sealcast.endpoint.Publisher`."""
+        return Publisher(self._device.publisher(channel, **options))
+
+    def subscriber(self, channel: str, **options: Any) -> Subscriber:
+        """Return a subscriber to `channel`; options as those of `sealcast.endpoint.Subscriber`."""
+        return Subscriber(self._device.subscriber(channel, **options))
