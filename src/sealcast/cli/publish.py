@@ -36,7 +36,7 @@ def publish(
     channel: Channel,
     source: Annotated[
         Path,
-        typer.Argument(help="What to read; - is standard input.", metavar="[FILE|-]", show_default=False),
+        typer.Argument(help="- is standard input.", metavar="[FILE|-]", show_default=False),
     ] = Path("-"),
     raw: Annotated[
         bool, typer.Option("--raw", help="A chunk as it is read is a message, instead of a line.")

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from sealcast.cli import escape
 from sealcast.cli.data import (
     AsJson,
     Channel,
@@ -62,9 +61,7 @@ def receive(
                             }
                             typer.echo(json.dumps(fields))
                         else:
-                            progress.say(
-                                escape(f"{file.path} from {file.publisher}, {file.size} bytes, hash right")
-                            )
+                            progress.say(f"{file.path} from {file.publisher}, {file.size} bytes, hash right")
                         left = None if left is None else left - 1
                         if left == 0:
                             break

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -189,7 +189,7 @@ class FileReceiver:
         self._lost: list[str] = []
         self._acknowledging: set[asyncio.Task[None]] = set()
 
-    async def receive(self, subscriber: Subscriber) -> AsyncIterator[ReceivedFile]:
+    async def receive(self, subscriber: Subscriber) -> AsyncGenerator[ReceivedFile, None]:
         """Iterate over whole files as they come in, acknowledging each.
 
         Raises:
