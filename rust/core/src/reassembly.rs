@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use crate::frames::{MessageFrame, Origin};
-use crate::wire::Time;
 
 /// A whole message, as the publisher sent it.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,8 +13,6 @@ pub struct Complete {
     pub topic: Option<String>,
     pub origin: Option<Origin>,
     pub data: Vec<u8>,
-    /// Sealing time of the packet with the first part (or the first that came).
-    pub time: Time,
 }
 
 #[derive(Debug)]
@@ -26,7 +23,6 @@ struct Partial {
     parts: BTreeMap<u64, Vec<u8>>,
     received: u64,
     total: u64,
-    time: Time,
 }
 
 /// What a separate part costs besides its data: an allocation and its place in the map.
@@ -102,11 +98,7 @@ impl Reassembler {
     }
 
     /// Takes one frame; gives a whole message, or says which one is lost.
-    pub fn accept(
-        &mut self,
-        frame: &MessageFrame<'_>,
-        time: Time,
-    ) -> Result<Option<Complete>, (u64, Abandoned)> {
+    pub fn accept(&mut self, frame: &MessageFrame<'_>) -> Result<Option<Complete>, (u64, Abandoned)> {
         let id = frame.message_id;
         let Some((offset, total)) = frame.part else {
             if frame.data.len() as u64 > self.max_message_bytes {
@@ -117,7 +109,6 @@ impl Reassembler {
                 topic: frame.topic.map(str::to_owned),
                 origin: frame.origin,
                 data: frame.data.to_vec(),
-                time,
             }));
         };
         if total > self.max_message_bytes {
@@ -134,7 +125,6 @@ impl Reassembler {
             parts: BTreeMap::new(),
             received: 0,
             total,
-            time,
         });
         if offset == 0 {
             partial.topic = frame.topic.map(str::to_owned);
@@ -153,7 +143,6 @@ impl Reassembler {
                 topic: done.topic,
                 origin: done.origin,
                 data: done.parts.into_values().reduce(joined).unwrap_or_default(),
-                time: done.time,
             }));
         }
         if self.partials.len() > self.max_partials || self.bytes > self.max_bytes {
@@ -213,7 +202,7 @@ mod tests {
             let mut reassembler = Reassembler::new(1000, 4, 2000);
             let mut whole = None;
             for (start, end) in cuts {
-                whole = whole.or(reassembler.accept(&part(&data, start, end), 1).unwrap());
+                whole = whole.or(reassembler.accept(&part(&data, start, end)).unwrap());
             }
             prop_assert_eq!(whole.unwrap().data, data);
             prop_assert_eq!(reassembler.buffered_bytes(), 0);
@@ -225,7 +214,7 @@ mod tests {
         let mut reassembler = Reassembler::new(100, 2, 1000);
         let long = vec![0; 200];
         assert_eq!(
-            reassembler.accept(&part(&long, 0, 10), 1),
+            reassembler.accept(&part(&long, 0, 10)),
             Err((5, Abandoned::TooLong))
         );
         let short = [0; 50];
@@ -234,7 +223,7 @@ mod tests {
                 message_id: id,
                 ..part(&short, 0, 10)
             };
-            let result = reassembler.accept(&frame, 1);
+            let result = reassembler.accept(&frame);
             assert_eq!(
                 result,
                 if id == 2 {
@@ -260,15 +249,15 @@ mod tests {
             data: b"x",
         };
         for id in 0..15 {
-            assert_eq!(reassembler.accept(&frame(id, total - 1), 1), Ok(None));
+            assert_eq!(reassembler.accept(&frame(id, total - 1)), Ok(None));
         }
         assert_eq!(
-            reassembler.accept(&frame(15, total - 1), 1),
+            reassembler.accept(&frame(15, total - 1)),
             Err((0, Abandoned::Evicted))
         );
         assert!(reassembler.buffered_bytes() <= 1000);
         assert_eq!(
-            reassembler.accept(&frame(15, total - 1), 1),
+            reassembler.accept(&frame(15, total - 1)),
             Err((15, Abandoned::Inconsistent))
         );
     }

@@ -16,7 +16,7 @@ use crate::messages::{StreamEntry, parse_repair_reply, repair_request};
 use crate::rejection::{Counters, Rejection};
 use crate::stream::{Heartbeat, Stream, StreamLimits};
 use crate::window::Place;
-use crate::wire::{BlockId, Header, PacketType, PacketView, ParseError, StreamId, Time};
+use crate::wire::{PacketType, PacketView, ParseError, StreamId, Time};
 
 const SECOND: u64 = 1_000_000;
 /// Most ranges and packets in one repair request (side-channel.md).
@@ -58,10 +58,8 @@ enum Via {
     Repair,
 }
 
-struct CredentialParts {
-    header: Header,
-    root: Hash,
-    signature: [u8; 64],
+/// A credential block of which parts are still missing.
+struct CredentialBlock {
     parts: BTreeMap<u8, Vec<u8>>,
     since: Time,
 }
@@ -76,11 +74,12 @@ pub struct Receiver {
     /// Where streams that we let go of stood, so that a replay does not start them again.
     closed: VecDeque<(StreamId, u64)>,
     successors: HashMap<StreamId, StreamId>,
-    credentials: BTreeMap<(StreamId, BlockId), CredentialParts>,
+    credentials: BTreeMap<Hash, CredentialBlock>,
     held: VecDeque<Vec<u8>>,
     held_bytes: usize,
     unknown_epoch: Budget,
     credential_budget: Budget,
+    renewal_budget: Budget,
     counters: Counters,
     queue_bytes: u64,
     directory_known: bool,
@@ -112,6 +111,7 @@ impl Receiver {
             held_bytes: 0,
             unknown_epoch: Budget::new(10, 10),
             credential_budget: Budget::new(50, 50),
+            renewal_budget: Budget::new(50, 50),
             counters: Counters::default(),
             queue_bytes: 0,
             directory_known: false,
@@ -425,41 +425,47 @@ impl Receiver {
         if !keys.gate.holds(&leaf, packet.path, packet.signature, packet.gate) {
             return Err(Rejection::Gate);
         }
-        if !self.credential_budget.take(now) {
+        // Repetitions, genuine or recorded and sent again, must not keep new streams from being learned of.
+        let is_known = self.streams.contains_key(&header.stream)
+            || self.closed.iter().any(|(closed, _)| *closed == header.stream);
+        let budget = if is_known {
+            &mut self.renewal_budget
+        } else {
+            &mut self.credential_budget
+        };
+        if !budget.take(now) {
             return Err(Rejection::SignatureBudget);
         }
         let aad = crate::wire::associated_data(packet.header_bytes, &channel);
         let key = keys.credential_block_key(&header.stream, &header.block);
         let part = key.open(header.index, &aad, packet.body).ok_or(Rejection::Open)?;
         let root = packet.claimed_root(suite, &leaf);
-        let at = (header.stream, header.block);
+        // A block is told apart by all that its signature covers, and the signature: a forged part spoils no genuine one.
+        let statement = crate::block::signed_statement(suite, &channel, &header, &root);
+        let at = sha256(&[&statement, packet.signature]);
         if !self.credentials.contains_key(&at) && self.credentials.len() >= MAX_CREDENTIAL_BLOCKS {
             let oldest = self
                 .credentials
                 .iter()
-                .min_by_key(|(_, parts)| parts.since)
+                .min_by_key(|(_, block)| block.since)
                 .map(|(&at, _)| at);
             oldest.map(|at| self.credentials.remove(&at));
         }
-        let entry = self.credentials.entry(at).or_insert_with(|| CredentialParts {
-            header: Header { index: 0, ..header },
-            root,
-            signature: *packet.signature,
+        let entry = self.credentials.entry(at).or_insert_with(|| CredentialBlock {
             parts: BTreeMap::new(),
             since: now,
         });
-        if entry.header != (Header { index: 0, ..header })
-            || entry.root != root
-            || entry.signature != *packet.signature
-        {
-            return Err(Rejection::Credential);
-        }
         entry.parts.insert(header.index, part);
         if entry.parts.len() < usize::from(header.count) {
             return Ok(());
         }
         let bundle = entry.parts.values().flatten().copied().collect::<Vec<u8>>();
         self.credentials.remove(&at);
+        if let Some(stream) = self.streams.get(&header.stream)
+            && stream.credential.bundle == bundle
+        {
+            return Err(Rejection::Duplicate);
+        }
         let verified = self
             .member
             .verify_stream(&bundle, now)
@@ -468,14 +474,15 @@ impl Receiver {
             return Err(Rejection::Credential);
         }
         self.counters.signatures += 1;
-        let statement = crate::block::signed_statement(suite, &channel, &header, &root);
         if !verified.key.verifies(&statement, packet.signature) {
             return Err(Rejection::Signature);
         }
         // Not told at joining: it began after our admission, or what came before can't be opened by us (DP-34).
         self.admit(verified, 0, now);
-        // Where to ask for repairs is in the directory.
-        self.member.want(Purposes::Directory, now);
+        if !is_known {
+            // Where to ask for repairs is in the directory.
+            self.member.want(Purposes::Directory, now);
+        }
         Ok(())
     }
 

@@ -331,13 +331,13 @@ impl Stream {
                 });
                 return;
             };
-            match self.reassembler.accept(&frame, header.time) {
+            match self.reassembler.accept(&frame) {
                 Ok(Some(whole)) => events.push_back(Event::Message(Message {
                     publisher: self.publisher.clone(),
                     sequence,
                     message_id: whole.message_id,
                     epoch: header.epoch,
-                    time: whole.time,
+                    time: header.time,
                     topic: whole.topic,
                     origin: whole.origin,
                     data: whole.data,

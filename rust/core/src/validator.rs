@@ -93,7 +93,8 @@ impl From<webpki::Error> for InvalidChain {
         match error {
             E::CertExpired { .. } => Self::Expired,
             E::CertNotValidYet { .. } => Self::NotYetValid,
-            E::UnknownIssuer => Self::UnknownIssuer,
+            // A namesake of the issuer with another key is an unknown issuer too.
+            E::UnknownIssuer | E::InvalidSignatureForPublicKey => Self::UnknownIssuer,
             E::CertRevoked => Self::Revoked,
             E::UnknownRevocationStatus
             | E::CrlExpired { .. }
