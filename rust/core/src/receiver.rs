@@ -7,25 +7,19 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::block::Hash;
 use crate::budget::Budget;
-use crate::credential::VerifiedCredential;
 use crate::crypto::{Suite, sha256};
-use crate::event::{Event, Evidence, Response, Source, Target};
+use crate::event::{Event, Evidence, Response};
 use crate::keyring::Lookup;
-use crate::member::{Member, MemberConfig, Outcome, Outgoing, Purpose, Purposes};
-use crate::messages::{StreamEntry, parse_repair_reply, repair_request};
+use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
 use crate::rejection::{Counters, Rejection};
 use crate::stream::{Heartbeat, Stream, StreamLimits};
 use crate::window::Place;
 use crate::wire::{PacketType, PacketView, ParseError, StreamId, Time};
 
-const SECOND: u64 = 1_000_000;
-/// Most ranges and packets in one repair request (side-channel.md).
-const MAX_RANGES: usize = 64;
-const MAX_REPAIR_PACKETS: u64 = 1024;
-/// How far a peer's clock may be ahead when its credential's life is judged.
-const MAX_CREDENTIAL_PARTS: u8 = 8;
-/// A repair answer with this many packets that fail is not read further: its peer is at fault.
-const MAX_BAD_REPAIRS: usize = 3;
+mod discovery;
+mod mending;
+
+use discovery::CredentialBlock;
 
 /// What a subscriber is made from.
 #[derive(Debug)]
@@ -58,12 +52,6 @@ enum Via {
     Repair,
 }
 
-/// A credential block of which parts are still missing.
-struct CredentialBlock {
-    parts: BTreeMap<u8, Vec<u8>>,
-    since: Time,
-}
-
 pub struct Receiver {
     member: Member,
     limits: StreamLimits,
@@ -90,9 +78,6 @@ impl core::fmt::Debug for Receiver {
         write!(f, "Receiver({} streams)", self.streams.len())
     }
 }
-
-const MAX_CLOSED: usize = 4096;
-const MAX_CREDENTIAL_BLOCKS: usize = 16;
 
 impl Receiver {
     pub fn new(mut config: ReceiverConfig, now: Time) -> Self {
@@ -403,223 +388,6 @@ impl Receiver {
         }
     }
 
-    // -- credentials and streams ---------------------------------------------------------------------------------------
-
-    /// DP-30.
-    fn receive_credential(
-        &mut self,
-        packet: &PacketView<'_>,
-        suite: Suite,
-        now: Time,
-    ) -> Result<(), Rejection> {
-        let header = packet.header;
-        if header.count > MAX_CREDENTIAL_PARTS {
-            return Err(Rejection::Malformed);
-        }
-        let leaf = packet.leaf_hash(suite);
-        let channel = *self.member.channel();
-        let admitted = self.member.admitted_mut().ok_or(Rejection::NotJoined)?;
-        let Lookup::Held(keys) = admitted.keyring.lookup(header.epoch) else {
-            return Err(Rejection::EpochNotOurs);
-        };
-        if !keys.gate.holds(&leaf, packet.path, packet.signature, packet.gate) {
-            return Err(Rejection::Gate);
-        }
-        // Repetitions, genuine or recorded and sent again, must not keep new streams from being learned of.
-        let is_known = self.streams.contains_key(&header.stream)
-            || self.closed.iter().any(|(closed, _)| *closed == header.stream);
-        let budget = if is_known {
-            &mut self.renewal_budget
-        } else {
-            &mut self.credential_budget
-        };
-        if !budget.take(now) {
-            return Err(Rejection::SignatureBudget);
-        }
-        let aad = crate::wire::associated_data(packet.header_bytes, &channel);
-        let key = keys.credential_block_key(&header.stream, &header.block);
-        let part = key.open(header.index, &aad, packet.body).ok_or(Rejection::Open)?;
-        let root = packet.claimed_root(suite, &leaf);
-        // A block is told apart by all that its signature covers, and the signature: a forged part spoils no genuine one.
-        let statement = crate::block::signed_statement(suite, &channel, &header, &root);
-        let at = sha256(&[&statement, packet.signature]);
-        if !self.credentials.contains_key(&at) && self.credentials.len() >= MAX_CREDENTIAL_BLOCKS {
-            let oldest = self
-                .credentials
-                .iter()
-                .min_by_key(|(_, block)| block.since)
-                .map(|(&at, _)| at);
-            oldest.map(|at| self.credentials.remove(&at));
-        }
-        let entry = self.credentials.entry(at).or_insert_with(|| CredentialBlock {
-            parts: BTreeMap::new(),
-            since: now,
-        });
-        entry.parts.insert(header.index, part);
-        if entry.parts.len() < usize::from(header.count) {
-            return Ok(());
-        }
-        let bundle = entry.parts.values().flatten().copied().collect::<Vec<u8>>();
-        self.credentials.remove(&at);
-        if let Some(stream) = self.streams.get(&header.stream)
-            && stream.credential.bundle == bundle
-        {
-            return Err(Rejection::Duplicate);
-        }
-        let verified = self
-            .member
-            .verify_stream(&bundle, now)
-            .map_err(|_| Rejection::Credential)?;
-        if verified.stream() != header.stream {
-            return Err(Rejection::Credential);
-        }
-        self.counters.signatures += 1;
-        if !verified.key.verifies(&statement, packet.signature) {
-            return Err(Rejection::Signature);
-        }
-        // Not told at joining: it began after our admission, or what came before can't be opened by us (DP-34).
-        self.admit(verified, 0, now);
-        if !is_known {
-            // Where to ask for repairs is in the directory.
-            self.member.want(Purposes::Directory, now);
-        }
-        Ok(())
-    }
-
-    fn admit(&mut self, credential: VerifiedCredential, start: u64, now: Time) {
-        let id = credential.stream();
-        if let Some(stream) = self.streams.get_mut(&id) {
-            // The device renewed its certificate, or the stream its term; key, device and place are the same.
-            if credential.publisher == stream.publisher
-                && credential.credential.not_after >= stream.credential.credential.not_after
-            {
-                stream.credential = credential;
-            }
-            return;
-        }
-        if self.streams.len() >= self.max_streams {
-            let idle = self
-                .streams
-                .iter()
-                .filter(|(_, s)| s.is_finished())
-                .min_by_key(|(_, s)| s.last_heard);
-            let Some((&idle, _)) = idle else { return };
-            self.close(idle);
-        }
-        let start = self
-            .closed
-            .iter()
-            .find(|(closed, _)| *closed == id)
-            .map_or(start, |&(_, next)| next.max(start));
-        let succeeds = credential.credential.succeeds;
-        let publisher = credential.publisher.clone();
-        self.streams
-            .insert(id, Stream::new(credential, start, self.limits, now));
-        if let Some(predecessor) = succeeds {
-            match self.successors.get(&predecessor) {
-                Some(&first) if first != id => {
-                    self.member.events.push_back(Event::SuccessionConflict {
-                        predecessor,
-                        first,
-                        second: id,
-                    });
-                }
-                Some(_) => {}
-                None => {
-                    if let Some(old) = self.streams.get_mut(&predecessor)
-                        && (old.publisher.site, &old.publisher.device, &old.publisher.instance)
-                            == (publisher.site, &publisher.device, &publisher.instance)
-                    {
-                        self.successors.insert(predecessor, id);
-                        old.succeeded(&mut self.member.events);
-                    }
-                }
-            }
-        }
-        self.member
-            .events
-            .push_back(Event::StreamStarted { publisher, succeeds });
-    }
-
-    fn close(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.remove(&id) {
-            self.closed.push_back((id, stream.window.head()));
-            self.successors.retain(|old, _| *old != id);
-            if self.closed.len() > MAX_CLOSED {
-                self.closed.pop_front();
-            }
-        }
-    }
-
-    /// Takes the directory: new streams begin at the head told (first time), known ones get their endpoints.
-    fn take_directory(&mut self, entries: &[StreamEntry<'_>], now: Time) {
-        let Some(suite) = self.member.suite() else { return };
-        let channel = *self.member.channel();
-        for entry in entries {
-            let source = entry.endpoint.map(|(host, port)| Source {
-                device: entry.device.to_owned(),
-                host: host.to_owned(),
-                port,
-            });
-            let is_known = self.streams.contains_key(&entry.stream);
-            if self
-                .streams
-                .get(&entry.stream)
-                .is_none_or(|stream| stream.credential.bundle != entry.bundle)
-            {
-                let Ok(verified) = self.member.verify_stream(entry.bundle, now) else {
-                    continue;
-                };
-                if verified.stream() != entry.stream || verified.publisher.device != entry.device {
-                    continue;
-                }
-                let head = entry
-                    .head
-                    .and_then(|head| verify_head(&verified, suite, &channel, head));
-                let is_over = head.is_some_and(|head| head.is_final);
-                if is_over && !is_known && !self.directory_known {
-                    // It ended before we came.
-                    continue;
-                }
-                let start = head
-                    .filter(|_| !self.directory_known)
-                    .map_or(0, |head| head.next_sequence);
-                self.admit(verified, start, now);
-            }
-            if let (Some(stream), Some(source)) = (self.streams.get_mut(&entry.stream), source) {
-                if stream.publisher.device == source.device {
-                    stream.sources = vec![source];
-                }
-                let head = entry
-                    .head
-                    .and_then(|head| verify_head(&stream.credential, suite, &channel, head));
-                if let Some(head) = head {
-                    stream.take_heartbeat(head, now, &mut self.member.events);
-                }
-            }
-        }
-        self.directory_known = true;
-    }
-
-    /// Policy or CRL changed: every running stream is judged again.
-    fn judge_streams(&mut self, now: Time) {
-        let mut ids: Vec<StreamId> = self.streams.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
-            let Some(stream) = self.streams.get(&id) else {
-                continue;
-            };
-            if let Err(error) = self.member.verify_stream(&stream.credential.bundle, now) {
-                let publisher = stream.publisher.clone();
-                self.member.events.push_back(Event::StreamClosed {
-                    publisher,
-                    reason: format!("{error:?}"),
-                });
-                self.close(id);
-            }
-        }
-    }
-
     // -- answers -------------------------------------------------------------------------------------------------------
 
     /// Takes the answer to a command.
@@ -642,44 +410,6 @@ impl Receiver {
             Outcome::Other(..) => {}
         }
         self.schedule_repairs(now);
-    }
-
-    fn repair_came(&mut self, id: StreamId, response: Response<'_>, now: Time) {
-        let before = self.counters.repaired;
-        let mut oldest = None;
-        if let Response::Answer { status: 200, body } = response
-            && let Ok(reply) = parse_repair_reply(body)
-        {
-            let mut bad = 0;
-            for datagram in &reply.packets {
-                let refused = self.receive(datagram, Via::Repair, now);
-                bad += usize::from(matches!(
-                    refused,
-                    Some(Rejection::Malformed | Rejection::Signature)
-                ));
-                if bad > MAX_BAD_REPAIRS {
-                    break;
-                }
-            }
-            if let Some(head) = reply.head {
-                self.receive(head, Via::Repair, now);
-            }
-            if bad == 0 {
-                oldest = Some(reply.oldest);
-            }
-        }
-        let mended = (self.counters.repaired - before) as usize;
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        stream.schedule.answered(mended, now, &mut self.member.jitter);
-        // The source is the publisher itself: what it no longer holds will not come back.
-        if let Some(oldest) = oldest {
-            for (first, last) in stream.window.missing_below(oldest) {
-                self.counters.lost += last - first + 1;
-                stream.give_up(first, last, &mut self.member.events);
-            }
-        }
     }
 
     // -- time ----------------------------------------------------------------------------------------------------------
@@ -716,64 +446,6 @@ impl Receiver {
         ids
     }
 
-    fn give_up_overdue(&mut self, now: Time) {
-        let Some(retention) = self.member.policy().map(|policy| policy.retention) else {
-            return;
-        };
-        let cutoff = now.saturating_sub(retention);
-        for stream in self.streams.values_mut() {
-            if stream.window.missing_since().is_none_or(|since| since >= cutoff) {
-                continue;
-            }
-            for (first, last) in stream.window.overdue(cutoff) {
-                self.counters.lost += last - first + 1;
-                stream.give_up(first, last, &mut self.member.events);
-            }
-        }
-    }
-
-    fn schedule_repairs(&mut self, now: Time) {
-        for id in self.sorted_streams() {
-            let Some(stream) = self.streams.get_mut(&id) else {
-                continue;
-            };
-            let Some(since) = stream.window.missing_since() else {
-                stream.schedule.settled();
-                continue;
-            };
-            stream
-                .schedule
-                .noticed(since.max(now.saturating_sub(SECOND)), &mut self.member.jitter);
-            if !stream.schedule.is_due(now) || self.queue_bytes >= self.queue_limit {
-                continue;
-            }
-            if stream.sources.is_empty() {
-                stream.schedule.postponed(now, &mut self.member.jitter);
-                self.member.want(Purposes::Directory, now);
-                continue;
-            }
-            let by = stream.schedule.noticed_by(now);
-            let ranges = stream.window.repairable(by, MAX_RANGES, MAX_REPAIR_PACKETS);
-            if ranges.is_empty() {
-                stream.schedule.postponed(now, &mut self.member.jitter);
-                continue;
-            }
-            stream.schedule.requested();
-            let (target, timeout) = (Target::Peers(stream.sources.clone()), stream.schedule.timeout());
-            let body = repair_request(self.member.channel(), &id, &ranges);
-            let path = "/v1/repair".to_owned();
-            self.counters.requests += 1;
-            let outgoing = Outgoing {
-                target,
-                method: "POST",
-                path,
-                body,
-                timeout,
-            };
-            self.member.request(Purposes::Repair(id), outgoing, now);
-        }
-    }
-
     /// A digest of all state that a packet may change (invariant 1).
     pub fn fingerprint(&self) -> Hash {
         let mut bytes = Vec::new();
@@ -795,28 +467,4 @@ impl Receiver {
 fn queued_size(data: usize) -> u64 {
     // What a queued message costs besides its data.
     data as u64 + 128
-}
-
-/// A head from the directory: a heartbeat datagram whose signature is the stream's. Its gate is of an epoch that may not be
-/// ours; it came over TLS.
-fn verify_head(
-    credential: &VerifiedCredential,
-    suite: Suite,
-    channel: &crate::wire::ChannelId,
-    datagram: &[u8],
-) -> Option<Heartbeat> {
-    let packet = PacketView::parse(datagram).ok()?;
-    let header = packet.header;
-    if header.packet_type != PacketType::Heartbeat
-        || header.count != 1
-        || header.stream != credential.stream()
-    {
-        return None;
-    }
-    let leaf = packet.leaf_hash(suite);
-    let statement = crate::block::signed_statement(suite, channel, &header, &leaf);
-    credential
-        .key
-        .verifies(&statement, packet.signature)
-        .then(|| Heartbeat::parse(packet.body))?
 }

@@ -1,0 +1,269 @@
+//! How a subscriber learns of streams: credentials in-band, and the directory.
+//!
+//! Spec: wire.md sections 8 and 9; trust.md TR-14; side-channel.md SC-5.
+
+use std::collections::BTreeMap;
+
+use crate::credential::VerifiedCredential;
+use crate::crypto::{Suite, sha256};
+use crate::event::{Event, Source};
+use crate::keyring::Lookup;
+use crate::member::Purposes;
+use crate::messages::StreamEntry;
+use crate::receiver::Receiver;
+use crate::rejection::Rejection;
+use crate::stream::{Heartbeat, Stream};
+use crate::wire::{PacketType, PacketView, StreamId, Time};
+
+/// DP-29.
+const MAX_CREDENTIAL_PARTS: u8 = 8;
+const MAX_CREDENTIAL_BLOCKS: usize = 16;
+/// Streams that we let go of and still know the place of.
+const MAX_CLOSED: usize = 4096;
+
+/// A credential block of which parts are still missing.
+pub(super) struct CredentialBlock {
+    parts: BTreeMap<u8, Vec<u8>>,
+    since: Time,
+}
+
+impl Receiver {
+    /// DP-30.
+    pub(super) fn receive_credential(
+        &mut self,
+        packet: &PacketView<'_>,
+        suite: Suite,
+        now: Time,
+    ) -> Result<(), Rejection> {
+        let header = packet.header;
+        if header.count > MAX_CREDENTIAL_PARTS {
+            return Err(Rejection::Malformed);
+        }
+        let leaf = packet.leaf_hash(suite);
+        let channel = *self.member.channel();
+        let admitted = self.member.admitted_mut().ok_or(Rejection::NotJoined)?;
+        let Lookup::Held(keys) = admitted.keyring.lookup(header.epoch) else {
+            return Err(Rejection::EpochNotOurs);
+        };
+        if !keys.gate.holds(&leaf, packet.path, packet.signature, packet.gate) {
+            return Err(Rejection::Gate);
+        }
+        // Repetitions, genuine or recorded and sent again, must not keep new streams from being learned of.
+        let is_known = self.streams.contains_key(&header.stream)
+            || self.closed.iter().any(|(closed, _)| *closed == header.stream);
+        let budget = if is_known {
+            &mut self.renewal_budget
+        } else {
+            &mut self.credential_budget
+        };
+        if !budget.take(now) {
+            return Err(Rejection::SignatureBudget);
+        }
+        let aad = crate::wire::associated_data(packet.header_bytes, &channel);
+        let key = keys.credential_block_key(&header.stream, &header.block);
+        let part = key.open(header.index, &aad, packet.body).ok_or(Rejection::Open)?;
+        let root = packet.claimed_root(suite, &leaf);
+        // A block is told apart by all that its signature covers, and the signature: a forged part spoils no genuine one.
+        let statement = crate::block::signed_statement(suite, &channel, &header, &root);
+        let at = sha256(&[&statement, packet.signature]);
+        if !self.credentials.contains_key(&at) && self.credentials.len() >= MAX_CREDENTIAL_BLOCKS {
+            let oldest = self
+                .credentials
+                .iter()
+                .min_by_key(|(_, block)| block.since)
+                .map(|(&at, _)| at);
+            oldest.map(|at| self.credentials.remove(&at));
+        }
+        let entry = self.credentials.entry(at).or_insert_with(|| CredentialBlock {
+            parts: BTreeMap::new(),
+            since: now,
+        });
+        entry.parts.insert(header.index, part);
+        if entry.parts.len() < usize::from(header.count) {
+            return Ok(());
+        }
+        let bundle = entry.parts.values().flatten().copied().collect::<Vec<u8>>();
+        self.credentials.remove(&at);
+        if let Some(stream) = self.streams.get(&header.stream)
+            && stream.credential.bundle == bundle
+        {
+            return Err(Rejection::Duplicate);
+        }
+        let verified = self
+            .member
+            .verify_stream(&bundle, now)
+            .map_err(|_| Rejection::Credential)?;
+        if verified.stream() != header.stream {
+            return Err(Rejection::Credential);
+        }
+        self.counters.signatures += 1;
+        if !verified.key.verifies(&statement, packet.signature) {
+            return Err(Rejection::Signature);
+        }
+        // Not told at joining: it began after our admission, or what came before can't be opened by us (DP-34).
+        self.admit(verified, 0, now);
+        if !is_known {
+            // Where to ask for repairs is in the directory.
+            self.member.want(Purposes::Directory, now);
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, credential: VerifiedCredential, start: u64, now: Time) {
+        let id = credential.stream();
+        if let Some(stream) = self.streams.get_mut(&id) {
+            // The device renewed its certificate, or the stream its term; key, device and place are the same.
+            if credential.publisher == stream.publisher
+                && credential.credential.not_after >= stream.credential.credential.not_after
+            {
+                stream.credential = credential;
+            }
+            return;
+        }
+        if self.streams.len() >= self.max_streams {
+            let idle = self
+                .streams
+                .iter()
+                .filter(|(_, s)| s.is_finished())
+                .min_by_key(|(_, s)| s.last_heard);
+            let Some((&idle, _)) = idle else { return };
+            self.close(idle);
+        }
+        let start = self
+            .closed
+            .iter()
+            .find(|(closed, _)| *closed == id)
+            .map_or(start, |&(_, next)| next.max(start));
+        let succeeds = credential.credential.succeeds;
+        let publisher = credential.publisher.clone();
+        self.streams
+            .insert(id, Stream::new(credential, start, self.limits, now));
+        if let Some(predecessor) = succeeds {
+            match self.successors.get(&predecessor) {
+                Some(&first) if first != id => {
+                    self.member.events.push_back(Event::SuccessionConflict {
+                        predecessor,
+                        first,
+                        second: id,
+                    });
+                }
+                Some(_) => {}
+                None => {
+                    if let Some(old) = self.streams.get_mut(&predecessor)
+                        && (old.publisher.site, &old.publisher.device, &old.publisher.instance)
+                            == (publisher.site, &publisher.device, &publisher.instance)
+                    {
+                        self.successors.insert(predecessor, id);
+                        old.succeeded(&mut self.member.events);
+                    }
+                }
+            }
+        }
+        self.member
+            .events
+            .push_back(Event::StreamStarted { publisher, succeeds });
+    }
+
+    fn close(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.remove(&id) {
+            self.closed.push_back((id, stream.window.head()));
+            self.successors.retain(|old, _| *old != id);
+            if self.closed.len() > MAX_CLOSED {
+                self.closed.pop_front();
+            }
+        }
+    }
+
+    /// Takes the directory: new streams begin at the head told (first time), known ones get their endpoints.
+    pub(super) fn take_directory(&mut self, entries: &[StreamEntry<'_>], now: Time) {
+        let Some(suite) = self.member.suite() else { return };
+        let channel = *self.member.channel();
+        for entry in entries {
+            let source = entry.endpoint.map(|(host, port)| Source {
+                device: entry.device.to_owned(),
+                host: host.to_owned(),
+                port,
+            });
+            let is_known = self.streams.contains_key(&entry.stream);
+            if self
+                .streams
+                .get(&entry.stream)
+                .is_none_or(|stream| stream.credential.bundle != entry.bundle)
+            {
+                let Ok(verified) = self.member.verify_stream(entry.bundle, now) else {
+                    continue;
+                };
+                if verified.stream() != entry.stream || verified.publisher.device != entry.device {
+                    continue;
+                }
+                let head = entry
+                    .head
+                    .and_then(|head| verify_head(&verified, suite, &channel, head));
+                let is_over = head.is_some_and(|head| head.is_final);
+                if is_over && !is_known && !self.directory_known {
+                    // It ended before we came.
+                    continue;
+                }
+                let start = head
+                    .filter(|_| !self.directory_known)
+                    .map_or(0, |head| head.next_sequence);
+                self.admit(verified, start, now);
+            }
+            if let (Some(stream), Some(source)) = (self.streams.get_mut(&entry.stream), source) {
+                if stream.publisher.device == source.device {
+                    stream.sources = vec![source];
+                }
+                let head = entry
+                    .head
+                    .and_then(|head| verify_head(&stream.credential, suite, &channel, head));
+                if let Some(head) = head {
+                    stream.take_heartbeat(head, now, &mut self.member.events);
+                }
+            }
+        }
+        self.directory_known = true;
+    }
+
+    /// Policy or CRL changed: every running stream is judged again.
+    pub(super) fn judge_streams(&mut self, now: Time) {
+        let mut ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let Some(stream) = self.streams.get(&id) else {
+                continue;
+            };
+            if let Err(error) = self.member.verify_stream(&stream.credential.bundle, now) {
+                let publisher = stream.publisher.clone();
+                self.member.events.push_back(Event::StreamClosed {
+                    publisher,
+                    reason: format!("{error:?}"),
+                });
+                self.close(id);
+            }
+        }
+    }
+}
+
+/// A head from the directory: a heartbeat datagram whose signature is the stream's. Its gate is of an epoch that may not be
+/// ours; it came over TLS.
+fn verify_head(
+    credential: &VerifiedCredential,
+    suite: Suite,
+    channel: &crate::wire::ChannelId,
+    datagram: &[u8],
+) -> Option<Heartbeat> {
+    let packet = PacketView::parse(datagram).ok()?;
+    let header = packet.header;
+    if header.packet_type != PacketType::Heartbeat
+        || header.count != 1
+        || header.stream != credential.stream()
+    {
+        return None;
+    }
+    let leaf = packet.leaf_hash(suite);
+    let statement = crate::block::signed_statement(suite, channel, &header, &leaf);
+    credential
+        .key
+        .verifies(&statement, packet.signature)
+        .then(|| Heartbeat::parse(packet.body))?
+}
