@@ -36,3 +36,22 @@ fn a_first_stream_is_delivered_whole_and_in_order() {
         );
     }
 }
+
+/// What repeats while a stream goes on costs the key server nothing but its polls.
+#[test]
+fn a_quiet_stream_asks_for_nothing() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    world.run_for(5 * SECOND);
+    let before = world.subscribers[subscriber].commands.len();
+    world.send_steadily(publisher, 60, 100, SECOND);
+    let commands = &world.subscribers[subscriber].commands[before..];
+    let polls = commands
+        .iter()
+        .filter(|command| command.path.ends_with("/poll"))
+        .count();
+    assert!((2..=4).contains(&polls), "{polls} polls in a minute");
+    assert_eq!(commands.len(), polls, "{commands:?}");
+}

@@ -1,6 +1,6 @@
 //! Packets that no honest sender makes: any header, body, path and signature, with the right gate tag.
 
-use sealcast_core::block::{Hash, Tree, leaf_hash, signed_statement};
+use sealcast_core::block::{Hash, Tree, leaf_hash, sign_input, signed_statement};
 use sealcast_core::crypto::{Secret, SigningKey, Suite};
 use sealcast_core::frames::MessageFrame;
 use sealcast_core::schedule::{EpochKeys, block_key, stream_id};
@@ -98,6 +98,11 @@ impl Forge {
 
     /// A whole block as the stream's owner would seal it; `header` is that of its first packet.
     pub fn block(&self, header: Header, plaintexts: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        self.block_in_context(header.packet_type.context(), header, plaintexts)
+    }
+
+    /// The same, but signed for a use that may not be its own.
+    pub fn block_in_context(&self, context: &str, header: Header, plaintexts: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let header_of = |index: usize| Header {
             index: index as u8,
             ..header
@@ -112,7 +117,9 @@ impl Forge {
             .enumerate()
             .map(|(index, body)| self.leaf(&header_of(index), body));
         let tree = Tree::build(self.suite, &header.block, leaves.collect());
-        let signature = self.sign(&header, tree.root());
+        let signed = signed_statement(self.suite, &self.channel, &header, tree.root());
+        let statement = &signed[1 + header.packet_type.context().len()..];
+        let signature = self.signing.sign(&sign_input(context, statement));
         bodies
             .iter()
             .enumerate()

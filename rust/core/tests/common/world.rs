@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use sealcast_core::credential::Credential;
 use sealcast_core::crypto::{Jitter, Secret, Suite, sha256};
 use sealcast_core::event::{Command, Event, Message, Response, Target};
 use sealcast_core::member::{MemberConfig, Purpose};
@@ -81,6 +82,25 @@ pub struct Publisher {
     pub events: Vec<Event>,
     incarnation: u32,
     certified: bool,
+}
+
+impl Publisher {
+    /// A bundle in which this device vouches for whatever stream key `forge` has.
+    pub fn bundle(&self, forge: &Forge, now: Time) -> Vec<u8> {
+        self.identity.bundle(&Credential {
+            public_key: *forge.signing.public_key(),
+            channel: forge.channel,
+            suite: forge.suite,
+            site: self.identity.site,
+            device: self.identity.name.clone(),
+            certificate_hash: self.identity.certificate_hash(),
+            not_before: now,
+            not_after: now + DAY,
+            start_nonce: [1; 16],
+            instance: String::new(),
+            succeeds: None,
+        })
+    }
 }
 
 pub struct Subscriber {
