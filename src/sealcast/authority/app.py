@@ -23,7 +23,9 @@ from sealcast.authority.service import Authority
 from sealcast.authority.site import Site, exclusive
 from sealcast.errors import ConfigError, StorageError
 from sealcast.est.server import make_tls_context, start_listener
+from sealcast.pki.times import system_time
 from sealcast.pki.tls import load_own_certificate, server_context
+from sealcast.sidechannel.tls import Clock
 
 _NEIGHBOUR_TRIES = 20
 """How often a free pair of neighbouring ports is looked for, when the system picks the first."""
@@ -93,10 +95,10 @@ async def _serve(
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, *, listen: Address, keys: Address | None = None
+    folder: Path, *, listen: Address, keys: Address | None = None, clock: Clock = system_time
 ) -> AsyncIterator[tuple[Authority, Listening]]:
     """Serve an authority for the length of the block; the caller holds the folder's lock."""
-    authority = Authority(Site.open(folder))
+    authority = Authority(Site.open(folder), clock)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(authority.stop)
         await authority.start()

@@ -16,7 +16,7 @@ _UNITS_OF_TIME = {
 _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z/]*)")
+_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([a-zA-Z/]*)")
 _RATE_UNIT = re.compile(r"([kmg]?)(?:bit/s|bits/s|bps|bit|b)?")
 _SIZE_UNIT = re.compile(r"([kmg]?)(?:i?b)?")
 

@@ -1,0 +1,119 @@
+"""A running authority on loopback, and devices enrolled there."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sealcast.authority.app import Address, Listening, running
+from sealcast.authority.channels import ChannelSettings
+from sealcast.authority.service import Authority
+from sealcast.authority.site import ROOT_FILE, exclusive, init_site
+from sealcast.device import DeviceIdentity, enroll_async
+from sealcast.keys import MemberRole
+from sealcast.pki.certificates import parse_pem_certificates
+from sealcast.pki.times import system_time
+from sealcast.sidechannel import KeyServerClient
+
+SECOND = 1_000_000
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+LOOPBACK = Address(host="127.0.0.1", port=0)
+
+
+@dataclass
+class Clock:
+    """The clock of this machine, moved by `ahead`."""
+
+    ahead: int = 0
+
+    def __call__(self) -> int:
+        return system_time() + self.ahead
+
+
+@dataclass
+class Site:
+    """A running authority, and what a test does with it."""
+
+    folder: Path
+    devices: Path
+    authority: Authority
+    listening: Listening
+    clock: Clock
+    stack: AsyncExitStack = field(repr=False)
+
+    @property
+    def roots(self) -> list[bytes]:
+        return parse_pem_certificates((self.folder / ROOT_FILE).read_bytes())
+
+    async def token(self, name: str, ttl: int = HOUR) -> str:
+        return await self.authority.create_token(name, ttl)
+
+    async def enrol(self, name: str, token: str | None = None) -> DeviceIdentity:
+        return await enroll_async(
+            self.devices / name,
+            authority_url=self.listening.authority,
+            roots=self.roots,
+            name=name,
+            token=token or await self.token(name),
+            now=self.clock(),
+        )
+
+    async def client(self, identity: DeviceIdentity) -> KeyServerClient:
+        return await self.stack.enter_async_context(KeyServerClient(identity, clock=self.clock))
+
+    async def member(
+        self, name: str, channel: str, role: MemberRole = MemberRole.SUBSCRIBE
+    ) -> KeyServerClient:
+        client = await self.client(await self.enrol(name))
+        await client.join(channel, role)
+        return client
+
+    async def add_channel(self, name: str = "ward/ecg", **changes: object) -> None:
+        await self.authority.add_channel(settings(name, **changes))
+
+
+def settings(name: str = "ward/ecg", **changes: object) -> ChannelSettings:
+    values: dict[str, object] = {
+        "name": name,
+        "group": "239.192.0.1",
+        "port": 5000,
+        "publish": ("monitor-*",),
+        "subscribe": ("monitor-*", "display-*"),
+        **changes,
+    }
+    return ChannelSettings(**values)  # type: ignore[arg-type]
+
+
+def make_site(folder: Path, **arguments: object) -> Path:
+    """The folder of a new authority."""
+    values: dict[str, object] = {
+        "site_name": "Ward",
+        "root": None,
+        "hosts": (),
+        "now": system_time(),
+        **arguments,
+    }
+    init_site(folder, **values)  # type: ignore[arg-type]
+    return folder
+
+
+def beacon_counter(datagram: bytes) -> int:
+    """The counter in a beacon's body (KM-15)."""
+    return int.from_bytes(datagram[64:72], "big")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_site(tmp_path / "authority")
+
+
+@pytest.fixture
+async def site(folder: Path, tmp_path: Path) -> AsyncIterator[Site]:
+    clock = Clock()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(exclusive(folder))
+        authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK, clock=clock))
+        yield Site(folder, tmp_path / "devices", authority, listening, clock, stack)

@@ -1,0 +1,94 @@
+"""A restart and a restore: numbers only move forward, members stay, nothing is handed out twice. Invariant
+8.
+"""
+
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from sqlalchemy import update
+
+from sealcast.authority.app import running
+from sealcast.authority.models import SiteRow
+from sealcast.authority.site import Site as StoredSite
+from sealcast.authority.site import exclusive
+from sealcast.device import DeviceIdentity
+from sealcast.keys import MemberRole
+from sealcast.pki.crl import crl_number
+from sealcast.sidechannel import KeyServerClient
+from tests.authority.conftest import LOOPBACK, Clock, Site, beacon_counter
+
+ECG = "ward/ecg"
+
+
+async def start(folder: Path, devices: Path, stack: AsyncExitStack) -> Site:
+    clock = Clock()
+    stack.enter_context(exclusive(folder))
+    authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK, clock=clock))
+    return Site(folder, devices, authority, listening, clock, stack)
+
+
+class At:
+    """A device that is told another key server: the port changes with each start here."""
+
+    def __init__(self, identity: DeviceIdentity, url: str) -> None:
+        self._identity, self.keys_url = identity, url
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._identity, name)
+
+
+async def client(site: Site, identity: DeviceIdentity) -> KeyServerClient:
+    return await site.client(At(identity, site.listening.keys))  # type: ignore[arg-type]
+
+
+async def test_members_keys_and_numbers_survive_a_restart(folder: Path, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        site = await start(folder, tmp_path, stack)
+        await site.add_channel()
+        identity = await site.enrol("display-1")
+        before = (await (await client(site, identity)).join(ECG, MemberRole.SUBSCRIBE)).keys
+        number = crl_number(site.authority.crl.der)
+    async with AsyncExitStack() as stack:
+        site = await start(folder, tmp_path, stack)
+        after = await (await client(site, identity)).keys(ECG)
+        assert (after.generation, after.step, after.secret) == (before.generation, before.step, before.secret)
+        assert dict(after.slots) == dict(before.slots)
+        assert beacon_counter(after.beacon) > beacon_counter(before.beacon)
+        assert crl_number(site.authority.crl.der) >= number
+        # DP-2: the control stream's key is made at each start. Its id stands at offset 6.
+        assert after.beacon[6:22] != before.beacon[6:22]
+
+
+async def test_a_counter_that_a_crash_could_have_used_is_never_used_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The folder is copied while the service runs: what a power cut would leave."""
+    async with AsyncExitStack() as stack:
+        site = await start(folder, tmp_path, stack)
+        await site.add_channel()
+        identity = await site.enrol("display-1")
+        member = await client(site, identity)
+        await member.join(ECG, MemberRole.SUBSCRIBE)
+        crashed = tmp_path / "crashed"
+        shutil.copytree(folder, crashed, ignore=shutil.ignore_patterns("control.sock"))
+        before = max([beacon_counter((await member.keys(ECG)).beacon) for _ in range(50)])
+    async with AsyncExitStack() as stack:
+        site = await start(crashed, tmp_path, stack)
+        keys = await (await client(site, identity)).keys(ECG)
+        assert beacon_counter(keys.beacon) > before
+
+
+async def test_after_a_restore_every_generation_jumps_once(folder: Path, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        site = await start(folder, tmp_path, stack)
+        await site.add_channel()
+        identity = await site.enrol("display-1")
+        await (await client(site, identity)).join(ECG, MemberRole.SUBSCRIBE)
+    with StoredSite.open(folder).storage.transaction() as session:
+        session.execute(update(SiteRow).values(restored=True))
+    for _ in range(2):
+        async with AsyncExitStack() as stack:
+            site = await start(folder, tmp_path, stack)
+            keys = await (await client(site, identity)).keys(ECG)
+            assert (keys.generation, keys.step) == (1 + 2**16, 0)

@@ -1,0 +1,303 @@
+"""F2: every request and method of both listeners, with every kind of identity, against allow_list.toml."""
+
+import asyncio
+import base64
+import ssl
+import tomllib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from cryptography import x509
+from yarl import URL
+
+from sealcast.authority.app import running
+from sealcast.authority.routes_keys import make_application
+from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, SERVER_FILE, exclusive
+from sealcast.ca import FileSigner, Issuer, KeySigner, create_root
+from sealcast.device import DeviceIdentity, enroll_async
+from sealcast.est import server as est_server
+from sealcast.est.messages import encode_body
+from sealcast.keys import MemberRole
+from sealcast.pki.certificates import (
+    certificate_der,
+    certificates_pem,
+    parse_certificate,
+)
+from sealcast.pki.profiles import CertificateIssuer, device_builder
+from sealcast.sidechannel.messages import EmptyBody, JoinRequest, PollRequest, StreamUpdate
+from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
+from tests.authority.test_keys import credential_bundle
+
+CHANNEL = "ward/ecg"
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+ALLOW_LIST: dict[str, dict[str, list[str]]] = tomllib.loads(
+    (Path(__file__).parent / "allow_list.toml").read_text(encoding="utf-8")
+)
+IDENTITIES = (
+    "none",
+    "token",
+    "self-signed",
+    "wrong-ca",
+    "other-site",
+    "expired",
+    "revoked",
+    "removed",
+    "server",
+    "good",
+)
+
+
+@dataclass
+class World:
+    """The site, and for each identity the files that TLS shows; None: no certificate."""
+
+    site: Site
+    good: DeviceIdentity
+    files: dict[str, tuple[Path, Path] | None]
+    stream: tuple[bytes, bytes]
+    """Id and bundle of a stream of the good device."""
+
+    def context(self, name: str) -> ssl.SSLContext:
+        # What the server shows is another test's matter.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        if (files := self.files[name]) is not None:
+            context.load_cert_chain(*files)
+        return context
+
+    def key(self, name: str) -> KeySigner:
+        files = self.files[name]
+        return KeySigner.generate() if files is None else FileSigner.open(files[1])
+
+
+def routes(application: web.Application) -> set[str]:
+    return {
+        f"{route.method} {route.resource.canonical}"
+        for route in application.router.routes()
+        if route.resource is not None
+    }
+
+
+def applications(site: Site) -> dict[str, web.Application]:
+    return {
+        "est": est_server.make_application(site.authority),
+        "keys": make_application(site.authority),
+    }
+
+
+def write_files(folder: Path, name: str, signer: KeySigner, chain: list[bytes]) -> tuple[Path, Path]:
+    chain_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
+    chain_file.write_bytes(certificates_pem(chain))
+    key_file.touch(0o600)
+    key_file.write_bytes(signer.to_pem())
+    return chain_file, key_file
+
+
+def device_certificate(issuer: Issuer, name: str, signer: KeySigner, now: int) -> bytes:
+    """A device certificate made at `now`, which may be any time."""
+    builder = device_builder(
+        name=name,
+        site_name=issuer.site_name,
+        site_id=issuer.site_id,
+        public_key=signer.public_key,
+        issuer=CertificateIssuer.of(parse_certificate(issuer.certificate), issuer.signer.public_key),
+        serial=x509.random_serial_number(),
+        now=now,
+    )
+    return certificate_der(issuer.signer.sign_certificate(builder))
+
+
+def self_signed(site_id: bytes, name: str, signer: KeySigner, now: int) -> bytes:
+    """What a device can write about itself."""
+    own = x509.Name(
+        [
+            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Ward"),
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, name),
+        ]
+    )
+    builder = device_builder(
+        name=name,
+        site_name="Ward",
+        site_id=site_id,
+        public_key=signer.public_key,
+        issuer=CertificateIssuer(
+            subject=own,
+            public_key=signer.public_key,
+            key_identifier=x509.SubjectKeyIdentifier.from_public_key(signer.public_key),
+            not_after=now + DAY,
+        ),
+        serial=1,
+        now=now,
+    )
+    return certificate_der(signer.sign_certificate(builder))
+
+
+def site_ca_of_another_root(site_id: bytes, now: int) -> Issuer:
+    """The same names and the same site id, and nobody who vouches for them."""
+    root = create_root(site_name="Ward", signer=KeySigner.generate(), now=now)
+    signer = KeySigner.generate()
+    certificate = root.issue_site_ca(site_name="Ward", site_id=site_id, public_key=signer.public_key, now=now)
+    return Issuer(certificate_der(certificate), signer)
+
+
+def foreign_files(site: Site, folder: Path) -> dict[str, tuple[Path, Path] | None]:
+    """The identities that this authority has not enrolled."""
+    now = site.clock()
+    issuer = site.authority.site.issuer
+    foreign = site_ca_of_another_root(issuer.site_id, now)
+    files: dict[str, tuple[Path, Path] | None] = {"none": None, "token": None}
+    for name in ("self-signed", "wrong-ca", "expired"):
+        signer = KeySigner.generate()
+        match name:
+            case "self-signed":
+                chain = [self_signed(issuer.site_id, "monitor-1", signer, now)]
+            case "wrong-ca":
+                chain = [device_certificate(foreign, "monitor-1", signer, now), foreign.certificate]
+            case _:
+                expired = device_certificate(issuer, "monitor-1", signer, now - 100 * DAY)
+                chain = [expired, issuer.certificate]
+        files[name] = write_files(folder, name, signer, chain)
+    files["server"] = (site.folder / SERVER_FILE, site.folder / SERVER_FILE)
+    return files
+
+
+def own_files(identity: DeviceIdentity) -> tuple[Path, Path]:
+    return identity.certificate_file, identity.key_file
+
+
+async def enrol_at_another_site(site: Site, folder: Path, stack: AsyncExitStack) -> DeviceIdentity:
+    """A device of the same name at a second site under the same root."""
+    other = make_site(folder / "other", root=(site.folder / ROOT_FILE, site.folder / ROOT_KEY_FILE))
+    stack.enter_context(exclusive(other))
+    authority, listening = await stack.enter_async_context(running(other, listen=LOOPBACK))
+    return await enroll_async(
+        folder / "other-device",
+        authority_url=listening.authority,
+        roots=site.roots,
+        name="monitor-1",
+        token=await authority.create_token("monitor-1", DAY),
+    )
+
+
+@pytest.fixture
+async def world(site: Site, tmp_path: Path) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        files = foreign_files(site, tmp_path)
+        await site.add_channel(CHANNEL, publish=("*",), subscribe=("*",))
+        good = await site.enrol("monitor-1")
+        await (await site.client(good)).join(CHANNEL, MemberRole.SUBSCRIBE)
+        for name in ("revoked", "removed"):
+            identity = await site.enrol(name)
+            await (await site.client(identity)).join(CHANNEL, MemberRole.SUBSCRIBE)
+            files[name] = own_files(identity)
+        await site.authority.revoke_device("revoked")
+        await site.authority.set_members(CHANNEL, ("monitor-*",), ("monitor-*",))
+        files["other-site"] = own_files(await enrol_at_another_site(site, tmp_path, stack))
+        files["good"] = own_files(good)
+        yield World(site, good, files, credential_bundle(site, good))
+
+
+async def request(world: World, listener: str, method: str, path: str, name: str) -> dict[str, Any]:
+    """Body and headers that get a 200 from whoever may have one."""
+    if listener == "est":
+        signer = world.key(name)
+        subject = parse_certificate(world.good.certificate) if name == "good" else None
+        device = "fresh" if name == "token" else "removed" if name == "removed" else "monitor-1"
+        headers = {"Content-Type": "application/pkcs10"}
+        if name == "token":
+            token = await world.site.token("fresh")
+            headers["Authorization"] = "Basic " + base64.b64encode(f"fresh:{token}".encode()).decode()
+        csr = signer.make_csr(device, current=subject)
+        return {"headers": headers, "data": encode_body(csr) if method == "POST" else None}
+    bodies = {
+        "join": JoinRequest(role=MemberRole.SUBSCRIBE).serialize(),
+        "poll": PollRequest(counter=0).serialize(),
+        "{stream}": StreamUpdate(credential=world.stream[1]).serialize(),
+    }
+    body = bodies.get(path.rpartition("/")[2], EmptyBody().serialize())
+    return {"data": body if method in ("POST", "PUT", "PATCH") else None}
+
+
+async def succeeds(world: World, listener: str, session: aiohttp.ClientSession, row: str, name: str) -> bool:
+    method, path = row.split(" ")
+    url = world.site.listening.authority if listener == "est" else world.site.listening.keys
+    place = path.replace("{channel}", "ward%2Fecg").replace("{stream}", world.stream[0].hex())
+    arguments = await request(world, listener, method, path, name)
+    try:
+        async with session.request(method, URL(url + place, encoded=True), **arguments) as answer:
+            await answer.read()
+            assert answer.status != 500, (row, name)
+            return answer.status < 400
+    except (aiohttp.ClientError, ConnectionError):
+        # The handshake was refused.
+        return False
+
+
+async def test_every_request_has_a_row(site: Site) -> None:
+    """A new route fails here until someone has decided who may use it."""
+    for listener, application in applications(site).items():
+        assert routes(application) == set(ALLOW_LIST[listener]), listener
+
+
+def test_the_allow_list_names_identities_that_are_tried() -> None:
+    assert {name for rows in ALLOW_LIST.values() for allowed in rows.values() for name in allowed} <= set(
+        IDENTITIES
+    )
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("listener", ["est", "keys"])
+async def test_only_cells_of_the_allow_list_succeed(world: World, listener: str) -> None:
+    paths = sorted({row.split(" ")[1] for row in ALLOW_LIST[listener]})
+    # The leave comes last: it ends what the other requests need.
+    paths.sort(key=lambda path: path.endswith("/leave"))
+    found: dict[str, list[str]] = {}
+
+    async def try_all(name: str) -> None:
+        connector = aiohttp.TCPConnector(ssl=world.context(name))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            for path in paths:
+                for method in METHODS:
+                    row = f"{method} {path}"
+                    if await succeeds(world, listener, session, row, name):
+                        found.setdefault(row, []).append(name)
+
+    await asyncio.gather(*(try_all(name) for name in IDENTITIES))
+    allowed = {row: sorted(names) for row, names in ALLOW_LIST[listener].items()}
+    assert {row: sorted(names) for row, names in found.items()} == allowed
+
+
+async def test_a_path_that_is_not_there_tells_strangers_nothing(world: World) -> None:
+    """On the keys listener even a 404 is for authenticated devices."""
+    for name, status in (("revoked", 403), ("server", 401), ("other-site", 401), ("good", 400)):
+        connector = aiohttp.TCPConnector(ssl=world.context(name))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(world.site.listening.keys + "/v2/nothing") as answer,
+        ):
+            assert answer.status == status, name
+
+
+@pytest.mark.parametrize(("listener", "admitted"), [("keys", False), ("est", True)])
+async def test_tls_1_2_is_for_est_alone(world: World, listener: str, admitted: bool) -> None:
+    """SC-10: EST clients of the field know no later one; everything else needs 1.3."""
+    context = world.context("good")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    urls = {
+        "est": world.site.listening.authority + "/.well-known/est/cacerts",
+        "keys": world.site.listening.keys + "/v1/time",
+    }
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+        try:
+            async with session.get(urls[listener]) as answer:
+                succeeded = answer.status == 200
+        except aiohttp.ClientError:
+            succeeded = False
+    assert succeeded == admitted
