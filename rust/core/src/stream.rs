@@ -124,6 +124,7 @@ pub struct Stream {
     waiting_bytes: u64,
     heartbeat: Option<Heartbeat>,
     end_told: bool,
+    is_succeeded: bool,
     pub last_heard: Time,
 }
 
@@ -163,6 +164,7 @@ impl Stream {
             waiting_bytes: 0,
             heartbeat: None,
             end_told: false,
+            is_succeeded: false,
             last_heard: now,
         }
     }
@@ -430,6 +432,7 @@ impl Stream {
 
     /// The stream goes on in another one: without a signed end, what it still had to say is a gap of unknown end.
     pub fn succeeded(&mut self, events: &mut VecDeque<Event>) {
+        self.is_succeeded = true;
         if !self.heartbeat.is_some_and(|heartbeat| heartbeat.is_final) {
             events.push_back(Event::Gap {
                 publisher: self.publisher.clone(),
@@ -442,6 +445,23 @@ impl Stream {
     /// Plaintext that waits for a gap to be mended or for the rest of its message.
     pub fn buffered_bytes(&self) -> u64 {
         self.waiting_bytes + self.reassembler.buffered_bytes()
+    }
+
+    pub fn is_succeeded(&self) -> bool {
+        self.is_succeeded
+    }
+
+    /// Gives up whatever is missing, and says that more may have been; returns how many sequences that were.
+    pub fn abandon(&mut self, events: &mut VecDeque<Event>) -> u64 {
+        let mut lost = 0;
+        for (first, last) in self.window.missing_below(self.window.head()) {
+            lost += last - first + 1;
+            self.give_up(first, last, events);
+        }
+        if !self.end_told && !self.is_succeeded {
+            self.succeeded(events);
+        }
+        lost
     }
 
     pub fn is_finished(&self) -> bool {

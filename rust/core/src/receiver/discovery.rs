@@ -20,6 +20,9 @@ const MAX_CREDENTIAL_PARTS: u8 = 8;
 const MAX_CREDENTIAL_BLOCKS: usize = 16;
 /// Streams that we let go of and still know the place of.
 const MAX_CLOSED: usize = 4096;
+/// A stream that lives says so every second (DP-28); after this it may give its place to another.
+const SILENCE: u64 = 30 * SECOND;
+const SECOND: u64 = 1_000_000;
 
 /// A credential block of which parts are still missing.
 pub(super) struct CredentialBlock {
@@ -120,14 +123,16 @@ impl Receiver {
             }
             return;
         }
-        if self.streams.len() >= self.max_streams {
-            let idle = self
-                .streams
-                .iter()
-                .filter(|(_, s)| s.is_finished())
-                .min_by_key(|(_, s)| s.last_heard);
-            let Some((&idle, _)) = idle else { return };
-            self.close(idle);
+        if self.streams.len() >= self.max_streams && !self.close_idle(now) {
+            if !self.closed.iter().any(|(closed, _)| *closed == id) {
+                let publisher = credential.publisher;
+                let reason = "too many streams".to_owned();
+                self.member
+                    .events
+                    .push_back(Event::StreamClosed { publisher, reason });
+            }
+            self.remember_closed(id, start);
+            return;
         }
         let start = self
             .closed
@@ -166,12 +171,41 @@ impl Receiver {
 
     fn close(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.remove(&id) {
-            self.closed.push_back((id, stream.window.head()));
+            self.remember_closed(id, stream.window.head());
             self.successors.retain(|old, _| *old != id);
-            if self.closed.len() > MAX_CLOSED {
-                self.closed.pop_front();
-            }
         }
+    }
+
+    fn remember_closed(&mut self, id: StreamId, next: u64) {
+        if let Some((_, known)) = self.closed.iter_mut().find(|(closed, _)| *closed == id) {
+            *known = next.max(*known);
+            return;
+        }
+        self.closed.push_back((id, next));
+        if self.closed.len() > MAX_CLOSED {
+            self.closed.pop_front();
+        }
+    }
+
+    /// Makes room for another stream: one that is over, or that nobody has heard of for long. False if there is none.
+    fn close_idle(&mut self, now: Time) -> bool {
+        let is_idle = |stream: &Stream| {
+            stream.is_finished()
+                || (stream.is_succeeded() && !stream.window.has_missing())
+                || now.saturating_sub(stream.last_heard) > SILENCE
+        };
+        let idle = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| is_idle(stream))
+            .min_by_key(|(id, stream)| (!stream.is_finished(), stream.last_heard, **id))
+            .map(|(&id, _)| id);
+        let Some(id) = idle else { return false };
+        if let Some(stream) = self.streams.get_mut(&id) {
+            self.counters.lost += stream.abandon(&mut self.member.events);
+        }
+        self.close(id);
+        true
     }
 
     /// Takes the directory: new streams begin at the head told (first time), known ones get their endpoints.
@@ -199,9 +233,13 @@ impl Receiver {
                 let head = entry
                     .head
                     .and_then(|head| verify_head(&verified, suite, &channel, head));
-                let is_over = head.is_some_and(|head| head.is_final);
-                if is_over && !is_known && !self.directory_known {
-                    // It ended before we came.
+                if let Some(head) = head
+                    && head.is_final
+                    && !is_known
+                    && !self.directory_known
+                {
+                    // It ended before we came; a replay of it must not start it again.
+                    self.remember_closed(entry.stream, head.next_sequence);
                     continue;
                 }
                 let start = head
