@@ -57,8 +57,9 @@ pub struct KeyServer {
     pub counter: u64,
     /// Hands out secrets that it did not commit to (KM-8).
     pub lies_about_secrets: bool,
-    /// Every keys or join reply that was given, for replays.
-    pub replies: Vec<Vec<u8>>,
+    /// Given instead of the true answer.
+    pub canned_keys: Option<Vec<u8>>,
+    pub canned_policy: Option<Vec<u8>>,
     identity: Identity,
     sealer: Sealer,
     bundle: Vec<u8>,
@@ -116,7 +117,8 @@ impl KeyServer {
             step: 0,
             counter: 100,
             lies_about_secrets: false,
-            replies: Vec::new(),
+            canned_keys: None,
+            canned_policy: None,
             identity,
             sealer,
             bundle,
@@ -159,6 +161,10 @@ impl KeyServer {
     }
 
     // -- what changes --------------------------------------------------------------------------------------------------
+
+    pub fn signed_policy(&self) -> Vec<u8> {
+        self.signed_policy.clone()
+    }
 
     /// A new signed policy with one more version.
     pub fn set_policy(&mut self, change: impl FnOnce(&mut Policy)) {
@@ -259,15 +265,13 @@ impl KeyServer {
             secret = Secret::new([0x66; 32]);
         }
         let writer = rest(self, writer);
-        let reply = writer
+        writer
             .text("generation")
             .array(3)
             .uint(u64::from(epoch.generation))
             .uint(u64::from(epoch.step))
             .bytes(secret.expose())
-            .finish();
-        self.replies.push(reply.clone());
-        reply
+            .finish()
     }
 
     pub fn keys_reply(&mut self, now: Time) -> Vec<u8> {
@@ -338,7 +342,10 @@ impl KeyServer {
                 Reply::Now(200, self.join_reply(now))
             }
             _ if !self.members.contains_key(device) => error(403, "not-allowed"),
-            ("POST", "keys") => Reply::Now(200, self.keys_reply(now)),
+            ("POST", "keys") => {
+                let canned = self.canned_keys.clone();
+                Reply::Now(200, canned.unwrap_or_else(|| self.keys_reply(now)))
+            }
             ("POST", "poll") => {
                 self.polls.push(Poll {
                     waiter,
@@ -350,7 +357,8 @@ impl KeyServer {
                 Reply::Later
             }
             ("GET", "policy") => {
-                let body = CborWriter::new().map(2).text("policy").bytes(&self.signed_policy);
+                let signed = self.canned_policy.as_ref().unwrap_or(&self.signed_policy);
+                let body = CborWriter::new().map(2).text("policy").bytes(signed);
                 Reply::Now(
                     200,
                     body.text("issuers").array(1).bytes(&self.site.ca_der()).finish(),
