@@ -31,6 +31,8 @@ pub struct ReceiverConfig {
     pub held_bytes: usize,
     /// Messages that the application has not taken yet.
     pub queue_bytes: u64,
+    /// Where an earlier run of this subscriber stood ([`Receiver::positions`]): nothing below is delivered again.
+    pub resume: Vec<(StreamId, u64)>,
 }
 
 impl ReceiverConfig {
@@ -41,6 +43,7 @@ impl ReceiverConfig {
             max_streams: 64,
             held_bytes: 4 << 20,
             queue_bytes: 64 << 20,
+            resume: Vec::new(),
         }
     }
 }
@@ -89,7 +92,7 @@ impl Receiver {
             held_limit: config.held_bytes,
             queue_limit: config.queue_bytes,
             streams: HashMap::new(),
-            closed: VecDeque::new(),
+            closed: config.resume.into(),
             successors: HashMap::new(),
             credentials: BTreeMap::new(),
             held: VecDeque::new(),
@@ -117,6 +120,15 @@ impl Receiver {
 
     pub fn streams(&self) -> impl Iterator<Item = &Stream> {
         self.streams.values()
+    }
+
+    /// The next sequence of each stream that is neither delivered nor reported as lost, for a later run to resume at.
+    pub fn positions(&self) -> impl Iterator<Item = (StreamId, u64)> {
+        let running = self
+            .streams
+            .iter()
+            .map(|(&id, stream)| (id, stream.window.next()));
+        running.chain(self.closed.iter().copied())
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
