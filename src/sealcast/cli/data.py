@@ -6,10 +6,11 @@ Spec: routing is no identity (spec/wire.md DP-3), so an operator may override it
 import asyncio
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import typer
 
@@ -95,6 +96,36 @@ def run(work: Callable[[], Awaitable[Result]]) -> Result:
         return asyncio.run(guarded())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+async def unattended(work: Callable[[], Result]) -> Result:
+    """Run what may block for ever, such as a read from a terminal, in a thread that nobody waits for.
+
+    Ctrl-C would have to wait for the threads of `asyncio.to_thread`.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast(Result, result))
+
+    def run_and_tell() -> None:
+        result: Result | None = None
+        failure: BaseException | None = None
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+            failure = error
+        with suppress(RuntimeError):  # The loop is closed: nobody wants to know any more.
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run_and_tell, name="sealcast-blocking", daemon=True).start()
+    return await done
 
 
 def is_terminal() -> bool:

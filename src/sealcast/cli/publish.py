@@ -1,10 +1,9 @@
 """`sealcast publish`: lines or chunks from a file or standard input become messages."""
 
-import asyncio
 import json
-import sys
+from io import FileIO
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
@@ -19,11 +18,13 @@ from sealcast.cli.data import (
     open_device,
     routing,
     run,
+    unattended,
 )
+from sealcast.endpoint.subscriber import MAX_MESSAGE_BYTES
+from sealcast.errors import UsageError
 from sealcast.pki.files import storage_errors
 
 CHUNK_BYTES = 64 << 10
-BATCH = 256
 
 
 def register(app: typer.Typer) -> None:
@@ -62,14 +63,16 @@ def publish(
     )
 
     async def work() -> dict[str, int]:
-        with storage_errors(source):
-            file: BinaryIO = sys.stdin.buffer if str(source) == "-" else source.open("rb")
-        with file:
+        messages = _Messages(source, raw=raw)
+        try:
+            await unattended(messages.open)
             async with publisher:
-                while messages := await asyncio.to_thread(_read, file, source, raw):
-                    await publisher.send_many(messages, topic=topic)
+                while batch := await unattended(messages.read):
+                    await publisher.send_many(batch, topic=topic)
                 await publisher.drained()
                 return publisher.counters()
+        finally:
+            messages.close()
 
     counters = run(work)
     if as_json:
@@ -78,17 +81,55 @@ def publish(
         typer.echo(f"{counters['messages']} messages in {counters['packets']} packets", err=True)
 
 
-def _read(file: BinaryIO, source: Path, raw: bool) -> list[bytes]:
-    """The next messages; none at the end. A pipe gives what it has, so that a line is not held back."""
-    with storage_errors(source):
-        if raw:
-            chunk = file.read1(CHUNK_BYTES) if hasattr(file, "read1") else file.read(CHUNK_BYTES)
-            return [chunk] if chunk else []
-        first = file.readline()
-        if not first:
+class _Messages:
+    """A file or standard input, cut into messages as it comes.
+
+    Unbuffered, so that a line of a pipe is not held back, and so that a read that never ends holds no lock.
+    """
+
+    def __init__(self, source: Path, *, raw: bool) -> None:
+        self._source = source
+        self._raw = raw
+        self._file: FileIO | None = None
+        self._begun = bytearray()
+
+    def open(self) -> None:
+        """Open the source, which may wait for a writer. Raises: StorageError."""
+        with storage_errors(self._source):
+            if str(self._source) == "-":
+                self._file = FileIO(0, closefd=False)
+            else:
+                self._file = FileIO(self._source)
+
+    def read(self) -> list[bytes]:
+        """Wait for at least one message; none at the end. Raises: StorageError, UsageError."""
+        if self._file is None:
             return []
-        lines = [first]
-        # What is in the buffer already can go along.
-        while len(lines) < BATCH and hasattr(file, "peek") and b"\n" in file.peek():
-            lines.append(file.readline())
-        return [line.rstrip(b"\r\n") for line in lines]
+        while True:
+            with storage_errors(self._source):
+                chunk = self._file.read(CHUNK_BYTES) or b""
+            if self._raw:
+                return [chunk] if chunk else []
+            if not chunk:
+                rest, self._begun = bytes(self._begun), bytearray()
+                return [_without_end(rest)] if rest else []
+            *lines, begun = chunk.split(b"\n")
+            if lines:
+                lines[0] = bytes(self._begun) + lines[0]
+                self._begun = bytearray(begun)
+                return [_without_end(line) for line in lines]
+            self._begun += begun
+            if len(self._begun) > MAX_MESSAGE_BYTES:
+                raise UsageError(
+                    f"{self._source}: a line of more than {MAX_MESSAGE_BYTES} bytes",
+                    cure="publish it in chunks with --raw, or as a file with: sealcast send",
+                )
+
+    def close(self) -> None:
+        """Close the source."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _without_end(line: bytes) -> bytes:
+    return line.removesuffix(b"\r")

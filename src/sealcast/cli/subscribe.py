@@ -2,9 +2,10 @@
 
 import base64
 import json
-import sys
+from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
@@ -21,9 +22,10 @@ from sealcast.cli.data import (
     open_device,
     routing,
     run,
+    unattended,
 )
 from sealcast.endpoint.events import Event, Gap, MessageLost, Refused, StreamClosed
-from sealcast.errors import IncompleteError
+from sealcast.errors import IncompleteError, StorageError
 from sealcast.pki.files import storage_errors
 
 
@@ -59,26 +61,41 @@ def subscribe(
 
     async def work() -> None:
         left = count
-        with storage_errors(output or Path("-")):
-            target: BinaryIO = sys.stdout.buffer if output is None else output.open("wb")
-        try:
-            escaped = output is None and target.isatty() and not raw
-            async with subscriber:
+        async with subscriber:
+            # Only now: a channel that nobody may join empties no file.
+            target = await unattended(partial(_open, output))
+            with target:
+                escaped = output is None and target.isatty() and not raw
                 _say(f"joined channel {channel}")
                 while left is None or left > 0:
                     messages = await subscriber.recv_many(512 if left is None else min(left, 512))
                     left = None if left is None else left - len(messages)
-                    with storage_errors(output or Path("-")):
-                        for message in messages:
-                            target.write(_line(message, as_json=as_json, raw=raw, escaped=escaped))
-                        target.flush()
-        finally:
-            if output is not None:
-                target.close()
+                    lines = (_line(item, as_json=as_json, raw=raw, escaped=escaped) for item in messages)
+                    await unattended(partial(_write, target, b"".join(lines), output))
 
     run(work)
     if losses:
         raise IncompleteError(f"{len(losses)} losses were reported on channel {channel!r}")
+
+
+def _open(output: Path | None) -> FileIO:
+    """Open for writing; a pipe waits for its reader. Unbuffered: a write that never ends holds no lock."""
+    if output is None:
+        return FileIO(1, "w", closefd=False)
+    with storage_errors(output):
+        return FileIO(output, "w")
+
+
+def _write(target: FileIO, data: bytes, output: Path | None) -> None:
+    """Write all of it. Raises: StorageError; BrokenPipeError if the reader of standard output is gone."""
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[target.write(left) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(str(output or "standard output"), error.strerror or type(error).__name__) from None
 
 
 def _line(message: Message, *, as_json: bool, raw: bool, escaped: bool) -> bytes:
