@@ -1,0 +1,23 @@
+"""An authority of its own for each test, and an end for every process that a test started."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import Processes
+from tests.e2e.site import Site
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    started = Processes()
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+@pytest.fixture
+def site(tmp_path: Path, processes: Processes) -> Site:
+    return Site.start(tmp_path, processes)
