@@ -123,6 +123,20 @@ pub enum CredentialError {
     NotAllowed,
 }
 
+impl core::fmt::Display for CredentialError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Chain(chain) => chain.fmt(f),
+            Self::Malformed => f.write_str("malformed"),
+            Self::Signature => f.write_str("signature"),
+            Self::Identity => f.write_str("wrong-identity"),
+            Self::Channel => f.write_str("wrong-channel"),
+            Self::NotInForce => f.write_str("expired"),
+            Self::NotAllowed => f.write_str("not-allowed"),
+        }
+    }
+}
+
 impl From<MalformedObject> for CredentialError {
     fn from(_: MalformedObject) -> Self {
         Self::Malformed

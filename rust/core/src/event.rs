@@ -92,6 +92,10 @@ pub enum Event {
     Refused {
         reason: String,
     },
+    /// No verified word of the key server since then: removals and new policies may be unknown here.
+    OutOfContact {
+        since: Time,
+    },
     /// A publisher cannot seal just now (no key for the slot, no credential, no contact).
     Blocked {
         reason: &'static str,

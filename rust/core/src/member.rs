@@ -27,6 +27,8 @@ const RETRY: u64 = SECOND / 4;
 const RETRY_MAX: u64 = 5 * SECOND;
 /// After the key server has refused us, ask again only this often.
 const REFUSED_RETRY: u64 = 10 * SECOND;
+/// A poll is answered within 25 s: no shorter silence says anything.
+const SILENCE_MIN: u64 = 40 * SECOND;
 /// At most one fetch of a kind a second, whatever packets say (KM-14).
 const FETCH_INTERVAL: u64 = SECOND;
 /// Signatures of multicast beacons checked in a second; one in two seconds is genuine.
@@ -127,6 +129,7 @@ pub struct Member {
     last_sent: HashMap<Purposes, Time>,
     failures: u32,
     last_contact: Option<Time>,
+    silence_told: bool,
     beacon_budget: Budget,
     refused: bool,
 }
@@ -157,6 +160,7 @@ impl Member {
             last_sent: HashMap::new(),
             failures: 0,
             last_contact: None,
+            silence_told: false,
             beacon_budget: Budget::new(BEACON_CHECKS, BEACON_CHECKS),
             refused: false,
         }
@@ -272,11 +276,25 @@ impl Member {
     }
 
     pub fn next_deadline(&self) -> Option<Time> {
-        self.due.values().min().copied()
+        self.due.values().copied().chain(self.silence_deadline()).min()
+    }
+
+    /// When silence of the key server becomes worth an alarm: after the policy's publisher limit.
+    fn silence_deadline(&self) -> Option<Time> {
+        let limit = self.policy()?.publisher_limit.max(SILENCE_MIN);
+        self.last_contact
+            .filter(|_| !self.silence_told)
+            .map(|since| since.saturating_add(limit))
     }
 
     /// Sends what is due.
     pub fn handle_deadline(&mut self, now: Time) {
+        if self.silence_deadline().is_some_and(|at| at <= now)
+            && let Some(since) = self.last_contact
+        {
+            self.silence_told = true;
+            self.events.push_back(Event::OutOfContact { since });
+        }
         let mut due: Vec<Purposes> = self
             .due
             .iter()
@@ -518,6 +536,7 @@ impl Member {
             return;
         }
         self.last_contact = Some(now);
+        self.silence_told = false;
         let before = admitted.keyring.announced();
         admitted.keyring.announce(beacon);
         if before.is_none_or(|(generation, _)| generation < beacon.epoch.generation) {

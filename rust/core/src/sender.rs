@@ -413,7 +413,7 @@ impl Sender {
             return None;
         }
         self.blocked = false;
-        let epoch = self.member.sealing_epoch(now)?;
+        let epoch = self.sealing_epoch(now)?;
         if self.last_epoch != Some(epoch) {
             // DP-31: who only has the new keys can learn of us; and the directory's head is of the new membership.
             let turned = self
@@ -431,6 +431,13 @@ impl Sender {
         Some(epoch)
     }
 
+    /// KM-11: the member's, but never an earlier slot than before, though the clock may have been set back.
+    fn sealing_epoch(&self, now: Time) -> Option<Epoch> {
+        let mut epoch = self.member.sealing_epoch(now)?;
+        epoch.slot = epoch.slot.max(self.last_epoch.map_or(0, |last| last.slot));
+        Some(epoch)
+    }
+
     fn obstacle(&mut self, now: Time) -> Option<&'static str> {
         let Some(certified) = &self.certified else {
             return Some("no stream credential");
@@ -438,7 +445,16 @@ impl Sender {
         if now > certified.not_after {
             return Some("the stream credential has expired");
         }
-        let Some(epoch) = self.member.sealing_epoch(now) else {
+        let Some(policy) = self.member.policy() else {
+            return Some("not joined");
+        };
+        if now > policy.next_update {
+            return Some("the policy is past its nextUpdate");
+        }
+        if !policy.may_publish(&self.member.config.site, &self.member.config.device) {
+            return Some("the policy does not list this device as publisher");
+        }
+        let Some(epoch) = self.sealing_epoch(now) else {
             return Some("not joined");
         };
         let admitted = self.member.admitted_mut()?;
@@ -566,6 +582,9 @@ impl Sender {
         }
         if self.certified.is_none() {
             return;
+        }
+        if self.is_finished() {
+            self.credential_due = None;
         }
         if self.credential_due.is_some_and(|at| at <= now) {
             self.send_credential(now, randomness());

@@ -44,15 +44,8 @@ pub(crate) fn invalid_credential(py: Python<'_>, error: &CredentialError) -> PyE
     match error {
         CredentialError::Chain(chain) => invalid_chain(py, chain),
         other => {
-            let reason = match other {
-                CredentialError::Malformed | CredentialError::Chain(_) => "malformed",
-                CredentialError::Signature => "signature",
-                CredentialError::Identity => "wrong-identity",
-                CredentialError::Channel => "wrong-channel",
-                CredentialError::NotInForce => "expired",
-                CredentialError::NotAllowed => "not-allowed",
-            };
-            with_reason::<ValidationError>(py, reason, format!("stream credential: {reason}"))
+            let reason = other.to_string();
+            with_reason::<ValidationError>(py, &reason, format!("stream credential: {reason}"))
         }
     }
 }

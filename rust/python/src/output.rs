@@ -211,6 +211,7 @@ pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::CommitmentMismatch { detail } => ("commitment-mismatch", fields.with("detail", detail)?),
         Event::PolicyChanged { version } => ("policy-changed", fields.with("version", version)?),
         Event::Refused { reason } => ("refused", fields.with("reason", reason)?),
+        Event::OutOfContact { since } => ("out-of-contact", fields.with("since", since)?),
         Event::Blocked { reason } => ("blocked", fields.with("reason", reason)?),
     };
     (name, fields.dict).into_py_any(py)

@@ -133,6 +133,14 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfContact:
+    """The key server has been silent for long: removals and new policies may be unknown here."""
+
+    since: int
+    """Its last verified word, microseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
     """A publisher cannot seal just now; it goes on by itself once the cause is gone."""
 
@@ -152,6 +160,7 @@ Event = (
     | CommitmentMismatch
     | PolicyChanged
     | Refused
+    | OutOfContact
     | Blocked
 )
 
@@ -168,6 +177,7 @@ _KINDS: Mapping[str, type[Event]] = {
     "commitment-mismatch": CommitmentMismatch,
     "policy-changed": PolicyChanged,
     "refused": Refused,
+    "out-of-contact": OutOfContact,
     "blocked": Blocked,
 }
 
@@ -189,6 +199,7 @@ __all__ = [
     "Joined",
     "Message",
     "MessageLost",
+    "OutOfContact",
     "PolicyChanged",
     "Refused",
     "StreamClosed",
