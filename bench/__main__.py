@@ -1,0 +1,62 @@
+"""`python -m bench`: measure, and write the report."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import engine, latency, memory, removal, report, stream
+from bench.children import ChildError
+from bench.figures import Figures
+from bench.site import Site
+
+PARTS = {
+    "engine": engine.measure,
+    "memory": memory.measure,
+    "latency": latency.measure,
+    "stream": stream.measure,
+    "removal": removal.measure,
+}
+"""In the order in which they run. Memory comes before what makes the authority work hard."""
+ROUNDS = 5
+
+
+async def _measure(names: Sequence[str], figures: Figures, *, quick: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="sealcast-bench-") as folder:
+        async with Site(Path(folder)) as site:
+            for name in names:
+                print(f"{name}:", flush=True)
+                await PARTS[name](site, figures, rounds=ROUNDS, quick=quick)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run; return the exit status, which a missed bar does not change."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Sealcast on this machine.")
+    parser.add_argument("--quick", action="store_true", help="short runs: to see that everything works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write; the table goes beside it")
+    parser.add_argument(
+        "--only", action="append", choices=sorted(PARTS), metavar="NAME", help=", ".join(PARTS)
+    )
+    options = parser.parse_args(arguments)
+    is_whole = not options.quick and options.only is None
+    file = options.json or report.RESULTS / ("latest.json" if is_whole else "partial.json")
+    figures, facts, start = Figures(), report.machine(), time.monotonic()
+    names = [name for name in PARTS if options.only is None or name in options.only]
+    try:
+        asyncio.run(_measure(names, figures, quick=options.quick))
+    except ChildError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    command = " ".join(["python -m bench", *arguments])
+    report.write(figures, facts, command=command, seconds=time.monotonic() - start, json_file=file)
+    print(f"written: {file} and {file.with_suffix('.md').name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

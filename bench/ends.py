@@ -1,0 +1,261 @@
+"""What the measured processes run: `python -m bench.ends ROLE PARAMETERS`.
+
+Orders are lines on standard input, reports lines of JSON on standard output; the end of standard input ends
+the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import resource
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from sealcast.endpoint import Device
+from sealcast.endpoint.events import Event, Gap, MessageLost
+
+BATCH = 256
+_WARM_UP = b"warm-up"
+_STAMP = struct.Struct("!Qq")
+
+
+def _say(**report: Any) -> None:
+    print(json.dumps(report), flush=True)
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+class _Orders:
+    """Lines of standard input."""
+
+    def __init__(self) -> None:
+        self._reader = asyncio.StreamReader()
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(self._reader), sys.stdin)
+
+    async def next(self) -> str:
+        """Wait for an order; empty at the end."""
+        return (await self._reader.readline()).decode().strip()
+
+
+# -- a stream of full packets --------------------------------------------------------------------------------
+
+
+async def publish(
+    orders: _Orders, *, device: str, channel: str, count: int, message_bytes: int, max_block: int
+) -> None:
+    """Send `count` messages as fast as they are taken."""
+    publisher = Device.open(Path(device)).publisher(channel, max_block=max_block, linger=0.0)
+    messages = [bytes(message_bytes)] * BATCH
+    async with publisher:
+        await publisher.send(_WARM_UP)
+        _say(ready=True)
+        await orders.next()
+        before, cpu, start = publisher.counters(), _cpu_seconds(), time.monotonic()
+        for first in range(0, count, BATCH):
+            await publisher.send_many(messages[: count - first])
+        await publisher.drained()
+        sent, cpu = time.monotonic(), _cpu_seconds() - cpu
+        after = publisher.counters()
+        packets, size = after["packets"] - before["packets"], after["bytes"] - before["bytes"]
+        _say(start=start, seconds=sent - start, cpu=cpu, packets=packets, bytes=size)
+        await orders.next()
+        _say(repairs_served=publisher.counters()["repairs_served"])
+
+
+async def subscribe(orders: _Orders, *, device: str, channel: str, count: int, message_bytes: int) -> None:
+    """Take `count` messages and check each."""
+    lost = 0
+
+    def hear(event: Event) -> None:
+        nonlocal lost
+        if isinstance(event, Gap):
+            lost += 1 if event.last is None else event.last - event.first + 1
+        elif isinstance(event, MessageLost):
+            lost += 1
+
+    expected = bytes(message_bytes)
+    subscriber = Device.open(Path(device)).subscriber(channel, on_event=hear)
+    async with subscriber:
+        _say(ready=True)
+        warm_up = await subscriber.recv()
+        _say(heard=True)
+        before, cpu = subscriber.counters(), _cpu_seconds()
+        received, next_id, wrong, last = 0, warm_up.message_id + 1, 0, 0.0
+        while received + lost < count:
+            messages = await subscriber.recv_many()
+            last = time.monotonic()
+            for message in messages:
+                if message.message_id != next_id or message.data != expected:
+                    wrong += 1
+                next_id = message.message_id + 1
+            received += len(messages)
+        cpu, after = _cpu_seconds() - cpu, subscriber.counters()
+        grown = {name: after[name] - before[name] for name in after}
+        _say(last=last, received=received, lost=lost, wrong=wrong, cpu=cpu, counters=grown)
+
+
+# -- lone messages -------------------------------------------------------------------------------------------
+
+
+async def publish_lone(
+    orders: _Orders, *, device: str, channel: str, count: int, interval: float, message_bytes: int
+) -> None:
+    """Send `count` messages, each alone, with the time in it."""
+    publisher = Device.open(Path(device)).publisher(channel, linger=0.0)
+    padding = bytes(message_bytes - _STAMP.size)
+    async with publisher:
+        await publisher.send(_WARM_UP)
+        _say(ready=True)
+        await orders.next()
+        for index in range(count):
+            await publisher.send(_STAMP.pack(index, time.time_ns()) + padding)
+            await asyncio.sleep(interval)
+        await orders.next()
+
+
+async def subscribe_lone(_: _Orders, *, device: str, channel: str, count: int) -> None:
+    """Take `count` messages and say how old each was, in microseconds."""
+    subscriber = Device.open(Path(device)).subscriber(channel)
+    async with subscriber:
+        _say(ready=True)
+        await subscriber.recv()
+        _say(heard=True)
+        ages: list[float] = []
+        while len(ages) < count:
+            message = await subscriber.recv()
+            now = time.time_ns()
+            ages.append((now - _STAMP.unpack_from(message.data)[1]) / 1e3)
+        _say(ages=ages)
+
+
+async def bare_lone(orders: _Orders, *, group: str, port: int, count: int, interval: float) -> None:
+    """Send lone datagrams of 100 bytes by a plain socket."""
+    with _multicast_sender() as sender:
+        _say(ready=True)
+        await orders.next()
+        for index in range(count):
+            sender.sendto(_STAMP.pack(index, time.time_ns()) + bytes(84), (group, port))
+            await asyncio.sleep(interval)
+
+
+async def bare_lone_receiver(_: _Orders, *, group: str, port: int, count: int) -> None:
+    """Take lone datagrams by a plain socket on the event loop."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    ages: list[float] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind((group, port))
+        membership = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
+        receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        receiver.setblocking(False)
+
+        def take() -> None:
+            datagram = receiver.recv(2048)
+            ages.append((time.time_ns() - _STAMP.unpack_from(datagram)[1]) / 1e3)
+            if len(ages) == count:
+                done.set()
+
+        loop.add_reader(receiver.fileno(), take)
+        _say(ready=True)
+        await done.wait()
+        loop.remove_reader(receiver.fileno())
+        _say(ages=ages)
+
+
+def _multicast_sender() -> socket.socket:
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+    return sender
+
+
+# -- who only stays ------------------------------------------------------------------------------------------
+
+
+async def idle_subscriber(orders: _Orders, *, device: str, channel: str) -> None:
+    """Listen, and hear nothing."""
+    async with Device.open(Path(device)).subscriber(channel) as subscriber:
+        waiting = asyncio.create_task(subscriber.recv())
+        _say(ready=True)
+        await orders.next()
+        waiting.cancel()
+
+
+async def idle_publisher(orders: _Orders, *, device: str, channel: str) -> None:
+    """Be ready, and say nothing."""
+    async with Device.open(Path(device)).publisher(channel, linger=0.0):
+        _say(ready=True)
+        await orders.next()
+
+
+# -- a removal -----------------------------------------------------------------------------------------------
+
+
+async def publish_steadily(orders: _Orders, *, device: str, channel: str, interval: float) -> None:
+    """Send a small message every `interval` seconds until told to stop."""
+    async with Device.open(Path(device)).publisher(channel, linger=0.0) as publisher:
+        _say(ready=True)
+        stop = asyncio.create_task(orders.next())
+        while not stop.done():
+            await publisher.send(b"steady")
+            await asyncio.sleep(interval)
+
+
+async def watch_generations(orders: _Orders, *, device: str, channel: str) -> None:
+    """Take messages; when asked, say for each generation when it was first received and last sealed.
+
+    Times are microseconds since 1970. A device that is removed goes on waiting.
+    """
+    generations: dict[int, list[int]] = {}
+    async with Device.open(Path(device)).subscriber(channel) as subscriber:
+        _say(ready=True)
+
+        async def listen() -> None:
+            async for message in subscriber:
+                seen = generations.setdefault(message.epoch[1], [time.time_ns() // 1000, 0])
+                seen[1] = max(seen[1], message.time)
+
+        listening = asyncio.create_task(listen())
+        while await orders.next():
+            _say(generations=[[generation, *seen] for generation, seen in sorted(generations.items())])
+        listening.cancel()
+
+
+_ROLES: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    role.__name__: role
+    for role in (
+        publish,
+        subscribe,
+        publish_lone,
+        subscribe_lone,
+        bare_lone,
+        bare_lone_receiver,
+        idle_subscriber,
+        idle_publisher,
+        publish_steadily,
+        watch_generations,
+    )
+}
+
+
+async def _main(role: str, parameters: dict[str, Any]) -> None:
+    orders = _Orders()
+    await orders.open()
+    await _ROLES[role](orders, **parameters)
+
+
+if __name__ == "__main__":
+    logging.basicConfig()
+    asyncio.run(_main(sys.argv[1], json.loads(sys.argv[2])))

@@ -1,0 +1,108 @@
+"""A throw-away site on loopback: an authority of its own process, enrolled devices, channels."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import Self
+
+from bench.children import Child, Children, sealcast
+
+UNPACED_MEGABITS = 100_000
+"""A rate that no machine reaches."""
+
+
+class Site:
+    """Made through the command line, as an operator makes it.
+
+    async with Site(folder) as site:
+        channel = await site.channel(rate=500)
+        device = await site.device("pub-1")
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Work below `folder`, which is to be empty."""
+        self.folder = folder
+        self.children = Children(_made(folder / "logs"))
+        self.authority: Child | None = None
+        self._authority_folder = folder / "authority"
+        self._url = ""
+        self._keys_url = ""
+        self._groups = iter(range(1, 255))
+        self._group_prefix = f"239.255.{os.urandom(1)[0]}"
+        self._channels: dict[int, str] = {}
+        self._devices: dict[str, asyncio.Task[Path]] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.children.run(
+                "init", sealcast("authority", "init", self._authority_folder, "--site", "bench")
+            )
+            free = "127.0.0.1:0"
+            serve = sealcast(
+                "authority", "serve", self._authority_folder, "--listen", free, "--keys", free, "--json"
+            )
+            self.authority = await self.children.start("authority", serve)
+            listening = await self.authority.line()
+        except BaseException:
+            await self.children.__aexit__()
+            raise
+        self._url, self._keys_url = _url(listening["authority"]), _url(listening["keys"])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.children.__aexit__()
+
+    async def channel(self, rate: int = UNPACED_MEGABITS) -> str:
+        """Return a channel of `rate` Mbit/s that `pub-*` publish on and `sub-*` subscribe to."""
+        if rate not in self._channels:
+            name = f"bench/{rate}"
+            group, port = self.group()
+            add = ["--group", group, "--port", str(port), "--publish", "pub-*", "--subscribe", "sub-*"]
+            limits = ["--rate", f"{rate}Mbit/s", "--retention-bytes", "512M"]
+            await self._command(f"channel-{rate}", "channel", "add", name, *add, *limits)
+            self._channels[rate] = name
+        return self._channels[rate]
+
+    def group(self) -> tuple[str, int]:
+        """Return a multicast group and a port that nobody else uses."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        return f"{self._group_prefix}.{next(self._groups)}", port
+
+    async def device(self, name: str) -> Path:
+        """Return the folder of a device, enrolled at its first use."""
+        if name not in self._devices:
+            self._devices[name] = asyncio.create_task(self._enroll(name))
+        return await self._devices[name]
+
+    async def revoke(self, name: str) -> None:
+        """Remove a device; returns when the command has."""
+        await self._command(f"revoke-{name}", "device", "revoke", name)
+
+    async def _enroll(self, name: str) -> Path:
+        folder = self.folder / name
+        token = (await self._command(f"token-{name}", "token", "--device", name)).strip()
+        root = self._authority_folder / "root.pem"
+        where = ["--authority", self._url, "--keys", self._keys_url, "--root", str(root)]
+        enroll = sealcast("device", "enroll", folder, *where, "--name", name, "--token", token)
+        await self.children.run(f"enroll-{name}", enroll)
+        return folder
+
+    async def _command(self, log: str, *words: str) -> str:
+        """Run `sealcast authority`; the folder comes after the words that name the command."""
+        commands = 1 if words[0] == "token" else 2
+        names, rest = words[:commands], words[commands:]
+        return await self.children.run(log, sealcast("authority", *names, self._authority_folder, *rest))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _url(address: str) -> str:
+    return address if address.startswith("https://") else f"https://{address}"

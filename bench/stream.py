@@ -1,0 +1,184 @@
+"""Full packets as fast as they go, two processes on loopback: through the Python API, and bare UDP beside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+from bench.children import end
+from bench.engine import built
+from bench.figures import Figure, Figures, at_least
+from bench.site import UNPACED_MEGABITS, Site
+
+GROUP = "two processes on loopback, full packets"
+
+MESSAGE_BYTES = 1196
+"""Fills a packet of an MTU of 1500: 1,204 bytes of frames (spec/wire.md DP-6), 8 of them the frame's own."""
+DATAGRAM_BYTES = 1452
+STEPS_MEGABITS = (300, 400, 500, 600, 700, 800, 1000, 1200, 1400, 1600, 1800, 2000, 2300, 2600, 3000)
+"""Rates that are tried, in bits of datagrams; a run ends at the first that loses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One stream, delivered."""
+
+    messages: int
+    seconds: float
+    """From the first send to the last receipt."""
+    send_seconds: float
+    lost: int
+    wrong: int
+    repaired: int
+    dropped_by_kernel: int
+    datagram_bytes: float
+    """Mean."""
+    send_cpu: float
+    """Seconds, of all threads of the process."""
+    receive_cpu: float
+
+    @property
+    def rate(self) -> float:
+        """Messages a second."""
+        return self.messages / self.seconds
+
+    @property
+    def gigabits(self) -> float:
+        """Gbit/s of messages."""
+        return self.rate * MESSAGE_BYTES * 8 / 1e9
+
+    @property
+    def faults(self) -> str:
+        """What went other than it should."""
+        return f"{self.lost} lost, {self.wrong} wrong, {self.repaired} repaired"
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the receiver kept up: nothing lost, nothing repaired."""
+        return self.lost == self.repaired == self.wrong == 0
+
+
+async def run_stream(site: Site, *, rate: int, count: int, max_block: int = 64) -> Run:
+    """Send `count` messages from one process to another."""
+    channel = await site.channel(rate)
+    sender, receiver = str(await site.device("pub-1")), str(await site.device("sub-1"))
+    both = {"channel": channel, "count": count, "message_bytes": MESSAGE_BYTES}
+    subscribe = end("subscribe", device=receiver, **both)
+    publish = end("publish", device=sender, max_block=max_block, **both)
+    subscriber = await site.children.start("subscriber", subscribe)
+    try:
+        await subscriber.line()
+        publisher = await site.children.start("publisher", publish)
+        try:
+            await publisher.line()
+            await subscriber.line()
+            publisher.order("go")
+            sent = await publisher.line(120)
+            got = await subscriber.line(120)
+            publisher.order("done")
+            await publisher.line()
+        finally:
+            await publisher.finish()
+    finally:
+        await subscriber.finish()
+    return Run(
+        messages=got["received"],
+        seconds=got["last"] - sent["start"],
+        send_seconds=sent["seconds"],
+        lost=got["lost"],
+        wrong=got["wrong"],
+        repaired=got["counters"]["repaired"],
+        dropped_by_kernel=got["counters"]["dropped-by-kernel"],
+        datagram_bytes=sent["bytes"] / sent["packets"],
+        send_cpu=sent["cpu"],
+        receive_cpu=got["cpu"],
+    )
+
+
+async def run_bare(site: Site, *, mode: str, count: int) -> tuple[float, float]:
+    """Send bare datagrams; return those received a second, and the part that came."""
+    import json
+
+    program = str(built("sealcast-net", "example", "bare_udp"))
+    group, port = site.group()
+    where = [f"{group}:{port}", "127.0.0.1", mode]
+    receiver = await site.children.start("bare-receiver", [program, "receive", *where])
+    try:
+        await receiver.line()
+        send = [program, "send", *where, str(DATAGRAM_BYTES), str(count)]
+        json.loads(await site.children.run("bare-sender", send))
+        got = await receiver.line()
+    finally:
+        await receiver.stop()
+    return got["datagrams"] / got["seconds"], got["datagrams"] / count
+
+
+async def fastest_clean(site: Site, *, seconds: float, rounds: int) -> tuple[int, list[Run]]:
+    """Find the highest step at which the receiver keeps up in every one of `rounds` runs; return them too."""
+    good = STEPS_MEGABITS[0]
+    for rate in STEPS_MEGABITS:
+        run = await run_stream(site, rate=rate, count=_count(rate, seconds))
+        is_reached = run.rate * DATAGRAM_BYTES * 8 > 0.9 * rate * 1e6
+        print(f"    at {rate} Mbit/s: {run.rate:,.0f} messages/s, {run.faults}", flush=True)
+        if not run.is_clean:
+            break
+        good = rate
+        if not is_reached:
+            break
+    runs: list[Run] = []
+    for rate in sorted((step for step in STEPS_MEGABITS if step <= good), reverse=True):
+        runs.clear()
+        for _ in range(rounds):
+            runs.append(await run_stream(site, rate=rate, count=_count(rate, seconds)))
+            if not runs[-1].is_clean:
+                print(f"    at {rate} Mbit/s: {runs[-1].faults} in run {len(runs)}, a step down", flush=True)
+                break
+        if all(run.is_clean for run in runs):
+            return rate, runs
+    return STEPS_MEGABITS[0], runs
+
+
+def _count(rate: int, seconds: float) -> int:
+    return int(rate * 1e6 / 8 / DATAGRAM_BYTES * seconds)
+
+
+async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> None:
+    """Measure all streams; what is compared runs in turns."""
+    seconds = 0.7 if quick else 2.0
+    many, few, bare = (40_000, 5_000, 100_000) if quick else (150_000, 20_000, 400_000)
+    plain: list[tuple[float, float]] = []
+    offload: list[tuple[float, float]] = []
+    unpaced: list[Run] = []
+    signed: list[Run] = []
+    for _ in range(rounds):
+        plain.append(await run_bare(site, mode="plain", count=bare))
+        offload.append(await run_bare(site, mode="offload", count=bare))
+        unpaced.append(await run_stream(site, rate=UNPACED_MEGABITS, count=many))
+        signed.append(await run_stream(site, rate=UNPACED_MEGABITS, count=few, max_block=1))
+    rate, paced = await fastest_clean(site, seconds=seconds, rounds=rounds)
+
+    base = "bare UDP, sendmmsg + recvmmsg (rust/net/examples/bare_udp.rs)"
+
+    def add(name: str, unit: str, values: list[float], **more: object) -> None:
+        figures.add(Figure(group=GROUP, name=name, unit=unit, values=values, **more))  # type: ignore[arg-type]
+
+    def came(runs: list[tuple[float, float]]) -> str:
+        return f"{median(part for _, part in runs):.1%} of what was sent came; {DATAGRAM_BYTES} bytes each"
+
+    add(base, "datagrams/s", [rate for rate, _ in plain], note=came(plain))
+    with_offload = [rate for rate, _ in offload]
+    add("bare UDP with UDP_SEGMENT + UDP_GRO", "datagrams/s", with_offload, ratio_to=base, note=came(offload))
+    for name, runs in (
+        (f"Python API, paced at {rate} Mbit/s", paced),
+        ("Python API, unpaced", unpaced),
+        ("Python API, unpaced, a signature per packet", signed),
+    ):
+        faults = [f"{sum(run.lost + run.wrong for run in runs)} lost"]
+        faults.append(f"{median(run.repaired / run.messages for run in runs):.1%} repaired")
+        faults.append(f"datagrams of {median(run.datagram_bytes for run in runs):.0f} bytes")
+        note, values = ", ".join(faults), [run.rate for run in runs]
+        bar = at_least(50_000) if runs is paced else None
+        add(name, "messages/s", values, ratio_to=base, note=note, bar=bar)
+        add(f"{name}: goodput", "Gbit/s", [run.gigabits for run in runs])
+        add(f"{name}: publisher's CPU", "µs/message", [run.send_cpu / run.messages * 1e6 for run in runs])
+        add(f"{name}: subscriber's CPU", "µs/message", [run.receive_cpu / run.messages * 1e6 for run in runs])
