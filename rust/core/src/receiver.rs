@@ -31,7 +31,7 @@ pub struct ReceiverConfig {
     pub held_bytes: usize,
     /// Messages that the application has not taken yet.
     pub queue_bytes: u64,
-    /// Where an earlier run of this subscriber stood ([`Receiver::positions`]): nothing below is delivered again.
+    /// Where an earlier run of this subscriber stood ([`Receiver::positions`]): its streams go on from there.
     pub resume: Vec<(StreamId, u64)>,
 }
 
@@ -122,7 +122,8 @@ impl Receiver {
         self.streams.values()
     }
 
-    /// The next sequence of each stream that is neither delivered nor reported as lost, for a later run to resume at.
+    /// For a later run to resume at: the sequence of each stream below which everything has been delivered or reported, once
+    /// all events have been taken. Not for unordered delivery, which runs ahead of it.
     pub fn positions(&self) -> impl Iterator<Item = (StreamId, u64)> {
         let running = self
             .streams

@@ -13,13 +13,15 @@ use crate::messages::StreamEntry;
 use crate::receiver::Receiver;
 use crate::rejection::Rejection;
 use crate::stream::{Heartbeat, Stream};
-use crate::wire::{PacketType, PacketView, StreamId, Time};
+use crate::wire::{MAX_SEQUENCE, PacketType, PacketView, StreamId, Time};
 
 /// DP-29.
 const MAX_CREDENTIAL_PARTS: u8 = 8;
 const MAX_CREDENTIAL_BLOCKS: usize = 16;
 /// Streams that we let go of and still know the place of.
 const MAX_CLOSED: usize = 4096;
+/// The place of a stream that has ended and been delivered to its end.
+const ENDED: u64 = MAX_SEQUENCE;
 /// A stream that lives says so every second (DP-28); after this it may give its place to another.
 const SILENCE: u64 = 30 * SECOND;
 const SECOND: u64 = 1_000_000;
@@ -41,6 +43,9 @@ impl Receiver {
         let header = packet.header;
         if header.count > MAX_CREDENTIAL_PARTS {
             return Err(Rejection::Malformed);
+        }
+        if self.has_ended(&header.stream) {
+            return Err(Rejection::Duplicate);
         }
         let leaf = packet.leaf_hash(suite);
         let channel = *self.member.channel();
@@ -134,11 +139,9 @@ impl Receiver {
             self.remember_closed(id, start);
             return;
         }
-        let start = self
-            .closed
-            .iter()
-            .find(|(closed, _)| *closed == id)
-            .map_or(start, |&(_, next)| next.max(start));
+        // Where we stood in an earlier run, or when we let go of it, rather than where it stands now.
+        let resumed = self.closed.iter().find(|(closed, _)| *closed == id);
+        let start = resumed.map_or(start, |&(_, next)| next);
         let succeeds = credential.credential.succeeds;
         let publisher = credential.publisher.clone();
         self.streams
@@ -171,7 +174,12 @@ impl Receiver {
 
     fn close(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.remove(&id) {
-            self.remember_closed(id, stream.window.head());
+            let next = if stream.is_finished() {
+                ENDED
+            } else {
+                stream.window.next()
+            };
+            self.remember_closed(id, next);
             self.successors.retain(|old, _| *old != id);
         }
     }
@@ -185,6 +193,10 @@ impl Receiver {
         if self.closed.len() > MAX_CLOSED {
             self.closed.pop_front();
         }
+    }
+
+    fn has_ended(&self, id: &StreamId) -> bool {
+        self.closed.contains(&(*id, ENDED))
     }
 
     /// Makes room for another stream: one that is over, or that nobody has heard of for long. False if there is none.
@@ -219,6 +231,9 @@ impl Receiver {
                 port,
             });
             let is_known = self.streams.contains_key(&entry.stream);
+            if self.has_ended(&entry.stream) {
+                continue;
+            }
             if self
                 .streams
                 .get(&entry.stream)
@@ -239,7 +254,7 @@ impl Receiver {
                     && !self.directory_known
                 {
                     // It ended before we came; a replay of it must not start it again.
-                    self.remember_closed(entry.stream, head.next_sequence);
+                    self.remember_closed(entry.stream, ENDED);
                     continue;
                 }
                 let start = head

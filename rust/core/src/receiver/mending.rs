@@ -83,7 +83,12 @@ impl Receiver {
             stream
                 .schedule
                 .noticed(since.max(now.saturating_sub(SECOND)), &mut self.member.jitter);
-            if !stream.schedule.is_due(now) || self.queue_bytes >= self.queue_limit {
+            if !stream.schedule.is_due(now) {
+                continue;
+            }
+            if self.queue_bytes >= self.queue_limit {
+                // The application does not read: what came would find no room. A deadline must not stay in the past.
+                stream.schedule.postponed(now, &mut self.member.jitter);
                 continue;
             }
             if stream.sources.is_empty() {
