@@ -1,0 +1,357 @@
+//! The life of a stream: start, crash, succession, end; large messages; orders of delivery; bounds.
+
+mod common;
+
+use common::{Link, MILLI, MINUTE, SECOND, World, payload};
+use sealcast_core::event::Event;
+use sealcast_core::sender::SendError;
+use sealcast_core::stream::Delivery;
+
+fn count(world: &World, subscriber: usize, wanted: impl Fn(&Event) -> bool) -> usize {
+    world.subscribers[subscriber]
+        .events
+        .iter()
+        .filter(|event| wanted(event))
+        .count()
+}
+
+#[test]
+fn a_graceful_end_is_told_when_all_has_been_delivered() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    world.subscribers[subscriber].link.loss = 300;
+    let stream = world.stream(publisher);
+    world.send(publisher, 100, 1100);
+    let now = world.now;
+    world.sender(publisher).finish(None, now);
+    assert_eq!(world.sender(publisher).send(None, vec![1]), Err(SendError::Ended));
+    assert!(world.run_until(5 * SECOND, |world| world.sender(publisher).is_finished()));
+    world.finish(subscriber, stream, 10 * SECOND);
+    let ended = |event: &Event| {
+        matches!(
+            event,
+            Event::StreamEnded {
+                next_sequence: 100,
+                successor: None,
+                ..
+            }
+        )
+    };
+    assert_eq!(count(&world, subscriber, ended), 1);
+    let last = world.subscribers[subscriber].events.last().unwrap();
+    assert!(ended(last), "{last:?}");
+    // Who comes now is not told of it, and asks for nothing of it.
+    let late = world.add_subscriber();
+    world.run_for(10 * SECOND);
+    assert_eq!(
+        count(&world, late, |event| matches!(event, Event::StreamStarted { .. })),
+        0
+    );
+}
+
+#[test]
+fn a_named_successor_continues_without_a_gap() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    let old = world.stream(publisher);
+    world.send(publisher, 50, 1100);
+    let now = world.now;
+    world.sender(publisher).finish(None, now);
+    assert!(world.run_until(5 * SECOND, |world| world.sender(publisher).is_finished()));
+    world.run_for(SECOND);
+    world.start_publisher(publisher, |_| ());
+    world.settle();
+    let new = world.stream(publisher);
+    world.send(publisher, 50, 1100);
+    world.finish(subscriber, old, SECOND);
+    world.finish(subscriber, new, SECOND);
+    let succeeds =
+        |event: &Event| matches!(event, Event::StreamStarted { succeeds, .. } if *succeeds == Some(old));
+    assert_eq!(count(&world, subscriber, succeeds), 1);
+}
+
+/// No signed end: what came is delivered, and a gap of unknown end is told (DP-32).
+#[test]
+fn a_crashed_sender_is_succeeded_with_a_gap_of_unknown_end() {
+    for loss in [0, 200] {
+        let mut world = World::new(1);
+        let subscriber = world.add_subscriber();
+        let publisher = world.add_publisher();
+        world.settle();
+        world.subscribers[subscriber].link.loss = loss;
+        let old = world.stream(publisher);
+        world.send(publisher, 50, 1100);
+        world.run_for(3 * SECOND);
+        world.crash_publisher(publisher);
+        world.run_for(5 * SECOND);
+        world.start_publisher(publisher, |_| ());
+        world.settle();
+        let new = world.stream(publisher);
+        world.send(publisher, 50, 1100);
+        world.finish(subscriber, new, 5 * SECOND);
+        assert_eq!(world.ids(subscriber, old).len(), 50);
+        assert_eq!(world.gaps(subscriber, old), [(50, None)]);
+    }
+}
+
+/// What only the crashed sender had is reported with its numbers when retention is over.
+#[test]
+fn what_a_crashed_sender_takes_with_it_is_reported() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    let old = world.stream(publisher);
+    world.send_steadily(publisher, 10, 1100, 20 * MILLI);
+    world.subscribers[subscriber].link.cut = Some((world.now, world.now + SECOND / 2));
+    world.send_steadily(publisher, 10, 1100, 10 * MILLI);
+    world.subscribers[subscriber].link.side_cut = true;
+    world.run_for(SECOND);
+    world.send_steadily(publisher, 10, 1100, 10 * MILLI);
+    world.crash_publisher(publisher);
+    world.subscribers[subscriber].link.side_cut = false;
+    world.run_for(40 * SECOND);
+    world.assert_authentic();
+    assert_eq!(world.gaps(subscriber, old), [(10, Some(19))]);
+    assert!(world.ids(subscriber, old).into_iter().eq((0..10).chain(20..30)));
+}
+
+/// More restarts than a subscriber holds streams.
+#[test]
+fn a_sender_that_crashes_a_hundred_times_is_still_heard() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    for _ in 0..100 {
+        let stream = world.stream(publisher);
+        world.send(publisher, 3, 100);
+        world.finish(subscriber, stream, 5 * SECOND);
+        world.crash_publisher(publisher);
+        world.start_publisher(publisher, |_| ());
+        world.settle();
+    }
+    let streams = world.receiver(subscriber).streams().count();
+    assert!(streams <= 64, "{streams} streams are held");
+}
+
+/// A subscriber that restarts gets nothing twice, whatever was on its way (O2).
+#[test]
+fn a_restarted_subscriber_gets_nothing_twice() {
+    for seed in 1..=8 {
+        let mut world = World::new(seed);
+        let subscriber = world.add_subscriber();
+        let publisher = world.add_publisher();
+        world.settle();
+        world.subscribers[subscriber].link.loss = 50;
+        let stream = world.stream(publisher);
+        world.send_steadily(publisher, 100, 1100, 10 * MILLI + seed * 777);
+        let position: Vec<_> = world.receiver(subscriber).positions().collect();
+        world.start_subscriber(subscriber, |config| config.resume = position);
+        world.send_steadily(publisher, 300, 1100, 10 * MILLI);
+        world.run_for(5 * SECOND);
+        world.assert_authentic();
+        // Nor is anything lost: it goes on where it stood.
+        world.assert_complete(subscriber, stream);
+    }
+}
+
+/// From now, with a head that is not older than a directory's: what the last run had is not delivered again.
+#[test]
+fn a_subscriber_without_a_memory_starts_at_the_told_head() {
+    let mut world = World::new(3);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    let stream = world.stream(publisher);
+    world.send(publisher, 100, 1100);
+    // Longer than the directory's interval, so that the head it tells is the present one.
+    world.run_for(5 * SECOND);
+    world.start_subscriber(subscriber, |_| ());
+    world.settle();
+    world.send(publisher, 100, 1100);
+    world.finish(subscriber, stream, 5 * SECOND);
+}
+
+#[test]
+fn messages_of_16_mib_arrive_whole_over_a_lossy_link() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    world.subscribers[subscriber].link = Link {
+        loss: 50,
+        reorder: (100, 20 * MILLI),
+        ..Link::default()
+    };
+    let stream = world.stream(publisher);
+    world.send(publisher, 1, 10);
+    world.send(publisher, 1, 16 << 20);
+    world.send(publisher, 1, 10);
+    world.send(publisher, 2, 3 << 20);
+    let too_long = world.sender(publisher).send(None, vec![0; (16 << 20) + 1]);
+    assert_eq!(too_long, Err(SendError::TooLong { limit: 16 << 20 }));
+    world.finish(subscriber, stream, 60 * SECOND);
+    assert_eq!(
+        world
+            .receiver(subscriber)
+            .streams()
+            .next()
+            .unwrap()
+            .buffered_bytes(),
+        0
+    );
+}
+
+#[test]
+fn topics_are_delivered_with_their_messages() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    let long = "t".repeat(255);
+    for (topic, length) in [
+        (None, 5),
+        (Some("vitals/spo2"), 5),
+        (Some(""), 0),
+        (Some(&long[..]), 5000),
+        (None, 0),
+    ] {
+        world.sender(publisher).send(topic, vec![9; length]).unwrap();
+    }
+    let refused = world.sender(publisher).send(Some(&"t".repeat(256)), Vec::new());
+    assert_eq!(refused, Err(SendError::TopicTooLong));
+    world.pump_publisher(publisher);
+    world.run_for(SECOND);
+    let got: Vec<_> = world.subscribers[subscriber]
+        .messages
+        .iter()
+        .map(|message| (message.topic.as_deref(), message.data.len()))
+        .collect();
+    assert_eq!(
+        got,
+        [
+            (None, 5),
+            (Some("vitals/spo2"), 5),
+            (Some(""), 0),
+            (Some(&long[..]), 5000),
+            (None, 0)
+        ]
+    );
+}
+
+/// Every packet of a stream fits its MTU, whatever is sent, down to IPv6's least (DP-6).
+#[test]
+fn no_packet_is_longer_than_the_mtu_allows() {
+    for mtu in [1280, 1500, 9000] {
+        let mut world = World::new(1);
+        let subscriber = world.add_subscriber();
+        let publisher = world.add_publisher();
+        world.start_publisher(publisher, |config| config.mtu = mtu);
+        world.settle();
+        let stream = world.stream(publisher);
+        for length in (0..40).map(|i| i * 97).chain([mtu - 300, mtu, 70_000]) {
+            world.send(publisher, 1, length);
+        }
+        world.send(publisher, 64, 3000);
+        for topic in [1, 100, 255] {
+            let id = world.sent[&stream].len() as u64;
+            let data = payload(stream, id, 3000);
+            world
+                .sender(publisher)
+                .send(Some(&"t".repeat(topic)), data.clone())
+                .unwrap();
+            world.sent.get_mut(&stream).unwrap().push(data.into());
+        }
+        world.send(publisher, 1, 1);
+        world.finish(subscriber, stream, 5 * SECOND);
+        let longest = world
+            .captured
+            .iter()
+            .filter(|(_, d)| d[5] != 5)
+            .map(|(_, d)| d.len())
+            .max()
+            .unwrap();
+        assert!(longest <= mtu - 48, "{longest} bytes at MTU {mtu}");
+        assert!(
+            longest > mtu - 48 - 100,
+            "the MTU is not used: {longest} of {mtu}"
+        );
+    }
+}
+
+#[test]
+fn unordered_delivers_each_message_once_when_it_is_complete() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber_with(|config| config.stream.delivery = Delivery::Unordered);
+    let publisher = world.add_publisher();
+    world.settle();
+    world.subscribers[subscriber].link = Link {
+        loss: 100,
+        reorder: (250, 300 * MILLI),
+        duplicate: 100,
+        ..Link::default()
+    };
+    let stream = world.stream(publisher);
+    for _ in 0..10 {
+        world.send(publisher, 20, 1100);
+        world.send(publisher, 2, 50_000);
+        world.run_for(20 * MILLI);
+    }
+    let all = world.run_until(20 * SECOND, |world| world.ids(subscriber, stream).len() == 220);
+    assert!(all, "{} of 220", world.ids(subscriber, stream).len());
+    world.run_for(5 * SECOND);
+    world.assert_authentic();
+    let ids = world.ids(subscriber, stream);
+    assert!(!ids.is_sorted(), "nothing was overtaken");
+    assert_eq!(ids.len(), 220);
+    assert_eq!(world.gaps(subscriber, stream), []);
+}
+
+/// An application that stops reading: memory is bounded, the engine sleeps, and nothing is lost once it reads again.
+#[test]
+fn a_slow_application_is_waited_for_without_spinning() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber_with(|config| config.queue_bytes = 50_000);
+    let publisher = world.add_publisher();
+    world.settle();
+    let stream = world.stream(publisher);
+    world.subscribers[subscriber].reads = false;
+    world.send_steadily(publisher, 200, 1100, 5 * MILLI);
+    let mut wakes = 0;
+    let end = world.now + SECOND;
+    while world.step(end) {
+        wakes += 1;
+    }
+    assert!(wakes < 200, "{wakes} wakes in a second with nothing to do");
+    world.subscribers[subscriber].reads = true;
+    world.pump_subscriber(subscriber);
+    world.finish(subscriber, stream, 20 * SECOND);
+}
+
+/// The clock of a publisher goes back and forth: times and slots of its packets never go back (DP-14, KM-11).
+#[test]
+fn a_publisher_whose_clock_jumps_keeps_its_stream_going() {
+    let mut world = World::new(1);
+    world.beacon_interval = None;
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    let stream = world.stream(publisher);
+    // An hour is a slot; the skew stays within the slots that members hold.
+    for clock in [0, 3600, 0, -60, 1800, -5] {
+        world.publishers[publisher].clock = clock * SECOND as i64;
+        world.send(publisher, 10, 1100);
+        world.run_for(5 * SECOND);
+        world.send(publisher, 10, 1100);
+        world.run_for(5 * SECOND);
+    }
+    world.finish(subscriber, stream, MINUTE);
+    let messages = &world.subscribers[subscriber].messages;
+    assert!(messages.is_sorted_by_key(|message| message.time));
+    assert!(messages.is_sorted_by_key(|message| message.epoch.slot));
+}
