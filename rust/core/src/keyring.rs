@@ -189,7 +189,7 @@ impl Keyring {
             return false;
         };
         let mut secret = held.clone();
-        for next in from + 1..=step {
+        for next in (from..step).map(|before| before + 1) {
             secret = step_secret(&secret, &self.channel, generation, next);
             self.steps.insert((generation, next), secret.clone());
         }
@@ -204,8 +204,8 @@ impl Keyring {
             .range((generation, 0)..=(generation, step))
             .next_back()?;
         (step - from <= STEPS_AHEAD).then(|| {
-            (from + 1..=step).fold(held.clone(), |secret, next| {
-                step_secret(&secret, &self.channel, generation, next)
+            (from..step).fold(held.clone(), |secret, before| {
+                step_secret(&secret, &self.channel, generation, before + 1)
             })
         })
     }

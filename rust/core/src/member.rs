@@ -614,7 +614,7 @@ impl Member {
         let end = admitted.policy.policy.slot_start(last + 1);
         let third = end.saturating_sub(now) / 3;
         let at = end - third + self.jitter.below(third / 2);
-        self.due.insert(Purposes::Keys, at.max(now + SECOND / 10));
+        self.due.insert(Purposes::Keys, at.max(now + FETCH_INTERVAL));
     }
 
     fn policy_came<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
