@@ -174,6 +174,28 @@ impl KeyServer {
         self.changed();
     }
 
+    /// SC-6; KM-9 when the steps are used up.
+    fn add_step(&mut self) {
+        (self.generation, self.step) = match self.step.checked_add(1) {
+            Some(step) => (self.generation, step),
+            None => (self.generation + 1, 0),
+        };
+        self.changed();
+    }
+
+    /// Somebody else joins.
+    pub fn admit(&mut self, device: String) {
+        self.members.insert(device, "subscribe".to_owned());
+        self.add_step();
+    }
+
+    /// A fresh generation, though nobody was removed.
+    pub fn turn_generation(&mut self) {
+        self.generation += 1;
+        self.step = 0;
+        self.changed();
+    }
+
     /// Takes a device out: policy, membership and a new generation, as one change.
     pub fn remove(&mut self, device: &str) {
         self.members.remove(device);
@@ -195,11 +217,14 @@ impl KeyServer {
         self.changed_at = self.counter + 1;
     }
 
-    /// A new process: another control stream, all else kept.
-    pub fn restart(&mut self, seed: u8) {
+    /// A new process: another control stream, all else kept. Gives the polls that are cut off: (waiter, command).
+    pub fn restart(&mut self, seed: u8) -> Vec<(Node, u64)> {
         (self.sealer, self.bundle) = control_stream(&self.identity, self.suite(), self.channel, seed);
-        self.polls.clear();
         self.changed();
+        self.polls
+            .drain(..)
+            .map(|poll| (poll.waiter, poll.command))
+            .collect()
     }
 
     // -- what is signed ------------------------------------------------------------------------------------------------
@@ -332,12 +357,7 @@ impl KeyServer {
                     return error(403, "not-allowed");
                 }
                 if self.members.insert(device.to_owned(), role).is_none() {
-                    // SC-6; KM-9 when the steps are used up.
-                    (self.generation, self.step) = match self.step.checked_add(1) {
-                        Some(step) => (self.generation, step),
-                        None => (self.generation + 1, 0),
-                    };
-                    self.changed();
+                    self.add_step();
                 }
                 Reply::Now(200, self.join_reply(now))
             }

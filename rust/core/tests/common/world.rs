@@ -706,12 +706,23 @@ impl World {
         }
     }
 
+    /// Restarts the key server; requests that it held break off.
+    pub fn restart_key_server(&mut self, seed: u8) {
+        for (node, id) in self.key_server.restart(seed) {
+            self.answer(node, self.incarnation(node), id, None);
+        }
+    }
+
+    fn incarnation(&self, node: Node) -> u32 {
+        match node {
+            Node::Publisher(index) => self.publishers[index].incarnation,
+            Node::Subscriber(index) => self.subscribers[index].incarnation,
+        }
+    }
+
     fn answer_polls(&mut self) {
         for (node, id, status, body) in self.key_server.finished_polls(self.now) {
-            let incarnation = match node {
-                Node::Publisher(index) => self.publishers[index].incarnation,
-                Node::Subscriber(index) => self.subscribers[index].incarnation,
-            };
+            let incarnation = self.incarnation(node);
             let reached = !self.is_cut(node) && !self.key_server_down;
             self.answer(node, incarnation, id, reached.then_some((status, body)));
         }
