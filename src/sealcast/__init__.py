@@ -3,6 +3,7 @@
 The packages are layers, and imports only go down:
 
     cli
+    sync
     authority, endpoint
     device, sidechannel, repair, relay
     est, keys
@@ -13,6 +14,20 @@ The packages are layers, and imports only go down:
 The engine is `sealcast._core`, written in Rust; from `pki` upwards everyone may use it.
 """
 
+from typing import TYPE_CHECKING
+
 from sealcast._core import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from sealcast.endpoint import Device, Message, Publisher, RoutingOverrides, Subscriber
+
+__all__ = ["Device", "Message", "Publisher", "RoutingOverrides", "Subscriber", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded at first use: the command line and the service do without the endpoint's libraries.
+    if name in __all__:
+        from sealcast import endpoint
+
+        return getattr(endpoint, name)
+    raise AttributeError(f"module 'sealcast' has no attribute {name!r}")

@@ -16,11 +16,13 @@ import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from sealcast import endpoint
 from sealcast._core import Message
 from sealcast.device.identity import DeviceIdentity
+from sealcast.endpoint.publisher import PublisherOptions
+from sealcast.endpoint.subscriber import SubscriberOptions
 
 if TYPE_CHECKING:
     from sealcast._core import Epoch
@@ -158,10 +160,10 @@ class Device:
         """The device's name."""
         return self._device.name
 
-    def publisher(self, channel: str, **options: Any) -> Publisher:
+    def publisher(self, channel: str, **options: Unpack[PublisherOptions]) -> Publisher:
         """Return a publisher on `channel`; options as those of `sealcast.endpoint.Publisher`."""
         return Publisher(self._device.publisher(channel, **options))
 
-    def subscriber(self, channel: str, **options: Any) -> Subscriber:
+    def subscriber(self, channel: str, **options: Unpack[SubscriberOptions]) -> Subscriber:
         """Return a subscriber to `channel`; options as those of `sealcast.endpoint.Subscriber`."""
         return Subscriber(self._device.subscriber(channel, **options))

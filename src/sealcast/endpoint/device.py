@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, Unpack
 
 from sealcast.device.identity import DeviceIdentity
-from sealcast.endpoint.publisher import Publisher
-from sealcast.endpoint.subscriber import Subscriber
+from sealcast.endpoint.publisher import Publisher, PublisherOptions
+from sealcast.endpoint.subscriber import Subscriber, SubscriberOptions
 
 
 class Device:
@@ -33,10 +33,10 @@ class Device:
         """The device's name."""
         return self.identity.name
 
-    def publisher(self, channel: str, **options: Any) -> Publisher:
+    def publisher(self, channel: str, **options: Unpack[PublisherOptions]) -> Publisher:
         """Return a publisher on `channel`; options as those of `Publisher`."""
         return Publisher(self.identity, channel, **options)
 
-    def subscriber(self, channel: str, **options: Any) -> Subscriber:
+    def subscriber(self, channel: str, **options: Unpack[SubscriberOptions]) -> Subscriber:
         """Return a subscriber to `channel`; options as those of `Subscriber`."""
         return Subscriber(self.identity, channel, **options)

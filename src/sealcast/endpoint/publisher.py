@@ -13,7 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypedDict
 from urllib.parse import urlsplit
 
 from sealcast import _core
@@ -37,6 +37,18 @@ _SKEW_SECONDS = 60
 _REGISTER_SECONDS = 10.0
 
 
+class PublisherOptions(TypedDict, total=False):
+    """The options of `Publisher`."""
+
+    instance: str
+    routing: RoutingOverrides | None
+    linger: float
+    mtu: int
+    max_block: int
+    on_event: Callable[[Event], None] | None
+    on_acknowledgement: Callable[[str, Acknowledgement], None] | None
+
+
 class Publisher:
     """Sends messages to everyone that the channel's policy allows.
 
@@ -56,6 +68,7 @@ class Publisher:
         linger: float = 2.0,
         mtu: int = 1500,
         max_block: int = 64,
+        queue_bytes: int = 64 << 20,
         on_event: Callable[[Event], None] | None = None,
         on_acknowledgement: Callable[[str, Acknowledgement], None] | None = None,
     ) -> None:
@@ -69,6 +82,7 @@ class Publisher:
             linger: seconds for which repairs are served after the end.
             mtu: bytes of the path's MTU.
             max_block: packets that one signature covers at most, 1 to 64.
+            queue_bytes: what may wait for the rate; `send` waits for room beyond it.
             on_event: is told what happens besides sending.
             on_acknowledgement: is told device and acknowledgement of a transfer.
         """
@@ -81,6 +95,7 @@ class Publisher:
         self._instance = instance
         self._mtu = mtu
         self._max_block = max_block
+        self._queue_bytes = queue_bytes
         self._engine: _core.SendEngine | None = None
         self._session: Session | None = None
         self._driver: _core.SendDriver | None = None
@@ -123,6 +138,7 @@ class Publisher:
             instance=self._instance,
             mtu=self._mtu,
             max_block=self._max_block,
+            queue_bytes=self._queue_bytes,
         )
         self._engine = engine
         session = Session(

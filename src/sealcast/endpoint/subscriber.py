@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypedDict
 
 from sealcast import _core
 from sealcast.device.identity import DeviceIdentity
@@ -30,6 +30,16 @@ MAX_MESSAGE_BYTES = 16 << 20
 
 _LEAVE_SECONDS = 2.0
 _ACKNOWLEDGE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+
+
+class SubscriberOptions(TypedDict, total=False):
+    """The options of `Subscriber`."""
+
+    delivery: Delivery
+    routing: RoutingOverrides | None
+    max_message_bytes: int
+    buffer_bytes: int
+    on_event: Callable[[Event], None] | None
 
 
 class Subscriber:
