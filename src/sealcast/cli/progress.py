@@ -19,7 +19,7 @@ class FileProgress:
     """Draws what `FileSender` and `FileReceiver` tell."""
 
     def __init__(self, *, quiet: bool) -> None:
-        """Draw nothing if `quiet`."""
+        """Tell no progress if `quiet`."""
         self._quiet = quiet
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
@@ -56,7 +56,7 @@ class FileProgress:
     def update(self, progress: "Progress") -> None:
         """Take how far a file has come."""
         if self._bars is None:
-            if progress.done == progress.size:
+            if progress.done == progress.size and not self._quiet:
                 self.say(f"{progress.name}: {progress.size} bytes")
             return
         # Markup in a peer's file name is text.
@@ -67,9 +67,7 @@ class FileProgress:
         self._bars.update(task, completed=progress.done)
 
     def say(self, text: str) -> None:
-        """Write a line beside the bars."""
-        if self._quiet:
-            return
+        """Write a line to standard error, beside the bars."""
         if self._bars is not None:
             self._bars.console.print(escape(f"sealcast: {text}"), markup=False, highlight=False)
         else:

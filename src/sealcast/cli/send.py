@@ -19,6 +19,8 @@ from sealcast.cli.data import (
 )
 from sealcast.cli.progress import FileProgress
 
+_QUEUE_BYTES = 1 << 20
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -51,6 +53,8 @@ def send(
             check_channel(channel),
             routing=routing(interface, send_to=send_to),
             linger=0.0,
+            # Little, so that the progress is that of the network.
+            queue_bytes=_QUEUE_BYTES,
             on_acknowledgement=sender.acknowledged,
         )
 

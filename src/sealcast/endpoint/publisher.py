@@ -45,6 +45,7 @@ class PublisherOptions(TypedDict, total=False):
     linger: float
     mtu: int
     max_block: int
+    queue_bytes: int
     on_event: Callable[[Event], None] | None
     on_acknowledgement: Callable[[str, Acknowledgement], None] | None
 
