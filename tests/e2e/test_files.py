@@ -1,0 +1,181 @@
+"""`sealcast send` and `receive`: whole files or nothing, acknowledged, or named who has not."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import Processes, wait_until
+from tests.e2e.site import Channel, Site
+
+RATE = ("--rate", "200Mbit/s")
+
+
+@pytest.fixture
+def channel(site: Site) -> Channel:
+    return site.add_channel("icu3/files", *RATE, publish="scanner", subscribe="archive-*")
+
+
+def make_files(folder: Path, *sizes: int) -> list[Path]:
+    draw = random.Random(3)
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"image {number} µ.bin" for number in range(len(sizes))]
+    for file, size in zip(files, sizes, strict=True):
+        file.write_bytes(draw.randbytes(size))
+    return files
+
+
+class Watch:
+    """Looks into a folder all the time: which sizes did each visible name have?"""
+
+    def __init__(self, folder: Path) -> None:
+        self.sizes: dict[str, set[int]] = {}
+        self.hidden: set[str] = set()
+        self._folder = folder
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.001):
+            for entry in os.scandir(self._folder):
+                if entry.name.startswith("."):
+                    self.hidden.add(entry.name)
+                else:
+                    self.sizes.setdefault(entry.name, set()).add(entry.stat().st_size)
+
+
+def test_two_files_reach_two_receivers_whole(
+    site: Site, processes: Processes, channel: Channel, tmp_path: Path
+) -> None:
+    scanner, *archives = site.enrol("scanner", "archive-1", "archive-2")
+    files = make_files(tmp_path / "source", 6_000_000, 1_234_567)
+    outputs = [tmp_path / archive.name for archive in archives]
+    receivers = [
+        site.receive(archive, channel, output, "--count", "2", "--json")
+        for archive, output in zip(archives, outputs, strict=True)
+    ]
+    with Watch(outputs[0]) as watch:
+        sent = processes.run("send", scanner, channel.name, *files)
+        assert sent.code == 0, sent.err
+        ends = [receiver.wait() for receiver in receivers]
+    for end, output in zip(ends, outputs, strict=True):
+        assert end.code == 0, end.err
+        assert sorted(path.name for path in output.iterdir()) == [file.name for file in files]
+        told = {Path(entry["path"]): entry for entry in map(json.loads, end.out.splitlines())}
+        for file in files:
+            content = file.read_bytes()
+            assert (output / file.name).read_bytes() == content
+            assert told[output / file.name] == {
+                "path": str(output / file.name),
+                "size": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "publisher": "scanner",
+            }
+    assert watch.hidden, "the watch saw no file being written"
+    assert watch.sizes == {file.name: {file.stat().st_size} for file in files}
+
+
+def test_two_senders_at_once(site: Site, processes: Processes, tmp_path: Path) -> None:
+    channel = site.add_channel("icu3/files", *RATE)
+    left, right, archive = site.enrol("left", "right", "archive")
+    files = make_files(tmp_path / "source", 3_000_000, 3_000_000)
+    receiver = site.receive(archive, channel, tmp_path / "output", "--count", "2")
+    senders = [
+        processes.start("send", device, channel.name, file)
+        for device, file in zip((left, right), files, strict=True)
+    ]
+    assert [sender.wait().code for sender in senders] == [0, 0]
+    assert receiver.wait().code == 0
+    for file in files:
+        assert (tmp_path / "output" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_an_empty_file_is_a_file(site: Site, processes: Processes, channel: Channel, tmp_path: Path) -> None:
+    scanner, archive = site.enrol("scanner", "archive-1")
+    [file] = make_files(tmp_path / "source", 0)
+    receiver = site.receive(archive, channel, tmp_path / "output", "--count", "1")
+    assert processes.run("send", scanner, channel.name, file).code == 0
+    assert receiver.wait().code == 0
+    assert (tmp_path / "output" / file.name).read_bytes() == b""
+
+
+def test_who_does_not_acknowledge_is_named(
+    site: Site, processes: Processes, channel: Channel, tmp_path: Path
+) -> None:
+    scanner, archive, other = site.enrol("scanner", "archive-1", "archive-2")
+    [file] = make_files(tmp_path / "source", 100_000)
+    site.receive(archive, channel, tmp_path / "output")
+    site.subscribe(other, channel, "--raw")  # has joined, and takes no files
+    sent = processes.run("send", scanner, channel.name, file, "--linger", "2s")
+    assert sent.code == 9
+    assert sent.err.splitlines()[-1].startswith(
+        "sealcast: error: not acknowledged within 2 s by: archive-2 ("
+    )
+    assert (tmp_path / "output" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_receiver_that_was_killed_is_named(
+    site: Site, processes: Processes, channel: Channel, tmp_path: Path
+) -> None:
+    """It could not say good-bye, so it still belongs to those who have to have the file."""
+    scanner, archive = site.enrol("scanner", "archive-1")
+    [file] = make_files(tmp_path / "source", 100_000)
+    site.receive(archive, channel, tmp_path / "output").stop(signal.SIGKILL)
+    sent = processes.run("send", scanner, channel.name, file, "--linger", "1s")
+    assert (sent.code, "archive-1" in sent.err) == (9, True), sent.err
+
+
+def test_nobody_has_joined(site: Site, processes: Processes, channel: Channel, tmp_path: Path) -> None:
+    scanner, archive = site.enrol("scanner", "archive-1")
+    [file] = make_files(tmp_path / "source", 100_000)
+    # One that was there and has left counts as nobody.
+    assert site.receive(archive, channel, tmp_path / "output").stop().code == 130
+    sent = processes.run("send", scanner, channel.name, file, "--linger", "1s")
+    assert sent.code == 9
+    assert sent.err.count("\n") == 1
+    assert sent.err.startswith("sealcast: error: nobody has joined channel 'icu3/files' (")
+
+
+def test_ctrl_c_leaves_no_half_file(site: Site, processes: Processes, tmp_path: Path) -> None:
+    channel = site.add_channel("icu3/files", "--rate", "20Mbit/s")
+    scanner, archive = site.enrol("scanner", "archive-1")
+    [file] = make_files(tmp_path / "source", 50_000_000)
+    output = tmp_path / "output"
+    receiver = site.receive(archive, channel, output)
+    sender = processes.start("send", scanner, channel.name, file)
+    with Watch(output) as watch:
+        wait_until(lambda: bool(watch.hidden), "the receiver has begun the file")
+        finished = receiver.stop()
+        assert (finished.code, finished.err.count("\n")) == (130, 1), finished.err
+        finished = sender.stop()
+        assert (finished.code, finished.err) == (130, "")
+    assert list(output.iterdir()) == []
+
+
+def test_a_file_replaces_one_of_its_name_only_when_it_is_whole(
+    site: Site, processes: Processes, channel: Channel, tmp_path: Path
+) -> None:
+    scanner, archive = site.enrol("scanner", "archive-1")
+    [file] = make_files(tmp_path / "source", 3_000_000)
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / file.name).write_bytes(b"before")
+    receiver = site.receive(archive, channel, output, "--count", "1")
+    with Watch(output) as watch:
+        assert processes.run("send", scanner, channel.name, file).code == 0
+        assert receiver.wait().code == 0
+    assert watch.sizes[file.name] <= {len(b"before"), 3_000_000}
+    assert (output / file.name).read_bytes() == file.read_bytes()

@@ -1,0 +1,167 @@
+"""The Python API over real multicast: with an event loop, and without one."""
+
+import asyncio
+import random
+import threading
+
+import pytest
+
+from sealcast import sync
+from sealcast.endpoint import Device, Message
+from sealcast.endpoint.events import Event
+from sealcast.errors import NotAllowedError, UnknownChannelError, UsageError
+from tests.e2e.site import Channel, Site
+
+RATE = ("--rate", "1Gbit/s")
+
+
+@pytest.fixture
+def channel(site: Site) -> Channel:
+    site.enrol("monitor", "display")
+    return site.add_channel("icu3/vitals", *RATE, publish="monitor", subscribe="display")
+
+
+def open_device(site: Site, name: str) -> Device:
+    return Device.open(site.devices / name)
+
+
+async def test_messages_in_order_with_their_topics(site: Site, channel: Channel) -> None:
+    sent = [(f"{number}".encode(), None if number % 3 else f"topic {number % 5}") for number in range(3000)]
+    async with (
+        open_device(site, "display").subscriber(channel.name) as subscriber,
+        open_device(site, "monitor").publisher(channel.name, linger=0.1) as publisher,
+        asyncio.timeout(30),
+    ):
+        assert await publisher.members() == ["display"]
+        for data, topic in sent:
+            await publisher.send(data, topic=topic)
+        received: list[Message] = []
+        async for message in subscriber:
+            received.append(message)
+            if len(received) == len(sent):
+                break
+        assert [(message.data, message.topic) for message in received] == sent
+        assert {message.publisher for message in received} == {"monitor"}
+        assert {message.stream_id for message in received} == {publisher.stream_id}
+        assert publisher.counters()["messages"] == len(sent)
+        assert subscriber.counters()["datagrams"] > 0
+        assert subscriber.epoch == publisher.epoch
+
+
+async def test_sixteen_mebibytes_are_one_message_and_a_byte_more_is_none(
+    site: Site, channel: Channel
+) -> None:
+    largest = random.Random(4).randbytes(16 << 20)
+    async with (
+        open_device(site, "display").subscriber(channel.name) as subscriber,
+        open_device(site, "monitor").publisher(channel.name, linger=0.1) as publisher,
+        asyncio.timeout(50),
+    ):
+        with pytest.raises(UsageError, match="16777216"):
+            await publisher.send(largest + b"x")
+        with pytest.raises(UsageError):
+            await publisher.send(b"x", topic="t" * 256)
+        await publisher.send(largest)
+        await publisher.send(b"")
+        assert (await subscriber.recv()).data == largest
+        assert (await subscriber.recv()).data == b""
+
+
+async def test_unordered_gives_every_message_once(site: Site, channel: Channel) -> None:
+    sent = [f"{number}".encode() for number in range(2000)]
+    async with (
+        open_device(site, "display").subscriber(channel.name, delivery="unordered") as subscriber,
+        open_device(site, "monitor").publisher(channel.name, linger=0.1) as publisher,
+        asyncio.timeout(30),
+    ):
+        await publisher.send_many(sent)
+        received: list[bytes] = []
+        while len(received) < len(sent):
+            received += [message.data for message in await subscriber.recv_many()]
+        assert sorted(received) == sorted(sent)
+
+
+async def test_two_subscribers_of_one_process(site: Site, channel: Channel) -> None:
+    """Also of one device: each delivers everything."""
+    device = open_device(site, "display")
+    async with (
+        device.subscriber(channel.name) as first,
+        device.subscriber(channel.name) as second,
+        open_device(site, "monitor").publisher(channel.name, linger=0.1) as publisher,
+        asyncio.timeout(30),
+    ):
+        await publisher.send(b"to both")
+        assert [(await subscriber.recv()).data for subscriber in (first, second)] == [b"to both"] * 2
+
+
+async def test_a_late_joiner_starts_at_now(site: Site, channel: Channel) -> None:
+    """DP-34."""
+    async with open_device(site, "monitor").publisher(channel.name, linger=0.1) as publisher:
+        await publisher.send_many([b"before"] * 100)
+        await publisher.drained()
+        events: list[Event] = []
+        async with (
+            open_device(site, "display").subscriber(channel.name, on_event=events.append) as subscriber,
+            asyncio.timeout(30),
+        ):
+            await publisher.send(b"after")
+            assert (await subscriber.recv()).data in (b"before", b"after")
+            assert not [event for event in events if type(event).__name__ in ("Gap", "MessageLost")]
+
+
+async def test_refusals_at_the_door(site: Site, channel: Channel) -> None:
+    with pytest.raises(NotAllowedError, match=r"display.*publish"):
+        async with open_device(site, "display").publisher(channel.name):
+            pass
+    with pytest.raises(NotAllowedError, match=r"monitor.*subscribe"):
+        async with open_device(site, "monitor").subscriber(channel.name):
+            pass
+    with pytest.raises(UnknownChannelError, match="icu4"):
+        async with open_device(site, "monitor").publisher("icu4/vitals"):
+            pass
+    with pytest.raises(UsageError, match="not open"):
+        await open_device(site, "monitor").publisher(channel.name).send(b"x")
+    with pytest.raises(UsageError, match="not open"):
+        await open_device(site, "display").subscriber(channel.name).recv()
+
+
+class TestBlocking:
+    """The same names without an event loop."""
+
+    def test_a_thread_publishes_and_another_subscribes(self, site: Site, channel: Channel) -> None:
+        sent = [f"{number}".encode() for number in range(1000)]
+        with sync.Device.open(site.devices / "display").subscriber(channel.name) as subscriber:
+
+            def publish() -> None:
+                device = sync.Device.open(site.devices / "monitor")
+                with device.publisher(channel.name, linger=0.1) as publisher:
+                    assert publisher.members() == ["display"]
+                    publisher.send(sent[0], topic="first")
+                    publisher.send_many(sent[1:])
+                    publisher.drained()
+                    assert publisher.epoch is not None
+
+            thread = threading.Thread(target=publish)
+            thread.start()
+            received = []
+            for message in subscriber:
+                received.append(message.data)
+                if len(received) == len(sent):
+                    break
+            thread.join()
+            assert received == sent
+            with pytest.raises(TimeoutError):
+                subscriber.recv(timeout=0.05)
+            with pytest.raises(TimeoutError):
+                subscriber.recv_many(timeout=0.05)
+
+    def test_a_message_after_a_timeout_is_not_lost(self, site: Site, channel: Channel) -> None:
+        with (
+            sync.Device.open(site.devices / "display").subscriber(channel.name) as subscriber,
+            sync.Device.open(site.devices / "monitor").publisher(channel.name, linger=0.1) as publisher,
+        ):
+            for number in range(20):
+                with pytest.raises(TimeoutError):
+                    subscriber.recv(timeout=0.01)
+                publisher.send(f"{number}".encode())
+                assert subscriber.recv(timeout=30).data == f"{number}".encode()
