@@ -198,12 +198,11 @@ class FileReceiver:
         """
         try:
             async for item in subscriber.items():
-                if isinstance(item, _core.Message):
-                    if item.topic == TOPIC and (received := await self._take(item)) is not None:
-                        self._acknowledge(subscriber, item, received[0], received[1].sha256)
-                        yield received[1]
-                else:
+                if isinstance(item, Event):
                     self._judge(item)
+                elif item.topic == TOPIC and (received := await self._take(item)) is not None:
+                    self._acknowledge(subscriber, item, received[0], received[1].sha256)
+                    yield received[1]
         finally:
             if self._acknowledging:
                 await asyncio.wait(self._acknowledging, timeout=5.0)
