@@ -12,9 +12,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from sealcast.cli.settings import ENVIRONMENT, defaults_of, read_settings
 from sealcast.errors import InternalError, SealcastError, StorageError
 
 COMMANDS = ("authority", "device", "publish", "subscribe", "send", "receive", "demo")
@@ -75,6 +78,16 @@ def _application(arguments: Sequence[str], debug: _Debug) -> typer.Typer:
 
     @app.callback()
     def options(
+        context: typer.Context,
+        config: Annotated[
+            Path | None,
+            typer.Option(
+                "--config",
+                metavar="FILE",
+                envvar=ENVIRONMENT,
+                help="TOML file with options; by default ~/.config/sealcast/config.toml.",
+            ),
+        ] = None,
         show_debug: bool = typer.Option(
             False, "--debug", envvar="SEALCAST_DEBUG", help="Show tracebacks and log more."
         ),
@@ -83,14 +96,15 @@ def _application(arguments: Sequence[str], debug: _Debug) -> typer.Typer:
         ),
     ) -> None:
         debug.is_on = show_debug
+        context.default_map = defaults_of(context.command, read_settings(config))
         logging.basicConfig(
             level=logging.DEBUG if show_debug else logging.WARNING,
             format="sealcast: %(levelname)s: %(name)s: %(message)s",
         )
 
-    # One command is imported where one is named: the others and their libraries cost time at each start.
-    named = next((word for word in arguments if not word.startswith("-")), None)
-    for command in (named,) if named in COMMANDS else COMMANDS:
+    # Only what is named is imported: the others and their libraries cost time at each start.
+    named = [command for command in COMMANDS if command in arguments]
+    for command in named or COMMANDS:
         module = f"sealcast.cli.{command}"
         if importlib.util.find_spec(module) is not None:
             importlib.import_module(module).register(app)
