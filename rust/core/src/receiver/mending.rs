@@ -60,7 +60,11 @@ impl Receiver {
             return;
         };
         let cutoff = now.saturating_sub(retention);
-        for stream in self.streams.values_mut() {
+        // In a fixed order, which keeps a seeded simulation repeatable.
+        for id in self.sorted_streams() {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
             if stream.window.missing_since().is_none_or(|since| since >= cutoff) {
                 continue;
             }
