@@ -62,6 +62,8 @@ pub struct Receiver {
     held_limit: usize,
     queue_limit: u64,
     streams: HashMap<StreamId, Stream>,
+    /// Streams that policy or CRL do not accept any more; one that is accepted again goes on where it stood.
+    suspended: HashMap<StreamId, Stream>,
     /// Where streams that we let go of stood, so that a replay does not start them again.
     closed: VecDeque<(StreamId, u64)>,
     successors: HashMap<StreamId, StreamId>,
@@ -92,6 +94,7 @@ impl Receiver {
             held_limit: config.held_bytes,
             queue_limit: config.queue_bytes,
             streams: HashMap::new(),
+            suspended: HashMap::new(),
             closed: config.resume.into(),
             successors: HashMap::new(),
             credentials: BTreeMap::new(),
@@ -128,6 +131,7 @@ impl Receiver {
         let running = self
             .streams
             .iter()
+            .chain(&self.suspended)
             .map(|(&id, stream)| (id, stream.window.next()));
         running.chain(self.closed.iter().copied())
     }
@@ -440,7 +444,7 @@ impl Receiver {
             .filter_map(|stream| stream.window.missing_since())
             .min()
             .map(|t| t + retention + 1);
-        [self.member.next_deadline(), repairs, overdue]
+        [self.member.next_deadline(), repairs, overdue, self.silence_due()]
             .into_iter()
             .flatten()
             .min()
@@ -448,6 +452,7 @@ impl Receiver {
 
     /// Does what has become due; to be called at or after [`Self::next_deadline`], and after each batch of datagrams.
     pub fn handle_deadline(&mut self, now: Time) {
+        self.ask_about_silent(now);
         self.member.handle_deadline(now);
         self.give_up_overdue(now);
         self.schedule_repairs(now);

@@ -17,6 +17,11 @@ use crate::schedule::{EpochKeys, block_key};
 use crate::window::Window;
 use crate::wire::{BlockId, ChannelId, Epoch, Header, PacketView, StreamId, Time, associated_data};
 
+const SECOND: u64 = 1_000_000;
+/// A publisher sends a heartbeat a second (DP-28): this many in a row are not lost by chance.
+const SILENCE: u64 = 5 * SECOND;
+const SILENCE_MAX: u64 = 60 * SECOND;
+
 /// In which order an application gets messages (DP-33).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -126,6 +131,8 @@ pub struct Stream {
     end_told: bool,
     is_succeeded: bool,
     pub last_heard: Time,
+    /// Not before this is the directory asked again about a silent publisher.
+    ask_again: Time,
 }
 
 impl core::fmt::Debug for Stream {
@@ -166,6 +173,7 @@ impl Stream {
             end_told: false,
             is_succeeded: false,
             last_heard: now,
+            ask_again: now,
         }
     }
 
@@ -466,6 +474,17 @@ impl Stream {
 
     pub fn is_finished(&self) -> bool {
         self.end_told
+    }
+
+    /// When the directory is to be asked what became of a publisher that is not heard.
+    pub fn silence_due(&self) -> Time {
+        self.ask_again.max(self.last_heard.saturating_add(SILENCE))
+    }
+
+    /// The next time is later the longer the silence has lasted.
+    pub fn asked_about_silence(&mut self, now: Time) {
+        let silent = now.saturating_sub(self.last_heard);
+        self.ask_again = now.saturating_add(silent.clamp(SILENCE, SILENCE_MAX));
     }
 
     /// A digest of all state that a packet may change (invariant 1).

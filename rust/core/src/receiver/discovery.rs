@@ -128,7 +128,19 @@ impl Receiver {
             }
             return;
         }
-        if self.streams.len() >= self.max_streams && !self.close_idle(now) {
+        if let Some(mut stream) = self.suspended.remove(&id)
+            && credential.publisher == stream.publisher
+        {
+            // Accepted again, as after a renewal whose old certificate was revoked at once: it goes on where it stood.
+            let (publisher, succeeds) = (stream.publisher.clone(), credential.credential.succeeds);
+            stream.credential = credential;
+            self.streams.insert(id, stream);
+            self.member
+                .events
+                .push_back(Event::StreamStarted { publisher, succeeds });
+            return;
+        }
+        if self.streams.len() + self.suspended.len() >= self.max_streams && !self.close_idle(now) {
             if !self.closed.iter().any(|(closed, _)| *closed == id) {
                 let publisher = credential.publisher;
                 let reason = "too many streams".to_owned();
@@ -201,6 +213,18 @@ impl Receiver {
 
     /// Makes room for another stream: one that is over, or that nobody has heard of for long. False if there is none.
     fn close_idle(&mut self, now: Time) -> bool {
+        let unaccepted = self
+            .suspended
+            .iter()
+            .min_by_key(|(id, stream)| (stream.last_heard, **id))
+            .map(|(&id, _)| id);
+        if let Some(id) = unaccepted
+            && let Some(mut stream) = self.suspended.remove(&id)
+        {
+            self.counters.lost += stream.abandon(&mut self.member.events);
+            self.remember_closed(id, stream.window.head());
+            return true;
+        }
         let is_idle = |stream: &Stream| {
             stream.is_finished()
                 || (stream.is_succeeded() && !stream.window.has_missing())
@@ -262,8 +286,10 @@ impl Receiver {
                     .map_or(0, |head| head.next_sequence);
                 self.admit(verified, start, now);
             }
-            if let (Some(stream), Some(source)) = (self.streams.get_mut(&entry.stream), source) {
-                if stream.publisher.device == source.device {
+            if let Some(stream) = self.streams.get_mut(&entry.stream) {
+                if let Some(source) = source
+                    && stream.publisher.device == source.device
+                {
                     stream.sources = vec![source];
                 }
                 let head = entry
@@ -291,8 +317,34 @@ impl Receiver {
                     publisher,
                     reason: format!("{error:?}"),
                 });
-                self.close(id);
+                if let Some(stream) = self.streams.remove(&id) {
+                    self.suspended.insert(id, stream);
+                }
             }
+        }
+    }
+
+    /// When a stream will have been silent for too long.
+    pub(super) fn silence_due(&self) -> Option<Time> {
+        let running = self
+            .streams
+            .values()
+            .filter(|stream| !stream.is_finished() && !stream.is_succeeded());
+        running.map(Stream::silence_due).min()
+    }
+
+    /// A publisher that lives is heard every second (DP-28). Of one that is not, the directory may know the end: a loss that
+    /// nobody told must not stay unnoticed.
+    pub(super) fn ask_about_silent(&mut self, now: Time) {
+        let mut is_wanted = false;
+        for stream in self.streams.values_mut() {
+            if !stream.is_finished() && !stream.is_succeeded() && stream.silence_due() <= now {
+                stream.asked_about_silence(now);
+                is_wanted = true;
+            }
+        }
+        if is_wanted {
+            self.member.want(Purposes::Directory, now);
         }
     }
 }
