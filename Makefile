@@ -1,6 +1,6 @@
 # make setup   everything in .venv, the extension built      make demo   a site, two devices, verified messages
 # make test    every check and every test                    make lint   the static checks alone
-# make bench   measurements                                  make soak   hours of faults in a row
+# make bench   measurements (ARGS=--quick: short ones)       make soak   hours of faults in a row
 # make fmt     format the sources                            make lock   pin the dependencies anew (needs uv)
 PYTHON ?= python3
 VENV := .venv
@@ -49,7 +49,7 @@ test: lint test-clients
 	$(BIN)/pytest
 
 bench: setup
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(ARGS)
 
 soak: setup
 	@$(BIN)/python -m bench.soak

@@ -1,7 +1,7 @@
 //! The engine alone, on one core: packets a second on each side, and the primitives that they are made of.
 //!
 //! ```text
-//! engine [--json] [--quick] [--rounds N] [--only seal|open|primitive]
+//! engine [--json] [--quick] [--rounds N] [--only seal|open|primitive] [--block PACKETS]
 //! ```
 //!
 //! Packets are as large as an MTU of 1500 allows, a message each. Sealing goes from the queue of messages to datagrams and
@@ -23,7 +23,6 @@ mod common;
 
 use common::{SECOND, World};
 
-const BLOCKS: [u8; 4] = [1, 8, 16, 64];
 /// Bytes of a packet's plaintext, and of the frame around a message that fills it.
 const PAYLOAD_BYTES: usize = 1204;
 const FRAME_BYTES: usize = 8;
@@ -35,6 +34,7 @@ struct Options {
     quick: bool,
     rounds: usize,
     only: Option<String>,
+    blocks: Vec<u8>,
 }
 
 impl Options {
@@ -44,6 +44,7 @@ impl Options {
             quick: false,
             rounds: 5,
             only: None,
+            blocks: vec![1, 8, 16, 64],
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -52,6 +53,7 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--rounds" => options.rounds = number(words.next()),
                 "--only" => options.only = words.next(),
+                "--block" => options.blocks = vec![number(words.next()) as u8],
                 // cargo bench adds this one.
                 "--bench" => {}
                 other => panic!("there is no option {other}"),
@@ -87,18 +89,18 @@ impl Options {
 
 fn number(word: Option<String>) -> usize {
     word.and_then(|word| word.parse().ok())
-        .expect("--rounds wants a number")
+        .expect("--rounds and --block want a number")
 }
 
 fn main() {
     let options = Options::read();
-    for block in BLOCKS {
+    for &block in &options.blocks {
         if options.wants("seal") {
             let values = measure(&options, |round| seal(block, round));
             options.report("engine", &format!("seal, blocks of {block}"), "packets/s", values);
         }
     }
-    for block in BLOCKS {
+    for &block in &options.blocks {
         if options.wants("open") {
             let values = measure(&options, |round| open(block, round));
             options.report("engine", &format!("open, blocks of {block}"), "packets/s", values);
