@@ -91,7 +91,7 @@ class TestWithoutService:
         assert command("channel", "set", folder, "ward/ecg", "--subscribe", "display-*") == 0
         assert command("channel", "list", folder, "--json") == 0
         assert json.loads(command.out)[0]["subscribe"] == ["display-*"]
-        assert command("device", "list", folder, "--json") == 0
+        assert command("device", "list", folder, "--json") == 0, command.err
         assert json.loads(command.out) == []
 
     def test_the_token_is_alone_on_standard_output(self, command: Command, folder: Path) -> None:

@@ -84,6 +84,7 @@ class Authority:
             StorageError: it cannot be read or written.
         """
         now = self.clock()
+        await asyncio.to_thread(self.site.storage.hold)
 
         def job(session: Session) -> Changes:
             row = session.get_one(SiteRow, 1)
@@ -105,7 +106,7 @@ class Authority:
     async def stop(self) -> None:
         """Finish what is being stored; nothing may be asked afterwards."""
         self.end_polls()
-        await asyncio.to_thread(self._worker.close)
+        await asyncio.to_thread(self._close)
 
     # --- enrolment (EnrolmentService) -----------------------------------------------------------------------
 
@@ -316,6 +317,10 @@ class Authority:
                 return job(session)
 
         return await self._worker.run(work, install)
+
+    def _close(self) -> None:
+        self._worker.close()
+        self.site.storage.release()
 
     def _install(self, changes: Changes) -> None:
         now = self.clock()

@@ -43,8 +43,12 @@ class Storage:
         # Connections are opened for each transaction: a job always sees the file that is there, and no lock
         # lingers.
         self._engine: Engine = create_engine(
-            f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
+            f"sqlite:///{path}",
+            poolclass=NullPool,
+            # A connection serves one thread at a time, but may be closed by another than opened it.
+            connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
         )
+        self._held: Connection | None = None
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
 
@@ -114,6 +118,21 @@ class Storage:
             Session(connection) as session,
         ):
             yield session
+
+    def hold(self) -> None:
+        """Keep the database open between transactions, until `release`.
+
+        Else each transaction would be the last to close it, which makes SQLite copy the write-ahead log into
+        the database and wait for the disk three times more.
+        """
+        with self._errors():
+            self._held = self._engine.connect()
+
+    def release(self) -> None:
+        """Let the last transaction close the database."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
 
     def _errors(self) -> "_DatabaseErrors":
         return _DatabaseErrors(self.path)
