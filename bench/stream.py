@@ -17,8 +17,8 @@ MESSAGE_BYTES = 1196
 """Fills a packet of an MTU of 1500: 1,204 bytes of frames (spec/wire.md DP-6), 8 of them the frame's own."""
 DATAGRAM_BYTES = 1452
 SETTLE_SECONDS = 1.5
-"""A subscriber that learns of a stream before the directory does looks there again a second later, and asks for
-no repair until then: that belongs to the start of a stream, not to its rate."""
+"""A subscriber that learns of a stream before the directory does looks there again a second later, and asks
+for no repair until then: that belongs to the start of a stream, not to its rate."""
 STEPS_MEGABITS = (300, 400, 500, 600, 700, 800, 1000, 1200, 1400, 1600, 1800, 2000, 2300, 2600, 3000)
 """Rates that are tried, in bits of datagrams; a run ends at the first that loses."""
 
