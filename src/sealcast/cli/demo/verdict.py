@@ -1,0 +1,202 @@
+"""The claims of the demo, each judged from the evidence alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sealcast.cli.demo.evidence import Evidence, Observed
+from sealcast.cli.demo.plan import CHANNELS, MEMBERS, REMOVED, SUBSCRIBERS
+
+LEAST_TURNS = 5
+LEAST_PACKETS = 10_000
+LARGEST_OLD_SPAN = 1_000_000
+"""Microseconds."""
+LOSS_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One thing that is said, the figure that decides it, and whether it holds."""
+
+    name: str
+    figure: str
+    holds: bool
+
+
+def judge(evidence: Evidence) -> list[Claim]:
+    """Return every claim, judged."""
+    members = [evidence.observed[name] for name in MEMBERS]
+    return [
+        _samples(evidence, members),
+        _file(evidence, members),
+        _nothing_lost(members),
+        *_loss(evidence),
+        _slots(members),
+        _renewal(evidence, members),
+        _new_generation(members),
+        _refused(evidence),
+        _nothing_opened(evidence),
+        _control(evidence),
+        _old_generation(evidence, members),
+    ]
+
+
+def _samples(evidence: Evidence, members: list[Observed]) -> Claim:
+    figures = ", ".join(f"{member.samples:,}" for member in members)
+    return Claim(
+        name="every ECG sample decoded and equal",
+        figure=f"{figures} of {evidence.sample_count:,}",
+        holds=evidence.sample_count > 0
+        and all(member.samples == evidence.sample_count and member.samples_equal for member in members),
+    )
+
+
+def _file(evidence: Evidence, members: list[Observed]) -> Claim:
+    found = [member.file_sha256[:8] if member.file_sha256 else "no file" for member in members]
+    return Claim(
+        name="SHA-256 of the file equal",
+        figure=f"{', '.join(found)}; sent {evidence.file_sha256[:8]}",
+        holds=all(member.file_sha256 == member.sha256_noted == evidence.file_sha256 for member in members),
+    )
+
+
+def _nothing_lost(members: list[Observed]) -> Claim:
+    lost = sum(member.lost for member in members)
+    events = [event for member in members for event in member.loss_events]
+    unended = [
+        f"{member.name}: no end of {channel}"
+        for member in members
+        for channel in CHANNELS
+        if channel not in member.ended
+    ]
+    repaired = sum(member.repaired for member in members)
+    return Claim(
+        name="nothing lost, up to the signed end",
+        figure="; ".join([f"{lost} lost, {repaired:,} repaired", *events, *unended]),
+        holds=not lost and not events and not unended,
+    )
+
+
+def _loss(evidence: Evidence) -> Iterator[Claim]:
+    low, high = evidence.loss - LOSS_TOLERANCE, evidence.loss + LOSS_TOLERANCE
+    for name in SUBSCRIBERS:
+        links = evidence.links[name].values()
+        dropped = sum(link.dropped for link in links)
+        total = dropped + sum(link.forwarded for link in links)
+        rate = dropped / total if total else 0.0
+        yield Claim(
+            name=f"loss made towards {name} in {low:.0%} to {high:.0%}",
+            figure=f"{rate:.2%} ({dropped:,} of {total:,})",
+            holds=low <= rate <= high,
+        )
+
+
+def _slots(members: list[Observed]) -> Claim:
+    spans = [_filled_slots(member.messages.get(channel, {})) for member in members for channel in CHANNELS]
+    turns = min(spans) - 1
+    return Claim(
+        name=f"at least {LEAST_TURNS} slots turned, each with messages",
+        figure=f"{max(turns, 0)} turns on each channel",
+        holds=turns >= LEAST_TURNS,
+    )
+
+
+def _filled_slots(messages: Mapping[int, int]) -> int:
+    """Return how many slots in a row delivered messages; 0 if one between first and last did not."""
+    filled = sorted(slot for slot, count in messages.items() if count)
+    return len(filled) if filled and filled[-1] - filled[0] + 1 == len(filled) else 0
+
+
+def _renewal(evidence: Evidence, members: list[Observed]) -> Claim:
+    before, after = evidence.folder_serials
+    told = {
+        serials
+        for member in members
+        for serials in (tuple(member.serials.get(channel, ())) for channel in CHANNELS)
+        if any(member.serials.values())
+    }
+    return Claim(
+        name="certificate renewed, credentials announced anew",
+        figure=f"serial {before[:6]}… then {after[:6]}…, in folder and directory"
+        if told == {(before, after)}
+        else f"folder {before[:6]}… {after[:6]}…; directory {_serials(told)}",
+        holds=before != after and told == {(before, after)},
+    )
+
+
+def _serials(told: set[tuple[str, ...]]) -> str:
+    return " / ".join(" ".join(f"{serial[:6]}…" for serial in serials) or "none" for serials in sorted(told))
+
+
+def _new_generation(members: list[Observed]) -> Claim:
+    delivered = [
+        [count for _, (count, _) in sorted(member.generations.get(channel, {}).items())]
+        for member in members
+        for channel in CHANNELS
+    ]
+    fewest = min((counts[-1] for counts in delivered if counts), default=0)
+    return Claim(
+        name="members go on under the new generation",
+        figure=f"at least {fewest:,} messages a channel",
+        holds=all(len(counts) == 2 for counts in delivered) and fewest > 0,
+    )
+
+
+def _refused(evidence: Evidence) -> Claim:
+    refused = evidence.observed[REMOVED].refused_keys
+    return Claim(
+        name=f"{REMOVED}: no keys after its removal",
+        figure=f"refused on {len(refused)} of {len(CHANNELS)} channels",
+        holds=refused == set(CHANNELS),
+    )
+
+
+def _nothing_opened(evidence: Evidence) -> Claim:
+    attempted = evidence.attempted
+    own = sum(
+        count
+        for channel, generations in evidence.observed[REMOVED].generations.items()
+        for generation, (count, _) in generations.items()
+        if generation > _first_generation(evidence, channel)
+    )
+    return Claim(
+        name=f"{REMOVED}: opened 0 of at least {LEAST_PACKETS:,} new packets",
+        figure=f"{attempted.opened + own:,} of {attempted.packets:,} ({attempted.attempts:,} tries: "
+        f"{attempted.keys} keys a packet, {attempted.steps} steps a block)",
+        holds=attempted.opened == 0
+        and own == 0
+        and attempted.packets >= LEAST_PACKETS
+        and attempted.attempts >= attempted.packets * attempted.keys > 0,
+    )
+
+
+def _first_generation(evidence: Evidence, channel: str) -> int:
+    seen = [min(evidence.observed[name].generations.get(channel, {}), default=0) for name in MEMBERS]
+    return min(seen)
+
+
+def _control(evidence: Evidence) -> Claim:
+    attempted = evidence.attempted
+    return Claim(
+        name=f"{REMOVED}: the same tries open what it was a member for",
+        figure=f"{attempted.control_opened:,} of {attempted.control_packets:,} old packets",
+        holds=attempted.control_opened > 0,
+    )
+
+
+def _old_generation(evidence: Evidence, members: list[Observed]) -> Claim:
+    attempted = evidence.attempted
+    spans = [attempted.old_span] + [
+        last - evidence.removed_at
+        for member in members
+        for channel, generations in member.generations.items()
+        for generation, (_, last) in generations.items()
+        if generation == _first_generation(evidence, channel)
+    ]
+    span = max(0, *spans)
+    return Claim(
+        name="old generation sealed at most 1 s after the removal",
+        figure=f"{attempted.old_packets:,} packets in {span / 1e6:.3f} s",
+        holds=span <= LARGEST_OLD_SPAN,
+    )
