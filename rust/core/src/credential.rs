@@ -7,12 +7,13 @@ use std::sync::Arc;
 use crate::crypto::{Suite, VerifyingKey, public_key_of, sha256, spki_of};
 use crate::schedule::stream_id;
 use crate::signed::{CREDENTIAL_CONTEXT, CborReader, CborWriter, MalformedObject, SignedObject};
-use crate::validator::{Certificate, InvalidChain, Role, Validator};
+use crate::validator::{Certificate, InvalidChain, Role, Validator, is_device_name};
 use crate::wire::{ChannelId, SiteId, StreamId, Time};
 
 const VERSION: u64 = 1;
 pub const MAX_CHAIN: usize = 4;
-pub const MAX_INSTANCE_BYTES: usize = 63;
+/// TR-12: what eight credential packets of the usual size hold.
+pub const MAX_BUNDLE_BYTES: usize = 8 * 1204;
 
 /// The signed content of a credential (TR-11).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +70,8 @@ impl Credential {
             succeeds: r.optional(CborReader::fixed)?.map(StreamId),
         };
         r.end()?;
-        if credential.instance.len() > MAX_INSTANCE_BYTES || credential.encode() != tbs {
+        let is_instance = credential.instance.is_empty() || is_device_name(&credential.instance);
+        if !is_device_name(&credential.device) || !is_instance || credential.encode() != tbs {
             return Err(MalformedObject);
         }
         Ok(credential)
@@ -153,6 +155,9 @@ impl VerifiedCredential {
         suite: Suite,
         now: Time,
     ) -> Result<Self, CredentialError> {
+        if bundle.len() > MAX_BUNDLE_BYTES {
+            return Err(CredentialError::Malformed);
+        }
         let mut r = CborReader::new(bundle);
         r.array_of(2)?;
         let signed = SignedObject::parse(r.bytes()?)?;

@@ -213,7 +213,7 @@ impl Member {
             policy.suite,
             now,
         )?;
-        if now > policy.next_update
+        if now >= policy.next_update
             || !policy.may_publish(&verified.publisher.site, &verified.publisher.device)
         {
             return Err(CredentialError::NotAllowed);

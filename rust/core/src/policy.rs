@@ -5,7 +5,7 @@
 use crate::crypto::{Suite, sha256};
 use crate::schedule::channel_id;
 use crate::signed::{CborReader, CborWriter, MalformedObject, POLICY_CONTEXT, SignedObject};
-use crate::validator::Certificate;
+use crate::validator::{Certificate, is_channel_name, is_device_name, parse_site};
 use crate::wire::{ChannelId, SiteId, Time};
 
 const VERSION: u64 = 1;
@@ -97,7 +97,7 @@ impl Policy {
     pub fn parse(tbs: &[u8]) -> Result<Self, MalformedObject> {
         fn members(r: &mut CborReader<'_>) -> Result<Vec<String>, MalformedObject> {
             let names = r.list(MAX_MEMBERS, |r| Ok(r.text()?.to_owned()))?;
-            if names.is_sorted_by(|a, b| a < b) {
+            if names.is_sorted_by(|a, b| a < b) && names.iter().all(|name| is_member_name(name)) {
                 Ok(names)
             } else {
                 Err(MalformedObject)
@@ -145,7 +145,11 @@ impl Policy {
             publishers,
             subscribers,
         };
-        if slot_length == 0 || slot_origin_number > MAX_SLOT || policy.encode() != tbs {
+        if slot_length == 0
+            || slot_origin_number > MAX_SLOT
+            || !is_channel_name(&policy.channel_name)
+            || policy.encode() != tbs
+        {
             return Err(MalformedObject);
         }
         Ok(policy)
@@ -173,7 +177,7 @@ impl Policy {
         if policy.version < known_version {
             return Err(PolicyError::Backwards);
         }
-        if now > policy.next_update {
+        if now >= policy.next_update {
             return Err(PolicyError::Stale);
         }
         Ok(VerifiedPolicy {
@@ -211,6 +215,14 @@ impl Policy {
         } else {
             members.binary_search(&format!("{}:{device}", site.hex())).is_ok()
         }
+    }
+}
+
+/// A device of the policy's site, or `<site id>:<name>` of another.
+fn is_member_name(name: &str) -> bool {
+    match name.split_once(':') {
+        Some((site, device)) => parse_site(site).is_some() && is_device_name(device),
+        None => is_device_name(name),
     }
 }
 

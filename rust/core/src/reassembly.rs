@@ -2,7 +2,7 @@
 //!
 //! Spec: wire.md DP-24, DP-25.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::frames::{MessageFrame, Origin};
 
@@ -77,19 +77,25 @@ pub struct Reassembler {
     max_message_bytes: u64,
     max_partials: usize,
     max_bytes: u64,
+    /// Whether packets are given in the order of their sequences, so that a part that is not there was lost.
+    in_order: bool,
     partials: BTreeMap<u64, Partial>,
     bytes: u64,
+    /// Messages that were reported as lost and of which more parts may come.
+    lost: VecDeque<u64>,
 }
 
 impl Reassembler {
     /// Holds at most `max_partials` messages and `max_bytes`, or one message where that is more.
-    pub fn new(max_message_bytes: u64, max_partials: usize, max_bytes: u64) -> Self {
+    pub fn new(max_message_bytes: u64, max_partials: usize, max_bytes: u64, in_order: bool) -> Self {
         Self {
             max_message_bytes,
             max_partials,
             max_bytes,
+            in_order,
             partials: BTreeMap::new(),
             bytes: 0,
+            lost: VecDeque::new(),
         }
     }
 
@@ -118,6 +124,10 @@ impl Reassembler {
             } else {
                 Ok(None)
             };
+        }
+        let received = self.partials.get(&id).map_or(0, |partial| partial.received);
+        if self.in_order && offset > received {
+            return self.miss(id);
         }
         let partial = self.partials.entry(id).or_insert_with(|| Partial {
             topic: None,
@@ -153,6 +163,19 @@ impl Reassembler {
             }
         }
         Ok(None)
+    }
+
+    /// Parts come in rising order (DP-25): what is not here by now will not come. Said once.
+    fn miss(&mut self, id: u64) -> Result<Option<Complete>, (u64, Abandoned)> {
+        self.remove(id);
+        if self.lost.contains(&id) {
+            return Ok(None);
+        }
+        self.lost.push_back(id);
+        if self.lost.len() > self.max_partials {
+            self.lost.pop_front();
+        }
+        Err((id, Abandoned::Evicted))
     }
 
     fn remove(&mut self, id: u64) -> Option<Partial> {
@@ -199,7 +222,7 @@ mod tests {
             let mut cuts: Vec<(usize, usize)> = (0..data.len()).step_by(37).map(|s| (s, (s + 37).min(data.len()))).collect();
             let mut jitter = crate::crypto::Jitter::new(order);
             cuts.sort_by_key(|_| jitter.below(1 << 30));
-            let mut reassembler = Reassembler::new(1000, 4, 2000);
+            let mut reassembler = Reassembler::new(1000, 4, 2000, false);
             let mut whole = None;
             for (start, end) in cuts {
                 whole = whole.or(reassembler.accept(&part(&data, start, end)).unwrap());
@@ -211,7 +234,7 @@ mod tests {
 
     #[test]
     fn bounds_hold() {
-        let mut reassembler = Reassembler::new(100, 2, 1000);
+        let mut reassembler = Reassembler::new(100, 2, 1000, true);
         let long = vec![0; 200];
         assert_eq!(
             reassembler.accept(&part(&long, 0, 10)),
@@ -240,7 +263,7 @@ mod tests {
     #[test]
     fn memory_follows_what_has_come() {
         let total = 1 << 20;
-        let mut reassembler = Reassembler::new(total, 64, 1000);
+        let mut reassembler = Reassembler::new(total, 64, 1000, false);
         let frame = |message_id: u64, offset: u64| MessageFrame {
             message_id,
             part: Some((offset, total)),

@@ -448,7 +448,7 @@ impl Sender {
         let Some(policy) = self.member.policy() else {
             return Some("not joined");
         };
-        if now > policy.next_update {
+        if now >= policy.next_update {
             return Some("the policy is past its nextUpdate");
         }
         if !policy.may_publish(&self.member.config.site, &self.member.config.device) {

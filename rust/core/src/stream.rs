@@ -165,6 +165,7 @@ impl Stream {
                 limits.max_message_bytes,
                 limits.max_partial_messages,
                 limits.buffer_bytes,
+                limits.delivery == Delivery::Reliable,
             ),
             delivered: start,
             waiting: BTreeMap::new(),

@@ -160,6 +160,15 @@ pub fn is_device_name(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// TR-2.
+pub fn is_channel_name(name: &str) -> bool {
+    name.len() <= 127
+        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'))
+}
+
 impl Certificate {
     pub fn parse(der: &[u8]) -> Option<Self> {
         let der = CertificateDer::from(der.to_vec());
