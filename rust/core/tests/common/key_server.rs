@@ -18,8 +18,6 @@ use super::site::{Identity, Site};
 use super::world::Node;
 use super::{CHANNEL, DAY, HOUR, MINUTE, SECOND, START};
 
-/// Slots handed out beyond the present one.
-const PREFETCH: u32 = 3;
 /// How long a poll is held (side-channel.md).
 const POLL_HOLD: Time = 25 * SECOND;
 
@@ -57,6 +55,12 @@ pub struct KeyServer {
     pub counter: u64,
     /// Hands out secrets that it did not commit to (KM-8).
     pub lies_about_secrets: bool,
+    /// Slots handed out beyond the present one.
+    pub prefetch: u32,
+    /// Secrets that are not a function of their number.
+    pub slot_secrets: BTreeMap<u32, Secret>,
+    /// By generation: a step and its secret.
+    pub step_secrets: BTreeMap<u32, (u8, Secret)>,
     /// Given instead of the true answer.
     pub canned_keys: Option<Vec<u8>>,
     pub canned_policy: Option<Vec<u8>>,
@@ -80,8 +84,7 @@ fn error(status: u16, name: &str) -> Reply {
 }
 
 impl KeyServer {
-    pub fn new(suite: Suite, publishers: Vec<String>, subscribers: Vec<String>) -> Self {
-        let mut site = Site::new(7);
+    pub fn new(mut site: Site, suite: Suite, publishers: Vec<String>, subscribers: Vec<String>) -> Self {
         let channel = channel_id(&site.id, CHANNEL);
         let identity = site.issue(Role::KeyServer, "keys-1");
         let policy = Policy {
@@ -117,6 +120,9 @@ impl KeyServer {
             step: 0,
             counter: 100,
             lies_about_secrets: false,
+            prefetch: 3,
+            slot_secrets: BTreeMap::new(),
+            step_secrets: BTreeMap::new(),
             canned_keys: None,
             canned_policy: None,
             identity,
@@ -136,13 +142,20 @@ impl KeyServer {
     // -- secrets: a function of their numbers, so that a test can derive whatever it needs ------------------------------
 
     pub fn slot_secret(&self, slot: u32) -> Secret {
-        Secret::new(sha256(&[b"test slot", &slot.to_be_bytes()]))
+        let own = self.slot_secrets.get(&slot).cloned();
+        own.unwrap_or_else(|| Secret::new(sha256(&[b"test slot", &slot.to_be_bytes()])))
     }
 
     pub fn step_secret(&self, generation: u32, step: u8) -> Secret {
-        let first = Secret::new(sha256(&[b"test generation", &generation.to_be_bytes()]));
-        (1..=step).fold(first, |secret, step| {
-            step_secret(&secret, &self.channel, generation, step)
+        let (from, first) = match self.step_secrets.get(&generation) {
+            Some((from, secret)) => (*from, secret.clone()),
+            None => (
+                0,
+                Secret::new(sha256(&[b"test generation", &generation.to_be_bytes()])),
+            ),
+        };
+        (from..step).fold(first, |secret, before| {
+            step_secret(&secret, &self.channel, generation, before + 1)
         })
     }
 
@@ -232,7 +245,7 @@ impl KeyServer {
     pub fn beacon(&mut self, now: Time) -> Datagram {
         self.counter += 1;
         let epoch = self.epoch(now);
-        let (first, count) = (epoch.slot - 1, PREFETCH + 2);
+        let (first, count) = (epoch.slot - 1, self.prefetch + 2);
         let commitments =
             (first..first + count).map(|slot| commit_slot(&self.slot_secret(slot), &self.channel, slot));
         let step = self.step_secret(epoch.generation, epoch.step);
@@ -277,8 +290,8 @@ impl KeyServer {
             .text("time")
             .uint(now)
             .text("slots")
-            .array(PREFETCH as usize + 2);
-        for slot in epoch.slot - 1..=epoch.slot + PREFETCH {
+            .array(self.prefetch as usize + 2);
+        for slot in epoch.slot - 1..=epoch.slot + self.prefetch {
             writer = writer
                 .array(2)
                 .uint(u64::from(slot))
@@ -478,7 +491,7 @@ fn control_stream(identity: &Identity, suite: Suite, channel: ChannelId, seed: u
         site: identity.site,
         device: identity.name.clone(),
         certificate_hash: identity.certificate_hash(),
-        not_before: START - HOUR,
+        not_before: START - 400 * DAY,
         not_after: START + 60 * DAY,
         start_nonce: [seed; 16],
         instance: String::new(),

@@ -85,8 +85,7 @@ fn sign_object(key: &KeyPair, context: &str, tbs: &[u8]) -> Vec<u8> {
 }
 
 impl Site {
-    pub fn new(id: u8) -> Self {
-        let id = SiteId([id; 16]);
+    pub fn new(id: SiteId) -> Self {
         let root = ca_params("test root", 1, BasicConstraints::Unconstrained);
         let root = Issuer::self_signed(root, new_key()).unwrap();
         let mut ca = ca_params("test site CA", 2, BasicConstraints::Constrained(0));

@@ -13,11 +13,11 @@ use sealcast_core::retention::Datagram;
 use sealcast_core::sender::{Sender, SenderConfig};
 use sealcast_core::signed::{CREDENTIAL_CONTEXT, CborReader, CborWriter};
 use sealcast_core::validator::Role;
-use sealcast_core::wire::{PacketType, StreamId, Time};
+use sealcast_core::wire::{PacketType, SiteId, StreamId, Time};
 
 use super::forge::Forge;
 use super::key_server::{KeyServer, Reply};
-use super::site::Identity;
+use super::site::{Identity, Site};
 use super::{CHANNEL, DAY, MILLI, SECOND, START};
 
 const SIDE_DELAY: Time = 5 * MILLI;
@@ -167,7 +167,12 @@ impl World {
         let names = |role: &str| (0..8).map(|i| format!("{role}-{i}")).collect();
         Self {
             now: START,
-            key_server: KeyServer::new(suite, names("publisher"), names("subscriber")),
+            key_server: KeyServer::new(
+                Site::new(SiteId([7; 16])),
+                suite,
+                names("publisher"),
+                names("subscriber"),
+            ),
             key_server_down: false,
             publishers: Vec::new(),
             subscribers: Vec::new(),
