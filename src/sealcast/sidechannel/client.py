@@ -79,6 +79,7 @@ class _Connection:
         self._crl = crl
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
+        self._retiring: dict[asyncio.Task[None], aiohttp.ClientSession] = {}
 
     async def request(
         self, method: str, path: str, body: bytes | None = None, *, answer_seconds: float = ANSWER_SECONDS
@@ -123,14 +124,17 @@ class _Connection:
         old, self._session = self._session, None
         if old is not None:
             task = asyncio.get_running_loop().create_task(_close_later(old))
-            _closing.add(task)
-            task.add_done_callback(_closing.discard)
+            self._retiring[task] = old
+            task.add_done_callback(self._retiring.pop)
 
     async def close(self) -> None:
         """End every connection."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        for task, old in tuple(self._retiring.items()):
+            task.cancel()
+            await old.close()
 
     async def _request(
         self, method: str, path: str, body: bytes | None, answer_seconds: float
@@ -422,9 +426,6 @@ def _reason(error: aiohttp.ClientError) -> str:
     if isinstance(wrapped, OSError) and wrapped.strerror:
         return wrapped.strerror
     return str(error) or type(error).__name__
-
-
-_closing: set[asyncio.Task[None]] = set()
 
 
 async def _close_later(session: aiohttp.ClientSession) -> None:
