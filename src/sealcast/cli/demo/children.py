@@ -12,11 +12,11 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from sealcast.errors import IncompleteError
+from sealcast.errors import IncompleteError, SealcastError
 
 Report = dict[str, Any]
 
@@ -193,6 +193,20 @@ class Children:
         """Raise IncompleteError if one has ended and nobody asked it to."""
         for child in self._running:
             child.check()
+
+
+async def gather(*work: Coroutine[Any, Any, str]) -> list[str]:
+    """Run all at once; the first error ends the others."""
+    tasks: list[asyncio.Task[str]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks += [group.create_task(one) for one in work]
+    except* SealcastError as errors:
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+    return [task.result() for task in tasks]
 
 
 def _environment() -> dict[str, str]:

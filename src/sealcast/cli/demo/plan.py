@@ -49,7 +49,8 @@ class Scale:
     loss: float = 0.05
     renewal_at: float = 0.25
     """Part of the stream after which the publisher's certificate is renewed."""
-    removal_at: float = 0.5
+    removal_at: float = 0.48
+    """Half-way, less the time that the command takes."""
 
     @property
     def file_rate(self) -> int:

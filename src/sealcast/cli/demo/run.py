@@ -21,7 +21,7 @@ from sealcast.cli.demo.plan import (
     SUBSCRIBERS,
     Plan,
 )
-from sealcast.cli.demo.site import open_site, publisher_serial, renew, revoke
+from sealcast.cli.demo.site import open_site, renew, revoke
 from sealcast.cli.demo.table import Board, Display
 from sealcast.errors import IncompleteError
 from sealcast.pki.times import system_time
@@ -73,23 +73,22 @@ class _Performance:
         """Do everything; return the evidence."""
         plan, scale = self._plan, self._plan.scale
         making = asyncio.to_thread(make_file, plan.file, plan.seed, scale.file_bytes)
-        digest, _ = await asyncio.gather(making, open_site(plan, self._children))
+        digest, site = await asyncio.gather(making, open_site(plan, self._children))
         self._note("authority serves, two channels, four devices enrolled over EST")
-        plan.save()
         switch = await self._start_processes()
-        serial_before = await publisher_serial(plan, self._children)
-        self._note(f"streaming: publisher's certificate {serial_before[:6]}…")
+        serial_before = site.publisher_serial
+        self._note(f"streaming; the publisher's certificate is {serial_before[:6]}…")
         self._phase("streaming")
         deadline = time.monotonic() + scale.stream_seconds + _EXTRA_SECONDS
         self._processes[PUBLISHER].order({"do": "start"})
 
-        await self._until(lambda: self._progress() >= scale.renewal_at, deadline)
-        await renew(plan, self._children)
-        serial_after = await publisher_serial(plan, self._children)
-        self._note(f"publisher's certificate renewed: {serial_after[:6]}…")
-
-        await self._until(lambda: self._progress() >= scale.removal_at, deadline)
-        await revoke(plan, self._children, REMOVED)
+        renewal = asyncio.create_task(self._renew(deadline))
+        try:
+            await self._until(lambda: self._progress() >= scale.removal_at, deadline)
+            await revoke(plan, self._children, REMOVED)
+        except BaseException:
+            renewal.cancel()
+            raise
         removed_at = system_time()
         self._board.rows[REMOVED].state = "removed"
         self._note(f"{REMOVED} removed; it keeps listening, and tries every key it has held")
@@ -100,6 +99,7 @@ class _Performance:
         )
         attempt.listen(self._attempt_reported)
 
+        serial_after = await renewal
         await self._until(lambda: self._is_all_here(serial_after), deadline)
         self._phase("ending")
         await self._end(switch, attempt)
@@ -112,6 +112,13 @@ class _Performance:
             removed_at=removed_at,
             attempted=self._attempted,
         )
+
+    async def _renew(self, deadline: float) -> str:
+        """Renew in time, whatever else goes on; return the serial of the new certificate."""
+        await self._until(lambda: self._progress() >= self._plan.scale.renewal_at, deadline)
+        serial = await renew(self._plan, self._children)
+        self._note(f"the publisher's certificate is renewed: {serial[:6]}…")
+        return serial
 
     async def tick(self) -> None:
         """Ask the switch, and redraw."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealcast.cli.demo.children import Child, Children, isolated_command, sealcast_command
+from sealcast.cli.demo.children import Child, Children, gather, isolated_command, sealcast_command
 from sealcast.cli.demo.plan import (
     CHANNELS,
     ECG_CHANNEL,
@@ -30,6 +29,8 @@ class RunningSite:
     """URL for enrolment."""
     keys: str
     """URL of the key server."""
+    publisher_serial: str
+    """Of the publisher's first certificate."""
 
 
 async def open_site(plan: Plan, children: Children) -> RunningSite:
@@ -42,18 +43,20 @@ async def open_site(plan: Plan, children: Children) -> RunningSite:
     # The only child that does not look at its standard input: it has to be held in another way.
     service = await children.start("authority-serve", isolated_command("leash.py", *serve))
     ready = await service.line()
-    site = RunningSite(service=service, authority=ready["authority"], keys=ready["keys"])
-    async with asyncio.TaskGroup() as group:
-        for channel in CHANNELS:
-            group.create_task(_add_channel(plan, children, channel))
-        for name in (PUBLISHER, *SUBSCRIBERS):
-            group.create_task(_enrol(plan, children, site, name))
-    return site
+    urls = ready["authority"], ready["keys"]
+    _, _, serial, *_ = await gather(
+        *(_add_channel(plan, children, channel) for channel in CHANNELS),
+        *(_enrol(plan, children, urls, name) for name in (PUBLISHER, *SUBSCRIBERS)),
+    )
+    return RunningSite(service=service, authority=urls[0], keys=urls[1], publisher_serial=serial)
 
 
-async def renew(plan: Plan, children: Children) -> None:
-    """Renew the publisher's certificate, as a timer on its machine would."""
-    await children.run("device-renew", sealcast_command("device", "renew", plan.device(PUBLISHER)))
+async def renew(plan: Plan, children: Children) -> str:
+    """Renew the publisher's certificate, as a timer on its machine would; return its serial."""
+    renewed = await children.run(
+        "device-renew", sealcast_command("device", "renew", plan.device(PUBLISHER), "--json")
+    )
+    return str(json.loads(renewed)["serial"])
 
 
 async def revoke(plan: Plan, children: Children, name: str) -> None:
@@ -63,15 +66,7 @@ async def revoke(plan: Plan, children: Children, name: str) -> None:
     )
 
 
-async def publisher_serial(plan: Plan, children: Children) -> str:
-    """Return the serial of the certificate in the publisher's folder."""
-    shown = await children.run(
-        "device-show", sealcast_command("device", "show", plan.device(PUBLISHER), "--json")
-    )
-    return str(json.loads(shown)["serial"])
-
-
-async def _add_channel(plan: Plan, children: Children, channel: str) -> None:
+async def _add_channel(plan: Plan, children: Children, channel: str) -> str:
     group, port = plan.sent_to[channel]
     rates = {ECG_CHANNEL: _ECG_RATE, FILE_CHANNEL: str(plan.scale.file_rate)}
     command = sealcast_command(
@@ -80,10 +75,11 @@ async def _add_channel(plan: Plan, children: Children, channel: str) -> None:
         *("--publish", PUBLISHER, *(part for name in SUBSCRIBERS for part in ("--subscribe", name))),
         *("--slot", f"{plan.scale.slot_seconds:g}s", "--slots-ahead", str(plan.scale.slots_ahead)),
     )
-    await children.run(f"channel-add-{CHANNELS.index(channel)}", command)
+    return await children.run(f"channel-add-{CHANNELS.index(channel)}", command)
 
 
-async def _enrol(plan: Plan, children: Children, site: RunningSite, name: str) -> None:
+async def _enrol(plan: Plan, children: Children, urls: tuple[str, str], name: str) -> str:
+    """Enrol a device; return the serial of its certificate."""
     token = await children.run(
         f"token-{name}", sealcast_command("authority", "token", plan.authority, "--device", name)
     )
@@ -91,7 +87,7 @@ async def _enrol(plan: Plan, children: Children, site: RunningSite, name: str) -
     folder.parent.mkdir()
     command = sealcast_command(
         *("device", "enroll", folder, "--name", name),
-        *("--authority", site.authority, "--keys", site.keys, "--root", plan.authority / "root.pem"),
-        *("--token", "-"),
+        *("--authority", urls[0], "--keys", urls[1], "--root", plan.authority / "root.pem"),
+        *("--token", "-", "--json"),
     )
-    await children.run(f"enroll-{name}", command, text=token)
+    return str(json.loads(await children.run(f"enroll-{name}", command, text=token))["serial"])

@@ -22,7 +22,7 @@ from sealcast import _core
 from sealcast.cli.demo.child import orders, run, say
 from sealcast.cli.demo.journal import RECEIVED_FOLDER, SAMPLES_FILE, Journal
 from sealcast.cli.demo.keepsakes import Keepsakes
-from sealcast.cli.demo.plan import CHANNELS, ECG_CHANNEL, FILE_CHANNEL, LOOPBACK, PUBLISHER, Plan
+from sealcast.cli.demo.plan import CHANNELS, ECG_CHANNEL, FILE_CHANNEL, LOOPBACK, PUBLISHER, REMOVED, Plan
 from sealcast.device import DeviceIdentity
 from sealcast.endpoint import RoutingOverrides, Subscriber
 from sealcast.endpoint.events import Event, StreamEnded
@@ -40,6 +40,8 @@ class JournaledSubscriber(Subscriber):
     """A subscriber that writes down whatever it hands on, and ends with the publisher's stream."""
 
     journal: Journal
+    outstays = False
+    """Goes on listening when the stream has ended."""
     latest: _core.Epoch | None = None
     messages = 0
     payload_bytes = 0
@@ -55,7 +57,7 @@ class JournaledSubscriber(Subscriber):
             else:
                 self.journal.event(self.channel, item)
             yield item
-            if isinstance(item, StreamEnded):
+            if isinstance(item, StreamEnded) and not self.outstays:
                 return
 
 
@@ -135,6 +137,7 @@ class Receiver:
             routing=RoutingOverrides(listen=self._plan.heard_on[self._name][channel], interface=LOOPBACK),
         )
         subscriber.journal = self._journal
+        subscriber.outstays = self._name == REMOVED
         async with subscriber:
             self._subscribers[channel] = subscriber
             if len(self._subscribers) == len(CHANNELS):

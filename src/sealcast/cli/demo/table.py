@@ -21,6 +21,7 @@ from sealcast.cli.demo.plan import ECG_CHANNEL, SUBSCRIBERS
 from sealcast.cli.demo.verdict import Claim
 
 _LINE_SECONDS = 3.0
+_SMOOTHING = 0.3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +58,9 @@ class Row:
             self.epoch = slot, generation, step
         now, payload = time.monotonic(), sum(channel["bytes"] for channel in channels.values())
         if self._at and payload >= self._payload:
-            self.rate = (payload - self._payload) * 8 / (now - self._at)
+            # Smoothed: the file comes in messages of a quarter of a mebibyte.
+            latest = (payload - self._payload) * 8 / (now - self._at)
+            self.rate += (latest - self.rate) * (_SMOOTHING if self.rate else 1.0)
         self._payload, self._at = payload, now
 
 

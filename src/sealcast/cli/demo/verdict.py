@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sealcast.cli.demo.evidence import Evidence, Observed
@@ -31,7 +31,7 @@ def judge(evidence: Evidence) -> list[Claim]:
         _samples(evidence, members),
         _file(evidence, members),
         _nothing_lost(members),
-        *_loss(evidence),
+        _loss(evidence),
         _slots(members),
         _renewal(evidence, members),
         _new_generation(members),
@@ -53,11 +53,12 @@ def _samples(evidence: Evidence, members: list[Observed]) -> Claim:
 
 
 def _file(evidence: Evidence, members: list[Observed]) -> Claim:
-    found = [member.file_sha256[:8] if member.file_sha256 else "no file" for member in members]
+    sent = evidence.file_sha256
+    found = ", ".join(member.file_sha256[:8] if member.file_sha256 else "no file" for member in members)
     return Claim(
         name="SHA-256 of the file equal",
-        figure=f"{', '.join(found)}; sent {evidence.file_sha256[:8]}",
-        holds=all(member.file_sha256 == member.sha256_noted == evidence.file_sha256 for member in members),
+        figure=f"{found} of {sent[:8]}",
+        holds=all(member.file_sha256 == member.sha256_noted == sent for member in members),
     )
 
 
@@ -72,32 +73,33 @@ def _nothing_lost(members: list[Observed]) -> Claim:
     ]
     repaired = sum(member.repaired for member in members)
     return Claim(
-        name="nothing lost, up to the signed end",
+        name="nothing lost up to the signed end",
         figure="; ".join([f"{lost} lost, {repaired:,} repaired", *events, *unended]),
         holds=not lost and not events and not unended,
     )
 
 
-def _loss(evidence: Evidence) -> Iterator[Claim]:
+def _loss(evidence: Evidence) -> Claim:
     low, high = evidence.loss - LOSS_TOLERANCE, evidence.loss + LOSS_TOLERANCE
+    rates = []
     for name in SUBSCRIBERS:
         links = evidence.links[name].values()
         dropped = sum(link.dropped for link in links)
         total = dropped + sum(link.forwarded for link in links)
-        rate = dropped / total if total else 0.0
-        yield Claim(
-            name=f"loss made towards {name} in {low:.0%} to {high:.0%}",
-            figure=f"{rate:.2%} ({dropped:,} of {total:,})",
-            holds=low <= rate <= high,
-        )
+        rates.append(dropped / total if total else 0.0)
+    return Claim(
+        name=f"{low:.0%} to {high:.0%} dropped for each subscriber",
+        figure=", ".join(f"{rate:.2%}" for rate in rates),
+        holds=all(low <= rate <= high for rate in rates),
+    )
 
 
 def _slots(members: list[Observed]) -> Claim:
     spans = [_filled_slots(member.messages.get(channel, {})) for member in members for channel in CHANNELS]
     turns = min(spans) - 1
     return Claim(
-        name=f"at least {LEAST_TURNS} slots turned, each with messages",
-        figure=f"{max(turns, 0)} turns on each channel",
+        name=f"{LEAST_TURNS} slots turned, each with messages",
+        figure=f"{max(turns, 0)} turned on each channel",
         holds=turns >= LEAST_TURNS,
     )
 
@@ -117,8 +119,8 @@ def _renewal(evidence: Evidence, members: list[Observed]) -> Claim:
         if any(member.serials.values())
     }
     return Claim(
-        name="certificate renewed, credentials announced anew",
-        figure=f"serial {before[:6]}… then {after[:6]}…, in folder and directory"
+        name="publisher's certificate renewed",
+        figure=f"directory: {before[:6]}…, then {after[:6]}…"
         if told == {(before, after)}
         else f"folder {before[:6]}… {after[:6]}…; directory {_serials(told)}",
         holds=before != after and told == {(before, after)},
@@ -137,7 +139,7 @@ def _new_generation(members: list[Observed]) -> Claim:
     ]
     fewest = min((counts[-1] for counts in delivered if counts), default=0)
     return Claim(
-        name="members go on under the new generation",
+        name="members follow the new generation",
         figure=f"at least {fewest:,} messages a channel",
         holds=all(len(counts) == 2 for counts in delivered) and fewest > 0,
     )
@@ -146,7 +148,7 @@ def _new_generation(members: list[Observed]) -> Claim:
 def _refused(evidence: Evidence) -> Claim:
     refused = evidence.observed[REMOVED].refused_keys
     return Claim(
-        name=f"{REMOVED}: no keys after its removal",
+        name=f"{REMOVED} gets no key once removed",
         figure=f"refused on {len(refused)} of {len(CHANNELS)} channels",
         holds=refused == set(CHANNELS),
     )
@@ -161,9 +163,8 @@ def _nothing_opened(evidence: Evidence) -> Claim:
         if generation > _first_generation(evidence, channel)
     )
     return Claim(
-        name=f"{REMOVED}: opened 0 of at least {LEAST_PACKETS:,} new packets",
-        figure=f"{attempted.opened + own:,} of {attempted.packets:,} ({attempted.attempts:,} tries: "
-        f"{attempted.keys} keys a packet, {attempted.steps} steps a block)",
+        name=f"{REMOVED} opens 0 of {LEAST_PACKETS:,} new packets",
+        figure=f"{attempted.opened + own:,} of {attempted.packets:,} in {attempted.attempts:,} tries",
         holds=attempted.opened == 0
         and own == 0
         and attempted.packets >= LEAST_PACKETS
@@ -179,8 +180,8 @@ def _first_generation(evidence: Evidence, channel: str) -> int:
 def _control(evidence: Evidence) -> Claim:
     attempted = evidence.attempted
     return Claim(
-        name=f"{REMOVED}: the same tries open what it was a member for",
-        figure=f"{attempted.control_opened:,} of {attempted.control_packets:,} old packets",
+        name="... but by the same tries old ones",
+        figure=f"{attempted.control_opened:,} of {attempted.control_packets:,}",
         holds=attempted.control_opened > 0,
     )
 
@@ -196,7 +197,7 @@ def _old_generation(evidence: Evidence, members: list[Observed]) -> Claim:
     ]
     span = max(0, *spans)
     return Claim(
-        name="old generation sealed at most 1 s after the removal",
-        figure=f"{attempted.old_packets:,} packets in {span / 1e6:.3f} s",
+        name="old generation ends within 1 s",
+        figure=f"{attempted.old_packets:,} packets more, {span / 1e6:.3f} s",
         holds=span <= LARGEST_OLD_SPAN,
     )
