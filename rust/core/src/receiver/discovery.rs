@@ -110,6 +110,7 @@ impl Receiver {
         }
         // Not told at joining: it began after our admission, or what came before can't be opened by us (DP-34).
         self.admit(verified, 0, now);
+        self.find_successor(header.stream);
         if !is_known {
             // Where to ask for repairs is in the directory.
             self.member.want(Purposes::Directory, now);
@@ -175,6 +176,10 @@ impl Receiver {
                     {
                         self.successors.insert(predecessor, id);
                         old.succeeded(&mut self.member.events);
+                    } else if let Some(mut old) = self.suspended.remove(&predecessor) {
+                        // Nobody will speak for it any more: what it still owed is told.
+                        self.counters.lost += old.abandon(&mut self.member.events);
+                        self.remember_closed(predecessor, old.window.head());
                     }
                 }
             }
@@ -182,6 +187,27 @@ impl Receiver {
         self.member
             .events
             .push_back(Event::StreamStarted { publisher, succeeds });
+    }
+
+    /// A stream may be learned of after the one that succeeds it: its end is then as unknown as in the other order.
+    fn find_successor(&mut self, id: StreamId) {
+        if self.successors.contains_key(&id) {
+            return;
+        }
+        let Some(old) = self.streams.get(&id) else { return };
+        let continues = |stream: &&Stream| {
+            let (one, other) = (&old.publisher, &stream.publisher);
+            stream.credential.credential.succeeds == Some(id)
+                && (one.site, &one.device, &one.instance) == (other.site, &other.device, &other.instance)
+        };
+        let successors = self.streams.values().filter(continues);
+        let Some(first) = successors.map(|stream| stream.publisher.stream).min() else {
+            return;
+        };
+        self.successors.insert(id, first);
+        if let Some(old) = self.streams.get_mut(&id) {
+            old.succeeded(&mut self.member.events);
+        }
     }
 
     fn close(&mut self, id: StreamId) {
@@ -298,6 +324,7 @@ impl Receiver {
                 if let Some(head) = head {
                     stream.take_heartbeat(head, now, &mut self.member.events);
                 }
+                self.find_successor(entry.stream);
             }
         }
         self.directory_known = true;
@@ -317,7 +344,14 @@ impl Receiver {
                     publisher,
                     reason: format!("{error:?}"),
                 });
-                if let Some(stream) = self.streams.remove(&id) {
+                let Some(mut stream) = self.streams.remove(&id) else {
+                    continue;
+                };
+                if stream.is_succeeded() {
+                    // No new credential will come for it: what it still owed is told.
+                    self.counters.lost += stream.abandon(&mut self.member.events);
+                    self.remember_closed(id, stream.window.head());
+                } else {
                     self.suspended.insert(id, stream);
                 }
             }
