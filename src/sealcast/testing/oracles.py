@@ -22,7 +22,6 @@ from sealcast.testing.hosts import Membership, StreamRecord
 from sealcast.testing.simulation import Simulation
 from sealcast.testing.subscriber import SimulatedSubscriber
 
-
 _LOOK_SECONDS = 0.05
 """How often `verify` looks whether everything is here; looking costs more than a step of time."""
 
@@ -117,12 +116,12 @@ def _losses_of(
     }
     if len(got) >= len(wanted) and all(message_id in got for message_id in wanted):
         return
-    places = {
-        message.message_id: message.sequence
-        for other in everyone
-        for message in other.messages
-        if message.stream_id == record.stream_id
-    }
+    places: dict[int, int] = {}
+    for other in everyone:
+        for message in other.messages:
+            if message.stream_id == record.stream_id:
+                # Unordered, it may be a part in the middle that completed it.
+                places[message.message_id] = max(message.sequence, places.get(message.message_id, 0))
     items = [happened.item for happened in subscriber.history if happened.start == subscriber.starts]
     gaps = [item for item in items if isinstance(item, Gap) and item.stream_id == record.stream_id]
     told = {
