@@ -15,6 +15,7 @@ from sealcast.authority.site import exclusive
 from sealcast.device import DeviceIdentity
 from sealcast.keys import MemberRole
 from sealcast.pki.crl import crl_number
+from sealcast.pki.policy import Policy
 from sealcast.sidechannel import KeyServerClient
 from tests.authority.conftest import LOOPBACK, Clock, Site, beacon_counter
 
@@ -79,16 +80,22 @@ async def test_a_counter_that_a_crash_could_have_used_is_never_used_again(
         assert beacon_counter(keys.beacon) > before
 
 
-async def test_after_a_restore_every_generation_jumps_once(folder: Path, tmp_path: Path) -> None:
+async def test_after_a_restore_every_number_jumps_once(folder: Path, tmp_path: Path) -> None:
+    """Generation, policy, CRL, beacon counter."""
     async with AsyncExitStack() as stack:
         site = await start(folder, tmp_path, stack)
         await site.add_channel()
         identity = await site.enrol("display-1")
-        await (await client(site, identity)).join(ECG, MemberRole.SUBSCRIBE)
+        joined = await (await client(site, identity)).join(ECG, MemberRole.SUBSCRIBE)
+        version = Policy.parse(joined.policy, None).version
     with StoredSite.open(folder).storage.transaction() as session:
         session.execute(update(SiteRow).values(restored=True))
     for _ in range(2):
         async with AsyncExitStack() as stack:
             site = await start(folder, tmp_path, stack)
-            keys = await (await client(site, identity)).keys(ECG)
+            member = await client(site, identity)
+            keys = await member.keys(ECG)
             assert (keys.generation, keys.step) == (1 + 2**16, 0)
+            assert beacon_counter(keys.beacon) > beacon_counter(joined.keys.beacon) + 2**32
+            assert Policy.parse((await member.policy(ECG)).policy, None).version == version + 1 + 2**16
+            assert crl_number((await member.crl()).crl) == crl_number(joined.crl) + 1 + 2**16

@@ -33,10 +33,12 @@ def test_a_slot_lasts_from_its_start_to_the_next(now: int) -> None:
     assert start_of(CLOCK, slot) <= now or slot == CLOCK.origin_number
 
 
-def test_slot_numbers_end_at_24_bits() -> None:
+def test_the_last_slot_there_is_does_not_turn() -> None:
+    """KM-1: 24 bits."""
     assert slot_at(CLOCK, start_of(CLOCK, MAX_SLOT)) == MAX_SLOT
-    with pytest.raises(NumbersExhaustedError):
-        slot_at(CLOCK, start_of(CLOCK, MAX_SLOT + 1))
+    assert slot_at(CLOCK, start_of(CLOCK, MAX_SLOT + 5)) == MAX_SLOT
+    slots = Slots(present=1).turned(CLOCK, start_of(CLOCK, MAX_SLOT + 5), 3, Draw())
+    assert sorted(slots.secrets) == [MAX_SLOT - 1, MAX_SLOT]
 
 
 def test_a_new_channel_holds_the_present_slot_and_those_ahead() -> None:

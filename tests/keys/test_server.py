@@ -120,6 +120,13 @@ class TestChanges:
         assert restored.slots == keys.slots
         assert restored.membership.is_present("a")
 
+    @pytest.mark.parametrize("now", [0, 5 * SECOND, 10 * SECOND, 2**24 * 10 * SECOND, 2**25 * 10 * SECOND])
+    def test_the_next_turn_lies_ahead(self, now: int) -> None:
+        """Upkeep sleeps until then; a time that has passed would make it spin."""
+        world = World()
+        assert world.keys.next_turn(now) > now
+        assert world.keys.turned(now, world.draw).next_turn(now) > now
+
     @pytest.mark.parametrize("ahead", [0, 31])
     def test_slots_ahead_have_bounds(self, ahead: int) -> None:
         with pytest.raises(ValueError, match="slots ahead"):

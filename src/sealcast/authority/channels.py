@@ -19,6 +19,7 @@ from sealcast.authority.models import CertificateRow, ChannelRow, DeviceRow, Pol
 from sealcast.authority.site import Site
 from sealcast.errors import ChannelError, UsageError
 from sealcast.keys import COUNTER_RESERVE, ChannelKeys, MemberKey, MemberRole, ObjectVersion
+from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.keys.server import MAX_SLOTS_AHEAD
 from sealcast.pki.crl import GRACE, LIFE
 from sealcast.pki.names import channel_id, check_channel_name
@@ -227,8 +228,16 @@ def settle(session: Session, site: Site, row: ChannelRow, now: int) -> bool:
     return signed or after is not keys
 
 
-def sign_policy(session: Session, site: Site, row: ChannelRow, now: int) -> bool:
-    """Sign the next version of a channel's policy, if its members changed or the present one is due."""
+def sign_policy(session: Session, site: Site, row: ChannelRow, now: int, *, jump: int = 0) -> bool:
+    """Sign the next version of a channel's policy, if its members changed or the present one is due.
+
+    Args:
+        session: the transaction.
+        site: the site.
+        row: the channel.
+        now: microseconds.
+        jump: versions to leave out, after a restore; then a version is signed in any case.
+    """
     devices = session.scalars(select(DeviceRow.name).where(DeviceRow.revoked.is_(None))).all()
     publishers = expand_members(row.publish_globs, devices)
     subscribers = expand_members(row.subscribe_globs, devices)
@@ -237,13 +246,14 @@ def sign_policy(session: Session, site: Site, row: ChannelRow, now: int) -> bool
         present is not None
         and (present.publishers, present.subscribers) == (list(publishers), list(subscribers))
         and now < present.issued + microseconds(LIFE)
+        and not jump
     ):
         return False
     grace = max(microseconds(GRACE), row.slots_ahead * row.slot_length + _BEYOND_PREFETCH)
     policy = Policy(
         site_id=site.site_id,
         channel=row.name,
-        version=present.version + 1 if present else 1,
+        version=present.version + 1 + jump if present else 1,
         issued=now,
         next_update=now + microseconds(LIFE) + grace,
         suite=row.suite,
@@ -316,8 +326,9 @@ def channel_row(session: Session, name: str) -> ChannelRow:
 def start_channels(session: Session, site: Site, now: int, *, restored: bool) -> list[StoredChannel]:
     """Every channel made ready for a start of the key server.
 
-    Slots are moved on, beacon counters reserved (so that none is used twice across a crash), policies renewed
-    when due; after a restore every generation jumps before anything else is said (design 5).
+    Slots are moved on, beacon counters reserved (so that none is used twice across a crash), policies
+    renewed when due. After a restore every number jumps, before anything else is said, above all that the
+    lost history may have used (invariant 8).
     """
     channels = []
     for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name)).all():
@@ -327,6 +338,9 @@ def start_channels(session: Session, site: Site, now: int, *, restored: bool) ->
         if after is not keys:
             store_keys(session, row, site.vault, keys, after, now)
             session.flush()
+        if restored:
+            sign_policy(session, site, row, now, jump=RESTORE_JUMP)
+            row.beacon_limit += RESTORE_JUMP * COUNTER_RESERVE
         settle(session, site, row, now)
         row.beacon_limit += COUNTER_RESERVE
         session.flush()

@@ -15,6 +15,11 @@ MAX_STREAMS_PER_DEVICE = 64
 disk.
 """
 
+SILENT = 60_000_000
+"""Microseconds after which a stream that is not renewed is taken for dead; publishers renew every 10 s
+(SC-5).
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredStream:
@@ -58,7 +63,7 @@ def put_stream(session: Session, channel: str, entry: StoredStream, now: int) ->
     host, port = entry.endpoint if entry.endpoint is not None else (None, None)
     row = session.get(StreamRow, (channel, entry.stream))
     if row is None:
-        _make_room(session, channel, entry.device)
+        _make_room(session, channel, entry.device, entry.instance, now)
         session.add(
             StreamRow(
                 channel=channel,
@@ -90,12 +95,18 @@ def drop_ended(session: Session, now: int) -> None:
     session.execute(delete(StreamRow).where(StreamRow.not_after <= now))
 
 
-def _make_room(session: Session, channel: str, device: str) -> None:
+def _make_room(session: Session, channel: str, device: str, instance: str, now: int) -> None:
+    """Forget entries of a device that are of no more use, before a new one is added.
+
+    The latest of the same instance stays, whatever its age: it is what the new stream succeeds (DP-32).
+    """
     rows = session.scalars(
         select(StreamRow)
         .where(StreamRow.channel == channel, StreamRow.device == device)
         .order_by(StreamRow.updated.desc())
     ).all()
-    for row in rows[MAX_STREAMS_PER_DEVICE - 1 :]:
+    older = [row for row in rows if row.instance == instance][1:]
+    silent = [row for row in older if now - row.updated > SILENT]
+    for row in {*silent, *rows[MAX_STREAMS_PER_DEVICE - 1 :]}:
         session.delete(row)
     session.flush()

@@ -45,7 +45,9 @@ class SiteRow(Base):
     """DNS names and IP addresses in the key server's certificate."""
     created: Mapped[int]
     restored: Mapped[bool] = mapped_column(default=False)
-    """Set by whoever restores a backup; the next start jumps every generation and clears it (design 5)."""
+    """Set by whoever restores a backup; the next start jumps every number above what the lost history may
+    have used, and clears it (invariant 8).
+    """
 
 
 class DeviceRow(Base):

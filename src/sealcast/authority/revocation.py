@@ -38,9 +38,16 @@ def load_crl(session: Session) -> CurrentCrl:
     return CurrentCrl(number=row.number, issued=row.issued, next_update=row.next_update, der=row.der)
 
 
-def issue_crl(session: Session, issuer: Issuer, now: int) -> CurrentCrl:
-    """Sign and store a CRL of every revoked certificate that has not ended, under the next number."""
-    number = (session.scalar(select(func.max(CrlRow.number))) or 0) + 1
+def issue_crl(session: Session, issuer: Issuer, now: int, *, jump: int = 0) -> CurrentCrl:
+    """Sign and store a CRL of every revoked certificate that has not ended, under the next number.
+
+    Args:
+        session: the transaction.
+        issuer: the site CA.
+        now: microseconds.
+        jump: numbers to leave out, after a restore.
+    """
+    number = (session.scalar(select(func.max(CrlRow.number))) or 0) + 1 + jump
     revoked = session.execute(
         select(CertificateRow.serial, CertificateRow.revoked).where(
             CertificateRow.revoked.is_not(None), CertificateRow.not_after > now

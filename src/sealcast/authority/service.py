@@ -26,6 +26,7 @@ from sealcast.authority.storage import StorageWorker
 from sealcast.ca import KeySigner
 from sealcast.errors import CertificateError
 from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
+from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
 from sealcast.pki.validator import VerifiedPeer
@@ -89,10 +90,11 @@ class Authority:
         def job(session: Session) -> Changes:
             row = session.get_one(SiteRow, 1)
             stored = channels.start_channels(session, self.site, now, restored=row.restored)
-            row.restored = False
             crl = revocation.load_crl(session)
-            if crl.is_due(now):
-                crl = revocation.issue_crl(session, self.site.issuer, now)
+            if row.restored or crl.is_due(now):
+                jump = RESTORE_JUMP if row.restored else 0
+                crl = revocation.issue_crl(session, self.site.issuer, now, jump=jump)
+            row.restored = False
             return Changes(channels=stored, crl=crl, revoked=_revoked(session))
 
         await self._change(job, self._install)

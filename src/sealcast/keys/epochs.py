@@ -31,19 +31,15 @@ DrawSecret = Callable[[], Secret]
 
 
 class NumbersExhaustedError(Exception):
-    """A channel ran out of slot or generation numbers; it has to be replaced by a new channel."""
+    """A channel ran out of generation numbers; it has to be replaced by a new channel."""
 
 
 def slot_at(clock: SlotClock, now: int) -> int:
-    """The slot of time `now` (microseconds); before the clock's origin it is the origin's (KM-1).
+    """The slot of time `now` (microseconds).
 
-    Raises:
-        NumbersExhaustedError: the number needs more than 24 bits.
+    Before the clock's origin it is the origin's; the last slot there is does not turn (KM-1).
     """
-    slot = max(clock.origin_number, clock.slot(now))
-    if slot > MAX_SLOT:
-        raise NumbersExhaustedError(f"slot {slot} is above {MAX_SLOT}")
-    return slot
+    return min(max(clock.origin_number, clock.slot(now)), MAX_SLOT)
 
 
 def start_of(clock: SlotClock, slot: int) -> int:

@@ -23,7 +23,7 @@ from sealcast.keys.beacon import (
     committed_slots,
     seal_beacon,
 )
-from sealcast.keys.epochs import DrawSecret, Generation, Slots, start_of
+from sealcast.keys.epochs import MAX_SLOT, DrawSecret, Generation, Slots, start_of
 from sealcast.keys.membership import MemberKey, Membership
 from sealcast.keys.secret import Secret
 from sealcast.pki.policy import SlotClock
@@ -118,8 +118,9 @@ class ChannelKeys:
         )
 
     def next_turn(self, now: int) -> int:
-        """When `turned` will next have something to do, in microseconds."""
-        return start_of(self.clock, self.slots.at(self.clock, now) + 1)
+        """When `turned` will next have something to do, in microseconds; always later than `now`."""
+        present = self.slots.at(self.clock, now)
+        return start_of(self.clock, present + 1) if present < MAX_SLOT else now + self.clock.length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
