@@ -43,6 +43,9 @@ async def maintain(authority: Authority) -> None:
         except SealcastError as error:
             _log.error("upkeep failed, it will be tried again: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
+        except Exception:  # noqa: BLE001  # slots must go on turning whatever else is wrong
+            _log.exception("upkeep failed, it will be tried again")
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 def renewal_time(authority: Authority) -> int:
