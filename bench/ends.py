@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from sealcast.endpoint import Device
+from sealcast import Device
 from sealcast.endpoint.events import Event, Gap, MessageLost
 
 BATCH = 256

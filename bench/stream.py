@@ -20,7 +20,7 @@ SETTLE_SECONDS = 1.5
 """A subscriber that learns of a stream before the directory does looks there again a second later, and asks
 for no repair until then: that belongs to the start of a stream, not to its rate."""
 STEPS_MEGABITS = (300, 400, 500, 600, 700, 800, 1000, 1200, 1400, 1600, 1800, 2000, 2300, 2600, 3000)
-"""Rates that are tried, in bits of datagrams; a run ends at the first that loses."""
+"""Rates that are tried, in bits of datagrams, until two in a row lose or are not reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,15 +118,16 @@ async def run_bare(site: Site, *, mode: str, count: int) -> tuple[float, float]:
 
 async def fastest_clean(site: Site, *, seconds: float, rounds: int) -> tuple[int, list[Run]]:
     """Find the highest step at which the receiver keeps up in every one of `rounds` runs; return them too."""
-    good = STEPS_MEGABITS[0]
+    good, misses = STEPS_MEGABITS[0], 0
     for rate in STEPS_MEGABITS:
         run = await run_stream(site, rate=rate, count=_count(rate, seconds))
-        is_reached = run.rate * DATAGRAM_BYTES * 8 > 0.9 * rate * 1e6
         print(f"    at {rate} Mbit/s: {run.rate:,.0f} messages/s, {run.faults}", flush=True)
-        if not run.is_clean:
-            break
-        good = rate
-        if not is_reached:
+        is_reached = run.rate * DATAGRAM_BYTES * 8 > 0.9 * rate * 1e6
+        if run.is_clean and is_reached:
+            good = rate
+        misses = 0 if run.is_clean and is_reached else misses + 1
+        # One miss may be somebody else's use of the machine.
+        if misses == 2:
             break
     runs: list[Run] = []
     for rate in sorted((step for step in STEPS_MEGABITS if step <= good), reverse=True):
