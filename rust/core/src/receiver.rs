@@ -16,6 +16,9 @@ use crate::stream::{Heartbeat, Stream, StreamLimits};
 use crate::window::Place;
 use crate::wire::{PacketType, PacketView, ParseError, StreamId, Time};
 
+/// How often running streams are looked at for certificates and credentials that have run out.
+const JUDGE_INTERVAL: u64 = 30_000_000;
+
 mod discovery;
 mod mending;
 
@@ -76,6 +79,7 @@ pub struct Receiver {
     counters: Counters,
     queue_bytes: u64,
     directory_known: bool,
+    judged: Time,
 }
 
 impl core::fmt::Debug for Receiver {
@@ -106,6 +110,7 @@ impl Receiver {
             counters: Counters::default(),
             queue_bytes: 0,
             directory_known: false,
+            judged: now,
         }
     }
 
@@ -454,6 +459,10 @@ impl Receiver {
     pub fn handle_deadline(&mut self, now: Time) {
         self.ask_about_silent(now);
         self.member.handle_deadline(now);
+        if now.saturating_sub(self.judged) >= JUDGE_INTERVAL {
+            self.judged = now;
+            self.judge_expiry(now);
+        }
         self.give_up_overdue(now);
         self.schedule_repairs(now);
     }

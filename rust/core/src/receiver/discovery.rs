@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::credential::VerifiedCredential;
+use crate::credential::{CredentialError, VerifiedCredential};
 use crate::crypto::{Suite, sha256};
 use crate::event::{Event, Source};
 use crate::keyring::Lookup;
@@ -13,6 +13,7 @@ use crate::messages::StreamEntry;
 use crate::receiver::Receiver;
 use crate::rejection::Rejection;
 use crate::stream::{Heartbeat, Stream};
+use crate::validator::InvalidChain;
 use crate::wire::{MAX_SEQUENCE, PacketType, PacketView, StreamId, Time};
 
 /// DP-29.
@@ -332,28 +333,43 @@ impl Receiver {
 
     /// Policy or CRL changed: every running stream is judged again.
     pub(super) fn judge_streams(&mut self, now: Time) {
-        let mut ids: Vec<StreamId> = self.streams.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
+        self.suspend_unless(now, |_| false);
+    }
+
+    /// Suspends streams whose certificate or credential has run out. Documents that are late stop no running stream: they
+    /// may only be late because the authority is away.
+    pub(super) fn judge_expiry(&mut self, now: Time) {
+        self.suspend_unless(now, |error| {
+            matches!(
+                error,
+                CredentialError::NotAllowed | CredentialError::Chain(InvalidChain::RevocationUnknown)
+            )
+        });
+    }
+
+    fn suspend_unless(&mut self, now: Time, is_forgiven: impl Fn(&CredentialError) -> bool) {
+        for id in self.sorted_streams() {
             let Some(stream) = self.streams.get(&id) else {
                 continue;
             };
-            if let Err(error) = self.member.verify_stream(&stream.credential.bundle, now) {
-                let publisher = stream.publisher.clone();
-                self.member.events.push_back(Event::StreamClosed {
-                    publisher,
-                    reason: format!("{error:?}"),
-                });
-                let Some(mut stream) = self.streams.remove(&id) else {
-                    continue;
-                };
-                if stream.is_succeeded() {
-                    // No new credential will come for it: what it still owed is told.
-                    self.counters.lost += stream.abandon(&mut self.member.events);
-                    self.remember_closed(id, stream.window.head());
-                } else {
-                    self.suspended.insert(id, stream);
-                }
+            let error = match self.member.verify_stream(&stream.credential.bundle, now) {
+                Err(error) if !is_forgiven(&error) => error,
+                _ => continue,
+            };
+            let publisher = stream.publisher.clone();
+            self.member.events.push_back(Event::StreamClosed {
+                publisher,
+                reason: error.to_string(),
+            });
+            let Some(mut stream) = self.streams.remove(&id) else {
+                continue;
+            };
+            if stream.is_succeeded() {
+                // No new credential will come for it: what it still owed is told.
+                self.counters.lost += stream.abandon(&mut self.member.events);
+                self.remember_closed(id, stream.window.head());
+            } else {
+                self.suspended.insert(id, stream);
             }
         }
     }
