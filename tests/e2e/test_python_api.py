@@ -10,6 +10,7 @@ from sealcast import sync
 from sealcast.endpoint import Device, Message
 from sealcast.endpoint.events import Event
 from sealcast.errors import NotAllowedError, UnknownChannelError, UsageError
+from tests.e2e.processes import wait_until
 from tests.e2e.site import Channel, Site
 
 RATE = ("--rate", "1Gbit/s")
@@ -107,6 +108,35 @@ async def test_a_late_joiner_starts_at_now(site: Site, channel: Channel) -> None
             await publisher.send(b"after")
             assert (await subscriber.recv()).data in (b"before", b"after")
             assert not [event for event in events if type(event).__name__ in ("Gap", "MessageLost")]
+
+
+async def test_an_application_that_is_busy_holds_up_no_keys(site: Site) -> None:
+    """The keys of each step come while nothing is taken, so that nothing in between is lost."""
+    site.enrol("monitor", "display", "bad", "new")
+    channel = site.add_channel("icu3/vitals", "--retention", "3s")
+    async with (
+        open_device(site, "display").subscriber(channel.name) as subscriber,
+        open_device(site, "bad").subscriber(channel.name),
+        open_device(site, "monitor").publisher(channel.name, linger=0.1) as publisher,
+        asyncio.timeout(30),
+    ):
+
+        async def publish_in_the_next_epoch(text: bytes) -> None:
+            await asyncio.to_thread(wait_until, lambda: publisher.epoch != epoch, "the next epoch")
+            await publisher.send(text)
+            await publisher.drained()
+
+        epoch = publisher.epoch
+        site.revoke("bad")
+        await publish_in_the_next_epoch(b"after the removal")
+        await asyncio.to_thread(
+            wait_until, lambda: subscriber.counters()["accepted"] > 0, "the packet is opened", 10
+        )
+        epoch = publisher.epoch
+        async with open_device(site, "new").subscriber(channel.name):
+            await publish_in_the_next_epoch(b"after the join")
+        assert (await subscriber.recv()).data == b"after the removal"
+        assert (await subscriber.recv()).data == b"after the join"
 
 
 async def test_refusals_at_the_door(site: Site, channel: Channel) -> None:

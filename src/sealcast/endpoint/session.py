@@ -36,6 +36,9 @@ FOLDER_INTERVAL_SECONDS = 1.0
 
 _EVENTS_AT_ONCE = 512
 
+_LOOK_SECONDS = 0.05
+"""How long the engine's requests wait at most while the application does not take what it is told."""
+
 
 class Engine(Protocol):
     """What SendEngine and ReceiveEngine have in common."""
@@ -77,6 +80,7 @@ class Session:
         self._signal.setblocking(False)
         self._ready = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._failure: SealcastError | None = None
         self._stopped = False
 
@@ -139,8 +143,9 @@ class Session:
     async def close(self) -> None:
         """End every request and connection."""
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
         if self._driver is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._driver.stop)
         for task in tuple(self._tasks):
@@ -160,6 +165,15 @@ class Session:
                 pass
         self._carry_out()
         self._ready.set()
+        # The driver signals once until it is told that we look. An application that is busy must not hold up
+        # keys and repairs, so after a moment we look on our own.
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._look = None
+        if self._driver is not None and not self._stopped:
+            self._driver.rearm()
 
     def _tick(self) -> None:
         """Do what is due while there is no driver yet."""
