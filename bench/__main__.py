@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,10 @@ ROUNDS = 5
 
 
 async def _measure(names: Sequence[str], figures: Figures, *, quick: bool) -> None:
+    this = asyncio.current_task()
+    if this is not None:
+        # As Ctrl-C: every process is ended, and the temporary folder removed.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     with tempfile.TemporaryDirectory(prefix="sealcast-bench-") as folder:
         async with Site(Path(folder)) as site:
             for name in names:
@@ -52,6 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     except ChildError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("bench: stopped, nothing is written", file=sys.stderr)
+        return 130
     command = " ".join(["python -m bench", *arguments])
     report.write(figures, facts, command=command, seconds=time.monotonic() - start, json_file=file)
     print(f"written: {file} and {file.with_suffix('.md').name}")
