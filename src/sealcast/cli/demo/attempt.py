@@ -19,6 +19,7 @@ imported. On each sealed packet of a later generation than any it was given (dat
 As a control, the same code is given packets of the generation that it was a member of, and has to open them.
 """
 
+import contextlib
 import hmac
 import json
 import struct
@@ -323,4 +324,5 @@ def say(attempts: list[Attempt]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(BrokenPipeError):  # whoever wanted to know is gone
+        main()

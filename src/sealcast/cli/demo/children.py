@@ -155,7 +155,7 @@ class Children:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(child.stop() for child in self._running))
 
-    async def start(self, name: str, command: Sequence[str], *, low_priority: bool = False) -> Child:
+    async def start(self, name: str, command: Sequence[str]) -> Child:
         """Start a process."""
         log = self._logs / f"{name}.log"
         with log.open("ab") as errors:
@@ -171,9 +171,6 @@ class Children:
             )
         child = Child(name, process, log)
         self._running.append(child)
-        if low_priority:
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, process.pid, 10)
         return child
 
     async def run(self, name: str, command: Sequence[str], *, text: str = "") -> str:

@@ -40,7 +40,7 @@ Address = tuple[str, int]
 class Scale:
     """How much and how fast. The ECG plays faster than it was recorded, so that all of it passes."""
 
-    stream_seconds: float = 28.0
+    stream_seconds: float = 25.0
     """In which both channels send all they have."""
     file_bytes: int = 64 << 20
     slot_seconds: float = 4.0

@@ -72,9 +72,11 @@ class _Performance:
     async def run(self) -> Evidence:
         """Do everything; return the evidence."""
         plan, scale = self._plan, self._plan.scale
+        self._phase("making an authority, enrolling four devices")
         making = asyncio.to_thread(make_file, plan.file, plan.seed, scale.file_bytes)
         digest, site = await asyncio.gather(making, open_site(plan, self._children))
         self._note("authority serves, two channels, four devices enrolled over EST")
+        self._phase("starting switch, subscribers, publisher")
         switch = await self._start_processes()
         serial_before = site.publisher_serial
         self._note(f"streaming; the publisher's certificate is {serial_before[:6]}…")
@@ -95,14 +97,15 @@ class _Performance:
         attempt = await self._children.start(
             "attempt",
             isolated_command("attempt.py", plan.notes(REMOVED), str(removed_at), sees_libraries=True),
-            low_priority=True,
         )
         attempt.listen(self._attempt_reported)
 
         serial_after = await renewal
         await self._until(lambda: self._is_all_here(serial_after), deadline)
+        self._note("everyone who is a member has everything" if self._acknowledged else "out of time")
         self._phase("ending")
         await self._end(switch, attempt)
+        self._phase("done")
         return await asyncio.to_thread(
             read_evidence,
             plan,
@@ -161,6 +164,7 @@ class _Performance:
         ends = [self._processes[name].end(_END_SECONDS) for name in SUBSCRIBERS]
         if not all(await asyncio.gather(*ends)):
             raise IncompleteError("a subscriber does not end", cure="run again with --keep and see the logs")
+        self._note("publisher and subscribers have ended")
         # All that was heard is on the disk now.
         self._phase(f"{REMOVED} tries its last keys")
         if not await attempt.end(_ATTEMPT_SECONDS):

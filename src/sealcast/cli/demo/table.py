@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -153,9 +154,9 @@ class Lines:
         self._last = now
         for name, row in board.rows.items():
             self._print(
-                f"{_elapsed(board)} {name}: {_rate(row)}, ECG {row.samples:,}, file {_size(row.file_bytes)}, "
-                f"dropped {_dropped(row)}, repaired {row.repaired:,}, lost {row.lost}, epoch {_epoch(row)}, "
-                f"members {len(board.members)}, {row.state}"
+                f"{_elapsed(board)} {name}: {row.rate / 1e6:.1f} Mbit/s, ECG {row.samples:,}, "
+                f"file {_size(row.file_bytes)}, dropped {_dropped(row)}, repaired {row.repaired:,}, "
+                f"lost {row.lost}, epoch {_epoch(row)}, members {len(board.members)}, {row.state}"
             )
 
     def _print(self, text: str) -> None:
@@ -164,27 +165,25 @@ class Lines:
 
 def render(board: Board) -> Group:
     """Return the table."""
-    table = Table(expand=False, title_justify="left")
-    table.add_column("subscriber")
-    for heading in ("rate", "ECG", "file", "dropped", "repaired", "lost", "epoch"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("subscriber", no_wrap=True)
+    for heading in ("Mbit/s", "ECG", "file", "dropped", "repaired", "lost", "epoch"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
     for name, row in board.rows.items():
         table.add_row(
-            name,
-            _rate(row),
+            Text(name, style="red" if row.state == "removed" else ""),
+            f"{row.rate / 1e6:.1f}",
             f"{row.samples / board.sample_count:.0%}",
             f"{row.file_bytes / board.file_size:.0%}",
             _dropped(row),
             f"{row.repaired:,}",
             Text(str(row.lost), style="bold red" if row.lost else ""),
             _epoch(row),
-            Text(row.state, style="red" if row.state == "removed" else ""),
         )
     done = max(row.file_bytes for row in board.rows.values()) / board.file_size
     head = Table.grid(padding=(0, 1))
     head.add_row(Text(f"{_elapsed(board)} {board.phase}", style="bold"), ProgressBar(1.0, done, width=24))
-    members = Text(f"members: {', '.join(board.members) or '-'}")
+    members = Text(f"members: {', '.join(board.members) or '-'}   epoch: slot/generation/step")
     return Group(head, table, members, *(Text(note, style="dim") for note in board.notes))
 
 
@@ -207,17 +206,13 @@ def _elapsed(board: Board) -> str:
     return f"{time.monotonic() - board.started:4.0f} s"
 
 
-def _rate(row: Row) -> str:
-    return f"{row.rate / 1e6:.1f} Mbit/s"
-
-
 def _size(count: int) -> str:
     return f"{count / 2**20:.1f} MiB"
 
 
 def _dropped(row: Row) -> str:
     total = row.dropped + row.forwarded
-    return f"{row.dropped:,} ({row.dropped / total:.1%})" if total else "0"
+    return f"{row.dropped:,} {row.dropped / total:.1%}" if total else "0"
 
 
 def _epoch(row: Row) -> str:
