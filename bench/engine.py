@@ -15,8 +15,8 @@ from bench.site import Site
 
 GROUP = "the engine alone, one core"
 PRIMITIVES = "primitives, one core"
-BAR_BLOCK = 64
-"""The block size under load, to which the engine's bars apply."""
+BAR_CASE = "blocks of 64"
+"""Under load, to which the engine's bars apply."""
 
 
 @functools.cache
@@ -39,20 +39,23 @@ def built(package: str, kind: str, name: str) -> Path:
 
 
 async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> None:
-    """Run the benchmark; it prints a line of JSON for each figure."""
+    """Run the benchmark; it prints figures as JSON: a line each, or one array of all."""
     program = str(built("sealcast-core", "bench", "engine"))
     words = ["--json", "--rounds", str(rounds), *(["--quick"] if quick else [])]
-    bars = {f"{side}, blocks of {BAR_BLOCK}": at_least(150_000) for side in ("seal", "open")}
-    for line in (await site.children.run("engine", [program, *words])).splitlines():
-        told = json.loads(line)
-        group = PRIMITIVES if told["group"] == "primitive" else GROUP
+    output = await site.children.run("engine", [program, *words])
+    told = [json.loads(line) for line in output.splitlines()]
+    for figure in told[0] if told and isinstance(told[0], list) else told:
+        is_engine = figure["unit"] == "packets/s"
+        has_bar = is_engine and figure["name"].endswith(BAR_CASE) and "ChaCha" not in figure["name"]
+        # Without the single runs: what is known of them.
+        values = figure.get("values") or [figure["low"], figure["median"], figure["high"]]
         figures.add(
             Figure(
-                group=group,
-                name=told["name"],
-                unit=told["unit"],
-                values=told["values"],
-                bar=bars.get(told["name"]) if group == GROUP else None,
-                note=told.get("note", ""),
+                group=GROUP if is_engine else PRIMITIVES,
+                name=figure["name"],
+                unit=figure["unit"],
+                values=values,
+                bar=at_least(150_000) if has_bar else None,
+                note=f"{figure['runs']} runs" if "runs" in figure else "",
             )
         )
