@@ -149,3 +149,24 @@ def test_a_member_that_slept_through_a_whole_generation_is_told_of_the_gap(seed:
     near, far = sim.subscriber(NEAR), sim.subscriber(FAR)
     assert len(near.messages) == 1000
     assert 790 <= len(far.messages) < 1000
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_join_right_after_a_removal_is_a_gap_that_is_told_to_who_was_cut_off(seed: int) -> None:
+    """Who fetches keys after the join is given step 1 only: what was sealed under step 0 stays shut (KM-10).
+
+    A reliable stream waits at that place until retention ends.
+    """
+    sim = ward(seed, options=ChannelOptions(retention=5 * SECOND))
+    sim.add_subscriber("gone")
+    sim.settle()
+    sim.publisher(MONITOR).send_every(2 * MILLISECOND, 500)
+    sim.run(0.3)
+    sim.partition(FAR, seconds=0.3)
+    sim.remove("gone")
+    sim.run(0.1)
+    sim.add_subscriber("late")
+    sim.run(2)
+    verify(sim, allow_gaps=True)
+    assert len(sim.subscriber(NEAR).messages) == 500
+    assert 400 < len(sim.subscriber(FAR).messages) < 500
