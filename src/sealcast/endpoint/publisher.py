@@ -21,7 +21,8 @@ from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Blocked, Event, Refused, parse_event
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
-from sealcast.errors import InternalError, UsageError
+from sealcast.errors import InternalError, NetworkError, UsageError
+from sealcast.pki.names import check_instance_name
 from sealcast.pki.signed import Context, SignedObject
 from sealcast.pki.times import system_time
 from sealcast.sidechannel.messages import Acknowledgement
@@ -93,7 +94,7 @@ class Publisher:
         self._routing = routing or RoutingOverrides()
         self._on_event = on_event
         self._on_acknowledgement = on_acknowledgement
-        self._instance = instance
+        self._instance = check_instance_name(instance)
         self._mtu = mtu
         self._max_block = max_block
         self._queue_bytes = queue_bytes
@@ -166,10 +167,16 @@ class Publisher:
         session.attach(self._driver)
         session.spawn(self._watch(session))
         session.spawn(self._recertify(engine, session))
-        async with asyncio.timeout(_REGISTER_SECONDS):
-            # Who joins after this line is told of the stream.
-            while not engine.is_registered:
-                await self._changed()
+        deadline = asyncio.get_running_loop().time() + _REGISTER_SECONDS
+        # Who joins after this loop is told of the stream.
+        while not engine.is_registered:
+            if asyncio.get_running_loop().time() > deadline:
+                raise NetworkError(
+                    f"the key server at {identity.keys_url} has not taken the stream within "
+                    f"{_REGISTER_SECONDS:g} s",
+                    cure="see its log; try again",
+                )
+            await self._changed()
 
     async def _listen(self, engine: _core.SendEngine, session: Session) -> None:
         own_channel = _core.channel_id(self._identity.site_id, self.channel)

@@ -160,6 +160,11 @@ def _open(path: Path) -> BinaryIO:
     with storage_errors(path):
         if path.is_dir():
             raise StorageError(str(path), "is a folder", cure="name files")
+        if path.exists() and not path.is_file():
+            # A pipe or a device has no size, and opening one may wait for ever.
+            raise StorageError(
+                str(path), "is not a regular file", cure="publish it with: sealcast publish --raw"
+            )
         return path.open("rb")
 
 

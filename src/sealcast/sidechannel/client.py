@@ -114,7 +114,7 @@ class _Connection:
                 raise UnreachableError(self.url, "no answer in time") from error
             except aiohttp.ClientError as error:
                 if (verdict := verdict_of(error)) is not None:
-                    raise verdict from error
+                    raise _naming(self.url, verdict) from error
                 raise UnreachableError(self.url, _reason(error)) from error
         raise AssertionError("not reached")
 
@@ -384,6 +384,13 @@ class PeerClient:
             return await self._connection.request("POST", path, body)
         except RefusalError as error:
             raise _meaning(error, channel.hex(), self._connection.name, "subscribe") from error
+
+
+def _naming(url: str, verdict: CertificateError) -> CertificateError:
+    """The verdict, with whom it is about."""
+    if url in verdict.problem:
+        return verdict
+    return CertificateError(f"{url}: {verdict.problem}", reason=verdict.reason, cure=verdict.cure)
 
 
 def _refusal(url: str, status: int, body: bytes) -> RefusalError:
