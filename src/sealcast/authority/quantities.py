@@ -16,6 +16,12 @@ _UNITS_OF_TIME = {
 _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
+MAX_DURATION = 3650 * 86_400_000_000
+"""Microseconds. Sums of a few of them, and of times, fit the database's and the wire's 63 bits."""
+
+MAX_AMOUNT = 10**15
+"""Bits a second, or bytes: more than any machine has."""
+
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([a-zA-Z/]*)")
 _RATE_UNIT = re.compile(r"([kmg]?)(?:bit/s|bits/s|bps|bit|b)?")
 _SIZE_UNIT = re.compile(r"([kmg]?)(?:i?b)?")
@@ -25,14 +31,16 @@ def parse_duration(text: str) -> int:
     """Microseconds of `90s`, `1h`, `1.5h`, `500ms`, `2d`; a bare number is seconds.
 
     Raises:
-        UsageError: nothing like it, or not above zero.
+        UsageError: nothing like it, not above zero, or more than ten years.
     """
     found = _AMOUNT.fullmatch(text.strip())
     if found is not None:
         unit = _UNITS_OF_TIME.get(found[2].lower() or "s")
-        if unit is not None and (amount := round(float(found[1]) * unit)) > 0:
+        if unit is not None and 0 < (amount := round(float(found[1]) * unit)) <= MAX_DURATION:
             return amount
-    raise UsageError(f"not a duration: {text[:40]!r}", cure="write for example 30s, 5m, 1h or 2d")
+    raise UsageError(
+        f"not a duration: {text[:40]!r}", cure="write for example 30s, 5m, 1h or 2d; 10 years at most"
+    )
 
 
 def parse_rate(text: str) -> int:
@@ -75,6 +83,6 @@ def _amount(text: str, units: re.Pattern[str], prefixes: dict[str, int], what: s
     found = _AMOUNT.fullmatch(text.strip())
     if found is not None:
         unit = units.fullmatch(found[2].lower())
-        if unit is not None and (amount := round(float(found[1]) * prefixes[unit[1]])) > 0:
+        if unit is not None and 0 < (amount := round(float(found[1]) * prefixes[unit[1]])) <= MAX_AMOUNT:
             return amount
     raise UsageError(f"not a {what}: {text[:40]!r}", cure=cure)
