@@ -45,17 +45,21 @@ def test_every_claim_holds(tmp_path: Path) -> None:
 @needs_proc
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize(
-    ("number", "code", "leaves_folder"),
-    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGKILL, -9, True)],
+    ("number", "code", "moment", "leaves_folder"),
+    [
+        (signal.SIGINT, 130, "demo.publisher", False),
+        (signal.SIGTERM, 143, "authority serve", False),
+        (signal.SIGKILL, -9, "demo.publisher", True),
+    ],
 )
 def test_nothing_is_left_running(
-    tmp_path: Path, number: signal.Signals, code: int, leaves_folder: bool
+    tmp_path: Path, number: signal.Signals, code: int, moment: str, leaves_folder: bool
 ) -> None:
     command = [sys.executable, "-c", "import sys; from sealcast.cli import main; sys.exit(main())", "demo"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as demo:
-        # The last to be started: all others run by then.
-        wait_until(lambda: find_child(demo.pid, "demo.publisher") is not None)
+        # The publisher is the last to be started: all others run by then.
+        wait_until(lambda: find_child(demo.pid, moment) is not None)
         children = children_of(demo.pid)
         demo.send_signal(number)
         demo.communicate(timeout=PATIENCE_SECONDS)
