@@ -385,7 +385,9 @@ impl Member {
                     self.events.push_back(Event::Refused { reason });
                 }
             }
-            self.retry(purpose, now);
+            // Whoever is no member any more may be admitted again, and only then gets keys and news.
+            let lost_membership = status == 403 && matches!(purpose, Purposes::Poll | Purposes::Keys);
+            self.retry(if lost_membership { Purposes::Join } else { purpose }, now);
             return Outcome::Nothing;
         }
         let outcome = match purpose {
