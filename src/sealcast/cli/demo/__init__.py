@@ -5,8 +5,11 @@ run            what happens when: the one process that starts, watches and ends 
 plan           who takes part, and how much of everything
 site           an authority and enrolled devices, by the command line alone
 children       the processes and how they are ended
+child          what a process of ours says and is told
+leash          ends the authority when its parent is gone
 publisher      a process: the bedside monitor
 subscriber     a process: a receiving device, with its journal
+journal        what it writes down
 keepsakes      what the removed subscriber keeps for itself
 attempt        a process: the removed subscriber tries all it ever held on what it hears
 switch         a process: carries packets from group to group, and drops some
