@@ -27,6 +27,10 @@ const HEARTBEAT_MAX: u64 = SECOND;
 const CREDENTIAL_INTERVALS: [u64; 3] = [SECOND / 10, SECOND / 4, SECOND];
 const CREDENTIAL_MAX: u64 = 2 * SECOND;
 const DIRECTORY_INTERVAL: u64 = 2 * SECOND;
+/// What every IPv4 path carries; less would leave no room for frames.
+const MIN_MTU: usize = 576;
+/// The longest fields of a message frame besides its topic, and some data.
+const FRAME_ROOM: usize = 64;
 const FINAL_HEARTBEATS: u32 = 5;
 const PUT_TIMEOUT: u64 = 10 * SECOND;
 
@@ -39,7 +43,7 @@ pub struct SenderConfig {
     pub start_nonce: [u8; 16],
     /// One of several publishers of a device on a channel; may be empty.
     pub instance: String,
-    /// Bytes of the path's MTU; IPv6 and UDP headers are taken off it.
+    /// Bytes of the path's MTU, at least 576; IPv6 and UDP headers are taken off it.
     pub mtu: usize,
     /// Packets in a block at most, 1 to 64.
     pub max_block: u8,
@@ -155,7 +159,7 @@ impl Sender {
             sealer: None,
             start_nonce: config.start_nonce,
             instance: config.instance,
-            payload_limit: config.mtu.saturating_sub(IP_UDP_BYTES + OVERHEAD_BYTES),
+            payload_limit: config.mtu.max(MIN_MTU) - IP_UDP_BYTES - OVERHEAD_BYTES,
             max_block: config.max_block.clamp(1, MAX_COUNT),
             max_message_bytes: config.max_message_bytes,
             queue_limit: config.queue_bytes,
@@ -296,7 +300,9 @@ impl Sender {
                 limit: self.max_message_bytes,
             });
         }
-        if topic.is_some_and(|topic| topic.len() > MAX_TOPIC_BYTES) {
+        // A topic stands in one packet, with its frame's fields and some of the data.
+        let topic_limit = MAX_TOPIC_BYTES.min(self.payload_limit - FRAME_ROOM);
+        if topic.is_some_and(|topic| topic.len() > topic_limit) {
             return Err(SendError::TopicTooLong);
         }
         if self.queue_bytes > 0 && self.queue_bytes + data.len() as u64 > self.queue_limit {
