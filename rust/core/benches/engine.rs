@@ -1,4 +1,4 @@
-//! What one core seals and opens, and what each primitive costs: `cargo bench -p sealcast-core [-- --json]`.
+//! What one core seals and opens, and what each primitive costs: `cargo bench -p sealcast-core [-- --json] [-- 64]`.
 //!
 //! Every figure is the median of some runs, with the lowest and the highest; the engine's are whole packets through `Sender` and
 //! `Receiver`, fresh block ids and key derivation included, without sockets. Time is that of this thread on a processor where the
@@ -209,9 +209,14 @@ fn primitives() -> Vec<Figure> {
 
 fn main() {
     let json = std::env::args().any(|argument| argument == "--json");
-    let mut figures = primitives();
+    // `-- 64` leaves only blocks of 64, for a profile.
+    let only: Option<u8> = std::env::args().find_map(|argument| argument.parse().ok());
+    let mut figures = if only.is_none() { primitives() } else { Vec::new() };
     for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
-        for block in BLOCK_SIZES {
+        for block in BLOCK_SIZES
+            .into_iter()
+            .filter(|block| only.is_none_or(|only| *block == only))
+        {
             let (world, sealed, datagrams) = seal(suite, block);
             figures.push(sealed);
             figures.push(open(world, suite, block, &datagrams));

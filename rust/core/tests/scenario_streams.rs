@@ -247,7 +247,7 @@ fn topics_are_delivered_with_their_messages() {
 /// Every packet of a stream fits its MTU, whatever is sent, down to IPv6's least (DP-6).
 #[test]
 fn no_packet_is_longer_than_the_mtu_allows() {
-    for mtu in [1280, 1500, 9000] {
+    for mtu in [576, 1280, 1500, 9000] {
         let mut world = World::new(1);
         let subscriber = world.add_subscriber();
         let publisher = world.add_publisher();
@@ -258,7 +258,13 @@ fn no_packet_is_longer_than_the_mtu_allows() {
             world.send(publisher, 1, length);
         }
         world.send(publisher, 64, 3000);
-        for topic in [1, 100, 255] {
+        let longest_topic = if mtu == 576 { 216 } else { 255 };
+        let too_long = "t".repeat(longest_topic + 1);
+        assert_eq!(
+            world.sender(publisher).send(Some(&too_long), vec![1]),
+            Err(SendError::TopicTooLong)
+        );
+        for topic in [1, 100, longest_topic] {
             let id = world.sent[&stream].len() as u64;
             let data = payload(stream, id, 3000);
             world
