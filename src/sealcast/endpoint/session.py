@@ -131,6 +131,13 @@ class Session:
 
         Raises: UnreachableError, CertificateError, NotAllowedError, UnknownChannelError, NetworkError.
         """
+        if system_time() >= self.identity.not_after:
+            # TLS tells too late for a client to see why it is refused.
+            raise CertificateError(
+                f"the certificate of device {self.identity.name!r} has expired",
+                reason="expired",
+                cure="enrol it again with a new token: sealcast device enroll",
+            )
         while (policy := self._engine.policy()) is None:
             if self._failure is not None:
                 raise self._failure
