@@ -22,7 +22,7 @@ MAX_DURATION = 3650 * 86_400_000_000
 MAX_AMOUNT = 10**15
 """Bits a second, or bytes: more than any machine has."""
 
-_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([a-zA-Z/]*)")
+_AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([a-zA-Z/]*)")
 _RATE_UNIT = re.compile(r"([kmg]?)(?:bit/s|bits/s|bps|bit|b)?")
 _SIZE_UNIT = re.compile(r"([kmg]?)(?:i?b)?")
 
