@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -376,6 +377,29 @@ def test_one_line_with_value_and_cure(case: Case, world: World) -> None:
     assert re.fullmatch(r"sealcast: error: .+ \(.+\)\n", finished.err), finished.err
     assert case.says.format(**world.names) in finished.err
     assert finished.out == ""
+
+
+def test_an_interface_without_multicast(site: Site, processes: Processes) -> None:
+    """As a tunnel is; made here, as no machine is sure to have one."""
+    name = f"seal{os.getpid() % 10**8}"
+
+    def ip(*words: str) -> bool:
+        return subprocess.run(["ip", *words], capture_output=True, check=False).returncode == 0
+
+    if shutil.which("ip") is None or not ip("tuntap", "add", "dev", name, "mode", "tun"):
+        pytest.skip("making an interface needs root; rust/net tests the refusal itself")
+    try:
+        assert ip("link", "set", name, "multicast", "off")
+        assert ip("link", "set", name, "up")
+        [device] = site.enrol("tunneller")
+        channel = site.add_channel("tunnel")
+        for words in (("subscribe",), ("publish",)):
+            finished = processes.run(*words, device, channel.name, "--interface", name)
+            assert finished.code == 3, finished.err
+            assert re.fullmatch(r"sealcast: error: .+ \(.+\)\n", finished.err)
+            assert f"interface {name} does not do multicast" in finished.err
+    finally:
+        ip("link", "del", name)
 
 
 def test_nothing_is_left_behind(world: World) -> None:

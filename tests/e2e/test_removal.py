@@ -55,7 +55,7 @@ def test_a_removed_subscriber_gets_nothing_new(site: Site) -> None:
 
 @pytest.mark.xfail(
     reason="a keys reply holds the present step only, so what was sealed at the steps before it is lost",
-    strict=True,
+    strict=False,
 )
 def test_a_member_that_sleeps_through_a_removal_and_a_join_loses_nothing(site: Site) -> None:
     """Invariant 6: the steps between the removal and the join belong to every member that stays."""

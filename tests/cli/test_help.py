@@ -1,0 +1,89 @@
+"""`--help` and `--json` of every command."""
+
+import importlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+
+from sealcast import cli
+from tests.e2e.processes import Processes
+from tests.e2e.site import Site, command
+
+DOCUMENTED = {
+    "authority init": "--site --root-cert --root-key",
+    "authority serve": "--listen --keys --json",
+    "authority token": "--device --ttl",
+    "authority channel add": "--group --port --publish --subscribe --interface --rate",
+    "authority channel list": "--json",
+    "authority device list": "--json",
+    "authority device revoke": "",
+    "device enroll": "--authority --root --name --token --json",
+    "device show": "--json",
+    "device renew": "--json",
+    "publish": "--raw --interface --send-to --json",
+    "subscribe": "--output --count --interface --listen --json",
+    "send": "--linger --interface --send-to --json",
+    "receive": "--output --count --interface --listen --json",
+    "demo": "--seed",
+}
+"""What scripts rely on."""
+
+
+def commands() -> dict[str, list[str]]:
+    """Every command and group, and its options."""
+    app = typer.Typer()
+    for name in cli.COMMANDS:
+        importlib.import_module(f"sealcast.cli.{name}").register(app)
+    return dict(_below(typer.main.get_command(app), ""))
+
+
+def _below(parsed: Any, path: str) -> Iterator[tuple[str, list[str]]]:
+    names = (name for parameter in parsed.params for name in parameter.opts)
+    yield path, [name for name in names if name.startswith("--")]
+    for name, child in getattr(parsed, "commands", {}).items():
+        yield from _below(child, f"{path} {name}".strip())
+
+
+@pytest.mark.parametrize("words", commands(), ids=lambda words: words or "sealcast")
+def test_help_names_every_option(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = command(*words.split(), "--help")
+    assert f"Usage: sealcast {words}" in text
+    if words:
+        missing = [option for option in commands()[words] if option not in text]
+        assert not missing
+
+
+def test_what_scripts_rely_on_is_there() -> None:
+    found = commands()
+    for words, options in DOCUMENTED.items():
+        assert set(options.split()) <= set(found[words]), words
+
+
+def test_json_can_be_read(site: Site, processes: Processes) -> None:
+    folder = site.devices / "monitor"
+    words = (
+        "device", "enroll", folder, "--authority", site.url, "--keys", site.keys_url, "--root", site.root,
+        "--name", "monitor", "--token", site.token("monitor"), "--json",
+    )  # fmt: skip
+    enrolled = json.loads(command(*words))
+    assert enrolled["name"] == "monitor"
+    assert json.loads(command("device", "show", folder, "--json")) == enrolled
+    renewed = json.loads(command("device", "renew", folder, "--json"))
+    assert {key for key in enrolled if enrolled[key] != renewed[key]} >= {"serial", "certificate_sha256"}
+    channel = site.add_channel("icu3/vitals", publish="mon*", subscribe="nobody")
+    [listed] = json.loads(command("authority", "channel", "list", site.folder, "--json"))
+    assert (listed["name"], listed["group"], listed["port"]) == (channel.name, channel.group, channel.port)
+    assert (listed["publishers"], listed["subscribers"]) == (["monitor"], [])
+    [device] = json.loads(command("authority", "device", "list", site.folder, "--json"))
+    assert device["name"] == "monitor"
+    site.revoke("monitor")
+    [device] = json.loads(command("authority", "device", "list", site.folder, "--json"))
+    assert device["state"] == "revoked"
+
+
+def test_a_token_stands_alone(site: Site) -> None:
+    assert len(command("authority", "token", site.folder, "--device", "any").split()) == 1
