@@ -172,6 +172,36 @@ impl Keyring {
         Ok(())
     }
 
+    /// Takes the first secret of a generation that turned while we were a member and out of reach (KM-18). `beacon` commits
+    /// to a step of it. It only lets us read what is older than the present; nothing goes back.
+    pub fn install_earlier(
+        &mut self,
+        generation: u32,
+        secret: Secret,
+        beacon: &VerifiedBeacon,
+    ) -> Result<(), InstallError> {
+        let (committed, step) = beacon.epoch.membership();
+        if committed != generation {
+            return Err(InstallError::NotCommitted);
+        }
+        if self.admission.is_none_or(|(admitted, _)| generation <= admitted) {
+            return Err(InstallError::Backwards);
+        }
+        let last = (0..step).fold(secret.clone(), |secret, before| {
+            step_secret(&secret, &self.channel, generation, before + 1)
+        });
+        if commit_generation(&last, &self.channel, generation, step) != beacon.body.generation_commitment {
+            return Err(InstallError::CommitmentMismatch);
+        }
+        match self.steps.get(&(generation, step)) {
+            Some(held) if !held.same(&last) => return Err(InstallError::SecondSecret),
+            _ => {}
+        }
+        self.steps.entry((generation, 0)).or_insert(secret);
+        self.forget_old_generations();
+        Ok(())
+    }
+
     fn forget_old_generations(&mut self) {
         let mut generations: Vec<u32> = self.steps.keys().map(|&(generation, _)| generation).collect();
         generations.dedup();
@@ -223,7 +253,9 @@ impl Keyring {
                 };
             }
             let step = self.claimed_step(epoch.generation, epoch.step);
-            let step_ahead = step.is_none() && self.announced.is_some_and(|announced| membership > announced);
+            // An announced membership whose secret is still on its way counts as ahead.
+            let step_ahead =
+                step.is_none() && self.announced.is_some_and(|announced| membership >= announced);
             let slot_ahead = self.last_slot().is_none_or(|last| epoch.slot > last);
             match (self.slots.get(&epoch.slot), step) {
                 (Some(slot), Some(step)) => {

@@ -600,6 +600,18 @@ impl Member {
                 ))
             }
         }
+        for (generation, secret, datagram) in &reply.earlier {
+            // One of another control stream (a key server that restarted) proves nothing, and is passed over.
+            let Ok(committed) = admitted.control.verify(datagram) else {
+                continue;
+            };
+            if let Err(InstallError::CommitmentMismatch | InstallError::SecondSecret) = admitted
+                .keyring
+                .install_earlier(*generation, secret.clone(), &committed)
+            {
+                refused = Some(format!("generation {generation}.0"));
+            }
+        }
         if let Some(detail) = refused {
             self.events.push_back(Event::CommitmentMismatch { detail });
         }

@@ -8,6 +8,7 @@ use crate::wire::{ChannelId, StreamId, Time};
 
 const MAX_SLOTS: usize = 64;
 const MAX_STREAMS: usize = 4096;
+const MAX_EARLIER: usize = 8;
 const MAX_ISSUERS: usize = 8;
 const MAX_PACKETS: usize = 1024;
 
@@ -20,6 +21,8 @@ pub struct KeysReply<'a> {
     pub step: u8,
     pub secret: Secret,
     pub time: Time,
+    /// Generations that turned since our admission: number, secret of step 0, beacon that commits to it (KM-18).
+    pub earlier: Vec<(u32, Secret, &'a [u8])>,
 }
 
 /// SC-5.
@@ -58,6 +61,12 @@ fn generation_secret(r: &mut CborReader<'_>) -> Parsed<(u32, u8, Secret)> {
     Ok((generation, step, Secret::new(r.fixed()?)))
 }
 
+fn earlier_generation<'a>(r: &mut CborReader<'a>) -> Parsed<(u32, Secret, &'a [u8])> {
+    r.array_of(3)?;
+    let generation = u32::try_from(r.uint()?).map_err(|_| MalformedObject)?;
+    Ok((generation, Secret::new(r.fixed()?), r.bytes()?))
+}
+
 fn endpoint<'a>(r: &mut CborReader<'a>) -> Parsed<(&'a str, u16)> {
     r.array_of(2)?;
     let host = r.text()?;
@@ -94,6 +103,7 @@ struct ReplyFields<'a> {
     beacon: Option<&'a [u8]>,
     slots: Option<Vec<(u32, Secret)>>,
     generation: Option<(u32, u8, Secret)>,
+    earlier: Vec<(u32, Secret, &'a [u8])>,
     time: Option<Time>,
     policy: Option<&'a [u8]>,
     crl: Option<&'a [u8]>,
@@ -113,6 +123,7 @@ impl<'a> ReplyFields<'a> {
                 "beacon" => fields.beacon = Some(r.bytes()?),
                 "slots" => fields.slots = Some(r.list(MAX_SLOTS, slot_secret)?),
                 "generation" => fields.generation = Some(generation_secret(&mut r)?),
+                "earlier" => fields.earlier = r.list(MAX_EARLIER, earlier_generation)?,
                 "time" => fields.time = Some(r.uint()?),
                 "policy" => fields.policy = Some(r.bytes()?),
                 "crl" => fields.crl = Some(r.bytes()?),
@@ -138,6 +149,7 @@ impl<'a> ReplyFields<'a> {
             step,
             secret,
             time: self.time.ok_or(MalformedObject)?,
+            earlier: core::mem::take(&mut self.earlier),
         })
     }
 }

@@ -280,6 +280,7 @@ impl Receiver {
             return Err(Rejection::BeyondWindow);
         }
         let before_admission = admitted.keyring.is_before_admission(header.epoch);
+        let is_current = admitted.keyring.is_current();
         let plaintext = match admitted.keyring.lookup(header.epoch) {
             Lookup::Held(keys) => {
                 if !stream.has_room(sequence) || self.queue_bytes >= self.queue_limit {
@@ -303,6 +304,19 @@ impl Receiver {
             }
             // Only repair brings such packets so far: they are not for us and no loss (DP-34).
             _ if before_admission => None,
+            // Vouched for, of a generation that turned while we were out of reach, and no key of it comes any more.
+            Lookup::NotOurs if is_current => {
+                let events = &mut self.member.events;
+                stream.accept(header, &leaf, None, now, events);
+                let publisher = stream.publisher.clone();
+                events.push_back(Event::Gap {
+                    publisher,
+                    first: sequence,
+                    last: Some(sequence),
+                });
+                self.counters.lost += 1;
+                return Err(Rejection::EpochNotOurs);
+            }
             _ => return Err(Rejection::EpochNotOurs),
         };
         stream.accept(header, &leaf, plaintext, now, &mut self.member.events);

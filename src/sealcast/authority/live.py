@@ -153,9 +153,10 @@ class LiveChannel:
         )
         self._bundle = make_bundle(credential, identity.signer, identity.chain)
 
-    def keys_reply(self, now: int) -> KeysReply:
-        """Secrets for a member that has just been authorised."""
-        return self._server.keys_reply(now)
+    def keys_reply(self, now: int, device: str | None = None) -> KeysReply:
+        """Secrets for a member that has just been authorised; for a newcomer without `device`."""
+        since = None if device is None else self.keys.membership.admitted_in(device)
+        return self._server.keys_reply(now, since)
 
     async def news(self, device: str, counter: int, seconds: float, now: int) -> SealedBeacon | None:
         """Wait until there is a beacon that a member with `counter` has to have.

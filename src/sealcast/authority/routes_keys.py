@@ -108,7 +108,7 @@ class _Requests:
         """SC-3: for members only, who have been counted in by a join."""
         EmptyBody.parse(await request.read())
         caller = self._authorise(request, member=True)
-        return _answer(_keys_answer(self._authority.keys_reply(caller.channel)).serialize())
+        return _answer(_keys_answer(self._authority.keys_reply(caller.channel, caller.device)).serialize())
 
     async def poll(self, request: web.Request) -> web.Response:
         """The long-poll: a beacon as soon as something changed, at the latest after 25 s."""
@@ -278,6 +278,7 @@ def _keys_answer(reply: KeysReply) -> KeysAnswer:
         step=reply.step,
         secret=reply.secret,
         time=reply.time,
+        earlier=tuple((turned.number, turned.secret, turned.beacon) for turned in reply.earlier),
     )
 
 

@@ -234,9 +234,9 @@ class Authority:
 
         await self._change(job, self._install)
 
-    def keys_reply(self, channel: LiveChannel) -> KeysReply:
-        """Secrets for a member that has just been authorised."""
-        return channel.keys_reply(self.clock())
+    def keys_reply(self, channel: LiveChannel, device: str | None = None) -> KeysReply:
+        """Secrets for a member that has just been authorised; for a newcomer without `device`."""
+        return channel.keys_reply(self.clock(), device)
 
     async def put_stream(self, name: str, entry: StoredStream) -> None:
         """Store an entry of the directory."""

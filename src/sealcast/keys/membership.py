@@ -78,6 +78,17 @@ class Membership:
         """Whether `device` joined, in any role, and has not left."""
         return any(member.device == device and not member.left for member in self.members.values())
 
+    def admitted_in(self, device: str) -> int | None:
+        """The generation that `device` was last admitted in, in any role; None if it is no member."""
+        return max(
+            (
+                member.generation
+                for member in self.members.values()
+                if member.device == device and not member.left
+            ),
+            default=None,
+        )
+
     def holds_keys(self, device: str) -> bool:
         """Whether `device` knows a secret of the present generation; True too for one that left meanwhile.
 

@@ -123,6 +123,26 @@ class ChannelKeys:
         return start_of(self.clock, present + 1) if present < MAX_SLOT else now + self.clock.length
 
 
+MAX_EARLIER = 8
+"""Generations whose first secret is handed out after the fact; a member that missed more has gaps."""
+
+EARLIER_LIFE = 300_000_000
+"""Microseconds for which they are: as long as publishers may still serve packets of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierGeneration:
+    """The first secret of a generation, for whoever was a member all the time since an older one (KM-18)."""
+
+    number: int
+    secret: Secret
+    """Of step 0."""
+    beacon: bytes
+    """Datagram that commits to a step of this generation."""
+    since: int
+    """When the generation turned, microseconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysReply:
     """What a member is given; `beacon` commits to every secret in it (KM-17)."""
@@ -134,6 +154,7 @@ class KeysReply:
     secret: Secret
     time: int
     """Microseconds since the epoch."""
+    earlier: tuple[EarlierGeneration, ...] = ()
 
 
 class KeyServer:
@@ -168,6 +189,8 @@ class KeyServer:
         self._changed = counter.take()
         self._announcement: SealedBeacon | None = None
         self._announced = 0
+        # Only in memory: a first secret is not stored once a step has been taken from it.
+        self._turned: list[EarlierGeneration] = []
 
     @property
     def keys(self) -> ChannelKeys:
@@ -198,15 +221,21 @@ class KeyServer:
         self._keys, self._versions = keys, versions
         if told:
             self._announce(now)
+            self._remember(old.generation.number, now)
         return told
 
     def beacon(self, now: int) -> SealedBeacon:
         """A fresh beacon."""
         return self._seal(now)
 
-    def keys_reply(self, now: int) -> KeysReply:
+    def keys_reply(self, now: int, member_since: int | None = None) -> KeysReply:
         """Present generation and step, and the slots from the previous one on, under a fresh beacon
         (KM-10).
+
+        Args:
+            now: microseconds since the epoch.
+            member_since: the generation of the member's admission; it is also given the first secrets of
+                those that turned since (KM-18). None for a newcomer.
         """
         keys = self._keys
         slots = keys.slots.secrets
@@ -219,7 +248,31 @@ class KeyServer:
             step=keys.generation.step,
             secret=keys.generation.secret,
             time=now,
+            earlier=() if member_since is None else self._earlier(member_since, now),
         )
+
+    def _earlier(self, member_since: int, now: int) -> tuple[EarlierGeneration, ...]:
+        return tuple(
+            turned
+            for turned in self._turned
+            if turned.number > member_since and now - turned.since <= EARLIER_LIFE
+        )
+
+    def _remember(self, before: int, now: int) -> None:
+        """Keep the first secret of a generation that has just turned, or a later beacon of it."""
+        generation = self._keys.generation
+        if self._announcement is None:
+            return
+        if generation.number != before and generation.step == 0:
+            turned = EarlierGeneration(
+                number=generation.number,
+                secret=generation.secret,
+                beacon=self._announcement.datagram,
+                since=now,
+            )
+            self._turned = [*self._turned, turned][-MAX_EARLIER:]
+        elif self._turned and self._turned[-1].number == generation.number:
+            self._turned[-1] = replace(self._turned[-1], beacon=self._announcement.datagram)
 
     def poll_answer(self, counter: int, now: int) -> SealedBeacon | None:
         """The beacon for a member whose last one had `counter`, or None while there is nothing new for it.

@@ -43,6 +43,9 @@ class Fields:
         except CertificateError as error:
             raise MalformedMessageError(f"malformed {what}: {error}") from None
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._map
+
     def uint(self, name: str, *, most: int = UINT64) -> int:
         """An unsigned integer up to `most`."""
         return self.as_uint(self._get(name), name, most=most)

@@ -38,6 +38,7 @@ MAX_BUNDLE = 8 * 1204
 
 MAX_DATAGRAM = 65_507
 MAX_SLOTS = 32
+MAX_EARLIER = 8
 MAX_ISSUERS = 16
 MAX_CERTIFICATE = 16 * 1024
 MAX_STREAMS = 4096
@@ -97,6 +98,8 @@ class KeysAnswer:
     """Of (generation, step)."""
     time: int
     """Microseconds, by the key server's clock."""
+    earlier: tuple[tuple[int, Secret, bytes], ...] = ()
+    """Generations that turned since the member's admission: number, secret of step 0, beacon (KM-18)."""
 
     def serialize(self) -> bytes:
         """The body's bytes."""
@@ -113,7 +116,11 @@ class KeysAnswer:
             "slots": [[number, secret.reveal()] for number, secret in self.slots],
             "generation": [self.generation, self.step, self.secret.reveal()],
             "time": self.time,
-        }
+        } | (
+            {"earlier": [[number, secret.reveal(), beacon] for number, secret, beacon in self.earlier]}
+            if self.earlier
+            else {}
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -497,6 +504,14 @@ def _read_keys(fields: Fields) -> dict[str, Any]:
             Secret(fields.as_bytes(secret, "slots", length=32)),
         )
 
+    def read_earlier(value: object) -> tuple[int, Secret, bytes]:
+        number, first, beacon = fields.as_tuple(value, "earlier", 3)
+        return (
+            fields.as_uint(number, "earlier", most=2**32 - 1),
+            Secret(fields.as_bytes(first, "earlier", length=32)),
+            fields.as_bytes(beacon, "earlier", most=MAX_DATAGRAM),
+        )
+
     generation, step, secret = fields.tuple_("generation", 3)
     return {
         "beacon": fields.bytes_("beacon", most=MAX_DATAGRAM),
@@ -505,6 +520,7 @@ def _read_keys(fields: Fields) -> dict[str, Any]:
         "step": fields.as_uint(step, "generation", most=255),
         "secret": Secret(fields.as_bytes(secret, "generation", length=32)),
         "time": fields.uint("time"),
+        "earlier": fields.items("earlier", read_earlier, most=MAX_EARLIER) if "earlier" in fields else (),
     }
 
 

@@ -258,7 +258,7 @@ class SimulatedKeyServer:
             case "POST", ["keys"]:
                 EmptyBody.parse(body)
                 self._authorise(device, member=True)
-                reply(200, self._keys_answer(server).serialize())
+                reply(200, self._keys_answer(server, device).serialize())
             case "POST", ["poll"]:
                 poll = _Poll(device, certificate, PollRequest.parse(body).counter, reply)
                 self._authorise(device, member=True)
@@ -409,8 +409,9 @@ class SimulatedKeyServer:
         if self._server is None:
             raise RuntimeError("the authority is down: nobody can be removed")
 
-    def _keys_answer(self, server: KeyServer) -> KeysAnswer:
-        reply = server.keys_reply(self._timeline.now)
+    def _keys_answer(self, server: KeyServer, device: str | None = None) -> KeysAnswer:
+        since = None if device is None else self._keys.membership.admitted_in(device)
+        reply = server.keys_reply(self._timeline.now, since)
         return KeysAnswer(
             beacon=reply.beacon,
             slots=reply.slots,
@@ -418,6 +419,7 @@ class SimulatedKeyServer:
             step=reply.step,
             secret=reply.secret,
             time=reply.time,
+            earlier=tuple((turned.number, turned.secret, turned.beacon) for turned in reply.earlier),
         )
 
     def _entries(self) -> tuple[StreamEntry, ...]:
