@@ -26,9 +26,15 @@ fn over(seed: u64, link: Link) -> World {
     world
 }
 
-/// Several seeds, since each has other packets hit.
+/// Several seeds, since each has other packets hit; `SEALCAST_SEEDS` makes a soak of it.
 fn over_seeds(link: &Link) -> Vec<World> {
-    (1..=5).map(|seed| over(seed, link.clone())).collect()
+    let seeds = std::env::var("SEALCAST_SEEDS").map_or(5, |seeds| seeds.parse().expect("a number"));
+    (1..=seeds)
+        .map(|seed| {
+            println!("seed {seed}");
+            over(seed, link.clone())
+        })
+        .collect()
 }
 
 #[test]
