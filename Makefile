@@ -1,4 +1,4 @@
-# make setup   everything in .venv, the extension built      make demo   a site, two devices, verified messages
+# make setup   everything in .venv, the extension built      make demo   a site on this machine, under loss, judged
 # make test    every check and every test                    make lint   the static checks alone
 # make bench   measurements (ARGS=--quick: short ones)       make soak   hours of faults in a row
 # make fmt     format the sources                            make lock   pin the dependencies anew (needs uv)

@@ -36,6 +36,7 @@ CREDENTIAL_LIFE_SECONDS = 24 * 3600
 _RECREDENTIAL_SECONDS = CREDENTIAL_LIFE_SECONDS // 2
 _SKEW_SECONDS = 60
 _REGISTER_SECONDS = 10.0
+_BLOCKED_SECONDS = 2.0
 
 
 class PublisherOptions(TypedDict, total=False):
@@ -353,13 +354,19 @@ class Publisher:
                 if not isinstance(item, tuple):
                     continue
                 event = parse_event(*item)
-                if isinstance(event, Blocked | Refused):
-                    log.warning(
-                        "channel %s: %s: %s", self.channel, type(event).__name__.lower(), event.reason
-                    )
+                if isinstance(event, Blocked):
+                    session.spawn(self._warn_if_blocked(event, self.counters()["packets"]))
+                elif isinstance(event, Refused):
+                    log.warning("channel %s: the key server refuses: %s", self.channel, event.reason)
                 if self._on_event is not None:
                     self._on_event(event)
             self._room.set()
+
+    async def _warn_if_blocked(self, event: Blocked, packets: int) -> None:
+        """Waiting a moment for the key of a new generation is no news for an operator."""
+        await asyncio.sleep(_BLOCKED_SECONDS)
+        if self.counters()["packets"] == packets:
+            log.warning("channel %s: nothing can be sealed: %s", self.channel, event.reason)
 
 
 def _address_towards(url: str) -> str:
