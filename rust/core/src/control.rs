@@ -195,7 +195,12 @@ impl ControlState {
     /// Obeys a verified beacon if it is ahead of the last one (KM-16); false if it is not.
     pub fn advance(&mut self, beacon: &VerifiedBeacon) -> bool {
         let ahead = self.last.as_ref().is_none_or(|last| {
-            beacon.body.counter > last.body.counter && beacon.epoch.membership() >= last.epoch.membership()
+            let (told, known) = (&beacon.body, &last.body);
+            told.counter > known.counter
+                && beacon.epoch.membership() >= last.epoch.membership()
+                && told.policy.number >= known.policy.number
+                && told.crl.number >= known.crl.number
+                && told.bundle.number >= known.bundle.number
         });
         if ahead {
             self.last = Some(beacon.clone());
