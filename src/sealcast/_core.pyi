@@ -68,9 +68,7 @@ class Validator:
     def __init__(self, anchors: list[bytes], intermediates: list[bytes]) -> None:
         """Take DER certificates. Raises: ValidationError if one does not parse."""
 
-    def verify_peer(
-        self, chain: list[bytes], role: str, now: int, crl: bytes | None = None
-    ) -> PeerIdentity:
+    def verify_peer(self, chain: list[bytes], role: str, now: int, crl: bytes | None = None) -> PeerIdentity:
         """Judge a chain, end entity first. Raises: ValidationError."""
 
     def verify_credential(
