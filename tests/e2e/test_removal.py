@@ -53,27 +53,38 @@ def test_a_removed_subscriber_gets_nothing_new(site: Site) -> None:
     assert len(removed.out) <= old < len(lines) - 400
 
 
-@pytest.mark.xfail(
-    reason="a keys reply holds the present step only, so what was sealed at the steps before it is lost",
+LOST_AT_A_RESTART = pytest.mark.xfail(
+    reason="a member that joins again is admitted anew, so the steps since the removal are not given to it",
     strict=False,
 )
-def test_a_member_that_sleeps_through_a_removal_and_a_join_loses_nothing(site: Site) -> None:
-    """Invariant 6: the steps between the removal and the join belong to every member that stays."""
+
+
+@pytest.mark.parametrize("restart", [False, pytest.param(True, marks=LOST_AT_A_RESTART)])
+def test_a_member_that_sleeps_through_a_removal_and_a_join_loses_nothing(site: Site, restart: bool) -> None:
+    """Invariant 6, KM-18: the steps between the removal and the join belong to every member that stays.
+
+    After a restart of the authority the member has to join again, which should be no new admission.
+    """
     monitor, good, bad, new = site.enrol("monitor", "good", "bad", "new")
-    channel = site.add_channel("icu3/vitals", "--retention", "3s", publish="monitor")
+    channel = site.add_channel("icu3/vitals", "--retention", "20s", publish="monitor")
     subscriber = site.subscribe(good, channel, "--json")
     site.subscribe(bad, channel)
     with Recording(channel) as recording, Feed(site, monitor, channel, each_seconds=0.01) as feed:
         subscriber.wait_lines(50)
         generation = generation_of(subscriber.out[-1])
         subscriber.send_signal(signal.SIGSTOP)
+        if restart:
+            before = recording.datagrams[-1].epoch
+            site.stop()
+            site.serve()
+            wait_until(lambda: recording.datagrams[-1].epoch != before, "the publisher has joined again")
         site.revoke("bad")
         wait_until(lambda: recording.datagrams[-1].generation > generation, "the new generation")
         recording.wait_for(50)
         site.subscribe(new, channel).wait_lines(20)
         subscriber.send_signal(signal.SIGCONT)
         lines = feed.finish()
-        subscriber.wait_lines(len(lines), 8)
+        subscriber.wait_lines(len(lines), 10)
     assert [text_of(line) for line in subscriber.out] == lines
 
 
