@@ -53,13 +53,7 @@ def test_a_removed_subscriber_gets_nothing_new(site: Site) -> None:
     assert len(removed.out) <= old < len(lines) - 400
 
 
-LOST_AT_A_RESTART = pytest.mark.xfail(
-    reason="a member that joins again is admitted anew, so the steps since the removal are not given to it",
-    strict=False,
-)
-
-
-@pytest.mark.parametrize("restart", [False, pytest.param(True, marks=LOST_AT_A_RESTART)])
+@pytest.mark.parametrize("restart", [False, True])
 def test_a_member_that_sleeps_through_a_removal_and_a_join_loses_nothing(site: Site, restart: bool) -> None:
     """Invariant 6, KM-18: the steps between the removal and the join belong to every member that stays.
 

@@ -17,16 +17,27 @@ def test_one_device_may_publish_and_subscribe() -> None:
 
 
 def test_one_who_left_is_gone_but_still_holds_keys() -> None:
-    members = Membership().admitting([("a", PUBLISH), ("a", SUBSCRIBE)], generation=1, step=1, now=5)
+    members = Membership().admitting([("a", SUBSCRIBE)], generation=1, step=1, now=5)
     after = members.leaving("a")
     assert after.present() == []
     assert not after.is_present("a")
     assert after.holds_keys("a")
 
 
+def test_a_device_that_subscribes_no_more_may_go_on_publishing() -> None:
+    members = Membership().admitting([("a", PUBLISH), ("a", SUBSCRIBE)], generation=1, step=1, now=5)
+    assert [member.key for member in members.leaving("a").present()] == [("a", PUBLISH)]
+
+
+def test_a_second_join_keeps_the_first_admission() -> None:
+    members = Membership().admitting([("a", SUBSCRIBE)], generation=1, step=1, now=5)
+    again = members.admitting([("a", SUBSCRIBE)], generation=3, step=2, now=6)
+    assert again.admitted_in("a") == 1
+
+
 def test_one_who_left_may_come_back() -> None:
-    members = Membership().admitting([("a", PUBLISH)], generation=1, step=1, now=5).leaving("a")
-    back = members.admitting([("a", PUBLISH)], generation=1, step=2, now=6)
+    members = Membership().admitting([("a", SUBSCRIBE)], generation=1, step=1, now=5).leaving("a")
+    back = members.admitting([("a", SUBSCRIBE)], generation=1, step=2, now=6)
     assert [(member.step, member.left) for member in back.present()] == [(2, False)]
 
 

@@ -77,7 +77,9 @@ pub struct Receiver {
     credential_budget: Budget,
     renewal_budget: Budget,
     counters: Counters,
+    /// What the queued events that have been counted hold, and how many those are.
     queue_bytes: u64,
+    accounted: usize,
     directory_known: bool,
     judged: Time,
 }
@@ -109,6 +111,7 @@ impl Receiver {
             renewal_budget: Budget::new(50, 50),
             counters: Counters::default(),
             queue_bytes: 0,
+            accounted: 0,
             directory_known: false,
             judged: now,
         }
@@ -142,11 +145,23 @@ impl Receiver {
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
+        self.account();
         let event = self.member.events.pop_front()?;
-        if let Event::Message(message) = &event {
-            self.queue_bytes = self.queue_bytes.saturating_sub(queued_size(message.data.len()));
-        }
+        self.accounted -= 1;
+        self.queue_bytes -= queued_size(&event);
         Some(event)
+    }
+
+    /// Counts what has been queued for the application since the last count.
+    fn account(&mut self) {
+        let new = self.member.events.iter().skip(self.accounted);
+        self.queue_bytes += new.map(queued_size).sum::<u64>();
+        self.accounted = self.member.events.len();
+    }
+
+    fn is_queue_full(&mut self) -> bool {
+        self.account();
+        self.queue_bytes >= self.queue_limit
     }
 
     /// Whether there is an event or a command to take.
@@ -166,13 +181,8 @@ impl Receiver {
     }
 
     fn receive(&mut self, datagram: &[u8], via: Via, now: Time) -> Option<Rejection> {
-        let queued = self.member.events.len();
         let result = self.dispatch(datagram, via, now);
-        for event in self.member.events.iter().skip(queued) {
-            if let Event::Message(message) = event {
-                self.queue_bytes += queued_size(message.data.len());
-            }
-        }
+        self.account();
         match result {
             Ok(()) => {
                 self.counters.accepted += 1;
@@ -238,7 +248,7 @@ impl Receiver {
         let Some(stream) = self.streams.get_mut(&header.stream) else {
             return Err(Rejection::UnknownStream);
         };
-        stream.last_heard = now;
+        stream.hear(now);
         if place == Place::Conflict {
             stream.conflicts.take(now);
             let first = stream.evidence_against(suite, &channel, sequence, packet, &root);
@@ -402,7 +412,7 @@ impl Receiver {
             .streams
             .get_mut(&packet.header.stream)
             .ok_or(Rejection::UnknownStream)?;
-        stream.last_heard = now;
+        stream.hear(now);
         stream.take_heartbeat(heartbeat, now, &mut self.member.events);
         self.counters.heartbeats += 1;
         Ok(())
@@ -457,10 +467,12 @@ impl Receiver {
             .filter_map(|stream| stream.schedule.deadline())
             .min();
         let retention = self.member.policy().map_or(0, |policy| policy.retention);
+        // A full queue holds reports of losses back too; the application that drains it wakes us.
+        let is_full = self.queue_bytes >= self.queue_limit;
         let overdue = self
             .streams
             .values()
-            .filter_map(|stream| stream.window.missing_since())
+            .filter_map(|stream| stream.window.missing_since().filter(|_| !is_full))
             .min()
             .map(|t| t + retention + 1);
         [self.member.next_deadline(), repairs, overdue, self.silence_due()]
@@ -505,7 +517,11 @@ impl Receiver {
     }
 }
 
-fn queued_size(data: usize) -> u64 {
-    // What a queued message costs besides its data.
-    data as u64 + 128
+fn queued_size(event: &Event) -> u64 {
+    // What a queued event costs besides a message's data.
+    const BESIDES: u64 = 256;
+    match event {
+        Event::Message(message) => message.data.len() as u64 + BESIDES,
+        _ => BESIDES,
+    }
 }

@@ -131,6 +131,8 @@ pub struct Stream {
     end_told: bool,
     is_succeeded: bool,
     pub last_heard: Time,
+    /// Whether it has spoken since we know it.
+    heard: bool,
     /// Not before this is the directory asked again about a silent publisher.
     ask_again: Time,
 }
@@ -174,6 +176,7 @@ impl Stream {
             end_told: false,
             is_succeeded: false,
             last_heard: now,
+            heard: false,
             ask_again: now,
         }
     }
@@ -439,10 +442,17 @@ impl Stream {
         });
     }
 
+    /// It has spoken, or spoke just before we came.
+    pub fn hear(&mut self, now: Time) {
+        self.last_heard = now;
+        self.heard = true;
+    }
+
     /// The stream goes on in another one: without a signed end, what it still had to say is a gap of unknown end.
     pub fn succeeded(&mut self, events: &mut VecDeque<Event>) {
         self.is_succeeded = true;
-        if !self.heartbeat.is_some_and(|heartbeat| heartbeat.is_final) {
+        // One that was over before we came owes us nothing.
+        if self.heard && !self.heartbeat.is_some_and(|heartbeat| heartbeat.is_final) {
             events.push_back(Event::Gap {
                 publisher: self.publisher.clone(),
                 first: self.window.head(),

@@ -95,7 +95,7 @@ class _Requests:
         caller = self._authorise(request, asked.role, member=True)
         channel = caller.channel
         answer = JoinAnswer(
-            keys=_keys_answer(self._authority.keys_reply(channel)),
+            keys=_keys_answer(self._authority.keys_reply(channel, caller.device)),
             policy=channel.policy.signed,
             crl=self._authority.crl.der,
             issuers=self._authority.site.issuers,

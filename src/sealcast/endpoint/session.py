@@ -212,6 +212,8 @@ class Session:
             self._note(UnreachableError(self.identity.keys_url, "no answer in time"), command)
         except SealcastError as error:
             self._note(error, command)
+        except Exception:  # the engine has to hear of every end, or it would wait for this answer for ever
+            log.exception("%s %s", command.method, command.path)
         if self._stopped:
             return
         self._engine.handle_response(command.id, status, body, system_time())

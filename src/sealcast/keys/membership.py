@@ -98,16 +98,23 @@ class Membership:
 
     def admitting(self, joins: Iterable[MemberKey], *, generation: int, step: int, now: int) -> "Membership":
         """This membership with the devices of `joins` admitted at (`generation`, `step`)."""
-        admitted = {
-            (device, role): Member(device=device, role=role, generation=generation, step=step, joined=now)
-            for device, role in joins
-        }
+        admitted: dict[MemberKey, Member] = {}
+        for key in joins:
+            known = self.members.get(key)
+            if known is not None and not known.left:
+                # It has held keys all the time: a second join takes nothing from it that it was entitled to.
+                admitted[key] = replace(known, joined=now)
+            else:
+                device, role = key
+                admitted[key] = Member(device=device, role=role, generation=generation, step=step, joined=now)
         return Membership(MappingProxyType({**self.members, **admitted}))
 
     def leaving(self, device: str) -> "Membership":
-        """This membership with every role of `device` marked as left."""
+        """This membership with `device` marked as left as subscriber; it may go on publishing."""
         return Membership.of(
-            replace(member, left=True) if member.device == device else member
+            replace(member, left=True)
+            if member.device == device and member.role is MemberRole.SUBSCRIBE
+            else member
             for member in self.members.values()
         )
 

@@ -310,7 +310,7 @@ class SimulatedKeyServer:
                 self._refuse(reply, error)
                 continue
             answer = JoinAnswer(
-                keys=self._keys_answer(server),
+                keys=self._keys_answer(server, device),
                 policy=self._signed_policy,
                 crl=self.site.crl,
                 issuers=(self.site.ca,),

@@ -25,6 +25,8 @@ const MAX_CLOSED: usize = 4096;
 const ENDED: u64 = MAX_SEQUENCE;
 /// A stream that lives says so every second (DP-28); after this it may give its place to another.
 const SILENCE: u64 = 30 * SECOND;
+/// A head in the directory is renewed every two seconds; an older one is of a publisher that had gone.
+const FRESH_HEAD: u64 = 5 * SECOND;
 const SECOND: u64 = 1_000_000;
 
 /// A credential block of which parts are still missing.
@@ -299,7 +301,7 @@ impl Receiver {
                 let head = entry
                     .head
                     .and_then(|head| verify_head(&verified, suite, &channel, head));
-                if let Some(head) = head
+                if let Some((head, _)) = head
                     && head.is_final
                     && !is_known
                     && !self.directory_known
@@ -310,7 +312,7 @@ impl Receiver {
                 }
                 let start = head
                     .filter(|_| !self.directory_known)
-                    .map_or(0, |head| head.next_sequence);
+                    .map_or(0, |(head, _)| head.next_sequence);
                 self.admit(verified, start, now);
             }
             if let Some(stream) = self.streams.get_mut(&entry.stream) {
@@ -322,8 +324,11 @@ impl Receiver {
                 let head = entry
                     .head
                     .and_then(|head| verify_head(&stream.credential, suite, &channel, head));
-                if let Some(head) = head {
+                if let Some((head, told)) = head {
                     stream.take_heartbeat(head, now, &mut self.member.events);
+                    if now.saturating_sub(told) < FRESH_HEAD {
+                        stream.hear(stream.last_heard);
+                    }
                 }
                 self.find_successor(entry.stream);
             }
@@ -406,7 +411,7 @@ fn verify_head(
     suite: Suite,
     channel: &crate::wire::ChannelId,
     datagram: &[u8],
-) -> Option<Heartbeat> {
+) -> Option<(Heartbeat, Time)> {
     let packet = PacketView::parse(datagram).ok()?;
     let header = packet.header;
     if header.packet_type != PacketType::Heartbeat
@@ -421,4 +426,5 @@ fn verify_head(
         .key
         .verifies(&statement, packet.signature)
         .then(|| Heartbeat::parse(packet.body))?
+        .map(|heartbeat| (heartbeat, header.time))
 }

@@ -42,12 +42,13 @@ impl Receiver {
             }
         }
         let mended = (self.counters.repaired - before) as usize;
+        let is_full = self.is_queue_full();
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         stream.schedule.answered(mended, now, &mut self.member.jitter);
         // The source is the publisher itself: what it no longer holds will not come back.
-        if let Some(oldest) = oldest {
+        if let Some(oldest) = oldest.filter(|_| !is_full) {
             for (first, last) in stream.window.missing_below(oldest) {
                 self.counters.lost += last - first + 1;
                 stream.give_up(first, last, &mut self.member.events);
@@ -62,6 +63,9 @@ impl Receiver {
         let cutoff = now.saturating_sub(retention);
         // In a fixed order, which keeps a seeded simulation repeatable.
         for id in self.sorted_streams() {
+            if self.is_queue_full() {
+                return;
+            }
             let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
             };
