@@ -1,5 +1,6 @@
 """`sealcast send` and `receive`: whole files or nothing, acknowledged, or named who has not."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from sealcast.endpoint import Device
+from sealcast.endpoint.events import Event, Gap, StreamEnded
+from sealcast.endpoint.transfer import TOPIC
+from sealcast.pki.signed import encode_cbor
 from tests.e2e.processes import Processes, wait_until
 from tests.e2e.site import Channel, Site
 
@@ -136,6 +141,78 @@ def test_a_receiver_that_was_killed_is_named(
     site.receive(archive, channel, tmp_path / "output").stop(signal.SIGKILL)
     sent = processes.run("send", scanner, channel.name, file, "--linger", "1s")
     assert (sent.code, "archive-1" in sent.err) == (9, True), sent.err
+
+
+def test_who_leaves_without_having_it_is_named(
+    site: Site, processes: Processes, channel: Channel, tmp_path: Path
+) -> None:
+    scanner, archive, other = site.enrol("scanner", "archive-1", "archive-2")
+    [file] = make_files(tmp_path / "source", 100_000)
+    site.receive(archive, channel, tmp_path / "output")
+    leaver = site.subscribe(other, channel, "--raw")
+    sender = processes.start("send", scanner, channel.name, file, "--linger", "4s")
+    wait_until((tmp_path / "output" / file.name).exists, "the file is at the other one")
+    assert leaver.stop().code == 130
+    assert sender.is_running, "the wait was over before it left"
+    sent = sender.wait()
+    assert (sent.code, "by: archive-2 (" in sent.err) == (9, True), sent.err
+
+
+def test_who_joins_later_is_not_waited_for(site: Site, processes: Processes, tmp_path: Path) -> None:
+    channel = site.add_channel("icu3/files", "--rate", "20Mbit/s")
+    scanner, archive, other = site.enrol("scanner", "archive-1", "archive-2")
+    [file] = make_files(tmp_path / "source", 10_000_000)
+    output = tmp_path / "output"
+    site.receive(archive, channel, output)
+    sender = processes.start("send", scanner, channel.name, file)
+    wait_until(lambda: any(output.iterdir()), "the file has begun")
+    site.subscribe(other, channel, "--raw")
+    assert not (output / file.name).exists(), "the other one joined after the file"
+    sent = sender.wait()
+    assert sent.code == 0, sent.err
+
+
+async def test_a_sending_that_fails_ends_its_stream(
+    site: Site, processes: Processes, channel: Channel, tmp_path: Path
+) -> None:
+    scanner, archive = site.enrol("scanner", "archive-1")
+    [file] = make_files(tmp_path / "source", 100_000)
+    async with Device.open(archive).subscriber(channel.name) as subscriber, asyncio.timeout(30):
+        sender = processes.start("send", scanner, channel.name, file, "--linger", "1s")
+        events: list[Event] = []
+        async for item in subscriber.items():
+            if isinstance(item, Event):
+                events.append(item)
+                if isinstance(item, Gap | StreamEnded):
+                    break
+    assert isinstance(events[-1], StreamEnded), events
+    assert (await asyncio.to_thread(sender.wait)).code == 9
+
+
+async def test_a_lost_file_is_told_and_the_next_one_taken(
+    site: Site, channel: Channel, tmp_path: Path
+) -> None:
+    scanner, archive = site.enrol("scanner", "archive-1")
+    output = tmp_path / "output"
+    receiver = site.receive(archive, channel, output, "--count", "1")
+    async with Device.open(scanner).publisher(channel.name, linger=0.5) as publisher, asyncio.timeout(30):
+
+        async def transfer(name: str, data: bytes, sha256: bytes) -> None:
+            number = os.urandom(16)
+            for fields in (
+                ["begin", number, name, len(data)], ["part", number, 0, data], ["end", number, sha256]
+            ):  # fmt: skip
+                await publisher.send(encode_cbor(fields), topic=TOPIC)
+
+        await transfer("spoilt.bin", b"0123", bytes(32))
+        await asyncio.to_thread(receiver.wait_line, r"lost: file 'spoilt.bin' of scanner", errors=True)
+        assert receiver.is_running
+        await transfer("good.bin", b"0123", hashlib.sha256(b"0123").digest())
+        finished = await asyncio.to_thread(receiver.wait)
+    assert finished.code == 9
+    assert finished.err.splitlines()[-1].startswith("sealcast: error: lost in part: 'spoilt.bin' (")
+    assert finished.err.count("lost: file") == 1
+    assert [path.name for path in output.iterdir()] == ["good.bin"]
 
 
 def test_nobody_has_joined(site: Site, processes: Processes, channel: Channel, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Files: what a receiver accepts, and that nothing half-written stays."""
 
 import hashlib
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,15 +11,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealcast.endpoint.events import Event, Gap
+from sealcast.endpoint.events import Event, Gap, MessageLost, StreamClosed, StreamEnded
+from sealcast.endpoint.publisher import Publisher
 from sealcast.endpoint.subscriber import Subscriber
-from sealcast.endpoint.transfer import TOPIC, FileReceiver, FileSender, ReceivedFile, is_file_name
+from sealcast.endpoint.transfer import (
+    MAX_OPEN_TRANSFERS,
+    TOPIC,
+    FileReceiver,
+    FileSender,
+    ReceivedFile,
+    is_file_name,
+)
 from sealcast.errors import IncompleteError, StorageError
-from sealcast.pki.signed import encode_cbor
+from sealcast.pki.signed import decode_array, encode_cbor
 from sealcast.sidechannel.messages import Acknowledgement
 
 TRANSFER = bytes(range(16))
+OTHER = bytes(range(16, 32))
 STREAM = b"s" * 16
+ELSEWHERE = b"t" * 16
 
 
 @pytest.mark.parametrize("name", ["image.bin", "a b", "größe.txt", "x" * 239])
@@ -52,29 +63,37 @@ class Feed:
         self.acknowledged.append((stream, transfer, sha256))
 
 
-def message(*fields: object, topic: str = TOPIC) -> object:
-    return SimpleNamespace(topic=topic, data=encode_cbor(list(fields)), publisher="p", stream_id=STREAM)
+def message(*fields: object, topic: str = TOPIC, stream: bytes = STREAM) -> object:
+    return SimpleNamespace(topic=topic, data=encode_cbor(list(fields)), publisher="p", stream_id=stream)
 
 
 def names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
+    return sorted(path.name for path in folder.iterdir())
 
 
-async def received(folder: Path, items: list[object]) -> tuple[list[ReceivedFile], Feed]:
+async def received(
+    folder: Path, items: list[object], *, lost: tuple[str, ...] = ()
+) -> tuple[list[ReceivedFile], Feed]:
+    """What comes out of a feed; `lost`: the files that have to be told as lost, once each."""
     feed = Feed(items)
-    receiver = FileReceiver(folder)
+    told: list[str] = []
+    receiver = FileReceiver(folder, on_loss=told.append)
     files = [file async for file in receiver.receive(cast(Subscriber, feed))]
+    assert tuple(receiver.lost) == lost
+    assert len(told) == len(lost)
+    assert all(f"{name!r} of p" in line for name, line in zip(lost, told, strict=True))
     return files, feed
 
 
-def run_of(data: bytes, *, name: str = "f.bin", sha256: bytes | None = None) -> list[object]:
-    digest = hashlib.sha256(data).digest() if sha256 is None else sha256
+def run_of(
+    data: bytes, *, name: str = "f.bin", transfer: bytes = TRANSFER, stream: bytes = STREAM
+) -> list[object]:
     half = len(data) // 2
     return [
-        message("begin", TRANSFER, name, len(data)),
-        message("part", TRANSFER, 0, data[:half]),
-        message("part", TRANSFER, half, data[half:]),
-        message("end", TRANSFER, digest),
+        message("begin", transfer, name, len(data), stream=stream),
+        message("part", transfer, 0, data[:half], stream=stream),
+        message("part", transfer, half, data[half:], stream=stream),
+        message("end", transfer, hashlib.sha256(data).digest(), stream=stream),
     ]
 
 
@@ -92,26 +111,82 @@ async def test_an_empty_file(tmp_path: Path) -> None:
     assert files[0].size == 0
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        pytest.param(lambda run: [*run[:3], message("end", TRANSFER, bytes(32))], id="another hash"),
-        pytest.param(lambda run: [run[0], run[2], run[3]], id="a part is missing"),
-        pytest.param(lambda run: [run[0], run[1], run[3]], id="the last part is missing"),
-        pytest.param(
-            lambda run: [
-                *run[:2],
-                Gap(publisher="p", instance="", stream_id=STREAM, first=3, last=4),
-                *run[2:],
-            ],
-            id="a gap was reported",
-        ),
-    ],
-)
+def event(kind: Any, **values: object) -> object:
+    return kind(publisher="p", instance="", stream_id=STREAM, **values)
+
+
+SPOILS = [
+    pytest.param(lambda run: [*run[:3], message("end", TRANSFER, bytes(32))], id="another hash"),
+    pytest.param(lambda run: [run[0], run[2], run[3]], id="a part is missing"),
+    pytest.param(lambda run: [run[0], run[1], run[1], *run[2:]], id="a part comes twice"),
+    pytest.param(lambda run: [*run[:3], message("part", TRANSFER, 10, b"x"), run[3]], id="too long"),
+    pytest.param(lambda run: [run[0], run[1], run[3]], id="the last part is missing"),
+    pytest.param(lambda run: [*run[:2], event(Gap, first=3, last=4), *run[2:]], id="a gap"),
+    pytest.param(
+        lambda run: [*run[:2], event(MessageLost, message_id=3, reason="too-long"), *run[2:]],
+        id="a message is lost",
+    ),
+    pytest.param(lambda run: [*run[:2], event(StreamClosed, reason="revoked")], id="the stream is closed"),
+    pytest.param(
+        lambda run: [*run[:2], event(StreamEnded, next_sequence=9, successor=None)], id="the stream has ended"
+    ),
+    pytest.param(lambda run: [run[0], run[2], *run], id="what was dropped begins again"),
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
 async def test_a_spoilt_file_leaves_nothing(tmp_path: Path, spoil: Any) -> None:
-    with pytest.raises(IncompleteError, match=r"f\.bin"):
-        await received(tmp_path, spoil(run_of(b"0123456789")))
+    files, feed = await received(tmp_path, spoil(run_of(b"0123456789")), lost=("f.bin",))
+    assert (files, feed.acknowledged, names(tmp_path)) == ([], [], [])
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+async def test_a_spoilt_file_harms_no_other(tmp_path: Path, spoil: Any) -> None:
+    """Not one of another stream that is open meanwhile, of the same id and name; not one that comes after."""
+    during = run_of(b"abcdef", stream=ELSEWHERE)
+    after = run_of(b"ghi", transfer=OTHER, name="after")
+    items = [*during[:2], *spoil(run_of(b"0123456789")), *during[2:], *after]
+    await received(tmp_path, items, lost=("f.bin",))
+    assert names(tmp_path) == ["after", "f.bin"]
+    assert (tmp_path / "f.bin").read_bytes() == b"abcdef"
+    assert (tmp_path / "after").read_bytes() == b"ghi"
+
+
+async def test_a_repeated_begin_is_passed_over(tmp_path: Path) -> None:
+    run = run_of(b"0123456789")
+    again = message("begin", TRANSFER, "other", 3)
+    files, feed = await received(tmp_path, [run[0], again, run[1], run[0], *run[2:], *run])
+    assert [file.path.name for file in files] == names(tmp_path) == ["f.bin"]
+    assert (tmp_path / "f.bin").read_bytes() == b"0123456789"
+    assert len(feed.acknowledged) == 1
+
+
+async def test_the_open_transfers_of_a_stream_are_bounded(tmp_path: Path) -> None:
+    count = MAX_OPEN_TRANSFERS + 1
+    runs = [run_of(b"01", name=f"{number:03}", transfer=bytes([number] * 16)) for number in range(count)]
+    other = run_of(b"01", name="other", stream=ELSEWHERE)
+    items = [run[0] for run in runs] + other + [item for run in runs for item in run[1:]]
+    await received(tmp_path, items)
+    assert names(tmp_path) == [f"{number:03}" for number in range(MAX_OPEN_TRANSFERS)] + ["other"]
+
+
+async def test_a_full_disk_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: it strikes when the buffer is written out."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    small, large = run_of(b"01", name="small", transfer=OTHER), run_of(bytes(2000), name="large")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StorageError, match="large"):
+            await received(tmp_path, [*large[:3], *small[:2], large[3]])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert names(tmp_path) == []
+
+
+async def test_a_folder_of_the_name_stays(tmp_path: Path) -> None:
+    (tmp_path / "f.bin").mkdir()
+    assert (await received(tmp_path, run_of(b"01")))[0] == []
+    assert names(tmp_path) == ["f.bin"]
 
 
 async def test_an_end_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
@@ -149,6 +224,59 @@ def test_an_acknowledgement_of_another_hash_counts_for_nothing() -> None:
     assert sender._acknowledged == {}
     sender.acknowledged("tablet", word(b"a" * 32))
     assert sender._acknowledged == {TRANSFER: {"tablet"}}
+
+
+class Stage:
+    """Stands where a publisher is; who has joined changes with each question, the last answer stays."""
+
+    channel = "c"
+
+    def __init__(self, sender: FileSender, members: list[list[str]], acknowledging: tuple[str, ...]) -> None:
+        self._sender, self._members, self._acknowledging = sender, members, acknowledging
+
+    async def members(self) -> list[str]:
+        return self._members.pop(0) if len(self._members) > 1 else self._members[0]
+
+    async def send(self, data: bytes, *, topic: str) -> None:
+        match decode_array(data):
+            case ["end", transfer, sha256]:
+                word = Acknowledgement(channel=bytes(32), stream=STREAM, transfer=transfer, sha256=sha256)
+                for device in self._acknowledging:
+                    self._sender.acknowledged(device, word)
+
+    async def drained(self) -> None:
+        pass
+
+
+async def sent(folder: Path, members: list[list[str]], *, acknowledging: tuple[str, ...]) -> None:
+    file = folder / "f"
+    file.write_bytes(b"01")
+    sender = FileSender()
+    stage = Stage(sender, members, acknowledging)
+    await sender.send(cast(Publisher, stage), [file, file], linger=0.3)
+
+
+async def test_who_joins_later_is_not_waited_for(tmp_path: Path) -> None:
+    await sent(tmp_path, [[], ["a"], ["a", "late"]], acknowledging=("a",))
+
+
+async def test_who_leaves_without_a_word_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError, match=r"by: b$"):
+        await sent(tmp_path, [["a", "b"], ["a"]], acknowledging=("a",))
+
+
+async def test_who_leaves_after_the_acknowledgement_is_not_missing(tmp_path: Path) -> None:
+    await sent(tmp_path, [["a", "b"], []], acknowledging=("a", "b"))
+
+
+async def test_a_sender_asks_those_of_this_time_only(tmp_path: Path) -> None:
+    """Who joins between two sendings owes nothing for the first."""
+    file = tmp_path / "f"
+    file.write_bytes(b"01")
+    sender = FileSender()
+    for device in ("a", "b"):
+        stage = Stage(sender, [[device]], (device,))
+        await sender.send(cast(Publisher, stage), [file], linger=0.1)
 
 
 def test_events_are_values() -> None:

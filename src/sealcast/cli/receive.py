@@ -36,13 +36,14 @@ def receive(
     listen: Listen = None,
     as_json: AsJson = False,
 ) -> None:
-    """Receive files: each appears under its name once it is whole and its hash is right."""
+    """Receive files: each appears under its name once it is whole; ends with 9 if one was lost."""
     from sealcast.endpoint.transfer import FileReceiver
+    from sealcast.errors import IncompleteError
 
     device = open_device(folder)
     target = check_folder(output)
     with FileProgress(quiet=as_json) as progress:
-        receiver = FileReceiver(target, progress.update)
+        receiver = FileReceiver(target, progress.update, progress.say)
         subscriber = device.subscriber(check_channel(channel), routing=routing(interface, listen=listen))
 
         async def work() -> None:
@@ -69,3 +70,9 @@ def receive(
                     await files.aclose()
 
         run(work)
+    if receiver.lost:
+        names = ", ".join(repr(name) for name in dict.fromkeys(receiver.lost))
+        raise IncompleteError(
+            f"lost in part: {names}",
+            cure="have it sent again, at a lower rate or with a longer retention of the channel",
+        )

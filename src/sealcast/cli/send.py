@@ -41,9 +41,10 @@ def send(
     send_to: SendTo = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send files and stay until every joined subscriber has them; ends with 9 and names who has not."""
+    """Send files and stay until every subscriber there has them; ends with 9 and names who has not."""
     from sealcast.authority.quantities import parse_duration
     from sealcast.endpoint.transfer import FileSender
+    from sealcast.errors import IncompleteError, StorageError
 
     device = open_device(folder)
     seconds = parse_duration(linger) / 1e6
@@ -59,9 +60,17 @@ def send(
         )
 
         async def work() -> dict[str, int]:
+            failure: IncompleteError | StorageError | None = None
             async with publisher:
-                await sender.send(publisher, files, linger=seconds)
-                return publisher.counters()
+                try:
+                    await sender.send(publisher, files, linger=seconds)
+                except (IncompleteError, StorageError) as error:
+                    # Raised only after the block: an error that leaves it leaves the stream without an end.
+                    failure = error
+                counters = publisher.counters()
+            if failure is not None:
+                raise failure
+            return counters
 
         counters = run(work)
     if as_json:

@@ -8,16 +8,19 @@ Whoever holds a whole transfer acknowledges it to the publisher (spec/side-chann
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sealcast import _core
-from sealcast.endpoint.events import Event, Gap, MessageLost, StreamClosed
+from sealcast.endpoint.events import Event, Gap, MessageLost, StreamClosed, StreamEnded
 from sealcast.endpoint.publisher import Publisher
 from sealcast.endpoint.subscriber import Subscriber
 from sealcast.errors import CertificateError, IncompleteError, StorageError
@@ -31,6 +34,11 @@ TOPIC = "sealcast.file"
 PART_BYTES = 256 << 10
 TRANSFER_ID_BYTES = 16
 MAX_NAME_BYTES = 255
+MAX_OPEN_TRANSFERS = 64
+"""Transfers of one stream that a receiver takes at a time."""
+
+_REMEMBERED_TRANSFERS = 1024
+_BAD_NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 _ACKNOWLEDGEMENT_POLL_SECONDS = 0.1
 
 
@@ -57,6 +65,8 @@ class ReceivedFile:
 
 
 OnProgress = Callable[[Progress], None]
+OnLoss = Callable[[str], None]
+"""Is told of a lost file, in one line."""
 
 
 # -- sending -------------------------------------------------------------------------------------------------
@@ -83,7 +93,9 @@ class FileSender:
             self._acknowledged.setdefault(acknowledgement.transfer, set()).add(device)
 
     async def send(self, publisher: Publisher, paths: Sequence[Path], *, linger: float) -> None:
-        """Send files and stay until every joined subscriber has acknowledged each of them.
+        """Send files and stay until those who had joined when it began have acknowledged each of them.
+
+        One that leaves without having acknowledged is missing; one that joins later is not waited for.
 
         Args:
             publisher: open, with `on_acknowledgement=self.acknowledged`.
@@ -97,15 +109,17 @@ class FileSender:
         # All are opened before the first byte goes out: a missing one is no half-done work.
         files = [_open(path) for path in paths]
         try:
-            await self._someone(publisher, linger)
-            for path, file in zip(paths, files, strict=True):
-                await self._send_one(publisher, path, file)
+            receivers = await self._someone(publisher, linger)
+            transfers = [
+                await self._send_one(publisher, path, file) for path, file in zip(paths, files, strict=True)
+            ]
         finally:
             for file in files:
                 file.close()
-        await self._everyone(publisher, linger)
+        await publisher.drained()
+        await self._everyone(receivers, transfers, linger)
 
-    async def _send_one(self, publisher: Publisher, path: Path, file: BinaryIO) -> None:
+    async def _send_one(self, publisher: Publisher, path: Path, file: BinaryIO) -> bytes:
         transfer, digest = os.urandom(TRANSFER_ID_BYTES), hashlib.sha256()
         size = os.fstat(file.fileno()).st_size
         name = path.name
@@ -125,23 +139,24 @@ class FileSender:
             self._on_progress(Progress(name=name, size=size, done=offset))
         self._hashes[transfer] = digest.digest()
         await publisher.send(encode_cbor(["end", transfer, digest.digest()]), topic=TOPIC)
+        return transfer
 
-    async def _someone(self, publisher: Publisher, linger: float) -> None:
+    async def _someone(self, publisher: Publisher, linger: float) -> frozenset[str]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + linger
-        while not await publisher.members():
+        while not (members := await publisher.members()):
             if loop.time() >= deadline:
                 raise IncompleteError(
                     f"nobody has joined channel {publisher.channel!r}",
                     cure="start `sealcast receive` on the other devices first",
                 )
             await asyncio.sleep(min(0.5, linger))
+        return frozenset(members)
 
-    async def _everyone(self, publisher: Publisher, linger: float) -> None:
-        await publisher.drained()
+    async def _everyone(self, receivers: frozenset[str], transfers: Collection[bytes], linger: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + linger
-        while missing := await self._missing(publisher):
+        while missing := self._missing(receivers, transfers):
             if loop.time() >= deadline:
                 raise IncompleteError(
                     f"not acknowledged within {linger:g} s by: {', '.join(sorted(missing))}",
@@ -149,11 +164,9 @@ class FileSender:
                 )
             await asyncio.sleep(_ACKNOWLEDGEMENT_POLL_SECONDS)
 
-    async def _missing(self, publisher: Publisher) -> set[str]:
-        complete = [self._acknowledged.get(transfer, set()) for transfer in self._hashes]
-        return {
-            member for member in await publisher.members() if not all(member in done for done in complete)
-        }
+    def _missing(self, receivers: frozenset[str], transfers: Collection[bytes]) -> set[str]:
+        complete = [self._acknowledged.get(transfer, set()) for transfer in transfers]
+        return {receiver for receiver in receivers if not all(receiver in done for done in complete)}
 
 
 def _open(path: Path) -> BinaryIO:
@@ -176,7 +189,6 @@ class _Incoming:
     name: str
     size: int
     publisher: str
-    stream: bytes
     partial: Path
     file: BinaryIO
     digest: Any
@@ -184,22 +196,30 @@ class _Incoming:
 
 
 class FileReceiver:
-    """Writes transfers into a folder; a file has its name only when it is whole and its hash is right."""
+    """Writes transfers into a folder; a file has its name only when it is whole and its hash is right.
 
-    def __init__(self, folder: Path, on_progress: OnProgress | None = None) -> None:
-        """Take the folder to write into; it has to be there."""
+    A transfer that is lost in part, or that its publisher spoils, is dropped alone: all others go on.
+    """
+
+    def __init__(
+        self, folder: Path, on_progress: OnProgress | None = None, on_loss: OnLoss | None = None
+    ) -> None:
+        """Take the folder to write into, which has to be there, and who is told; by default the log."""
+        self.lost: list[str] = []
+        """Names of the files that had begun and were dropped."""
         self._folder = folder
         self._on_progress = on_progress or (lambda _progress: None)
+        self._on_loss = on_loss or log.warning
         self._incoming: dict[tuple[bytes, bytes], _Incoming] = {}
-        self._lost: list[str] = []
+        # No honest publisher uses an id twice; those of late are enough to see a repetition.
+        self._closed: deque[tuple[bytes, bytes]] = deque(maxlen=_REMEMBERED_TRANSFERS)
         self._acknowledging: set[asyncio.Task[None]] = set()
 
     async def receive(self, subscriber: Subscriber) -> AsyncGenerator[ReceivedFile, None]:
-        """Iterate over whole files as they come in, acknowledging each.
+        """Iterate over whole files as they come in, acknowledging each; `lost` names the others.
 
         Raises:
             StorageError: the folder cannot be written; what was half-written is removed.
-            IncompleteError: a file that had begun is lost in part.
         """
         try:
             async for item in subscriber.items():
@@ -216,8 +236,7 @@ class FileReceiver:
     def discard(self) -> None:
         """Remove everything half-written."""
         for incoming in self._incoming.values():
-            incoming.file.close()
-            incoming.partial.unlink(missing_ok=True)
+            _remove(incoming)
         self._incoming.clear()
 
     async def _take(self, message: _core.Message) -> tuple[bytes, ReceivedFile] | None:
@@ -238,30 +257,49 @@ class FileReceiver:
         return None
 
     def _begin(self, message: _core.Message, transfer: bytes, name: str, size: int) -> None:
-        if not is_file_name(name):
-            log.warning("%s sends a file of the name %r, which is refused", message.publisher, name)
+        key = message.stream_id, transfer
+        if (problem := self._objection(key, name, size)) is not None:
+            log.warning("file %r of %s is refused: %s", name, message.publisher, problem)
             return
-        partial = self._folder / f".{name}.{transfer.hex()[:8]}.part"
-        with storage_errors(partial):
-            file = partial.open("xb")
-        self._incoming[message.stream_id, transfer] = _Incoming(
+        # The publisher's id is not part of the name: another's transfer of the same id is no collision.
+        partial = self._folder / f".{name}.{os.urandom(4).hex()}.part"
+        try:
+            with storage_errors(partial):
+                file = partial.open("xb")
+        except StorageError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _BAD_NAME_ERRORS:
+                log.warning("file %r of %s is refused: %s", name, message.publisher, error.detail)
+                return
+            raise
+        self._incoming[key] = _Incoming(
             name=name,
             size=size,
             publisher=message.publisher,
-            stream=message.stream_id,
             partial=partial,
             file=file,
             digest=hashlib.sha256(),
         )
         self._on_progress(Progress(name=name, size=size, done=0))
 
+    def _objection(self, key: tuple[bytes, bytes], name: str, size: int) -> str | None:
+        if key in self._incoming or key in self._closed:
+            return "its id has begun before"
+        if not is_file_name(name):
+            return "no plain file name"
+        if (self._folder / name).is_dir():
+            return "a folder has its name"
+        if sum(stream == key[0] for stream, _ in self._incoming) >= MAX_OPEN_TRANSFERS:
+            return f"{MAX_OPEN_TRANSFERS} files of this stream are open"
+        return None
+
     async def _part(self, message: _core.Message, transfer: bytes, offset: int, data: bytes) -> None:
         incoming = self._incoming.get((message.stream_id, transfer))
         if incoming is None:
             return
         if offset != incoming.done or offset + len(data) > incoming.size:
-            # A part before this one is lost; its gap has been told.
-            self._give_up(message.stream_id, transfer)
+            self._drop(
+                (message.stream_id, transfer), f"a part at byte {offset} where {incoming.done} was due"
+            )
             return
         incoming.digest.update(data)
         with storage_errors(incoming.partial):
@@ -273,29 +311,43 @@ class FileReceiver:
         incoming = self._incoming.get((message.stream_id, transfer))
         if incoming is None:
             return None
-        if incoming.done != incoming.size or incoming.digest.digest() != sha256:
-            self._give_up(message.stream_id, transfer)
+        key = message.stream_id, transfer
+        if incoming.done != incoming.size:
+            self._drop(key, f"it ends at byte {incoming.done} of {incoming.size}")
+            return None
+        if incoming.digest.digest() != sha256:
+            self._drop(key, "its hash is wrong")
             return None
         path = self._folder / incoming.name
         await asyncio.to_thread(_put_in_place, incoming.file, incoming.partial, path)
-        del self._incoming[message.stream_id, transfer]
+        del self._incoming[key]
+        self._closed.append(key)
         return ReceivedFile(path=path, size=incoming.size, sha256=sha256, publisher=incoming.publisher)
 
-    def _give_up(self, stream: bytes, transfer: bytes) -> None:
-        incoming = self._incoming.pop((stream, transfer))
-        incoming.file.close()
-        incoming.partial.unlink(missing_ok=True)
-        raise IncompleteError(
-            f"file {incoming.name!r} of {incoming.publisher} is lost in part",
-            cure="have it sent again, at a lower rate or with a longer retention of the channel",
-        )
+    def _drop(self, key: tuple[bytes, bytes], reason: str) -> None:
+        incoming = self._incoming.pop(key)
+        self._closed.append(key)
+        _remove(incoming)
+        self.lost.append(incoming.name)
+        self._on_loss(f"lost: file {incoming.name!r} of {incoming.publisher}: {reason}")
 
     def _judge(self, event: Event) -> None:
-        if isinstance(event, Gap | MessageLost | StreamClosed):
+        match event:
+            case Gap():
+                reason = "packets are lost for good"
+            case MessageLost():
+                reason = f"a message is lost: {event.reason}"
+            case StreamClosed():
+                reason = f"its stream is not accepted any more: {event.reason}"
+            case StreamEnded():
+                reason = "the publisher ended before it was whole"
+            case _:
+                return
+        spoilt = [key for key in self._incoming if key[0] == event.stream_id]
+        for key in spoilt:
+            self._drop(key, reason)
+        if not spoilt and not isinstance(event, StreamEnded):
             log.warning("lost: %s", event)
-            for stream, transfer in tuple(self._incoming):
-                if stream == event.stream_id:
-                    self._give_up(stream, transfer)
 
     def _acknowledge(
         self, subscriber: Subscriber, message: _core.Message, transfer: bytes, sha256: bytes
@@ -304,6 +356,14 @@ class FileReceiver:
         task = asyncio.get_running_loop().create_task(work)
         self._acknowledging.add(task)
         task.add_done_callback(self._acknowledging.discard)
+
+
+def _remove(incoming: _Incoming) -> None:
+    # Closing writes what is buffered, which a full disk refuses; the file has to go all the same.
+    with suppress(OSError):
+        incoming.file.close()
+    with suppress(OSError):
+        incoming.partial.unlink(missing_ok=True)
 
 
 def is_file_name(name: str) -> bool:
