@@ -258,7 +258,7 @@ class FileReceiver:
 
     def _begin(self, message: _core.Message, transfer: bytes, name: str, size: int) -> None:
         key = message.stream_id, transfer
-        if (problem := self._objection(key, name, size)) is not None:
+        if (problem := self._objection(key, name)) is not None:
             log.warning("file %r of %s is refused: %s", name, message.publisher, problem)
             return
         # The publisher's id is not part of the name: another's transfer of the same id is no collision.
@@ -281,7 +281,7 @@ class FileReceiver:
         )
         self._on_progress(Progress(name=name, size=size, done=0))
 
-    def _objection(self, key: tuple[bytes, bytes], name: str, size: int) -> str | None:
+    def _objection(self, key: tuple[bytes, bytes], name: str) -> str | None:
         if key in self._incoming or key in self._closed:
             return "its id has begun before"
         if not is_file_name(name):
