@@ -96,7 +96,8 @@ def test_a_killed_subscriber_comes_back_and_gets_nothing_twice(site: Site, tmp_p
         for life in lives
         for message in map(json.loads, (line for line in life if line.endswith("}")))
     ]
-    assert len(places) > 800
+    # Three lives of at least 200 each, and what the last one heard.
+    assert len(places) > 600
     assert len(set(places)) == len(places)
     assert len(places) <= len(sent)
 
