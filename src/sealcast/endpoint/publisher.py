@@ -326,6 +326,10 @@ class Publisher:
             if entry.role == "subscribe"
         ]
 
+    def is_listed(self, device: str) -> bool:
+        """Whether the policy in force still lists a device (as TR-13 writes it)."""
+        return self._running()[0].is_member(device)
+
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _running(self) -> tuple[_core.SendEngine, _core.SendDriver]:

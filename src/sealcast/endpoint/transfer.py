@@ -156,7 +156,8 @@ class FileSender:
     async def _everyone(self, receivers: frozenset[str], transfers: Collection[bytes], linger: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + linger
-        while missing := self._missing(receivers, transfers):
+        # One that the policy lists no more has been removed, and is not to have the file.
+        while missing := {name for name in self._missing(receivers, transfers) if publisher.is_listed(name)}:
             if loop.time() >= deadline:
                 raise IncompleteError(
                     f"not acknowledged within {linger:g} s by: {', '.join(sorted(missing))}",
