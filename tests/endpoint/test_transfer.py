@@ -234,6 +234,9 @@ class Stage:
     def __init__(self, sender: FileSender, members: list[list[str]], acknowledging: tuple[str, ...]) -> None:
         self._sender, self._members, self._acknowledging = sender, members, acknowledging
 
+    def is_listed(self, device: str) -> bool:
+        return device != "removed"
+
     async def members(self) -> list[str]:
         return self._members.pop(0) if len(self._members) > 1 else self._members[0]
 

@@ -117,7 +117,7 @@ class FileSender:
             for file in files:
                 file.close()
         await publisher.drained()
-        await self._everyone(receivers, transfers, linger)
+        await self._everyone(publisher, receivers, transfers, linger)
 
     async def _send_one(self, publisher: Publisher, path: Path, file: BinaryIO) -> bytes:
         transfer, digest = os.urandom(TRANSFER_ID_BYTES), hashlib.sha256()
@@ -153,7 +153,13 @@ class FileSender:
             await asyncio.sleep(min(0.5, linger))
         return frozenset(members)
 
-    async def _everyone(self, receivers: frozenset[str], transfers: Collection[bytes], linger: float) -> None:
+    async def _everyone(
+        self,
+        publisher: Publisher,
+        receivers: frozenset[str],
+        transfers: Collection[bytes],
+        linger: float,
+    ) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + linger
         # One that the policy lists no more has been removed, and is not to have the file.
