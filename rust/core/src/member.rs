@@ -64,7 +64,7 @@ pub struct MemberConfig {
 }
 
 /// What a pending request was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purposes {
     Join,
     Poll,
@@ -132,15 +132,6 @@ pub struct Member {
     silence_told: bool,
     beacon_budget: Budget,
     refused: bool,
-}
-
-impl core::hash::Hash for Purposes {
-    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
-        core::mem::discriminant(self).hash(state);
-        if let Self::Repair(stream) = self {
-            stream.hash(state);
-        }
-    }
 }
 
 impl Member {
