@@ -68,7 +68,8 @@ pub enum Event {
     Equivocation {
         publisher: Arc<Publisher>,
         sequence: u64,
-        first: Evidence,
+        /// None if the first block is so long ago that only the hash of its packet is left.
+        first: Option<Evidence>,
         second: Evidence,
     },
     /// A second successor of one stream; the first stands.

@@ -3,7 +3,7 @@
 //! The order of checks is DP-18; nothing but counters and budgets changes before a signature has held (invariant 1).
 //! Spec: wire.md sections 5, 8, 9, 10.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use crate::block::Hash;
 use crate::budget::Budget;
@@ -73,6 +73,8 @@ pub struct Receiver {
     credentials: BTreeMap<Hash, CredentialBlock>,
     held: VecDeque<Vec<u8>>,
     held_bytes: usize,
+    /// Leaves of what is held: a repetition takes no room.
+    held_leaves: HashSet<Hash>,
     unknown_epoch: Budget,
     credential_budget: Budget,
     renewal_budget: Budget,
@@ -81,6 +83,8 @@ pub struct Receiver {
     queue_bytes: u64,
     accounted: usize,
     directory_known: bool,
+    /// Credentials of streams we do not know that the budget left unheard.
+    unheard_credentials: bool,
     judged: Time,
 }
 
@@ -106,6 +110,7 @@ impl Receiver {
             credentials: BTreeMap::new(),
             held: VecDeque::new(),
             held_bytes: 0,
+            held_leaves: HashSet::new(),
             unknown_epoch: Budget::new(10, 10),
             credential_budget: Budget::new(50, 50),
             renewal_budget: Budget::new(50, 50),
@@ -113,6 +118,7 @@ impl Receiver {
             queue_bytes: 0,
             accounted: 0,
             directory_known: false,
+            unheard_credentials: false,
             judged: now,
         }
     }
@@ -257,15 +263,13 @@ impl Receiver {
                 signature: *packet.signature,
                 index: header.index,
             };
-            if let Some(first) = first {
-                let publisher = stream.publisher.clone();
-                self.member.events.push_back(Event::Equivocation {
-                    publisher,
-                    sequence,
-                    first,
-                    second,
-                });
-            }
+            let publisher = stream.publisher.clone();
+            self.member.events.push_back(Event::Equivocation {
+                publisher,
+                sequence,
+                first,
+                second,
+            });
             return Err(Rejection::Equivocation);
         }
         let Some(admitted) = self.member.admitted_mut() else {
@@ -281,7 +285,7 @@ impl Receiver {
             }
         }
         if ahead {
-            self.hold(datagram);
+            self.hold(datagram, &leaf);
             self.member.want(Purposes::Keys, now);
             return Err(Rejection::UnknownEpoch);
         }
@@ -299,14 +303,7 @@ impl Receiver {
                 match stream.open(suite, &channel, keys, packet, &root) {
                     Some(plaintext) => Some(plaintext),
                     None => {
-                        let events = &mut self.member.events;
-                        stream.accept(header, &leaf, None, now, events);
-                        let publisher = stream.publisher.clone();
-                        events.push_back(Event::Gap {
-                            publisher,
-                            first: sequence,
-                            last: Some(sequence),
-                        });
+                        stream.accept_unreadable(header, &leaf, now, &mut self.member.events);
                         self.counters.lost += 1;
                         return Err(Rejection::Open);
                     }
@@ -316,14 +313,7 @@ impl Receiver {
             _ if before_admission => None,
             // Vouched for, of a generation that turned while we were out of reach, and no key of it comes any more.
             Lookup::NotOurs if is_current => {
-                let events = &mut self.member.events;
-                stream.accept(header, &leaf, None, now, events);
-                let publisher = stream.publisher.clone();
-                events.push_back(Event::Gap {
-                    publisher,
-                    first: sequence,
-                    last: Some(sequence),
-                });
+                stream.accept_unreadable(header, &leaf, now, &mut self.member.events);
                 self.counters.lost += 1;
                 return Err(Rejection::EpochNotOurs);
             }
@@ -420,8 +410,8 @@ impl Receiver {
 
     // -- sealed packets whose key is on its way ------------------------------------------------------------------------
 
-    fn hold(&mut self, datagram: &[u8]) {
-        if self.held_bytes + datagram.len() <= self.held_limit {
+    fn hold(&mut self, datagram: &[u8], leaf: &Hash) {
+        if self.held_bytes + datagram.len() <= self.held_limit && self.held_leaves.insert(*leaf) {
             self.held_bytes += datagram.len();
             self.held.push_back(datagram.to_vec());
         }
@@ -429,6 +419,7 @@ impl Receiver {
 
     fn open_held(&mut self, now: Time) {
         self.held_bytes = 0;
+        self.held_leaves.clear();
         for datagram in core::mem::take(&mut self.held) {
             self.receive(&datagram, Via::Multicast, now);
         }
@@ -488,6 +479,11 @@ impl Receiver {
         if now.saturating_sub(self.judged) >= JUDGE_INTERVAL {
             self.judged = now;
             self.judge_expiry(now);
+            if core::mem::take(&mut self.unheard_credentials) {
+                // Somebody floods the channel with credentials; the directory tells of streams all the same.
+                let jitter = self.member.jitter.below(JUDGE_INTERVAL / 4);
+                self.member.want(Purposes::Directory, now + jitter);
+            }
         }
         self.give_up_overdue(now);
         self.schedule_repairs(now);

@@ -15,12 +15,16 @@ use crate::reassembly::{Abandoned, Reassembler};
 use crate::repair::{RepairSchedule, RepairTiming};
 use crate::schedule::{EpochKeys, block_key};
 use crate::window::Window;
-use crate::wire::{BlockId, ChannelId, Epoch, Header, PacketView, StreamId, Time, associated_data};
+use crate::wire::{
+    BlockId, ChannelId, Epoch, Header, PacketType, PacketView, StreamId, Time, associated_data,
+};
 
 const SECOND: u64 = 1_000_000;
 /// A publisher sends a heartbeat a second (DP-28): this many in a row are not lost by chance.
 const SILENCE: u64 = 5 * SECOND;
 const SILENCE_MAX: u64 = 60 * SECOND;
+/// Block keys kept set up; those of older blocks are derived again when a late packet needs one.
+const BLOCK_KEYS: usize = 256;
 
 /// In which order an application gets messages (DP-33).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct StreamLimits {
     pub buffer_bytes: u64,
     pub max_message_bytes: u64,
     pub max_partial_messages: usize,
+    /// Verified blocks of data that are remembered: as many as the history has packets, so that both sides of an
+    /// equivocation can be shown. About 250 bytes each.
     pub verified_blocks: usize,
     /// Failed signatures a second that a claimed stream may cause (DP-21).
     pub failed_signatures: u64,
@@ -56,7 +62,7 @@ impl Default for StreamLimits {
             buffer_bytes: 64 << 20,
             max_message_bytes: 16 << 20,
             max_partial_messages: 64,
-            verified_blocks: 512,
+            verified_blocks: 4_096,
             failed_signatures: 200,
             repair: RepairTiming::default(),
         }
@@ -121,6 +127,8 @@ pub struct Stream {
     limits: StreamLimits,
     blocks: HashMap<(BlockId, Hash), VerifiedBlock>,
     block_order: VecDeque<(BlockId, Hash)>,
+    /// The blocks whose keys are set up, in that order.
+    key_order: VecDeque<(BlockId, Hash)>,
     secrets: VecDeque<(Epoch, Secret)>,
     reassembler: Reassembler,
     /// Everything below has been handed to the reassembler or reported.
@@ -162,6 +170,7 @@ impl Stream {
             limits,
             blocks: HashMap::new(),
             block_order: VecDeque::new(),
+            key_order: VecDeque::new(),
             secrets: VecDeque::new(),
             reassembler: Reassembler::new(
                 limits.max_message_bytes,
@@ -214,6 +223,10 @@ impl Stream {
         if !self.credential.key.verifies(&statement, packet.signature) {
             return false;
         }
+        if packet.header.packet_type != PacketType::Data {
+            // A heartbeat stands alone, and is known again by its counter.
+            return true;
+        }
         let key = (packet.header.block, *root);
         let header = Header {
             index: 0,
@@ -246,7 +259,6 @@ impl Stream {
     ) -> Option<Evidence> {
         let (&(_, root), block) = self.blocks.iter().find(|((id, root), block)| {
             (*id, root) != (other.header.block, other_root)
-                && block.header.packet_type == other.header.packet_type
                 && (block.header.first_sequence..block.header.first_sequence + u64::from(block.header.count))
                     .contains(&sequence)
         })?;
@@ -268,7 +280,17 @@ impl Stream {
     ) -> Option<Vec<u8>> {
         let stream = self.publisher.stream;
         let epoch = packet.header.epoch;
-        let block = self.blocks.get_mut(&(packet.header.block, *root))?;
+        let at = (packet.header.block, *root);
+        if self.blocks.get(&at)?.key.is_none() {
+            self.key_order.push_back(at);
+            if self.key_order.len() > BLOCK_KEYS
+                && let Some(oldest) = self.key_order.pop_front()
+                && let Some(block) = self.blocks.get_mut(&oldest)
+            {
+                block.key = None;
+            }
+        }
+        let block = self.blocks.get_mut(&at)?;
         let key = match &mut block.key {
             Some(key) => key,
             empty => {
@@ -316,6 +338,23 @@ impl Stream {
             }
         }
         self.drain(events);
+    }
+
+    /// Takes a packet that was vouched for and that nothing will ever open: its place is resolved, and told as lost.
+    pub fn accept_unreadable(
+        &mut self,
+        header: &Header,
+        leaf: &Hash,
+        now: Time,
+        events: &mut VecDeque<Event>,
+    ) {
+        self.accept(header, leaf, None, now, events);
+        let sequence = header.sequence();
+        events.push_back(Event::Gap {
+            publisher: self.publisher.clone(),
+            first: sequence,
+            last: Some(sequence),
+        });
     }
 
     /// Delivers what has become contiguous.

@@ -597,7 +597,7 @@ fn c9_equivocation_is_reported_with_both_signatures_and_the_first_stands() {
         assert_eq!(world.feed(subscriber, &second), Some(Rejection::Equivocation));
         let Some(Event::Equivocation {
             sequence: told,
-            first,
+            first: Some(first),
             second,
             ..
         }) = world.subscribers[subscriber].events.last()
@@ -643,6 +643,71 @@ fn c9_equivocation_is_reported_with_both_signatures_and_the_first_stands() {
         assert!(world.feed(subscriber, &datagram).is_some());
     }
     assert!(world.receiver(subscriber).counters().signatures - signatures <= 10);
+}
+
+/// Single packets fill the memory of blocks fastest.
+#[test]
+fn c9_both_signatures_are_there_a_thousand_blocks_later() {
+    let (mut world, subscriber, publisher) = World::in_mid_stream(1, 10);
+    let forge = world.forge(publisher);
+    let now = world.now;
+    let single = |sequence: u64, data: &[u8]| {
+        let mut header = forge.data_header(0, sequence, 1, now);
+        header.block.0[..8].copy_from_slice(&sequence.to_be_bytes());
+        header.block.0[8] = data[0];
+        forge.block(header, &[message(sequence, data)]).remove(0)
+    };
+    for sequence in 10..3_000 {
+        assert_eq!(world.feed(subscriber, &single(sequence, b"first")), None);
+    }
+    let verdict = world.feed(subscriber, &single(10, b"second"));
+    assert_eq!(verdict, Some(Rejection::Equivocation));
+    let told = world.subscribers[subscriber].events.last();
+    assert!(matches!(
+        told,
+        Some(Event::Equivocation {
+            sequence: 10,
+            first: Some(_),
+            ..
+        })
+    ));
+}
+
+/// Who floods the channel with credentials hides no new publisher: the directory is looked at.
+#[test]
+fn c2_a_flood_of_credentials_hides_no_new_stream() {
+    let (mut world, subscriber, _) = World::in_mid_stream(1, 10);
+    let insider = insider(&world);
+    let newcomer = world.add_publisher();
+    let stream = world.stream(newcomer);
+    let knows = |world: &mut World| {
+        let mut known = world.receiver(subscriber).streams();
+        known.any(|running| running.publisher.stream == stream)
+    };
+    let asked = |world: &World| {
+        let commands = world.subscribers[subscriber].commands.iter();
+        commands
+            .filter(|command| command.path.ends_with("/streams"))
+            .count()
+    };
+    let before = asked(&world);
+    let mut n = 0u32;
+    while !knows(&mut world) {
+        n += 1;
+        assert!(n < 25_000, "not heard of within 50 s");
+        let mut header = Header {
+            packet_type: PacketType::Credential,
+            ..insider.data_header(0, 0, 2, world.now)
+        };
+        header.block.0[..4].copy_from_slice(&n.to_be_bytes());
+        header.stream.0[..4].copy_from_slice(&n.to_be_bytes());
+        let body = insider.seal_body(&header, b"junk");
+        let datagram = insider.datagram(&header, &body, &[0; NODE_BYTES], &[7; 64]);
+        // As many as it takes, so that nothing is left for the newcomer's own.
+        while world.feed(subscriber, &datagram) != Some(Rejection::SignatureBudget) {}
+        world.run_for(2 * MILLI);
+    }
+    assert!(asked(&world) - before <= 3, "the flood makes it ask too often");
 }
 
 #[test]

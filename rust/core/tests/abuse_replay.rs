@@ -412,3 +412,32 @@ fn km_12_an_older_generation_is_refused_when_its_time_is_over() {
     );
     assert_eq!(world.subscribers[subscriber].messages.len(), 11);
 }
+
+/// A packet whose key is on its way is held once, however often it is sent again.
+#[test]
+fn b1_a_packet_that_is_held_takes_no_room_twice() {
+    let (mut world, subscriber, publisher) = World::in_mid_stream(1, 10);
+    world.key_server_down = true;
+    world.key_server.turn_generation();
+    let forge = world.forge(publisher);
+    let block = forge.block(
+        forge.data_header(1, 10, 2, world.now),
+        &[message(10, b"a"), message(11, b"b")],
+    );
+    for datagram in &block {
+        assert_eq!(world.feed(subscriber, datagram), Some(Rejection::UnknownEpoch));
+    }
+    let before = world.receiver(subscriber).fingerprint();
+    for datagram in block.iter().cycle().take(20_000) {
+        assert_eq!(world.feed(subscriber, datagram), Some(Rejection::UnknownEpoch));
+    }
+    assert_eq!(world.receiver(subscriber).fingerprint(), before);
+    world.key_server_down = false;
+    world.run_for(30 * SECOND);
+    let messages = &world.subscribers[subscriber].messages;
+    assert_eq!(messages.len(), 12);
+    assert_eq!(
+        (&messages[10].data[..], &messages[11].data[..]),
+        (&b"a"[..], &b"b"[..])
+    );
+}

@@ -120,8 +120,11 @@ impl<'py> Fields<'py> {
             .stream("stream_id", Some(publisher.stream))
     }
 
-    fn evidence(self, name: &str, evidence: &Evidence) -> PyResult<Self> {
+    fn evidence(self, name: &str, evidence: Option<&Evidence>) -> PyResult<Self> {
         let py = self.dict.py();
+        let Some(evidence) = evidence else {
+            return self.with(name, py.None());
+        };
         let (statement, signature) = (
             PyBytes::new(py, &evidence.statement),
             PyBytes::new(py, &evidence.signature),
@@ -194,8 +197,8 @@ pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             fields
                 .publisher(&publisher)?
                 .with("sequence", sequence)?
-                .evidence("first", &first)?
-                .evidence("second", &second)?,
+                .evidence("first", first.as_ref())?
+                .evidence("second", Some(&second))?,
         ),
         Event::SuccessionConflict {
             predecessor,

@@ -98,7 +98,8 @@ class Equivocation:
     instance: str
     stream_id: bytes
     sequence: int
-    first: Evidence
+    first: Evidence | None
+    """None if the first block is so long ago that only the hash of its packet was kept."""
     second: Evidence
 
 

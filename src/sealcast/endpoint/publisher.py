@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import socket
-from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypedDict
@@ -18,10 +17,10 @@ from urllib.parse import urlsplit
 
 from sealcast import _core
 from sealcast.device.identity import DeviceIdentity
-from sealcast.endpoint.events import Blocked, Event, Refused, parse_event
+from sealcast.endpoint.events import Blocked, Event, Joined, Refused, parse_event
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
-from sealcast.errors import InternalError, NetworkError, UsageError
+from sealcast.errors import InternalError, NetworkError, SealcastError, UsageError
 from sealcast.pki.names import check_instance_name
 from sealcast.pki.signed import Context, SignedObject
 from sealcast.pki.times import system_time
@@ -103,8 +102,8 @@ class Publisher:
         self._session: Session | None = None
         self._driver: _core.SendDriver | None = None
         self._server: PeerServer | None = None
+        self._refusal: SealcastError | None = None
         self._room = asyncio.Event()
-        self._events: deque[Event] = deque(maxlen=1024)
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -247,6 +246,7 @@ class Publisher:
         driver.wake()
         # The rate decides how long this takes; the end is said only when all is sealed.
         while not engine.is_finished:
+            self._allowed()
             await self._changed()
         await asyncio.sleep(self.linger)
 
@@ -268,8 +268,9 @@ class Publisher:
 
         Raises:
             UsageError: the message or topic is too long, or the stream has ended.
+            CertificateError, NotAllowedError: the site does not let this device publish any more.
         """
-        engine, driver = self._running()
+        engine, driver = self._allowed()
         while True:
             try:
                 message_id = engine.send(message, topic)
@@ -283,7 +284,7 @@ class Publisher:
 
     async def send_many(self, messages: Iterable[bytes], *, topic: str | None = None) -> None:
         """Queue many messages at once, in order; see `send`."""
-        engine, driver = self._running()
+        engine, driver = self._allowed()
         rest = list(messages)
         while rest:
             try:
@@ -296,9 +297,13 @@ class Publisher:
                 await self._wait_for_room(driver)
 
     async def drained(self) -> None:
-        """Wait until everything that was queued has been handed to the network."""
+        """Wait until everything that was queued has been handed to the network.
+
+        Raises: CertificateError, NotAllowedError: it will not be, since the site refuses this device.
+        """
         engine, _ = self._running()
         while engine.has_queued:
+            self._allowed()
             await self._changed()
 
     @property
@@ -337,7 +342,14 @@ class Publisher:
             raise UsageError("the publisher is not open", cure="use it inside `async with`")
         return self._engine, self._driver
 
+    def _allowed(self) -> tuple[_core.SendEngine, _core.SendDriver]:
+        """Nothing must wait for a network that will not have it."""
+        if self._refusal is not None:
+            raise self._refusal
+        return self._running()
+
     async def _wait_for_room(self, driver: _core.SendDriver) -> None:
+        self._allowed()
         self._room.clear()
         driver.want_room()
         await self._changed()
@@ -358,10 +370,14 @@ class Publisher:
                 if not isinstance(item, tuple):
                     continue
                 event = parse_event(*item)
-                if isinstance(event, Blocked):
-                    session.spawn(self._warn_if_blocked(event, self.counters()["packets"]))
-                elif isinstance(event, Refused):
-                    log.warning("channel %s: the key server refuses: %s", self.channel, event.reason)
+                match event:
+                    case Blocked():
+                        session.spawn(self._warn_if_blocked(event, self.counters()["packets"]))
+                    case Refused(reason=reason):
+                        self._refusal = session.refusal(reason)
+                        log.warning("channel %s: the key server refuses: %s", self.channel, reason)
+                    case Joined():
+                        self._refusal = None
                 if self._on_event is not None:
                     self._on_event(event)
             self._room.set()

@@ -144,8 +144,28 @@ class Session:
             await self.wait()
             if self._engine.policy() is None:
                 for event in self.take_events():
-                    self._judge_refusal(event)
+                    if isinstance(event, tuple) and event[0] == "refused":
+                        reason = str(event[1]["reason"])
+                        raise self.refusal(reason) or NetworkError(
+                            f"the key server at {self.identity.keys_url} is not accepted: {reason}"
+                        )
         return policy
+
+    def refusal(self, reason: str) -> SealcastError | None:
+        """Return the error behind a key server's refusal; None if it is no final word about this device."""
+        match reason:
+            case "unknown-channel":
+                return UnknownChannelError(self._channel)
+            case "not-allowed":
+                return NotAllowedError(self._channel, device=self.identity.name, action=self._purpose)
+            case "revoked":
+                return CertificateError(
+                    f"device {self.identity.name!r} is revoked",
+                    reason="revoked",
+                    cure="enrol it anew with a token if that was a mistake",
+                )
+            case _:
+                return None
 
     async def close(self) -> None:
         """End every request and connection."""
@@ -247,24 +267,6 @@ class Session:
         log.debug("%s %s: %s", command.method, command.path, error)
         if command.peers is None and self._engine.policy() is None:
             self._failure = error
-
-    def _judge_refusal(self, event: _core.Event) -> None:
-        if not isinstance(event, tuple) or event[0] != "refused":
-            return
-        reason = str(event[1]["reason"])
-        match reason:
-            case "unknown-channel":
-                raise UnknownChannelError(self._channel)
-            case "not-allowed":
-                raise NotAllowedError(self._channel, device=self.identity.name, action=self._purpose)
-            case "revoked":
-                raise CertificateError(
-                    f"device {self.identity.name!r} is revoked",
-                    reason="revoked",
-                    cure="enrol it anew with a token if that was a mistake",
-                )
-            case _:
-                raise NetworkError(f"the key server at {self.identity.keys_url} is not accepted: {reason}")
 
     @property
     def _purpose(self) -> str:

@@ -15,7 +15,7 @@ from typing import Literal, Self, TypedDict
 
 from sealcast import _core
 from sealcast.device.identity import DeviceIdentity
-from sealcast.endpoint.events import Event, Gap, MessageLost, parse_event
+from sealcast.endpoint.events import Event, Gap, MessageLost, Refused, parse_event
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import Session
 from sealcast.errors import SealcastError, UsageError
@@ -162,7 +162,12 @@ class Subscriber:
     # -- receiving -------------------------------------------------------------------------------------------
 
     async def recv(self) -> _core.Message:
-        """Wait for the next message."""
+        """Wait for the next message.
+
+        Raises:
+            CertificateError, NotAllowedError, UnknownChannelError: the site refuses this device from now on.
+                Whoever calls again waits for it to be admitted anew.
+        """
         while True:
             item = await self._next()
             if isinstance(item, _core.Message):
@@ -177,6 +182,8 @@ class Subscriber:
                 self._items.extend(self._take())
                 if not self._items:
                     break
+            if isinstance(self._items[0], Refused):
+                break  # for the next call: what is here is not lost by it
             item = self._items.popleft()
             if isinstance(item, _core.Message):
                 messages.append(item)
@@ -192,7 +199,7 @@ class Subscriber:
             yield await self.recv()
 
     async def items(self) -> AsyncIterator[_core.Message | Event]:
-        """Iterate over messages and events, in order."""
+        """Iterate over messages and events, in order; a refusal is an event, and the iteration goes on."""
         while True:
             yield await self._next()
 
@@ -263,6 +270,10 @@ class Subscriber:
             log.warning("channel %s: lost: %s", self.channel, event)
         else:
             log.info("channel %s: %s", self.channel, event)
+        if isinstance(event, Refused) and self._session is not None:
+            refusal = self._session.refusal(event.reason)
+            if refusal is not None:
+                raise refusal
 
     def _running(self) -> tuple[_core.ReceiveEngine, _core.ReceiveDriver]:
         if self._engine is None or self._driver is None:

@@ -68,6 +68,7 @@ impl Receiver {
             &mut self.credential_budget
         };
         if !budget.take(now) {
+            self.unheard_credentials |= !is_known;
             return Err(Rejection::SignatureBudget);
         }
         let aad = crate::wire::associated_data(packet.header_bytes, &channel);
