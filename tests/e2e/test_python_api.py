@@ -8,8 +8,8 @@ import pytest
 
 from sealcast import sync
 from sealcast.endpoint import Device, Message
-from sealcast.endpoint.events import Event
-from sealcast.errors import NotAllowedError, UnknownChannelError, UsageError
+from sealcast.endpoint.events import Event, StreamEnded
+from sealcast.errors import IncompleteError, NotAllowedError, UnknownChannelError, UsageError
 from tests.e2e.processes import wait_until
 from tests.e2e.site import Channel, Site
 
@@ -195,3 +195,41 @@ class TestBlocking:
                     subscriber.recv(timeout=0.01)
                 publisher.send(f"{number}".encode())
                 assert subscriber.recv(timeout=30).data == f"{number}".encode()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("of the application"), asyncio.CancelledError()])
+async def test_a_publisher_that_is_left_by_an_error_signs_its_end(
+    site: Site, channel: Channel, error: BaseException
+) -> None:
+    async def fail() -> None:
+        async with open_device(site, "monitor").publisher(channel.name, linger=3600) as publisher:
+            await publisher.send(b"last")
+            raise error
+
+    async with open_device(site, "display").subscriber(channel.name) as subscriber, asyncio.timeout(30):
+        with pytest.raises(type(error)):
+            await fail()
+        items = subscriber.items()
+        async for item in items:
+            if isinstance(item, StreamEnded):
+                assert item.next_sequence == 1
+                break
+
+
+async def test_a_publisher_that_cannot_seal_says_why_it_cannot_end(site: Site) -> None:
+    site.enrol("monitor")
+    channel = site.add_channel("icu3/vitals", "--slot", "500ms", "--slots-ahead", "1")
+
+    async def publish() -> None:
+        async with open_device(site, "monitor").publisher(channel.name) as publisher:
+            site.stop()
+            epoch = publisher.epoch
+            assert epoch is not None
+            await asyncio.to_thread(
+                wait_until, lambda: (publisher.epoch or epoch)[0] > epoch[0] + 3, "slots without keys"
+            )
+            await publisher.send(b"nobody will read this")
+
+    async with asyncio.timeout(50):
+        with pytest.raises(IncompleteError, match="no key for the present epoch"):
+            await publish()

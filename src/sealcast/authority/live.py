@@ -33,6 +33,9 @@ from sealcast.sidechannel.refusals import Refusal, RefusedError
 MAX_POLLS_PER_DEVICE = 16
 """On one channel: a device has one or two processes on it; more would only hold memory."""
 
+MAX_LISTED = 4096
+"""Entries of a directory in one answer (SC-5)."""
+
 JOIN_BURST = 32
 JOINS_PER_SECOND = 2.0
 """For one device on one channel. Each join costs a step, and every 256th a generation that all must fetch."""
@@ -118,10 +121,18 @@ class LiveChannel:
         return self._server.counter.runs_low
 
     def streams(self) -> list[StoredStream]:
-        """The directory, those that may not publish any more left out."""
-        return [
+        """The directory, oldest first, those that may not publish any more left out.
+
+        More than MAX_LISTED a member would not take: then streams that have ended are the first to go.
+        """
+        listed = [
             entry for entry in self._streams.values() if self.policy.allows(entry.device, MemberRole.PUBLISH)
         ]
+        if len(listed) <= MAX_LISTED:
+            return listed
+        by_use = [entry for entry in listed if entry.final] + [entry for entry in listed if not entry.final]
+        kept = {entry.stream for entry in by_use[-MAX_LISTED:]}
+        return [entry for entry in listed if entry.stream in kept]
 
     def install(self, stored: StoredChannel, crl: CurrentCrl, now: int) -> None:
         """Put in force what has been stored, and answer the polls that wait if members have to be told."""

@@ -6,6 +6,7 @@ Spec: spec/wire.md; what is signed by the device: spec/trust.md TR-11.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -20,7 +21,7 @@ from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Blocked, Event, Joined, Refused, parse_event
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
-from sealcast.errors import InternalError, NetworkError, SealcastError, UsageError
+from sealcast.errors import IncompleteError, InternalError, NetworkError, SealcastError, UsageError
 from sealcast.pki.names import check_instance_name
 from sealcast.pki.signed import Context, SignedObject
 from sealcast.pki.times import system_time
@@ -36,6 +37,9 @@ _RECREDENTIAL_SECONDS = CREDENTIAL_LIFE_SECONDS // 2
 _SKEW_SECONDS = 60
 _REGISTER_SECONDS = 10.0
 _BLOCKED_SECONDS = 2.0
+_STALLED_SECONDS = 10.0
+_HASTY_END_SECONDS = 1.0
+"""How long a stream that is left by an error may take to say its end."""
 
 
 class PublisherOptions(TypedDict, total=False):
@@ -57,7 +61,8 @@ class Publisher:
     async with device.publisher("icu3/vitals") as publisher:
         await publisher.send(b"...")
 
-    Leaving the block signs the end of the stream and serves repairs for `linger` seconds more.
+    Leaving the block signs the end of the stream and serves repairs for `linger` seconds more; left by an
+    error or by cancellation, it signs the end if that takes no longer than a moment.
     """
 
     def __init__(
@@ -103,6 +108,8 @@ class Publisher:
         self._driver: _core.SendDriver | None = None
         self._server: PeerServer | None = None
         self._refusal: SealcastError | None = None
+        # What kept packets from being sealed when it was last tried.
+        self._obstacle: str | None = None
         self._room = asyncio.Event()
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -121,6 +128,11 @@ class Publisher:
         try:
             if kind is None:
                 await self._finish()
+            elif self._driver is not None and self._refusal is None:
+                # Ctrl-C, or an error of the application: the stream ends here all the same, and says so.
+                with contextlib.suppress(TimeoutError, SealcastError):
+                    async with asyncio.timeout(_HASTY_END_SECONDS):
+                        await self._say_end()
         finally:
             await self._release()
 
@@ -241,14 +253,31 @@ class Publisher:
             self._certify(engine, session, session.identity, self._succeeds)
 
     async def _finish(self) -> None:
+        await self._say_end()
+        await asyncio.sleep(self.linger)
+
+    async def _say_end(self) -> None:
+        """Seal what is queued, at the rate, and sign the end.
+
+        Raises: IncompleteError: nothing can be sealed, as without a key for the present epoch.
+        """
         engine, driver = self._running()
         engine.finish(system_time())
         driver.wake()
-        # The rate decides how long this takes; the end is said only when all is sealed.
+        loop = asyncio.get_running_loop()
+        sealed, since = -1, loop.time()
         while not engine.is_finished:
             self._allowed()
+            if (packets := self.counters()["packets"]) != sealed:
+                if sealed >= 0:
+                    self._obstacle = None
+                sealed, since = packets, loop.time()
+            elif self._obstacle is not None and loop.time() - since > _STALLED_SECONDS:
+                raise IncompleteError(
+                    f"the stream on channel {self.channel!r} could not be ended: {self._obstacle}",
+                    cure="see why, for example whether the authority is running, then send again",
+                )
             await self._changed()
-        await asyncio.sleep(self.linger)
 
     async def _release(self) -> None:
         if self._session is not None:
@@ -371,7 +400,8 @@ class Publisher:
                     continue
                 event = parse_event(*item)
                 match event:
-                    case Blocked():
+                    case Blocked(reason=reason):
+                        self._obstacle = reason
                         session.spawn(self._warn_if_blocked(event, self.counters()["packets"]))
                     case Refused(reason=reason):
                         self._refusal = session.refusal(reason)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +36,9 @@ FOLDER_INTERVAL_SECONDS = 1.0
 """How often the device's folder is looked at for renewed credentials."""
 
 _EVENTS_AT_ONCE = 512
+
+_MAX_PEERS = 64
+"""Connections kept to sources of repair: as many as the engine follows streams."""
 
 _LOOK_SECONDS = 0.05
 """How long the engine's requests wait at most while the application does not take what it is told."""
@@ -72,7 +76,8 @@ class Session:
         self._channel = channel
         self._handle_deadline = handle_deadline
         self._key_server = KeyServerClient(identity, crl=engine.crl)
-        self._peers: dict[tuple[str, str, int], PeerClient] = {}
+        # The one used last stands last.
+        self._peers: OrderedDict[tuple[str, str, int], PeerClient] = OrderedDict()
         self._driver: Driver | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader, self._signal = socket.socketpair()
@@ -247,11 +252,7 @@ class Session:
     ) -> tuple[int | None, bytes]:
         """Ask the peers in order until one has an answer."""
         for device, host, port in peers:
-            key = (device, host, port)
-            client = self._peers.get(key)
-            if client is None:
-                client = PeerClient(self.identity, host=host, port=port, device=device, crl=self._engine.crl)
-                self._peers[key] = client
+            client = self._peer(device, host, port)
             try:
                 status, body = await client.exchange(
                     command.method, command.path, command.body, answer_seconds=30
@@ -262,6 +263,18 @@ class Session:
             if status == 200:
                 return status, body
         return None, b""
+
+    def _peer(self, device: str, host: str, port: int) -> PeerClient:
+        key = (device, host, port)
+        client = self._peers.get(key)
+        if client is None:
+            client = PeerClient(self.identity, host=host, port=port, device=device, crl=self._engine.crl)
+            self._peers[key] = client
+            if len(self._peers) > _MAX_PEERS:
+                _, oldest = self._peers.popitem(last=False)
+                self.spawn(oldest.close())
+        self._peers.move_to_end(key)
+        return client
 
     def _note(self, error: SealcastError, command: _core.Command) -> None:
         log.debug("%s %s: %s", command.method, command.path, error)

@@ -6,10 +6,12 @@ Spec: spec/wire.md sections 5 and 10.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from itertools import chain, repeat
 from types import TracebackType
 from typing import Literal, Self, TypedDict
 
@@ -29,7 +31,9 @@ Delivery = Literal["reliable", "unordered"]
 MAX_MESSAGE_BYTES = 16 << 20
 
 _LEAVE_SECONDS = 2.0
-_ACKNOWLEDGE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+_ACKNOWLEDGE_SECONDS = 60.0
+_ACKNOWLEDGE_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Between tries; the last goes on."""
 
 
 class SubscriberOptions(TypedDict, total=False):
@@ -204,7 +208,7 @@ class Subscriber:
             yield await self._next()
 
     async def acknowledge(self, stream: bytes, transfer: bytes, sha256: bytes) -> None:
-        """Tell the publisher of a stream that a whole transfer is here; tries for some seconds.
+        """Tell the publisher of a stream that a whole transfer is here; tries for a minute.
 
         Args:
             stream: 16 bytes.
@@ -216,20 +220,30 @@ class Subscriber:
             raise UsageError("the subscriber is not open", cure="use it inside `async with`")
         own_channel = _core.channel_id(self._identity.site_id, self.channel)
         word = Acknowledgement(channel=own_channel, stream=stream, transfer=transfer, sha256=sha256)
-        for wait in _ACKNOWLEDGE_RETRY_SECONDS:
-            try:
-                for entry in await session.key_server.streams(self.channel):
-                    if entry.stream == stream and entry.endpoint is not None:
-                        host, port = entry.endpoint
-                        async with PeerClient(
-                            session.identity, host=host, port=port, device=entry.device, crl=engine.crl
-                        ) as peer:
-                            await peer.acknowledge(word)
+        waits = chain(_ACKNOWLEDGE_WAIT_SECONDS, repeat(_ACKNOWLEDGE_WAIT_SECONDS[-1]))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ACKNOWLEDGE_SECONDS):
+                for wait in waits:
+                    if await self._acknowledged(session, engine, word):
                         return
-            except SealcastError as error:
-                log.debug("acknowledgement: %s", error)
-            await asyncio.sleep(wait)
+                    await asyncio.sleep(wait)
         log.warning("channel %s: the publisher could not be told that a transfer is here", self.channel)
+
+    async def _acknowledged(
+        self, session: Session, engine: _core.ReceiveEngine, word: Acknowledgement
+    ) -> bool:
+        try:
+            for entry in await session.key_server.streams(self.channel):
+                if entry.stream == word.stream and entry.endpoint is not None:
+                    host, port = entry.endpoint
+                    async with PeerClient(
+                        session.identity, host=host, port=port, device=entry.device, crl=engine.crl
+                    ) as peer:
+                        await peer.acknowledge(word)
+                    return True
+        except SealcastError as error:
+            log.debug("acknowledgement: %s", error)
+        return False
 
     def counters(self) -> dict[str, int]:
         """What has been counted since the start; refusals under their reason."""
