@@ -65,8 +65,13 @@ def certificate_identity(certificate: x509.Certificate) -> Identity:
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
     """Tell whether subject and issuer are the same and the signature is by its own key."""
+    return is_issued_by(certificate, certificate)
+
+
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Tell whether the names fit and the issuer's key made the signature; not whether it was allowed to."""
     try:
-        certificate.verify_directly_issued_by(certificate)
+        certificate.verify_directly_issued_by(issuer)
     except Exception:  # noqa: BLE001 - InvalidSignature, ValueError, TypeError by the kind of key: all mean no
         return False
     return True

@@ -62,6 +62,18 @@ class CertificateIssuer:
             not_after=microseconds(certificate.not_valid_after_utc),
         )
 
+    @classmethod
+    def self_signed(
+        cls, common_name: str, site_name: str, public_key: PublicKey, not_after: int
+    ) -> "CertificateIssuer":
+        """Take it for a certificate of this name that its own key will sign. `not_after`: microseconds."""
+        return cls(
+            subject=_subject(common_name, site_name),
+            public_key=public_key,
+            key_identifier=x509.SubjectKeyIdentifier.from_public_key(public_key),
+            not_after=not_after,
+        )
+
 
 def root_builder(*, site_name: str, public_key: PublicKey, serial: int, now: int) -> x509.CertificateBuilder:
     """Build a root certificate, to be signed by its own key."""
