@@ -227,8 +227,11 @@ def test_f12_a_root_out_of_its_time_does_not_sign() -> None:
     held = pinned(first([owner(root), owner(late, since=NOW + YEAR)], [ward(ca)]), root)
     assert refusal(held, signed(successor(held), late)) == "signature"
     assert accept(held, signed(successor(held, issued=NOW + 2 * YEAR), late)).version == 2
-    assert refusal(held, signed(successor(held, issued=NOW + 30 * YEAR), root)) == "signature"
+    assert refusal(held, signed(successor(held, issued=NOW + 30 * YEAR), root)) == "lockout"
     assert refusal(held, signed(successor(held, issued=NOW - 1), root)) == "time"
+    old = new_root(NOW - 19 * YEAR)
+    held = pinned(first([owner(root), owner(old)], [ward(ca)]), old)
+    assert refusal(held, signed(successor(held, issued=NOW + 2 * YEAR), old)) == "signature"
 
 
 def test_tr_19_m_of_n() -> None:

@@ -60,6 +60,10 @@ class Signer(ABC):
     def make_csr(self, name: str, *, current: x509.Certificate | None = None) -> bytes:
         """Return a DER request for this key; arguments as `pki.make_csr`."""
 
+    @abstractmethod
+    def sign_request(self, builder: x509.CertificateSigningRequestBuilder) -> bytes:
+        """Sign a request that says more than a device's. Returns: DER."""
+
 
 class KeySigner(Signer):
     """A signer whose key is in the memory of this process."""
@@ -134,6 +138,10 @@ class KeySigner(Signer):
     def make_csr(self, name: str, *, current: x509.Certificate | None = None) -> bytes:
         """Return a DER request for this key; arguments as `pki.make_csr`."""
         return make_csr(self._key, name, current=current)
+
+    def sign_request(self, builder: x509.CertificateSigningRequestBuilder) -> bytes:
+        """Sign a request that says more than a device's. Returns: DER."""
+        return builder.sign(self._key, self._hash()).public_bytes(serialization.Encoding.DER)
 
     def _hash(self) -> hashes.SHA256 | hashes.SHA384 | None:
         match self.algorithm:

@@ -331,18 +331,7 @@ def accept(held: VerifiedBundle, data: bytes) -> VerifiedBundle:
     """
     signed = SignedBundle.parse(data)
     bundle = signed.read()
-    if bundle.version != held.version + 1:
-        raise CertificateError(
-            f"version {bundle.version} of the trust bundle does not follow version {held.version}",
-            reason="version",
-        )
-    if bundle.predecessor != held.hash:
-        raise CertificateError(
-            f"version {bundle.version} of the trust bundle follows another version {held.version} than ours",
-            reason="predecessor",
-        )
-    if bundle.issued < held.bundle.issued:
-        raise CertificateError("the trust bundle was issued before its predecessor", reason="time")
+    check_successor(held.bundle, held.hash, bundle)
     owners = [anchor.certificate for anchor in held.bundle.owners() if _is_in_force(anchor, bundle.issued)]
     if signed.signed_by(owners) < held.bundle.threshold and not _is_delegated(held.bundle, bundle, signed):
         raise CertificateError(
@@ -351,8 +340,28 @@ def accept(held: VerifiedBundle, data: bytes) -> VerifiedBundle:
             reason="signature",
             cure="sign it where the keys of these roots are: sealcast root sign-bundle",
         )
-    _check_lockout(held.bundle, bundle)
     return VerifiedBundle(bundle=bundle, signed=data, hash=hashlib.sha256(data).digest())
+
+
+def check_successor(held: TrustBundle, held_hash: bytes, bundle: TrustBundle) -> None:
+    """Check what a next version says, whoever signs it (TR-19).
+
+    `held_hash`: of the signed version that is held, 32 bytes. Raises: CertificateError with the reason
+    `version`, `predecessor`, `time` or `lockout`.
+    """
+    if bundle.version != held.version + 1:
+        raise CertificateError(
+            f"version {bundle.version} of the trust bundle does not follow version {held.version}",
+            reason="version",
+        )
+    if bundle.predecessor != held_hash:
+        raise CertificateError(
+            f"version {bundle.version} of the trust bundle follows another version {held.version} than ours",
+            reason="predecessor",
+        )
+    if bundle.issued < held.issued:
+        raise CertificateError("the trust bundle was issued before its predecessor", reason="time")
+    _check_lockout(held, bundle)
 
 
 def walk(held: VerifiedBundle, versions: Iterable[bytes]) -> Iterator[VerifiedBundle]:

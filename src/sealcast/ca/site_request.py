@@ -1,0 +1,121 @@
+"""The request of a site CA to whoever holds a root: PKCS#10 out, certificate in.
+
+The site's id is in the request, so that the certificate that comes back is for this site and no other. Spec:
+spec/trust.md section 2 (site CA), RFC 2986.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from sealcast.ca.root import Root
+from sealcast.ca.signer import Signer, public_key_of
+from sealcast.errors import CertificateError, CsrError
+from sealcast.pki.certificates import (
+    certificate_der,
+    certificate_identity,
+    is_issued_by,
+    parse_certificate,
+)
+from sealcast.pki.names import Identity, Role, check_site_name
+from sealcast.pki.signed import PublicKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteRequest:
+    """A request whose signature holds: whoever sent it has the private key."""
+
+    site_id: bytes
+    """16 bytes."""
+    site_name: str
+    public_key: PublicKey
+
+    @classmethod
+    def parse(cls, der: bytes) -> Self:
+        """Read a request. Raises: CsrError with the fault `encoding`, `signature`, `key` or `name`."""
+        try:
+            request = x509.load_der_x509_csr(der)
+            key, holds = request.public_key(), request.is_signature_valid
+            names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        except x509.ExtensionNotFound:
+            raise CsrError("the request names no site", fault="name") from None
+        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+            raise CsrError(f"not a certificate request: {error}", fault="encoding") from None
+        if not holds:
+            raise CsrError("the request's signature does not hold", fault="signature")
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise CsrError("a site CA's key is a P-256 key", fault="key", cure="make a P-256 key")
+        organizations = request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+        identity = _site_identity(uris)
+        if len(organizations) != 1 or identity is None:
+            raise CsrError("the request is not that of a site CA", fault="name")
+        return cls(
+            site_id=identity.site_id,
+            site_name=check_site_name(str(organizations[0].value)),
+            public_key=key,
+        )
+
+    def certify(self, root: Root, now: int) -> bytes:
+        """Return the DER certificate that a root gives it. `now`: microseconds. Raises: CertificateError."""
+        certificate = root.issue_site_ca(
+            site_name=self.site_name, site_id=self.site_id, public_key=self.public_key, now=now
+        )
+        return certificate_der(certificate)
+
+
+def make_site_request(signer: Signer, site_name: str, site_id: bytes) -> bytes:
+    """Return a DER request for the site CA's key."""
+    identity = Identity(role=Role.SITE, site_id=site_id, name="")
+    builder = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(
+            x509.Name(
+                [
+                    x509.NameAttribute(NameOID.ORGANIZATION_NAME, check_site_name(site_name)),
+                    x509.NameAttribute(NameOID.COMMON_NAME, f"{site_name} CA"),
+                ]
+            )
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri)]), critical=False
+        )
+    )
+    return signer.sign_request(builder)
+
+
+def check_site_certificate(certificate: bytes, *, public_key: PublicKey, site_id: bytes, root: bytes) -> None:
+    """Check that a certificate is the answer to a site's own request: its key, its id, under that root.
+
+    `certificate`, `root`: DER. Raises: CertificateError, naming what does not fit.
+    """
+    parsed = parse_certificate(certificate)
+    if public_key_of(certificate) != public_key:
+        raise CertificateError(
+            "the certificate is not for this site CA's key",
+            reason="key",
+            cure="give the certificate that was made from this folder's request",
+        )
+    identity = certificate_identity(parsed)
+    if (identity.role, identity.site_id) != (Role.SITE, site_id):
+        raise CertificateError(f"the certificate is that of {identity.uri}", reason="wrong-site")
+    if not is_issued_by(parsed, parse_certificate(root)):
+        raise CertificateError(
+            "the certificate was not signed by that root",
+            reason="unknown-issuer",
+            cure="give the root that signed it with --root-cert",
+        )
+
+
+def _site_identity(uris: list[str]) -> Identity | None:
+    if len(uris) != 1:
+        return None
+    try:
+        identity = Identity.from_uri(uris[0])
+    except CertificateError:
+        return None
+    return identity if identity.role is Role.SITE else None

@@ -1,0 +1,241 @@
+"""`sealcast root`: the ceremonies of a root, where its key is. Offline: files in, files out.
+
+new, sign-site, sign-bundle, show-bundle. What an authority needs back is a file, never a key.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sealcast.cli import escape
+from sealcast.errors import CertificateError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from sealcast.ca import Root
+    from sealcast.pki.bundle import TrustBundle
+
+_RootCert = Annotated[Path, typer.Option("--root-cert", metavar="FILE", help="PEM: the root's certificate.")]
+_RootKey = Annotated[Path, typer.Option("--root-key", metavar="FILE", help="PEM: the root's key.")]
+_Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+_Bundle = Annotated[Path, typer.Argument(help="The trust bundle's file.", metavar="FILE", show_default=False)]
+
+KINDS = ("P-256", "P-384")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.add_typer(_root, name="root")
+
+
+_root = typer.Typer(
+    help="Ceremonies of a root, where its key is: offline, files in and files out.", no_args_is_help=True
+)
+
+
+@_root.command()
+def new(
+    certificate: Annotated[
+        Path, typer.Argument(help="Where to write the certificate.", metavar="CERT", show_default=False)
+    ],
+    key: Annotated[Path, typer.Argument(help="Where to write the key.", metavar="KEY", show_default=False)],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="The owner's name, for people.")],
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="KIND", help=f"Kind of key: {' or '.join(KINDS)}.")
+    ] = "P-384",
+) -> None:
+    """Make a root: a key and its self-signed certificate, good for 20 years. Nothing is overwritten."""
+    from sealcast.ca import FileSigner, KeyKind, create_root
+    from sealcast.pki.certificates import certificate_der, certificates_pem
+    from sealcast.pki.files import write_atomically
+    from sealcast.pki.names import check_site_name
+    from sealcast.pki.times import system_time
+
+    check_site_name(name)
+    if kind not in KINDS:
+        raise UsageError(f"there is no kind of root key {kind!r}", cure=f"use {' or '.join(KINDS)}")
+    if certificate.exists():
+        raise StorageError(str(certificate), "exists already", cure="choose another name")
+    root = create_root(site_name=name, signer=FileSigner.create(key, KeyKind(kind)), now=system_time())
+    der = certificate_der(root.certificate)
+    write_atomically(certificate, certificates_pem([der]))
+    typer.echo(f"{escape(str(certificate))}  SHA-256 {_fingerprint(der)}")
+
+
+@_root.command("sign-site")
+def sign_site(
+    request: Annotated[
+        Path,
+        typer.Argument(
+            help="PEM: the request, as `authority init --csr-out` wrote it.",
+            metavar="CSR",
+            show_default=False,
+        ),
+    ],
+    root_cert: _RootCert,
+    root_key: _RootKey,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="Where to write the certificate.")],
+) -> None:
+    """Certify a site CA; take the certificate back with `sealcast authority init --ca-cert`."""
+    from sealcast.ca.site_request import SiteRequest
+    from sealcast.pki.certificates import certificates_pem
+    from sealcast.pki.files import read_file, write_atomically
+    from sealcast.pki.times import system_time
+
+    asked = SiteRequest.parse(_request_der(read_file(request), request))
+    certificate = asked.certify(_open_root(root_cert, root_key), system_time())
+    write_atomically(output, certificates_pem([certificate]))
+    typer.echo(f"site {escape(asked.site_name)} ({asked.site_id.hex()}): {escape(str(output))}")
+
+
+@_root.command("sign-bundle")
+def sign_bundle(
+    file: _Bundle,
+    root_cert: _RootCert,
+    root_key: _RootKey,
+    predecessor: Annotated[
+        Path | None,
+        typer.Option(
+            "--predecessor",
+            metavar="FILE",
+            help="The version before; needed for every version but the first.",
+        ),
+    ] = None,
+) -> None:
+    """Sign a version of the trust bundle, in place, after saying what it changes.
+
+    One that no device could take, or after which none could take another one, is refused.
+    """
+    from sealcast.pki.bundle import SignedBundle, check_successor
+    from sealcast.pki.files import read_file, write_atomically
+
+    signed = SignedBundle.parse(read_file(file))
+    bundle = signed.read()
+    before = None
+    if predecessor is not None:
+        before_signed = SignedBundle.parse(read_file(predecessor))
+        before = before_signed.read()
+        check_successor(before, before_signed.hash, bundle)
+    elif bundle.version > 1:
+        raise UsageError(
+            f"version {bundle.version} of a trust bundle follows another one",
+            cure="give that with --predecessor FILE, so that what it changes can be judged",
+        )
+    root = _open_root(root_cert, root_key)
+    der = _der(root)
+    owners = (before or bundle).owners()
+    if der not in [anchor.certificate for anchor in owners]:
+        raise CertificateError(
+            f"{root_cert} is no owner's root of version {(before or bundle).version}: its signature would "
+            "count for nothing",
+            reason="unknown-issuer",
+        )
+    for line in _changes(before, bundle):
+        typer.echo(escape(line), err=True)
+    signed = signed.sign(der, root.signer)
+    write_atomically(file, signed.serialize())
+    have = signed.signed_by(anchor.certificate for anchor in owners)
+    typer.echo(f"version {bundle.version}: {have} of {(before or bundle).threshold} signatures")
+
+
+@_root.command("show-bundle")
+def show_bundle(file: _Bundle, as_json: _Json = False) -> None:
+    """Show what a trust bundle says, and its fingerprint; nothing is verified."""
+    from sealcast.pki.bundle import SignedBundle
+    from sealcast.pki.files import read_file
+
+    signed = SignedBundle.parse(read_file(file))
+    facts = {"fingerprint": signed.hash.hex(), **_facts(signed.read()), "signatures": len(signed.signatures)}
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for line in (f"fingerprint {facts['fingerprint']}", *_changes(None, signed.read())):
+        typer.echo(escape(line))
+    typer.echo(f"{facts['signatures']} signatures")
+
+
+def _facts(bundle: "TrustBundle") -> dict[str, Any]:
+    return {
+        "version": bundle.version,
+        "predecessor": bundle.predecessor.hex() if bundle.predecessor else None,
+        "issued": bundle.issued,
+        "threshold": bundle.threshold,
+        "anchors": [
+            {
+                "certificate_sha256": _fingerprint(anchor.certificate),
+                "purpose": anchor.purpose.name.lower(),
+                "since": anchor.since,
+                "sites": [site.hex() for site in anchor.sites],
+            }
+            for anchor in bundle.anchors
+        ],
+        "sites": [
+            {
+                "site": site.site_id.hex(),
+                "name": site.name,
+                "delegated": site.delegated,
+                "authorities_sha256": [_fingerprint(der) for der in site.authorities],
+            }
+            for site in bundle.sites
+        ],
+    }
+
+
+def _changes(before: "TrustBundle | None", after: "TrustBundle") -> list[str]:
+    """What a person has to know before a signature: every difference, a line each."""
+    lines = [f"version {after.version}"]
+    if before is None or before.threshold != after.threshold:
+        lines.append(f"  asks for {after.threshold} of {len(after.owners())} owner's roots for the next one")
+    old, new = _entries(before), _entries(after)
+    lines += [f"- {line}" for line in old if line not in new]
+    lines += [f"+ {line}" for line in new if line not in old]
+    return lines
+
+
+def _entries(bundle: "TrustBundle | None") -> list[str]:
+    if bundle is None:
+        return []
+    lines = []
+    for anchor in bundle.anchors:
+        scope = ", ".join(site.hex() for site in anchor.sites) or "every site"
+        lines.append(f"{anchor.purpose.name.lower()} root {_fingerprint(anchor.certificate)} for {scope}")
+    for site in bundle.sites:
+        how = " (delegated)" if site.delegated else ""
+        lines += [
+            f"site {site.name} {site.site_id.hex()}{how}: CA {_fingerprint(der)}" for der in site.authorities
+        ]
+    return lines
+
+
+def _open_root(certificate: Path, key: Path) -> "Root":
+    from sealcast.ca import import_root
+    from sealcast.pki.files import read_file
+    from sealcast.pki.times import system_time
+
+    return import_root(certificate_pem=read_file(certificate), key_pem=read_file(key), now=system_time())
+
+
+def _der(root: "Root") -> bytes:
+    from sealcast.pki.certificates import certificate_der
+
+    return certificate_der(root.certificate)
+
+
+def _request_der(pem: bytes, path: Path) -> bytes:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        return x509.load_pem_x509_csr(pem).public_bytes(serialization.Encoding.DER)
+    except ValueError:
+        raise UsageError(
+            f"{path} holds no certificate request",
+            cure="give a file that starts with BEGIN CERTIFICATE REQUEST",
+        ) from None
+
+
+def _fingerprint(certificate: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(certificate).hexdigest()
