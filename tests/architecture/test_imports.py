@@ -24,6 +24,7 @@ RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 # On one line, these alone may import each other, in this direction only.
 SIDEWAYS = {
     "__main__": {"cli"},  # python -m sealcast is the command line
+    "device": {"sidechannel"},  # trust is synchronised with the key server
     "repair": {"sidechannel"},  # a repair node is asked, and asks, over the side channel
     "relay": {"repair"},  # a relay keeps packets in the store of the repair node
 }

@@ -220,6 +220,7 @@ async def request(world: World, listener: str, method: str, path: str, name: str
         "join": JoinRequest(role=MemberRole.SUBSCRIBE).serialize(),
         "poll": PollRequest(counter=0).serialize(),
         "{stream}": StreamUpdate(credential=world.stream[1]).serialize(),
+        "report": Report(bundle_version=0, bundle_hash=bytes(32), serial="1").serialize(),
     }
     body = bodies.get(path.rpartition("/")[2], EmptyBody().serialize())
     return {"data": body if method in ("POST", "PUT", "PATCH") else None}
@@ -229,6 +230,7 @@ async def succeeds(world: World, listener: str, session: aiohttp.ClientSession, 
     method, path = row.split(" ")
     url = world.site.listening.authority if listener == "est" else world.site.listening.keys
     place = path.replace("{channel}", "ward%2Fecg").replace("{stream}", world.stream[0].hex())
+    place = place.replace("{version}", "1")
     arguments = await request(world, listener, method, path, name)
     try:
         async with session.request(method, URL(url + place, encoded=True), **arguments) as answer:

@@ -25,6 +25,7 @@ from sealcast.keys import (
     SealedBeacon,
     SignedVersions,
 )
+from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.credential import StreamCredential, make_bundle
 from sealcast.pki.profiles import CLOCK_ALLOWANCE
 from sealcast.pki.times import microseconds
@@ -52,6 +53,7 @@ class LiveChannel:
         site_id: bytes,
         name: str,
         now: int,
+        bundle: VerifiedBundle | None = None,
     ) -> None:
         """Serve a channel whose beacon counters have just been reserved.
 
@@ -62,8 +64,10 @@ class LiveChannel:
             site_id: 16 bytes.
             name: of the key server.
             now: microseconds.
+            bundle: the latest trust bundle, if there is one.
         """
         self._stored = stored
+        self._trust = bundle
         self._site_id = site_id
         self._name = name
         # DP-2: a key made at this start, never stored.
@@ -75,7 +79,7 @@ class LiveChannel:
         self.certify(identity, now)
         self._server = KeyServer(
             stored.keys,
-            _versions(stored.policy, crl),
+            _versions(stored.policy, crl, bundle),
             self._control,
             BeaconCounter(stored.beacon_limit - COUNTER_RESERVE, stored.beacon_limit),
             lambda: os.urandom(16),
@@ -139,12 +143,16 @@ class LiveChannel:
         self._stored = stored
         self._streams = {entry.stream: entry for entry in stored.streams}
         self._server.counter.extend(stored.beacon_limit)
-        if self._server.install(stored.keys, _versions(stored.policy, crl), now):
-            self._wake()
+        self._install(crl, now)
 
-    def install_crl(self, crl: CurrentCrl, now: int) -> None:
-        """Name another CRL in beacons."""
-        if self._server.install(self._stored.keys, _versions(self._stored.policy, crl), now):
+    def install_trust(self, crl: CurrentCrl, bundle: VerifiedBundle | None, now: int) -> None:
+        """Name another CRL or trust bundle in beacons."""
+        self._trust = bundle
+        self._install(crl, now)
+
+    def _install(self, crl: CurrentCrl, now: int) -> None:
+        versions = _versions(self._stored.policy, crl, self._trust)
+        if self._server.install(self._stored.keys, versions, now):
             self._wake()
 
     def certify(self, identity: KeyServerIdentity, now: int) -> None:
@@ -220,8 +228,11 @@ class LiveChannel:
         news.set()
 
 
-def _versions(policy: StoredPolicy, crl: CurrentCrl) -> SignedVersions:
+def _versions(policy: StoredPolicy, crl: CurrentCrl, bundle: VerifiedBundle | None) -> SignedVersions:
     return SignedVersions(
         policy=policy.version,
         crl=ObjectVersion(version=crl.number, digest=hashlib.sha256(crl.der).digest()),
+        bundle=ObjectVersion()
+        if bundle is None
+        else ObjectVersion(version=bundle.version, digest=bundle.hash),
     )

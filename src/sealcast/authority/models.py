@@ -208,6 +208,29 @@ class CrlRow(Base):
     der: Mapped[bytes]
 
 
+class BundleRow(Base):
+    """Each version of the trust bundle, as signed (TR-16); none is ever removed."""
+
+    __tablename__ = "bundles"
+
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    hash: Mapped[bytes]
+    issued: Mapped[int]
+    signed: Mapped[bytes]
+
+
+class ReportRow(Base):
+    """What a device has last said that it holds (SC-32)."""
+
+    __tablename__ = "reports"
+
+    device: Mapped[str] = mapped_column(ForeignKey("devices.name"), primary_key=True)
+    bundle_version: Mapped[int] = mapped_column(BigInteger, index=True)
+    serial: Mapped[str] = mapped_column(String)
+    """Hexadecimal: the certificate that it reported by."""
+    reported: Mapped[int]
+
+
 class AuditRow(Base):
     """What was done, appended in the transaction that did it."""
 

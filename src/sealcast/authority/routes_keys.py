@@ -13,7 +13,7 @@ from sealcast import _core
 from sealcast.authority.directory import StoredStream
 from sealcast.authority.live import LiveChannel
 from sealcast.authority.service import Authority
-from sealcast.errors import CertificateError
+from sealcast.errors import CertificateError, UsageError
 from sealcast.keys import KeysReply, MemberRole
 from sealcast.pki.names import Role
 from sealcast.pki.validator import VerifiedPeer
@@ -21,6 +21,7 @@ from sealcast.sidechannel.messages import (
     CONTENT_TYPE,
     MAX_KEY_SERVER_BODY,
     POLL_SECONDS,
+    BundleAnswer,
     CrlAnswer,
     EmptyBody,
     JoinAnswer,
@@ -31,6 +32,7 @@ from sealcast.sidechannel.messages import (
     PolicyAnswer,
     PollAnswer,
     PollRequest,
+    Report,
     StreamEntry,
     StreamsAnswer,
     StreamUpdate,
@@ -60,6 +62,8 @@ def make_application(authority: Authority) -> web.Application:
     add("GET", f"{_CHANNEL}/members", requests.members)
     add("GET", "/v1/crl", requests.crl)
     add("GET", "/v1/time", requests.time)
+    add("GET", "/v1/bundles/{version:[1-9][0-9]{0,17}}", requests.bundle)
+    add("POST", "/v1/report", requests.report)
     return application
 
 
@@ -171,6 +175,27 @@ class _Requests:
         """The key server's clock."""
         self._require_known(request)
         return _answer(TimeAnswer(time=self._authority.clock()).serialize())
+
+    async def bundle(self, request: web.Request) -> web.Response:
+        """SC-30: any version, so that a device that slept can walk them in order."""
+        self._require_known(request)
+        latest = self._authority.bundle
+        data = await self._authority.bundle_bytes(int(request.match_info["version"]))
+        if data is None or latest is None:
+            raise RefusedError(Refusal.UNKNOWN_VERSION, "there is no such version of the trust bundle")
+        return _answer(BundleAnswer(bundle=data, latest=latest.version).serialize())
+
+    async def report(self, request: web.Request) -> web.Response:
+        """SC-32: what a device of this site holds; rotations wait for it."""
+        report = Report.parse(await request.read())
+        peer = self._peer(request)
+        if peer.site_id != self._authority.site.site_id:
+            raise RefusedError(Refusal.NOT_ALLOWED, f"{peer.identity.uri} reports to its own site")
+        try:
+            await self._authority.record_report(peer.name, report)
+        except UsageError as error:
+            raise RefusedError(Refusal.UNKNOWN_VERSION, str(error)) from None
+        return _answer(EmptyBody().serialize())
 
     def _peer(self, request: web.Request) -> VerifiedPeer:
         authority = self._authority

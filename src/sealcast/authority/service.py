@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sealcast import _core
-from sealcast.authority import channels, directory, enrolment, revocation
+from sealcast.authority import bundles, channels, directory, enrolment, revocation
 from sealcast.authority.channels import ChannelSettings, StoredChannel
 from sealcast.authority.directory import StoredStream
 from sealcast.authority.live import LiveChannel
@@ -27,9 +27,11 @@ from sealcast.ca import KeySigner
 from sealcast.errors import CertificateError
 from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
+from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
 from sealcast.pki.validator import VerifiedPeer
+from sealcast.sidechannel.messages import Report
 
 _log = logging.getLogger("sealcast.authority")
 
@@ -48,6 +50,7 @@ class Changes:
     channels: Sequence[StoredChannel] = ()
     crl: CurrentCrl | None = None
     revoked: frozenset[str] | None = None
+    bundle: VerifiedBundle | None = None
 
 
 class Authority:
@@ -67,6 +70,7 @@ class Authority:
         self.identity: KeyServerIdentity = site.key_server()
         self._worker = StorageWorker()
         self._crl: CurrentCrl | None = None
+        self._bundle: VerifiedBundle | None = None
         self._revoked: frozenset[str] = frozenset()
         self._channels: dict[str, LiveChannel] = {}
         self._joins: dict[str, _JoinGathering] = {}
@@ -95,7 +99,9 @@ class Authority:
                 jump = RESTORE_JUMP if row.restored else 0
                 crl = revocation.issue_crl(session, self.site.issuer, now, jump=jump)
             row.restored = False
-            return Changes(channels=stored, crl=crl, revoked=_revoked(session))
+            return Changes(
+                channels=stored, crl=crl, revoked=_revoked(session), bundle=bundles.load_bundle(session)
+            )
 
         await self._change(job, self._install)
 
@@ -174,6 +180,28 @@ class Authority:
 
         await self._change(job, self._install)
 
+    async def import_bundle(self, data: bytes) -> int:
+        """Take a signed version of the trust bundle; members are told of it at once. Returns: its number.
+
+        Raises: CertificateError: it does not follow from the one in force, or would cut this site off.
+        """
+        now = self.clock()
+
+        def job(session: Session) -> Changes:
+            return Changes(
+                bundle=bundles.store_bundle(
+                    session,
+                    data,
+                    site_id=self.site.site_id,
+                    issuer=self.site.issuer.certificate,
+                    roots=self.site.roots,
+                    now=now,
+                )
+            )
+
+        changes = await self._change(job, self._install)
+        return 0 if changes.bundle is None else changes.bundle.version
+
     async def revoke_device(self, name: str) -> bool:
         """Remove a device: when this returns, no later key is handed to it, and members are being told.
 
@@ -196,6 +224,36 @@ class Authority:
         if self._crl is None:
             raise RuntimeError("the authority has not been started")
         return self._crl
+
+    @property
+    def bundle(self) -> VerifiedBundle | None:
+        """The latest trust bundle, if the site has one."""
+        return self._bundle
+
+    async def bundle_bytes(self, version: int) -> bytes | None:
+        """A version of the trust bundle as signed; None if there is no such version."""
+
+        def work() -> bytes | None:
+            with self.site.storage.snapshot() as session:
+                return bundles.bundle_bytes(session, version)
+
+        return await self._worker.run(work)
+
+    async def record_report(self, device: str, report: Report) -> None:
+        """Note what a device of this site says that it holds (SC-32)."""
+        now = self.clock()
+
+        def job(session: Session) -> None:
+            bundles.record_report(
+                session,
+                device,
+                version=report.bundle_version,
+                digest=report.bundle_hash,
+                serial=report.serial,
+                now=now,
+            )
+
+        await self._change(job, lambda _: None)
 
     def channel(self, name: str) -> LiveChannel | None:
         """The channel of that name."""
@@ -330,17 +388,25 @@ class Authority:
             self._revoked = changes.revoked
         if changes.crl is not None:
             self._crl = changes.crl
+        if changes.bundle is not None:
+            self._bundle = changes.bundle
         for stored in changes.channels:
             channel = self._channels.get(stored.name)
             if channel is not None:
                 channel.install(stored, self.crl, now)
             else:
                 self._channels[stored.name] = LiveChannel(
-                    stored, self.crl, self.identity, self.site.site_id, self.site.key_server_name, now
+                    stored,
+                    self.crl,
+                    self.identity,
+                    self.site.site_id,
+                    self.site.key_server_name,
+                    now,
+                    self._bundle,
                 )
-        if changes.crl is not None:
+        if changes.crl is not None or changes.bundle is not None:
             for channel in self._channels.values():
-                channel.install_crl(changes.crl, now)
+                channel.install_trust(self.crl, self._bundle, now)
 
 
 def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Changes]:

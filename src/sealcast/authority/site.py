@@ -26,12 +26,14 @@ from pathlib import Path
 from cryptography import x509
 
 from sealcast.authority import audit
+from sealcast.authority.bundles import first_bundle, store_bundle
 from sealcast.authority.models import CertificateRow, SiteRow
 from sealcast.authority.revocation import issue_crl
 from sealcast.authority.storage import DATABASE_FILE, Storage
 from sealcast.authority.vault import KEY_FILE, Vault
 from sealcast.ca import FileSigner, IssuedCertificate, Issuer, KeySigner, Root, create_root, import_root
 from sealcast.errors import CertificateError, StorageError
+from sealcast.pki.bundle import SignedBundle
 from sealcast.pki.certificates import certificate_der, certificates_pem, parse_pem_certificates
 from sealcast.pki.files import (
     PRIVATE,
@@ -261,7 +263,24 @@ def _build(
         )
         session.add(certificate_row(issued))
         issue_crl(session, issuer, now)
+        store_bundle(
+            session,
+            _first_bundle(root, issuer, now),
+            site_id=site_id,
+            issuer=issuer.certificate,
+            roots=[certificate_der(root.certificate)],
+            now=now,
+        )
         audit.record(session, now, "make site", site_name, site_id=site_id.hex())
+
+
+def _first_bundle(root: Root, issuer: Issuer, now: int) -> bytes:
+    """Version 1 of the trust bundle, signed while the root's key is at hand."""
+    der = certificate_der(root.certificate)
+    bundle = first_bundle(
+        root=der, site_id=issuer.site_id, site_name=issuer.site_name, authority=issuer.certificate, now=now
+    )
+    return SignedBundle.unsigned(bundle).sign(der, root.signer).serialize()
 
 
 def certificate_row(issued: IssuedCertificate) -> CertificateRow:

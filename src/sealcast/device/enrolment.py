@@ -104,7 +104,7 @@ async def renew_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
         )
         if enrolled.identity.site_id != present.site_id:
             raise CertificateError("the authority sent a certificate of another site", reason="wrong-site")
-        _commit(stage, present.settings, enrolled, present.roots)
+        _commit(stage, present.settings, enrolled, present.given_roots)
     return DeviceIdentity.open(path)
 
 

@@ -2,6 +2,8 @@
 
     DIR/                        0700
     ├── current                 the number of the credentials in force
+    ├── bundle                  the trust bundle in force (spec/trust.md section 5), once there is one
+    ├── agent.lock              held by the one agent that looks after this folder
     └── credentials/
         ├── 7/                  what one enrolment or renewal brought, never changed after
         │   ├── device.toml     name, site, URLs
@@ -25,7 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sealcast.errors import StorageError
+from sealcast.errors import CertificateError, StorageError
+from sealcast.pki.bundle import VerifiedBundle, stored
 from sealcast.pki.files import (
     PUBLIC,
     TEMPORARY_SUFFIX,
@@ -38,8 +41,11 @@ from sealcast.pki.files import (
 
 CURRENT = "current"
 CREDENTIALS = "credentials"
+BUNDLE = "bundle"
+AGENT_LOCK = "agent.lock"
 
-_OWN_NAMES = {CURRENT, CREDENTIALS, CURRENT + TEMPORARY_SUFFIX}
+_REPLACED = (CURRENT, BUNDLE)
+_OWN_NAMES = {CREDENTIALS, AGENT_LOCK, *_REPLACED, *(name + TEMPORARY_SUFFIX for name in _REPLACED)}
 _FOLDER_MODE = 0o700
 
 
@@ -61,6 +67,21 @@ def current_credentials(folder: Path) -> Path | None:
             cure="restore the folder, or enrol into a new one",
         )
     return credentials
+
+
+def current_bundle(folder: Path) -> VerifiedBundle | None:
+    """Return the trust bundle in force, or None before there is one.
+
+    Takes no lock. Raises: StorageError if the file is damaged.
+    """
+    path = folder / BUNDLE
+    with storage_errors(path):
+        if not path.exists():
+            return None
+    try:
+        return stored(read_file(path))
+    except CertificateError as error:
+        raise StorageError(str(path), f"damaged: {error.problem}", cure="restore the folder") from None
 
 
 class DeviceFolder:
@@ -112,6 +133,10 @@ class DeviceFolder:
                     self._path.rmdir()
         self._close()
 
+    def write_bundle(self, data: bytes) -> None:
+        """Put a trust bundle in force, durably; the caller has believed it. Raises: StorageError."""
+        write_atomically(self._path / BUNDLE, data)
+
     @contextmanager
     def stage(self) -> Iterator["Stage"]:
         """Open a place for new credentials; what is not committed is removed.
@@ -155,7 +180,8 @@ class DeviceFolder:
 
     def _remove_leftovers(self) -> None:
         """Remove all but the credentials in force and those before. Raises: OSError."""
-        (self._path / (CURRENT + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+        for name in _REPLACED:
+            (self._path / (name + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
         credentials = self._path / CREDENTIALS
         if not credentials.exists():
             return

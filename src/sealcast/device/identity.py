@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Self
 
 from sealcast.ca.signer import FileSigner, Signer, fits
-from sealcast.device.folder import current_credentials
+from sealcast.device.folder import current_bundle, current_credentials
 from sealcast.errors import CertificateError, StorageError, UsageError
+from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.certificates import certificate_identity, parse_certificate, parse_pem_certificates
 from sealcast.pki.files import read_file
 from sealcast.pki.names import Role, check_device_name, parse_site_id
@@ -91,10 +92,12 @@ class DeviceIdentity:
     """Holds the device key: signs stream credentials and requests."""
     chain: tuple[bytes, ...]
     """DER: our certificate, then its issuers without the root."""
-    issuers: tuple[bytes, ...]
+    told_issuers: tuple[bytes, ...]
     """DER: the site CA certificates that the authority told at the last enrolment or renewal."""
-    roots: tuple[bytes, ...]
-    """DER: the trust anchors."""
+    given_roots: tuple[bytes, ...]
+    """DER: the roots that were given at enrolment."""
+    bundle: VerifiedBundle | None
+    """The trust bundle in force; None before there is one."""
     serial: int
     not_before: int
     """Microseconds."""
@@ -143,8 +146,9 @@ class DeviceIdentity:
             settings=settings,
             signer=signer,
             chain=chain,
-            issuers=_certificates(credentials / ISSUERS_FILE),
-            roots=_certificates(credentials / ROOTS_FILE),
+            told_issuers=_certificates(credentials / ISSUERS_FILE),
+            given_roots=_certificates(credentials / ROOTS_FILE),
+            bundle=current_bundle(folder),
             serial=leaf.serial_number,
             not_before=microseconds(leaf.not_valid_before_utc),
             not_after=microseconds(leaf.not_valid_after_utc),
@@ -170,6 +174,25 @@ class DeviceIdentity:
     def keys_url(self) -> str:
         """Key server: `https://host:port`."""
         return self.settings.keys_url
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """DER: the trust anchors, from the trust bundle as soon as there is one (TR-21)."""
+        if self.bundle is None:
+            return self.given_roots
+        return tuple(anchor.certificate for anchor in self.bundle.bundle.owners())
+
+    @property
+    def issuers(self) -> tuple[bytes, ...]:
+        """DER: the site CA certificates that help to build paths; they are not trusted by being here."""
+        if self.bundle is None:
+            return self.told_issuers
+        return tuple(der for site in self.bundle.bundle.sites for der in site.authorities)
+
+    @property
+    def state(self) -> tuple[Path, bytes]:
+        """Changes whenever a renewal or a new trust bundle has changed what this identity is made from."""
+        return self.credentials, b"" if self.bundle is None else self.bundle.hash
 
     @property
     def certificate(self) -> bytes:

@@ -270,7 +270,7 @@ class SignedBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedBundle:
-    """A version that is believed; only `pin` and `accept` make one."""
+    """A version that is believed; only `pin`, `accept` and `stored` make one."""
 
     bundle: TrustBundle
     signed: bytes
@@ -280,6 +280,15 @@ class VerifiedBundle:
     def version(self) -> int:
         """Its number."""
         return self.bundle.version
+
+
+def stored(data: bytes) -> VerifiedBundle:
+    """Believe what our own disk holds, where only a believed version is ever written.
+
+    Raises: CertificateError: it is damaged.
+    """
+    signed = SignedBundle.parse(data)
+    return VerifiedBundle(bundle=signed.read(), signed=data, hash=signed.hash)
 
 
 def pin(data: bytes, fingerprint: bytes) -> VerifiedBundle:

@@ -29,6 +29,7 @@ from sealcast.sidechannel.messages import (
     MAX_ANSWER,
     POLL_SECONDS,
     Acknowledgement,
+    BundleAnswer,
     CrlAnswer,
     EmptyBody,
     ErrorAnswer,
@@ -42,6 +43,7 @@ from sealcast.sidechannel.messages import (
     PollRequest,
     RepairAnswer,
     RepairRequest,
+    Report,
     StreamEntry,
     StreamsAnswer,
     StreamUpdate,
@@ -186,6 +188,12 @@ class RefusalError(NetworkError):
         self.detail = detail
 
 
+class UnknownVersionError(NetworkError):
+    """The authority has no such version of the trust bundle."""
+
+    default_cure = "see: sealcast authority bundle show DIR"
+
+
 class KeyServerClient:
     """The requests of a member to its key server.
 
@@ -271,6 +279,20 @@ class KeyServerClient:
     async def crl(self) -> CrlAnswer:
         """The CRL in force."""
         return CrlAnswer.parse(await self._ask("GET", None, "crl"))
+
+    async def bundle(self, version: int) -> BundleAnswer:
+        """A version of the trust bundle, as signed (SC-30).
+
+        Raises: UnknownVersionError: there is no such version, or no bundle at all.
+        """
+        return BundleAnswer.parse(await self._ask("GET", None, f"bundles/{version}"))
+
+    async def report(self, report: Report) -> None:
+        """Say what this device holds (SC-32).
+
+        Raises: UnknownVersionError: the authority has another bundle of that number, or none.
+        """
+        EmptyBody.parse(await self._ask("POST", None, "report", report.serialize()))
 
     async def time(self) -> int:
         """The key server's clock, in microseconds."""
@@ -422,6 +444,8 @@ def _meaning(error: RefusalError, channel: str, device: str, action: str) -> Sea
                 reason="not-authenticated",
                 cure="renew the certificate, or enrol again with a token",
             )
+        case "unknown-version":
+            return UnknownVersionError(f"{error}")
         case "unknown-stream":
             return ChannelError(error.detail, channel=channel, cure="join the channel again")
         case _:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from sealcast.errors import UsageError
 from sealcast.keys import MemberRole, Secret
+from sealcast.pki.bundle import MAX_BUNDLE_BYTES
 from sealcast.pki.names import check_device_name, check_instance_name
 from sealcast.pki.signed import encode_cbor
 from sealcast.sidechannel.fields import SEQUENCE_LIMIT, Fields
@@ -45,6 +46,7 @@ MAX_STREAMS = 4096
 MAX_MEMBERS = 2**20
 MAX_POLICY = 32 * 1024 * 1024
 MAX_CRL = 32 * 1024 * 1024
+MAX_VERSION = 2**63 - 1
 
 POLL_SECONDS = 25.0
 """A poll is answered at the latest after this time, with a fresh beacon."""
@@ -271,6 +273,53 @@ class CrlAnswer:
         """Read the body's bytes."""
         fields = Fields.parse(data, "CRL reply")
         return cls(crl=fields.bytes_("crl", most=MAX_CRL), issuers=_issuers(fields))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleAnswer:
+    """`GET /v1/bundles/<version>` (SC-30)."""
+
+    bundle: bytes
+    """A signed trust bundle (TR-16)."""
+    latest: int
+    """Number of the latest version."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"bundle": self.bundle, "latest": self.latest})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "trust bundle reply")
+        return cls(bundle=fields.bytes_("bundle", most=MAX_BUNDLE_BYTES), latest=fields.uint("latest"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """`POST /v1/report` (SC-32): what a device holds."""
+
+    bundle_version: int
+    """0: none."""
+    bundle_hash: bytes
+    """SHA-256 of the signed bundle, 32 bytes; zeros without one."""
+    serial: str
+    """Hexadecimal: of the certificate that it uses now."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"bundle": [self.bundle_version, self.bundle_hash], "serial": self.serial})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "report")
+        version, digest = fields.tuple_("bundle", 2)
+        return cls(
+            bundle_version=fields.as_uint(version, "bundle", most=MAX_VERSION),
+            bundle_hash=fields.as_bytes(digest, "bundle", length=32),
+            serial=fields.text("serial", most=40),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

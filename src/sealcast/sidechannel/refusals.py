@@ -23,6 +23,7 @@ class Refusal(Enum):
     REVOKED = ("revoked", 403)
     UNKNOWN_CHANNEL = ("unknown-channel", 404)
     UNKNOWN_STREAM = ("unknown-stream", 404)
+    UNKNOWN_VERSION = ("unknown-version", 404)
     TOO_LARGE = ("too-large", 413)
     TOO_MANY_REQUESTS = ("too-many-requests", 429)
     INTERNAL = ("internal", 500)

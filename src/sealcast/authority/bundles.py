@@ -1,0 +1,167 @@
+"""The trust bundle as the authority keeps and hands it out: every version, and who has reported which.
+
+The authority cannot make a version that devices take, save where a bundle delegates the list of its own site
+CAs to it: roots sign, elsewhere (`sealcast root sign-bundle`). It refuses one that its own site could not
+live with.
+Spec: spec/trust.md section 5, spec/side-channel.md SC-30 to SC-32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from sealcast.authority import audit
+from sealcast.authority.models import BundleRow, CertificateRow, DeviceRow, ReportRow
+from sealcast.errors import CertificateError, UsageError
+from sealcast.pki.bundle import (
+    Anchor,
+    BundleSite,
+    Purpose,
+    SignedBundle,
+    TrustBundle,
+    VerifiedBundle,
+    accept,
+    check_successor,
+    pin,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleProgress:
+    """How far the devices of the site are with a version."""
+
+    version: int
+    devices: int
+    """Those that are enrolled and hold a certificate that is good now."""
+    reported: int
+    """Of these, how many have said that they hold it, or a later one."""
+    missing: tuple[str, ...]
+    """Names of the others, sorted."""
+
+
+def load_bundle(session: Session) -> VerifiedBundle | None:
+    """Return the latest version, walked to from version 1; None if the site has no bundle yet.
+
+    Raises: CertificateError if what is stored does not follow from version 1.
+    """
+    rows = session.scalars(select(BundleRow).order_by(BundleRow.version)).all()
+    if not rows:
+        return None
+    return reduce(accept, (row.signed for row in rows[1:]), pin(rows[0].signed, rows[0].hash))
+
+
+def bundle_bytes(session: Session, version: int) -> bytes | None:
+    """Return a version as signed; None if there is no such version."""
+    row = session.get(BundleRow, version)
+    return None if row is None else row.signed
+
+
+def first_bundle(*, root: bytes, site_id: bytes, site_name: str, authority: bytes, now: int) -> TrustBundle:
+    """Return version 1 of a site with one root (DER) and one site CA (DER); `now`: microseconds."""
+    return TrustBundle(
+        version=1,
+        predecessor=None,
+        issued=now,
+        threshold=1,
+        anchors=(Anchor(certificate=root, purpose=Purpose.OWNER, since=now, sites=(site_id,)),),
+        sites=(BundleSite(site_id=site_id, name=site_name, delegated=False, authorities=(authority,)),),
+    )
+
+
+def draft_bundle(held: VerifiedBundle, now: int, **changes: object) -> TrustBundle:
+    """Return the next version with `changes` of its fields, to be signed.
+
+    Raises: UsageError, CertificateError: it would not do.
+    """
+    values = {"version": held.version + 1, "predecessor": held.hash, "issued": now, **changes}
+    bundle = replace(held.bundle, **values)  # type: ignore[arg-type]
+    check_successor(held.bundle, held.hash, bundle)
+    return bundle
+
+
+def store_bundle(
+    session: Session, data: bytes, *, site_id: bytes, issuer: bytes, roots: Sequence[bytes], now: int
+) -> VerifiedBundle:
+    """Store a signed version as the latest.
+
+    Args:
+        session: the transaction.
+        data: the signed bundle.
+        site_id: of this authority, 16 bytes.
+        issuer: the site CA certificate (DER) that it issues with now.
+        roots: DER; one of the first version's signers has to be among them.
+        now: microseconds.
+
+    Raises:
+        CertificateError: it does not follow, lacks signatures, or would cut this site off.
+    """
+    held = load_bundle(session)
+    if held is None:
+        signed = SignedBundle.parse(data)
+        bundle = pin(data, signed.hash)
+        if not signed.signed_by(roots):
+            raise CertificateError(
+                "version 1 of the trust bundle is signed by none of this site's roots", reason="signature"
+            )
+    else:
+        bundle = accept(held, data)
+    if bundle.bundle.issued > now:
+        raise CertificateError(
+            "the trust bundle was issued in the future", reason="time", cure="check the clocks"
+        )
+    if issuer not in bundle.bundle.site(site_id).authorities:
+        raise CertificateError(
+            "the trust bundle would cut this site off: it does not list the site CA that issues now",
+            reason="lockout",
+            cure="list it until `rotate site` has switched to another one",
+        )
+    session.add(BundleRow(version=bundle.version, hash=bundle.hash, issued=bundle.bundle.issued, signed=data))
+    audit.record(session, now, "add trust bundle", f"version {bundle.version}", hash=bundle.hash.hex())
+    return bundle
+
+
+def record_report(
+    session: Session, device: str, *, version: int, digest: bytes, serial: str, now: int
+) -> None:
+    """Note which version a device of the site holds, and by which certificate it says so.
+
+    Raises: UsageError if no version has that hash: it walks another bundle than ours.
+    """
+    row = session.get(BundleRow, version)
+    if version and (row is None or row.hash != digest):
+        raise UsageError(f"there is no version {version} of the trust bundle with the hash {digest.hex()}")
+    report = session.get(ReportRow, device)
+    if report is None:
+        session.add(ReportRow(device=device, bundle_version=version, serial=serial, reported=now))
+    else:
+        # A device restored from a backup may say less than before, and is believed.
+        report.bundle_version, report.serial, report.reported = version, serial, now
+
+
+def bundle_progress(session: Session, version: int, now: int) -> BundleProgress:
+    """Tell how many devices hold at least a version."""
+    alive = (
+        select(CertificateRow.name)
+        .where(
+            CertificateRow.role == "device", CertificateRow.revoked.is_(None), CertificateRow.not_after > now
+        )
+        .distinct()
+    )
+    names = set(
+        session.scalars(select(DeviceRow.name).where(DeviceRow.revoked.is_(None), DeviceRow.name.in_(alive)))
+    )
+    have = set(session.scalars(select(ReportRow.device).where(ReportRow.bundle_version >= version)))
+    return BundleProgress(
+        version=version,
+        devices=len(names),
+        reported=len(names & have),
+        missing=tuple(sorted(names - have)),
+    )
+
+
+def latest_version(session: Session) -> int:
+    """Number of the latest version; 0 without one."""
+    return session.scalar(select(func.max(BundleRow.version))) or 0

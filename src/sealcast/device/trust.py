@@ -1,0 +1,65 @@
+"""Keeping the device's trust bundle up to date: every version in order, believed before it is stored.
+
+Spec: spec/trust.md section 5, spec/side-channel.md SC-30 to SC-32.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from sealcast.device.folder import DeviceFolder, current_bundle
+from sealcast.device.identity import DeviceIdentity
+from sealcast.errors import CertificateError
+from sealcast.pki.bundle import VerifiedBundle, accept, pin_by_roots
+from sealcast.sidechannel.client import UnknownVersionError
+from sealcast.sidechannel.messages import BundleAnswer, Report
+
+
+class BundleSource(Protocol):
+    """Where versions come from; `KeyServerClient` is one."""
+
+    async def bundle(self, version: int) -> BundleAnswer:
+        """Return a version as signed. Raises: UnknownVersionError."""
+
+
+async def sync_trust(path: Path, source: BundleSource) -> DeviceIdentity:
+    """Walk to the latest trust bundle that `source` has, and put it in force in the device's folder.
+
+    Each version is stored as soon as it is believed, so that what follows may fail and nothing is lost.
+
+    Returns: the identity as it is now. Raises: CertificateError: a version does not follow from the one that
+    is held, which stays in force; NetworkError; StorageError.
+    """
+    identity = DeviceIdentity.open(path)
+    held = identity.bundle
+    while True:
+        try:
+            answer = await source.bundle(1 if held is None else held.version + 1)
+        except UnknownVersionError:
+            return DeviceIdentity.open(path)
+        held = _take(path, held, answer.bundle, identity)
+
+
+def _take(path: Path, held: VerifiedBundle | None, data: bytes, identity: DeviceIdentity) -> VerifiedBundle:
+    bundle = pin_by_roots(data, identity.given_roots) if held is None else accept(held, data)
+    if held is None:
+        # It replaces the roots that were given: it must not cut this device off from its own site.
+        own = bundle.bundle.site(identity.site_id)
+        if not own.authorities:
+            raise CertificateError("the trust bundle lists no site CA of this site", reason="lockout")
+    with DeviceFolder.open_for_writing(path) as folder:
+        # Read again under the lock: another process may have come further meanwhile. Versions never go back.
+        present = current_bundle(path)
+        if present is not None and present.version >= bundle.version:
+            return present
+        folder.write_bundle(data)
+    return bundle
+
+
+def report_of(identity: DeviceIdentity) -> Report:
+    """What this device has to report now (SC-32)."""
+    bundle = identity.bundle
+    return Report(
+        bundle_version=0 if bundle is None else bundle.version,
+        bundle_hash=bytes(32) if bundle is None else bundle.hash,
+        serial=f"{identity.serial:x}",
+    )
