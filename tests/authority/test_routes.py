@@ -30,7 +30,7 @@ from sealcast.pki.certificates import (
     parse_certificate,
 )
 from sealcast.pki.profiles import CertificateIssuer, device_builder
-from sealcast.sidechannel.messages import EmptyBody, JoinRequest, PollRequest, StreamUpdate
+from sealcast.sidechannel.messages import EmptyBody, JoinRequest, PollRequest, Report, StreamUpdate
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
 from tests.authority.test_keys import credential_bundle
 
