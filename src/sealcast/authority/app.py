@@ -16,7 +16,7 @@ from pathlib import Path
 from aiohttp import web
 
 from sealcast.authority.control import ControlSocket
-from sealcast.authority.maintenance import maintain
+from sealcast.authority.maintenance import maintain, renewal_time
 from sealcast.authority.routes_keys import make_application
 from sealcast.authority.service import Authority
 from sealcast.authority.site import Site, exclusive
@@ -101,6 +101,9 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(authority.stop)
         await authority.start()
+        if authority.clock() >= renewal_time(authority):
+            # It may have run out while the authority was off: nobody would talk to it.
+            await authority.renew_certificate()
         listening = await _listen(authority, listen, keys, stack)
         control = ControlSocket(authority)
         await control.start()
@@ -126,7 +129,7 @@ async def _listen(
 
     authority.on_certificate.append(reload)
     for attempt in range(1, _NEIGHBOUR_TRIES + 1):
-        est, est_port = await start_listener(authority, listen.host, listen.port, est_context)
+        est, est_port = await start_listener(authority, listen.host, listen.port, est_context, authority)
         place = keys or Address(host=listen.host, port=est_port + 1)
         try:
             if place.port > 65535:

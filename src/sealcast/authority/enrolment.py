@@ -15,7 +15,16 @@ from sealcast.authority.models import CertificateRow, DeviceRow, TokenRow
 from sealcast.authority.site import certificate_row
 from sealcast.ca import IssuedCertificate, Issuer
 from sealcast.errors import CertificateError, TokenError
+from sealcast.pki.certificates import parse_certificate
 from sealcast.pki.names import check_device_name
+from sealcast.pki.renewal_proof import RenewalProof
+from sealcast.pki.times import microseconds
+
+PROOF_ALLOWANCE = 300_000_000
+"""Microseconds by which the clocks of device and authority may differ in a proof."""
+
+RECOVERY_GRACE = 30 * 86_400_000_000
+"""Microseconds after its certificate's end in which a device may recover by a proof."""
 
 _TOKEN_BYTES = 20
 """160 bits: 32 characters of base32, which no shell and no option parser takes for anything else."""
@@ -113,6 +122,42 @@ def renew(session: Session, issuer: Issuer, *, current: bytes, csr: bytes, now: 
     session.add(certificate_row(issued))
     audit.record(session, now, "renew device", name, serial=f"{issued.serial:x}")
     return issued
+
+
+def recover(
+    session: Session, issuer: Issuer, *, proof: RenewalProof, grace: int, now: int
+) -> IssuedCertificate:
+    """Certify anew a device whose certificate has expired, by a proof whose signature holds (SC-33).
+
+    That the certificate is one of ours is told by the register, byte for byte.
+
+    Args:
+        session: the transaction.
+        issuer: the site CA.
+        proof: of the device.
+        grace: microseconds after a certificate's end in which it may still be renewed; 0: never.
+        now: microseconds.
+
+    Raises:
+        CertificateError: not expired, past the grace, revoked, unknown, or a proof of another time.
+        CsrError: the request is bad, or for another name.
+    """
+    if abs(now - proof.time) > PROOF_ALLOWANCE:
+        raise CertificateError(
+            "the proof was signed at another time than now", reason="time", cure="set the device's clock"
+        )
+    end = microseconds(parse_certificate(proof.certificate).not_valid_after_utc)
+    if now < end:
+        raise CertificateError(
+            "the certificate has not expired: it is renewed over TLS", reason="not-expired", cure="renew it"
+        )
+    if now >= end + grace:
+        raise CertificateError(
+            f"the certificate expired more than {grace // 86_400_000_000} days ago, past this site's grace",
+            reason="expired",
+            cure="enrol it again with a token",
+        )
+    return renew(session, issuer, current=proof.certificate, csr=proof.csr, now=now)
 
 
 def list_devices(session: Session) -> list[dict[str, object]]:

@@ -29,6 +29,7 @@ from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, Memb
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.names import Role
+from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import system_time
 from sealcast.pki.validator import VerifiedPeer
 from sealcast.sidechannel.messages import Report
@@ -146,6 +147,22 @@ class Authority:
             return enrolment.renew(session, self.site.issuer, current=peer_certificate, csr=csr, now=now).der
 
         return await self._change(job, lambda _: None)
+
+    async def recover(self, proof: RenewalProof) -> bytes:
+        """Certify anew the holder of an expired certificate, within the grace (SC-33)."""
+        now = self.clock()
+
+        def job(session: Session) -> tuple[bytes, Changes]:
+            issued = enrolment.recover(
+                session, self.site.issuer, proof=proof, grace=enrolment.RECOVERY_GRACE, now=now
+            )
+            session.flush()
+            # Its name had gone from the policies with its last certificate.
+            changed = channels.settle_all(session, self.site, now)
+            return issued.der, Changes(channels=changed)
+
+        certificate, _ = await self._change(job, lambda result: self._install(result[1]))
+        return certificate
 
     # --- the operator ---------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""`sealcast device`: enroll, show, renew.
+"""`sealcast device`: enroll, show, renew, run.
 
 EST as in RFC 7030; the device's folder is described in `sealcast.device.folder`.
 """
@@ -90,6 +90,55 @@ def renew(folder: Annotated[Path, _FOLDER], as_json: Annotated[bool, _JSON] = Fa
     from sealcast import device
 
     _show(device.renew(folder), as_json=as_json)
+
+
+@_device.command("run")
+def run_agent(
+    folder: Annotated[Path, _FOLDER],
+    once: Annotated[
+        bool, typer.Option("--once", help="Do what is due now, then end, instead of going on.")
+    ] = False,
+    interval: Annotated[
+        str, typer.Option("--interval", metavar="TIME", help="Between two looks at the authority.")
+    ] = "60s",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object a look that brought news.")
+    ] = False,
+) -> None:
+    """Keep the device's folder fresh: renew its certificate in time, follow the trust bundle, report.
+
+    Publishers and subscribers on the same folder notice by themselves and go on. A certificate that has
+    expired is recovered within the grace that the site grants.
+    """
+    from sealcast.authority.quantities import parse_duration
+    from sealcast.cli.data import run
+    from sealcast.device.agent import AgentStatus, DeviceAgent
+
+    def tell(status: AgentStatus) -> None:
+        bundle = status.identity.bundle
+        facts = {
+            "name": status.identity.name,
+            "renewed": status.renewed,
+            "not_after": _time(status.identity.not_after),
+            "renewal": _time(status.identity.renewal_time()),
+            "bundle": 0 if bundle is None else bundle.version,
+        }
+        if as_json:
+            typer.echo(json.dumps(facts))
+        elif status.renewed or status.bundle_changed or once:
+            news = "a new certificate" if status.renewed else "certificate"
+            typer.echo(f"{news} until {facts['not_after']}, trust bundle {facts['bundle']}")
+
+    seconds = parse_duration(interval) / 1e6
+
+    async def work() -> None:
+        async with DeviceAgent(folder, look_seconds=seconds, on_status=tell) as agent:
+            if once:
+                tell(await agent.look())
+            else:
+                await agent.run()
+
+    run(work)
 
 
 def _read_roots(files: list[Path]) -> list[bytes]:

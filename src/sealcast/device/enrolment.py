@@ -21,11 +21,12 @@ from sealcast.device.identity import (
     DeviceIdentity,
     DeviceSettings,
 )
-from sealcast.errors import CertificateError, ConfigError, StorageError, UsageError
+from sealcast.errors import CertificateError, ConfigError, EnrolmentError, StorageError, UsageError
 from sealcast.est.client import Enrolled, EstClient, check_authority_url
 from sealcast.pki.certificates import certificates_pem, parse_certificate
 from sealcast.pki.files import PRIVATE
 from sealcast.pki.names import check_device_name
+from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import system_time
 
 
@@ -83,7 +84,7 @@ async def renew_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
         raise CertificateError(
             f"the certificate of device {present.name!r} has expired",
             reason="expired",
-            cure="enrol it again with a new token: sealcast device enroll",
+            cure="recover it: sealcast device run --once, or enrol it again with a new token",
         )
     with DeviceFolder.open_for_writing(path) as folder, folder.stage() as stage:
         # Read again under the lock: another process may just have renewed.
@@ -95,16 +96,36 @@ async def renew_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
         ca_certificates = await client.cacerts()
         csr = signer.make_csr(present.name, current=parse_certificate(present.certificate))
         certificate = await client.simplereenroll(csr)
-        enrolled = client.check(
-            certificate,
-            public_key=signer.public_key,
-            name=present.name,
-            ca_certificates=ca_certificates,
-            now=moment,
-        )
-        if enrolled.identity.site_id != present.site_id:
-            raise CertificateError("the authority sent a certificate of another site", reason="wrong-site")
-        _commit(stage, present.settings, enrolled, present.given_roots)
+        _accept(client, stage, present, certificate, signer, ca_certificates, moment)
+    return DeviceIdentity.open(path)
+
+
+async def recover_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
+    """Renew, by a signed proof, a certificate that has expired (SC-33). `now`: microseconds.
+
+    Returns: the identity with the new certificate. Raises: as `renew_async`; CertificateError with the reason
+    `expired` if the authority grants no grace any more: then only a token helps.
+    """
+    moment = system_time() if now is None else now
+    with DeviceFolder.open_for_writing(path) as folder, folder.stage() as stage:
+        present = DeviceIdentity.open(path)
+        if moment < present.not_after:
+            # Another process has just renewed.
+            return present
+        client = EstClient(present.authority_url, present.roots)
+        signer = _new_key(stage)
+        csr = signer.make_csr(present.name, current=parse_certificate(present.certificate))
+        proof = RenewalProof(certificate=present.certificate, csr=csr, time=moment).sign(present.signer)
+        ca_certificates = await client.cacerts()
+        try:
+            certificate = await client.recover(proof)
+        except EnrolmentError as error:
+            raise CertificateError(
+                f"the certificate of device {present.name!r} has expired, and {error.problem}",
+                reason="expired",
+                cure="enrol it again with a new token: sealcast device enroll",
+            ) from None
+        _accept(client, stage, present, certificate, signer, ca_certificates, moment)
     return DeviceIdentity.open(path)
 
 
@@ -141,6 +162,28 @@ def default_keys_url(authority_url: str) -> str:
         )
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"https://{host}:{port}"
+
+
+def _accept(
+    client: EstClient,
+    stage: Stage,
+    present: DeviceIdentity,
+    certificate: bytes,
+    signer: KeySigner,
+    ca_certificates: Sequence[bytes],
+    now: int,
+) -> None:
+    """Check what a renewal has brought, and put it in force."""
+    enrolled = client.check(
+        certificate,
+        public_key=signer.public_key,
+        name=present.name,
+        ca_certificates=ca_certificates,
+        now=now,
+    )
+    if enrolled.identity.site_id != present.site_id:
+        raise CertificateError("the authority sent a certificate of another site", reason="wrong-site")
+    _commit(stage, present.settings, enrolled, present.given_roots)
 
 
 def _check_same_device(path: Path, name: str) -> None:

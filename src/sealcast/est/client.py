@@ -32,6 +32,7 @@ from sealcast.est.messages import (
     decode_certificates,
     encode_body,
 )
+from sealcast.est.recovery import PROOF_TYPE, RECOVERY_PATH
 from sealcast.pki.certificates import is_self_signed, parse_certificate
 from sealcast.pki.names import Identity, Role
 from sealcast.pki.signed import PublicKey
@@ -103,6 +104,14 @@ class EstClient:
         """
         return _one_certificate(await self._exchange("POST", "simplereenroll", csr))
 
+    async def recover(self, proof: bytes) -> bytes:
+        """Ask for a successor of an expired certificate by a signed proof (SC-33). Returns: DER, unchecked.
+
+        Raises: as above.
+        """
+        body = await self._exchange_at(RECOVERY_PATH, "POST", proof, {"Content-Type": PROOF_TYPE})
+        return _one_certificate(body)
+
     def check(
         self,
         certificate: bytes,
@@ -135,6 +144,12 @@ class EstClient:
         sent = dict(headers or {})
         if csr is not None:
             sent |= {"Content-Type": REQUEST_TYPE, **TRANSFER_ENCODING_HEADER}
+        data = None if csr is None else encode_body(csr)
+        return await self._exchange_at(f"{EST_PATH}/{operation}", method, data, sent)
+
+    async def _exchange_at(
+        self, path: str, method: str, data: bytes | None, headers: dict[str, str]
+    ) -> bytes:
         try:
             # A connector of its own: a session kept open would go on with the old certificate after renewal.
             async with (
@@ -143,9 +158,9 @@ class EstClient:
                 ) as session,
                 session.request(
                     method,
-                    f"{self._url}{EST_PATH}/{operation}",
-                    data=None if csr is None else encode_body(csr),
-                    headers=sent,
+                    f"{self._url}{path}",
+                    data=data,
+                    headers=headers,
                     allow_redirects=False,
                 ) as response,
             ):

@@ -34,6 +34,7 @@ class Problem(Enum):
     TIMEOUT = _Row(408, "the request took too long")
     TOO_LARGE = _Row(413, "the request is too large")
     WRONG_TYPE = _Row(415, "the content type must be application/pkcs10")
+    WRONG_PROOF_TYPE = _Row(415, "the content type must be application/cbor")
     INTERNAL = _Row(500, "internal error")
     UNAVAILABLE = _Row(503, "the authority cannot store anything now")
 

@@ -30,6 +30,7 @@ from sealcast.est.messages import (
     encode_certificates,
 )
 from sealcast.est.problems import Problem, RefusedError, problem_of
+from sealcast.est.recovery import RecoveryService, add_recovery
 from sealcast.pki.csr import CertificateRequest
 from sealcast.pki.tls import load_own_certificate, trust
 
@@ -69,13 +70,15 @@ class EnrolmentService(Protocol):
         """
 
 
-def make_application(service: EnrolmentService) -> web.Application:
-    """Return the web application of an EST listener."""
+def make_application(service: EnrolmentService, recovery: RecoveryService | None = None) -> web.Application:
+    """Return the web application of an EST listener. `recovery`: who renews expired certificates, if any."""
     handlers = _Operations(service)
     application = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY_BYTES)
     application.router.add_get(f"{EST_PATH}/cacerts", handlers.cacerts)
     application.router.add_post(f"{EST_PATH}/simpleenroll", handlers.simpleenroll)
     application.router.add_post(f"{EST_PATH}/simplereenroll", handlers.simplereenroll)
+    if recovery is not None:
+        add_recovery(application, recovery)
     return application
 
 
@@ -99,14 +102,20 @@ def make_tls_context(chain_file: Path, key_file: Path, authorities: Sequence[byt
 
 
 async def start_listener(
-    service: EnrolmentService, host: str, port: int, context: ssl.SSLContext
+    service: EnrolmentService,
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    recovery: RecoveryService | None = None,
 ) -> tuple[web.AppRunner, int]:
-    """Serve EST on an address; port 0 picks a free one.
+    """Serve EST on an address; port 0 picks a free one. `recovery`: as `make_application` takes it.
 
     Returns: the runner, to be ended by `await runner.cleanup()`, and the port.
     Raises: ConfigError if the address cannot be had.
     """
-    runner = web.AppRunner(make_application(service), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+    runner = web.AppRunner(
+        make_application(service, recovery), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+    )
     await runner.setup()
     site = web.TCPSite(runner, host, port, ssl_context=context)
     try:

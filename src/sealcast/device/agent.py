@@ -1,0 +1,176 @@
+"""The device agent: keeps a device's folder fresh, so that nobody who uses it meets an expired certificate.
+
+One agent looks after a folder: `sealcast device run`, or an application that links it in. All others read the
+folder and notice by themselves. Spec: spec/trust.md section 5, spec/side-channel.md SC-30 to SC-33.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sealcast.device.enrolment import recover_async, renew_async
+from sealcast.device.folder import AGENT_LOCK
+from sealcast.device.identity import DeviceIdentity
+from sealcast.device.trust import report_of, sync_trust
+from sealcast.errors import CertificateError, NetworkError, SealcastError, StorageError
+from sealcast.pki.files import PRIVATE, storage_errors
+from sealcast.pki.times import system_time
+from sealcast.sidechannel.client import KeyServerClient
+from sealcast.sidechannel.messages import Report
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 60.0
+"""How often the authority is asked what is new, jittered; a rotation waits as long for its devices."""
+
+_RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""After failures in a row, jittered; the last goes on."""
+
+FINAL_REASONS = frozenset({"revoked", "expired", "unknown-certificate"})
+"""Verdicts that no waiting changes: an operator has to act."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStatus:
+    """What the agent has just found or done."""
+
+    identity: DeviceIdentity
+    renewed: bool = False
+    """A new certificate is in force."""
+    bundle_changed: bool = False
+    """A later trust bundle is in force."""
+
+
+class DeviceAgent:
+    """Looks after one device's folder until it is closed.
+
+    async with DeviceAgent("/var/lib/sealcast/bed12") as agent:
+        await agent.run()
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        clock: Callable[[], int] = system_time,
+        on_status: Callable[[AgentStatus], None] | None = None,
+    ) -> None:
+        """Take the folder of an enrolled device.
+
+        Args:
+            path: the folder.
+            look_seconds: between two looks at the authority.
+            clock: microseconds since the epoch.
+            on_status: is told what each look has brought.
+        """
+        self._path = Path(path)
+        self._look_seconds = look_seconds
+        self._clock = clock
+        self._on_status = on_status
+        self._lock: int | None = None
+        self._reported: Report | None = None
+        self._wake = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        DeviceIdentity.open(self._path)
+        self._take_lock()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def run(self) -> None:
+        """Look after the folder until cancelled.
+
+        Raises: CertificateError: only an operator can help, as when the device was revoked.
+        """
+        failures = 0
+        while True:
+            try:
+                status = await self.look()
+            except CertificateError as error:
+                if error.reason in FINAL_REASONS:
+                    raise
+                failures = self._note(error, failures)
+            except SealcastError as error:
+                failures = self._note(error, failures)
+            else:
+                failures = 0
+                if self._on_status is not None:
+                    self._on_status(status)
+            await self._rest(failures)
+
+    async def look(self) -> AgentStatus:
+        """Do once what is due: recover or renew the certificate, walk the trust bundle, report.
+
+        Raises: SealcastError: something did not work; what was done before it stays done.
+        """
+        before = DeviceIdentity.open(self._path)
+        identity = before
+        if self._clock() >= identity.not_after:
+            identity = await recover_async(self._path, now=self._clock())
+        elif self._clock() >= identity.renewal_time():
+            identity = await renew_async(self._path, now=self._clock())
+        async with KeyServerClient(identity, clock=self._clock) as client:
+            identity = await sync_trust(self._path, client)
+            report = report_of(identity)
+            if report != self._reported:
+                await client.report(report)
+                self._reported = report
+        return AgentStatus(
+            identity=identity,
+            renewed=identity.serial != before.serial,
+            bundle_changed=identity.bundle != before.bundle,
+        )
+
+    def wake(self) -> None:
+        """Look at once: somebody has heard of news."""
+        self._wake.set()
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _take_lock(self) -> None:
+        path = self._path / AGENT_LOCK
+        with storage_errors(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise StorageError(
+                str(self._path),
+                "another agent looks after this folder",
+                cure="end one of them; applications can use the folder beside a running agent",
+            ) from None
+        self._lock = descriptor
+
+    def _note(self, error: SealcastError, failures: int) -> int:
+        level = logging.INFO if isinstance(error, NetworkError) and not failures else logging.WARNING
+        log.log(level, "device folder %s: %s (%s)", self._path, error, error.cure)
+        return failures + 1
+
+    async def _rest(self, failures: int) -> None:
+        seconds = self._look_seconds
+        if failures:
+            seconds = min(seconds, _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1])
+        # A whole fleet that is switched on at one moment must not ask at one moment for ever.
+        seconds *= random.uniform(0.75, 1.25)  # noqa: S311
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()

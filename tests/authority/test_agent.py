@@ -1,0 +1,173 @@
+"""The device agent at a real authority: renewal, trust, reports, recovery; where only an operator helps."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from sealcast.authority.app import running
+from sealcast.authority.enrolment import RECOVERY_GRACE
+from sealcast.authority.models import DeviceRow, ReportRow
+from sealcast.authority.site import Site as SiteFolder
+from sealcast.authority.site import certificate_row, exclusive
+from sealcast.ca import KeySigner
+from sealcast.device import DeviceIdentity, renew_async
+from sealcast.device.agent import AgentStatus, DeviceAgent
+from sealcast.device.identity import CERTIFICATE_FILE
+from sealcast.errors import CertificateError, EnrolmentError, StorageError
+from sealcast.est import EstClient
+from sealcast.pki.certificates import certificates_pem
+from sealcast.pki.renewal_proof import RenewalProof
+from sealcast.pki.times import system_time
+from tests.authority.conftest import DAY, LOOPBACK, SECOND, Clock, Site, make_site
+
+OLD = 130 * DAY
+"""How long ago the site was made: its certificates of that day have expired, its CA has not."""
+
+
+@pytest.fixture
+async def old_site(tmp_path: Path) -> AsyncIterator[Site]:
+    """An authority that was switched off for months and is on again."""
+    folder = make_site(tmp_path / "authority", now=system_time() - OLD)
+    clock = Clock()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(exclusive(folder))
+        authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK, clock=clock))
+        yield Site(folder, tmp_path / "devices", authority, listening, clock, stack)
+
+
+async def expire(site: Site, identity: DeviceIdentity, ago: int) -> DeviceIdentity:
+    """Give a device a certificate of its key that ended `ago` microseconds ago, and the register too."""
+    issuer = site.authority.site.issuer
+    issued = issuer.issue_device(
+        identity.signer.make_csr(identity.name), identity.name, system_time() - ago - 90 * DAY
+    )
+    with site.authority.site.storage.transaction() as session:
+        session.add(certificate_row(issued))
+    path = identity.credentials / CERTIFICATE_FILE
+    path.write_bytes(certificates_pem([issued.der, *identity.chain[1:]]))
+    return DeviceIdentity.open(identity.path)
+
+
+async def look(site: Site, identity: DeviceIdentity) -> AgentStatus:
+    async with DeviceAgent(identity.path, clock=site.clock) as agent:
+        return await agent.look()
+
+
+async def test_it_follows_the_trust_bundle_and_reports_once(site: Site) -> None:
+    identity = await site.enrol("monitor-1")
+    async with DeviceAgent(identity.path) as agent:
+        status = await agent.look()
+        assert status.bundle_changed
+        assert not status.renewed
+        assert status.identity.bundle == site.authority.bundle
+        with site.authority.site.storage.snapshot() as session:
+            report = session.scalars(select(ReportRow)).one()
+            assert (report.device, report.bundle_version) == ("monitor-1", 1)
+            assert report.serial == f"{identity.serial:x}"
+        again = await agent.look()
+        assert not again.bundle_changed
+
+
+async def test_it_renews_at_two_thirds_with_a_new_key_each_time(site: Site) -> None:
+    identity = await site.enrol("monitor-1")
+    life = identity.not_after - identity.not_before
+    assert identity.not_before + life // 2 < identity.renewal_time() <= identity.not_before + life * 2 // 3
+    now = identity.renewal_time() - SECOND
+    async with DeviceAgent(identity.path, clock=lambda: now) as agent:
+        assert not (await agent.look()).renewed
+        now = identity.renewal_time() + SECOND
+        first = await agent.look()
+        assert first.renewed
+        assert first.identity.signer.public_key != identity.signer.public_key
+        # The new one is of the authority's clock, which stands before its time.
+        assert first.identity.not_before < now
+
+
+async def test_it_goes_on_until_it_is_told_that_the_device_is_revoked(site: Site) -> None:
+    identity = await site.enrol("monitor-1")
+    looked: asyncio.Queue[AgentStatus] = asyncio.Queue()
+    async with asyncio.timeout(20), DeviceAgent(identity.path, on_status=looked.put_nowait) as agent:
+        work = asyncio.create_task(agent.run())
+        await looked.get()
+        agent.wake()
+        await looked.get()
+        await site.authority.revoke_device("monitor-1")
+        agent.wake()
+        with pytest.raises(CertificateError) as caught:
+            await work
+    assert caught.value.reason == "revoked"
+    assert "token" in caught.value.cure
+
+
+async def test_one_agent_a_folder_and_others_beside_it(site: Site) -> None:
+    identity = await site.enrol("monitor-1")
+    async with DeviceAgent(identity.path) as agent:
+        with pytest.raises(StorageError, match="another agent looks after this folder"):
+            async with DeviceAgent(identity.path):
+                pass
+        # A renewal by hand beside it is noticed, and is safe.
+        renewed = await renew_async(identity.path)
+        assert (await agent.look()).identity.serial == renewed.serial
+    async with DeviceAgent(identity.path):
+        pass
+
+
+async def test_a_device_that_slept_past_its_certificate_recovers(old_site: Site) -> None:
+    identity = await expire(old_site, await old_site.enrol("monitor-1"), 10 * DAY)
+    with pytest.raises(CertificateError, match="has expired"):
+        await renew_async(identity.path)
+    status = await look(old_site, identity)
+    assert status.renewed
+    assert status.identity.not_after > system_time() + 80 * DAY
+    assert status.identity.signer.public_key != identity.signer.public_key
+
+
+async def test_past_the_grace_only_a_token_helps(old_site: Site) -> None:
+    identity = await expire(old_site, await old_site.enrol("monitor-1"), RECOVERY_GRACE + DAY)
+    with pytest.raises(CertificateError, match="past this site's grace") as caught:
+        await look(old_site, identity)
+    assert caught.value.reason == "expired"
+    assert "token" in caught.value.cure
+    assert DeviceIdentity.open(identity.path).serial == identity.serial
+    again = await old_site.enrol("monitor-1")
+    assert again.not_after > system_time()
+
+
+async def test_who_may_not_recover(old_site: Site) -> None:
+    site = old_site
+    identity = await expire(site, await site.enrol("monitor-1"), 10 * DAY)
+    client = EstClient(site.listening.authority, identity.roots)
+    csr = KeySigner.generate().make_csr("monitor-1")
+
+    async def refusal(certificate: bytes, signer: KeySigner, *, csr: bytes = csr, late: int = 0) -> str:
+        proof = RenewalProof(certificate=certificate, csr=csr, time=system_time() - late)
+        with pytest.raises((EnrolmentError, CertificateError)) as caught:
+            await client.recover(proof.sign(signer))
+        return str(caught.value)
+
+    signer = identity.signer
+    assert isinstance(signer, KeySigner)
+    # Another key's signature; a recording; another name; a certificate that is good; one of a stranger's CA.
+    assert "signature" in await refusal(identity.certificate, KeySigner.generate())
+    assert "another time" in await refusal(identity.certificate, signer, late=DAY)
+    assert "monitor-2" in await refusal(
+        identity.certificate, signer, csr=KeySigner.generate().make_csr("monitor-2")
+    )
+    alive = await site.enrol("monitor-3")
+    assert isinstance(alive.signer, KeySigner)
+    assert "has not expired" in await refusal(alive.certificate, alive.signer)
+    forged = KeySigner.generate()
+    foreign = make_site(site.folder.parent / "foreign", now=system_time() - OLD)
+    stranger = SiteFolder.open(foreign).issuer.issue_device(
+        forged.make_csr("monitor-1"), "monitor-1", system_time() - 100 * DAY
+    )
+    assert "not" in await refusal(stranger.der, forged)
+    # Revoked stays revoked, expired or not.
+    await site.authority.revoke_device("monitor-1")
+    assert "revoked" in await refusal(identity.certificate, signer)
+    with site.authority.site.storage.snapshot() as session:
+        assert session.get_one(DeviceRow, "monitor-1").revoked is not None
