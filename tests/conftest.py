@@ -1,18 +1,40 @@
-"""What every test folder shares: the rule for tests that drive a program of somebody else."""
+"""What every test folder shares: tests of somebody else's program, and the rule that CI skips nothing."""
 
 import os
 import shutil
+from collections.abc import Generator
 
 import pytest
 
+IS_CI = os.environ.get("CI") == "true"
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip `needs_program` tests whose program is missing; under CI=true fail, so that none goes unseen."""
+    """Skip `needs_program` tests whose program is missing."""
     for marker in item.iter_markers("needs_program"):
-        missing = [name for name in marker.args if shutil.which(name) is None]
-        if not missing:
-            continue
-        reason = f"missing program: {', '.join(missing)} (tools/install_test_clients.sh installs it)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        if missing := [name for name in marker.args if shutil.which(name) is None]:
+            pytest.skip(f"missing program: {', '.join(missing)} (tools/install_test_clients.sh installs it)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With CI=true a test that is skipped has failed, whatever skipped it, so that none goes unseen."""
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for whole files that are skipped."""
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    # An expected failure is reported as skipped too; that test has run.
+    if IS_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}; with CI=true no test may be skipped"
