@@ -1,11 +1,13 @@
-"""F2: every request and method of both listeners, with every kind of identity, against allow_list.toml."""
+"""F2: every request and method of every listener, the authority's and a publisher's, with every kind of
+identity, against allow_list.toml.
+"""
 
 import asyncio
 import base64
 import ssl
 import tomllib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from sealcast.authority.routes_keys import make_application
 from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, SERVER_FILE, exclusive
 from sealcast.ca import FileSigner, Issuer, KeySigner, create_root
 from sealcast.device import DeviceIdentity, enroll_async
+from sealcast.endpoint import Device
 from sealcast.est import server as est_server
 from sealcast.est.messages import encode_body
 from sealcast.keys import MemberRole
@@ -29,8 +32,18 @@ from sealcast.pki.certificates import (
     certificates_pem,
     parse_certificate,
 )
+from sealcast.pki.names import channel_id
 from sealcast.pki.profiles import CertificateIssuer, device_builder
-from sealcast.sidechannel.messages import EmptyBody, JoinRequest, PollRequest, Report, StreamUpdate
+from sealcast.sidechannel import PeerServer
+from sealcast.sidechannel.messages import (
+    Acknowledgement,
+    EmptyBody,
+    JoinRequest,
+    PollRequest,
+    RepairRequest,
+    Report,
+    StreamUpdate,
+)
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
 from tests.authority.test_keys import credential_bundle
 
@@ -85,10 +98,18 @@ def routes(application: web.Application) -> set[str]:
     }
 
 
-def applications(site: Site) -> dict[str, web.Application]:
+async def applications(site: Site) -> dict[str, web.Application]:
+    peer = PeerServer(
+        await site.enrol("monitor-1"),
+        repair=lambda *_: None,
+        acknowledge=lambda *_: False,
+        is_allowed=lambda *_: None,
+        crl=lambda: None,
+    )
     return {
         "est": est_server.make_application(site.authority, site.authority),
         "keys": make_application(site.authority),
+        "publisher": peer.make_application(),
     }
 
 
@@ -204,9 +225,35 @@ async def world(site: Site, tmp_path: Path) -> AsyncIterator[World]:
         yield World(site, good, files, credential_bundle(site, good))
 
 
-async def request(world: World, listener: str, method: str, path: str, name: str) -> dict[str, Any]:
+@dataclass
+class Listener:
+    """One of those in the allow list, where it is, and of which stream it holds packets."""
+
+    name: str
+    url: str
+    stream: bytes
+
+
+@asynccontextmanager
+async def listening(world: World, name: str) -> AsyncIterator[Listener]:
+    site = world.site
+    if name != "publisher":
+        url = site.listening.authority if name == "est" else site.listening.keys
+        yield Listener(name, url, world.stream[0])
+        return
+    device = Device(await site.enrol("monitor-2"))
+    async with device.publisher(CHANNEL, linger=0) as publisher:
+        await publisher.send(b"a beat")
+        await publisher.drained()
+        streams = await (await site.client(world.good)).streams(CHANNEL)
+        [endpoint] = [entry.endpoint for entry in streams if entry.stream == publisher.stream_id]
+        assert endpoint is not None
+        yield Listener(name, f"https://{endpoint[0]}:{endpoint[1]}", publisher.stream_id)
+
+
+async def request(world: World, listener: Listener, method: str, path: str, name: str) -> dict[str, Any]:
     """Body and headers that get a 200 from whoever may have one."""
-    if listener == "est":
+    if listener.name == "est":
         signer = world.key(name)
         subject = parse_certificate(world.good.certificate) if name == "good" else None
         device = "fresh" if name == "token" else "removed" if name == "removed" else "monitor-1"
@@ -216,24 +263,30 @@ async def request(world: World, listener: str, method: str, path: str, name: str
             headers["Authorization"] = "Basic " + base64.b64encode(f"fresh:{token}".encode()).decode()
         csr = signer.make_csr(device, current=subject)
         return {"headers": headers, "data": encode_body(csr) if method == "POST" else None}
+    channel = channel_id(world.good.site_id, CHANNEL)
     bodies = {
         "join": JoinRequest(role=MemberRole.SUBSCRIBE).serialize(),
         "poll": PollRequest(counter=0).serialize(),
         "{stream}": StreamUpdate(credential=world.stream[1]).serialize(),
         "report": Report(bundle_version=0, bundle_hash=bytes(32), serial="1").serialize(),
+        "repair": RepairRequest(channel=channel, stream=listener.stream, ranges=((0, 0),)).serialize(),
+        "acknowledgements": Acknowledgement(
+            channel=channel, stream=listener.stream, transfer=bytes(16), sha256=bytes(32)
+        ).serialize(),
     }
     body = bodies.get(path.rpartition("/")[2], EmptyBody().serialize())
     return {"data": body if method in ("POST", "PUT", "PATCH") else None}
 
 
-async def succeeds(world: World, listener: str, session: aiohttp.ClientSession, row: str, name: str) -> bool:
+async def succeeds(
+    world: World, listener: Listener, session: aiohttp.ClientSession, row: str, name: str
+) -> bool:
     method, path = row.split(" ")
-    url = world.site.listening.authority if listener == "est" else world.site.listening.keys
     place = path.replace("{channel}", "ward%2Fecg").replace("{stream}", world.stream[0].hex())
     place = place.replace("{version}", "1")
     arguments = await request(world, listener, method, path, name)
     try:
-        async with session.request(method, URL(url + place, encoded=True), **arguments) as answer:
+        async with session.request(method, URL(listener.url + place, encoded=True), **arguments) as answer:
             await answer.read()
             assert answer.status != 500, (row, name)
             return answer.status < 400
@@ -244,7 +297,9 @@ async def succeeds(world: World, listener: str, session: aiohttp.ClientSession, 
 
 async def test_every_request_has_a_row(site: Site) -> None:
     """A new route fails here until someone has decided who may use it."""
-    for listener, application in applications(site).items():
+    found = await applications(site)
+    assert set(found) == set(ALLOW_LIST)
+    for listener, application in found.items():
         assert routes(application) == set(ALLOW_LIST[listener]), listener
 
 
@@ -255,14 +310,14 @@ def test_the_allow_list_names_identities_that_are_tried() -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("listener", ["est", "keys"])
-async def test_only_cells_of_the_allow_list_succeed(world: World, listener: str) -> None:
-    paths = sorted({row.split(" ")[1] for row in ALLOW_LIST[listener]})
+@pytest.mark.parametrize("which", ALLOW_LIST)
+async def test_only_cells_of_the_allow_list_succeed(world: World, which: str) -> None:
+    paths = sorted({row.split(" ")[1] for row in ALLOW_LIST[which]})
     # The leave comes last: it ends what the other requests need.
     paths.sort(key=lambda path: path.endswith("/leave"))
     found: dict[str, list[str]] = {}
 
-    async def try_all(name: str) -> None:
+    async def try_all(listener: Listener, name: str) -> None:
         connector = aiohttp.TCPConnector(ssl=world.context(name))
         async with aiohttp.ClientSession(connector=connector) as session:
             for path in paths:
@@ -271,8 +326,9 @@ async def test_only_cells_of_the_allow_list_succeed(world: World, listener: str)
                     if await succeeds(world, listener, session, row, name):
                         found.setdefault(row, []).append(name)
 
-    await asyncio.gather(*(try_all(name) for name in IDENTITIES))
-    allowed = {row: sorted(names) for row, names in ALLOW_LIST[listener].items() if names}
+    async with listening(world, which) as listener:
+        await asyncio.gather(*(try_all(listener, name) for name in IDENTITIES))
+    allowed = {row: sorted(names) for row, names in ALLOW_LIST[which].items() if names}
     assert {row: sorted(names) for row, names in found.items()} == allowed
 
 

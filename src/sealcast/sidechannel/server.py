@@ -93,6 +93,13 @@ class PeerServer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def make_application(self) -> web.Application:
+        """Every request that is answered here."""
+        application = web.Application(middlewares=[answer_refusals], client_max_size=MAX_PEER_BODY)
+        application.router.add_post("/v1/repair", self._serve_repair)
+        application.router.add_post("/v1/acknowledgements", self._serve_acknowledgement)
+        return application
+
     async def listen(self, host: str, port: int = 0) -> tuple[str, int]:
         """Listen on an address of this machine; port 0 takes a free one.
 
@@ -101,10 +108,7 @@ class PeerServer:
         Raises:
             ConfigError: the address cannot be had.
         """
-        application = web.Application(middlewares=[answer_refusals], client_max_size=MAX_PEER_BODY)
-        application.router.add_post("/v1/repair", self._serve_repair)
-        application.router.add_post("/v1/acknowledgements", self._serve_acknowledgement)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(self.make_application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port, ssl_context=self._context).start()
