@@ -1,6 +1,8 @@
 """Imports only go down: cli, authority, ... pki, errors (ARCHITECTURE.md draws the layers)."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,9 @@ ENGINE_USERS = set(RANK) - {"errors"}
 HTTP = {"aiohttp", "http", "httpx", "requests", "urllib.request", "urllib3"}
 DATABASE = {"sqlalchemy", "sqlite3", "alembic", "aiosqlite", "psycopg", "asyncpg"}
 FORBIDDEN_LIBRARIES = {"pki": HTTP | DATABASE, "keys": HTTP | DATABASE, "ca": HTTP, "errors": HTTP | DATABASE}
+
+INDEPENDENT = ("tests/reference", "tests/vectors/cases")
+INDEPENDENT_LIBRARIES = {"cryptography", "cbor2", "__future__"}
 
 
 def package_of(module: str) -> str:
@@ -115,14 +120,75 @@ def test_every_package_has_a_place() -> None:
     assert packages <= set(RANK) | {"testing"}
 
 
-def test_reference_receiver_shares_no_code() -> None:
-    """The second implementation is worth something only while it is one."""
-    for path in sorted((ROOT / "tests" / "reference").rglob("*.py")):
+def why_not_independent(imported: str) -> str | None:
+    """What keeps the second implementation from importing a module, or None."""
+    if imported.partition(".")[0] in sys.stdlib_module_names:
+        # What could load anything else out of sight.
+        return "loads by name" if is_within(imported, {"importlib", "pkgutil", "runpy"}) else None
+    if is_within(imported, INDEPENDENT_LIBRARIES) or any(
+        is_within(imported, {folder.replace("/", ".")}) for folder in INDEPENDENT
+    ):
+        return None
+    return "neither the standard library, nor a library of the few, nor the second implementation itself"
+
+
+def test_the_second_implementation_shares_no_code() -> None:
+    """It is worth something only while it is one: the reference receiver, and what writes the vectors.
+
+    All that it may import of tests/ lies in its own folders, so what its imports import is checked too.
+    """
+    files = [file for folder in INDEPENDENT for file in sorted((ROOT / folder).rglob("*.py"))]
+    # Python runs the packages above as well.
+    files += [
+        file for file in (ROOT / "tests/__init__.py", ROOT / "tests/vectors/__init__.py") if file.exists()
+    ]
+    assert len(files) > 20
+    broken = []
+    for path in files:
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         source = path.read_text(encoding="utf-8")
-        for line, imported in imported_modules(path.stem, source, is_package=False):
-            assert not is_within(imported, {"sealcast"}), (
-                f"{path.relative_to(ROOT)}:{line}: imports {imported}"
-            )
+        if "__import__" in source:
+            broken.append(f"{path.relative_to(ROOT)}: imports by name")
+        for line, imported in imported_modules(module, source, is_package=path.name == "__init__.py"):
+            if rule := why_not_independent(imported):
+                broken.append(f"{path.relative_to(ROOT)}:{line}: imports {imported}: {rule}")
+    assert not broken, "\n".join(broken)
+
+
+def test_no_product_code_is_loaded_with_the_second_implementation() -> None:
+    """The same, asked of the interpreter, libraries included."""
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for folder in INDEPENDENT
+        for path in sorted((ROOT / folder).glob("*.py"))
+        if path.name != "__init__.py"
+    ]
+    program = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert set(modules) <= set(loaded)
+    assert not [name for name in loaded if is_within(name, {"sealcast"})]
+
+
+@pytest.mark.parametrize(
+    ("imported", "is_allowed"),
+    [
+        ("hashlib.sha256", True),
+        ("cryptography.x509", True),
+        ("tests.reference.tree", True),
+        ("tests.vectors.cases.trust.make_bundle", True),
+        ("sealcast._core", False),
+        ("sealcast", False),
+        ("tests.e2e.datagrams.Datagram", False),
+        ("tests.vectors.test_files", False),
+        ("tests.references.tree", False),
+        ("cryptographic", False),
+        ("importlib.import_module", False),
+    ],
+)
+def test_the_check_of_independence(imported: str, is_allowed: bool) -> None:
+    assert (why_not_independent(imported) is None) == is_allowed
 
 
 @pytest.mark.parametrize(
