@@ -1,4 +1,4 @@
-"""Entries of the directory move forward only, and do not pile up: SC-5, DP-27, DP-32."""
+"""Entries of the directory move forward only, and do not pile up: SC-5, SC-18, DP-27, DP-32."""
 
 from collections.abc import Iterator
 from dataclasses import replace

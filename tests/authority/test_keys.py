@@ -136,6 +136,7 @@ class TestJoin:
 
 class TestKeys:
     async def test_they_are_for_members_only(self, site: Site) -> None:
+        """SC-16."""
         await site.add_channel()
         client = await site.client(await site.enrol("display-1"))
         for request in (client.keys(ECG), client.poll(ECG, 0)):

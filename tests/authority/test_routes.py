@@ -343,6 +343,18 @@ async def test_a_path_that_is_not_there_tells_strangers_nothing(world: World) ->
             assert answer.status == status, name
 
 
+async def test_a_body_is_bounded(world: World) -> None:
+    """SC-2: 64 KiB to a key server, and nothing of a member's request that is longer is looked at."""
+    join = JoinRequest(role=MemberRole.SUBSCRIBE).serialize()
+    for body, status in ((join, 200), (join + bytes(64 * 1024), 413)):
+        connector = aiohttp.TCPConnector(ssl=world.context("good"))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.post(world.site.listening.keys + "/v1/channels/ward%2Fecg/join", data=body) as answer,
+        ):
+            assert answer.status == status
+
+
 @pytest.mark.parametrize(("listener", "admitted"), [("keys", False), ("est", True)])
 async def test_tls_1_2_is_for_est_alone(world: World, listener: str, admitted: bool) -> None:
     """SC-10: EST clients of the field know no later one; everything else needs 1.3."""

@@ -53,6 +53,7 @@ def test_a_device_certificate_follows_the_profile(site: Site) -> None:
 
 
 def test_serial_numbers_are_random_and_long(site: Site) -> None:
+    """TR-4."""
     serials = {site.device("monitor-1").serial for _ in range(8)}
     assert len(serials) == 8
     assert max(serials).bit_length() > 128

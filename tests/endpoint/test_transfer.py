@@ -1,4 +1,4 @@
-"""Files: what a receiver accepts, and that nothing half-written stays."""
+"""Files: what a receiver accepts, and that nothing half-written stays (SC-13, SC-14)."""
 
 import hashlib
 import resource

@@ -127,6 +127,7 @@ class TestCacerts:
         assert reply.body.endswith(b"\n")
 
     async def test_a_client_without_a_name_gets_one_line(self, peer: Peer) -> None:
+        """SC-15."""
         """strongSwan's pki."""
         reply = await peer.send(b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert reply.body.count(b"\n") == 1

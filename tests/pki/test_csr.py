@@ -90,6 +90,7 @@ def test_f1_no_request_for_someone_else(names: tuple[str, ...], sans: list[x509.
 
 
 def test_f1_change_subject_name_is_not_ignored() -> None:
+    """SC-15."""
     change = x509.ObjectIdentifier("1.3.6.1.5.5.7.7.36")
     with pytest.raises(CsrError) as caught:
         CertificateRequest.parse(build(IDENTITY.name, attribute=(change, b"monitor-2")))

@@ -10,8 +10,6 @@ import pytest
 from cryptography.exceptions import InvalidTag
 
 from sealcast.endpoint.events import Refused
-from sealcast.sidechannel.fields import MalformedMessageError
-from sealcast.sidechannel.messages import JoinAnswer, KeysAnswer
 from sealcast.testing import (
     MILLISECOND,
     SECOND,
@@ -24,6 +22,7 @@ from sealcast.testing import (
 from tests.reference import schedule, seal
 from tests.reference.wire import Datagram, Epoch, PacketType
 from tests.scenarios.common import FAR, MONITOR, NEAR, SEEDS, assert_nothing_lost, ward
+from tests.scenarios.insider import read_keys
 
 MAX_STEP = 255
 
@@ -70,14 +69,6 @@ class Removed:
         return self._epochs[place]
 
 
-def read_keys(body: bytes) -> KeysAnswer:
-    """The secrets in a join or a keys reply."""
-    try:
-        return JoinAnswer.parse(body).keys
-    except MalformedMessageError:
-        return KeysAnswer.parse(body)
-
-
 def data_packets(sim: Simulation, since: int) -> Iterator[Datagram]:
     for sighting in sim.network.tap:
         if sighting.time >= since and sighting.datagram[5] == PacketType.DATA:
@@ -85,7 +76,7 @@ def data_packets(sim: Simulation, since: int) -> Iterator[Datagram]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_removed_opens_nothing_and_the_others_lose_nothing(seed: int) -> None:
+def test_invariant_5_the_removed_opens_nothing_and_the_others_lose_nothing(seed: int) -> None:
     sim = ward(seed, options=ChannelOptions(slot_length=2 * SECOND))
     gone = sim.add_subscriber("gone")
     sim.settle()

@@ -104,6 +104,7 @@ def test_every_field_has_a_type(message: Message, wrong: object) -> None:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=NAMES)
 def test_a_field_of_a_later_version_is_ignored(message: Message) -> None:
+    """SC-17."""
     fields = decode_cbor(message.serialize())
     assert type(message).parse(encode_cbor({**fields, "later": 1})) == message  # type: ignore[attr-defined]
 

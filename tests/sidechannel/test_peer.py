@@ -185,6 +185,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(publisher: Publi
 
 
 async def test_bodies_are_bounded_and_requests_are_named(publisher: Publisher) -> None:
+    """SC-2: 1 MiB."""
     identity = identity_of(publisher.site, "display-1")
     connector = aiohttp.TCPConnector(ssl=identity.ssl_context_client())
     async with aiohttp.ClientSession(f"https://127.0.0.1:{publisher.port}", connector=connector) as session:

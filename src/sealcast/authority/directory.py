@@ -1,4 +1,4 @@
-"""The directory of live streams, as rows (SC-5).
+"""The directory of live streams, as rows (SC-5, SC-18).
 
 An entry's head only moves forward, and its end is final: an old or reordered update changes nothing (DP-27).
 """

@@ -2,7 +2,8 @@
 
 Each handler authorises by the certificate that the TLS handshake proved, for this request and at this moment
 (SC-1): chain, role and CRL by the one validator, the register of devices, then the channel's policy. Where a
-handler waits in between, it authorises once more before it answers with anything of value.
+handler waits in between, it authorises once more before it answers with anything of value. Keys and polls are
+for those that joined (SC-16).
 """
 
 from dataclasses import dataclass

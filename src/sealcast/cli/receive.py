@@ -1,4 +1,4 @@
-"""`sealcast receive`: files from a channel into a folder, whole or not at all."""
+"""`sealcast receive`: files from a channel into a folder, whole or not at all (SC-13, SC-14)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`sealcast send`: files to everyone on a channel, acknowledged."""
+"""`sealcast send`: files to everyone on a channel, acknowledged (SC-13, SC-14)."""
 
 import json
 from pathlib import Path

@@ -198,7 +198,7 @@ def _problem_response(refusal: RefusedError) -> web.Response:
 
 
 def _certificates(request: web.Request, ders: Sequence[bytes], content_type: str) -> web.Response:
-    # strongSwan is the one client that sends no User-Agent, and the one that cannot read lines.
+    # SC-15: strongSwan is the one client that sends no User-Agent, and the one that cannot read lines.
     body = encode_certificates(ders, in_lines="User-Agent" in request.headers)
     # A body of bytes gives Content-Length, never chunks, and goes out in one write with the headers.
     return web.Response(body=body, headers={"Content-Type": content_type, **TRANSFER_ENCODING_HEADER})

@@ -63,6 +63,7 @@ class CertificateRequest:
             raise CsrError("the request's signature does not hold", fault="signature")
         public_key = _allowed_key(request)
         names = _subject_alternative_names(request)
+        # SC-15
         if any(attribute.oid == _CHANGE_SUBJECT_NAME for attribute in attributes):
             raise CsrError(
                 "the request asks for another name (changeSubjectName)",

@@ -1,7 +1,7 @@
 """Reading one decoded CBOR map with a strict schema.
 
 Types, ranges and lengths are checked; a missing field is refused. A field that this version does not know is
-ignored, as an unknown packet type is, so that a later version can add one.
+ignored, as an unknown packet type is, so that a later version can add one (SC-17).
 
 Spec: spec/README.md (deterministic CBOR), spec/side-channel.md.
 """

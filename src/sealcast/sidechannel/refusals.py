@@ -63,6 +63,7 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPRequestEntityTooLarge:
         return refuse(RefusedError(Refusal.TOO_LARGE, "the body is too large"))
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
+        # SC-17
         return refuse(RefusedError(Refusal.MALFORMED_REQUEST, f"no such request: {request.method}"))
     except Exception:  # noqa: BLE001  # logged whole here; a peer is told nothing of it
         _log.exception("a request to %s failed", request.path)
