@@ -123,7 +123,8 @@ def mixed(seed: int) -> Simulation:
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + SEED_COUNT, CHUNK))
-def test_whatever_happens_the_oracles_hold(first: int) -> None:
+def test_invariant_7_whatever_happens_a_loss_is_mended_or_told(first: int) -> None:
+    """Among the other oracles: O8 is this invariant."""
     for seed in range(first, min(first + CHUNK, FIRST_SEED + SEED_COUNT)):
         mixed(seed)
 

@@ -1,4 +1,4 @@
-"""No secret lies in clear in the database (invariant 9), whatever has been going on."""
+"""No secret lies in clear in the database, whatever has been going on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ def live_secrets(site: Site) -> Iterator[Secret]:
         yield from channel.keys.slots.secrets.values()
 
 
-async def test_no_secret_lies_in_clear_in_the_database(site: Site) -> None:
+async def test_invariant_9_no_secret_lies_in_clear_in_the_database(site: Site) -> None:
     token = await site.token("monitor-1")
     await site.add_channel(slot=60 * SECOND, slots_ahead=3)
     await site.enrol("monitor-1", token)

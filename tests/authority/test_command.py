@@ -271,8 +271,8 @@ class TestQuantities:
             parse_address(text)
 
 
-def test_no_secret_stands_in_an_argument(folder: Path) -> None:
-    """Invariant 9: what a running service shows to `ps`."""
+def test_invariant_9_no_secret_stands_in_an_argument(folder: Path) -> None:
+    """What a running service shows to `ps`."""
     with serving(folder) as (process, _):
         shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()
         assert (folder / "storage.key").read_bytes() not in shown

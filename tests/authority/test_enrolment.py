@@ -129,7 +129,7 @@ async def test_a_certificate_that_the_register_does_not_know_is_not_renewed(site
         await site.authority.reenroll(forged.der, csr)
 
 
-async def test_nothing_is_served_by_an_expired_certificate(site: Site) -> None:
+async def test_invariant_5_the_expired_is_not_renewed(site: Site) -> None:
     identity = await site.enrol("monitor-1")
     signer = KeySigner.generate()
     csr = signer.make_csr("monitor-1", current=parse_certificate(identity.certificate))

@@ -40,7 +40,7 @@ async def test_a_removal_is_whole(site: Site) -> None:
     assert (await other.keys("ward/other")).generation == 1
 
 
-async def test_it_is_refused_from_then_on(site: Site) -> None:
+async def test_invariant_5_the_removed_asks_in_vain(site: Site) -> None:
     await site.add_channel()
     client = await site.member("display-1", ECG)
     await site.authority.revoke_device("display-1")

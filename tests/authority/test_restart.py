@@ -1,5 +1,5 @@
-"""A restart and a restore: numbers only move forward, members stay, nothing is handed out twice. Invariant
-8.
+"""A restart and a restore: numbers only move forward, members stay, nothing is handed out
+twice.
 """
 
 import shutil
@@ -43,7 +43,7 @@ async def client(site: Site, identity: DeviceIdentity) -> KeyServerClient:
     return await site.client(At(identity, site.listening.keys))  # type: ignore[arg-type]
 
 
-async def test_members_keys_and_numbers_survive_a_restart(folder: Path, tmp_path: Path) -> None:
+async def test_invariant_8_numbers_go_on_after_a_restart(folder: Path, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         site = await start(folder, tmp_path, stack)
         await site.add_channel()
@@ -61,7 +61,7 @@ async def test_members_keys_and_numbers_survive_a_restart(folder: Path, tmp_path
         assert after.beacon[6:22] != before.beacon[6:22]
 
 
-async def test_a_counter_that_a_crash_could_have_used_is_never_used_again(
+async def test_invariant_8_a_counter_that_a_crash_could_have_used_is_passed_over(
     folder: Path, tmp_path: Path
 ) -> None:
     """The folder is copied while the service runs: what a power cut would leave."""
@@ -80,7 +80,7 @@ async def test_a_counter_that_a_crash_could_have_used_is_never_used_again(
         assert beacon_counter(keys.beacon) > before
 
 
-async def test_after_a_restore_every_number_jumps_once(folder: Path, tmp_path: Path) -> None:
+async def test_invariant_8_every_number_jumps_once_after_a_restore(folder: Path, tmp_path: Path) -> None:
     """Generation, policy, CRL, beacon counter."""
     async with AsyncExitStack() as stack:
         site = await start(folder, tmp_path, stack)

@@ -16,11 +16,24 @@ class Feed:
     """Writes 0, 1, 2, … to `sealcast publish` until the block ends; `count` is how many so far."""
 
     def __init__(
-        self, site: Site, device: Path, channel: Channel, *options: str, each_seconds: float = 0.002
+        self,
+        site: Site,
+        device: Path,
+        channel: Channel,
+        *options: str,
+        each_seconds: float = 0.002,
+        debug: bool = False,
     ) -> None:
         self.count = 0
         self.process: Process = site.processes.start(
-            "publish", device, channel.name, "--linger", "1s", *options, stdin=subprocess.PIPE
+            *(["--debug"] if debug else []),
+            "publish",
+            device,
+            channel.name,
+            "--linger",
+            "1s",
+            *options,
+            stdin=subprocess.PIPE,
         )
         self._each_seconds = each_seconds
         self._stop = threading.Event()

@@ -179,6 +179,11 @@ class Processes:
         """Run `sealcast` with these words to its end."""
         return self.start(*words, environment=environment).wait(seconds)
 
+    @property
+    def all(self) -> list[Process]:
+        """Every one that was started."""
+        return list(self._started)
+
     def end(self) -> None:
         for process in reversed(self._started):
             process.end()

@@ -30,7 +30,7 @@ def publish(folder: str, channel: str) -> None:
 
 
 @pytest.mark.timeout(120 * KILLS / 100)
-def test_a_hundred_kills_under_load(site: Site) -> None:
+def test_invariant_3_a_hundred_kills_under_load_repeat_no_nonce(site: Site) -> None:
     devices = [str(folder) for folder in site.enrol(*(f"monitor-{number}" for number in range(AT_ONCE)))]
     channel = site.add_channel("icu3/vitals", "--rate", "20Mbit/s")
     # Each process is forked from one that has done the imports; it has no key, no socket and no thread yet.

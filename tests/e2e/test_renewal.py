@@ -23,7 +23,7 @@ def certificate_in_use(reader: Path, channel: Channel) -> bytes:
     return asyncio.run(ask())
 
 
-def test_renewal_in_service_loses_nothing(site: Site, processes: Processes) -> None:
+def test_invariant_6_renewal_in_service_loses_nothing(site: Site, processes: Processes) -> None:
     monitor, display = site.enrol("monitor", "display")
     channel = site.add_channel("icu3/vitals")
     subscriber = site.subscribe(display, channel)

@@ -18,7 +18,7 @@ CALLS = "socket,sendto,sendmsg,sendmmsg,write,writev,sendfile,splice"
 
 
 @pytest.mark.needs_program("strace")
-def test_a_subscriber_sends_no_datagram(site: Site, tmp_path: Path) -> None:
+def test_invariant_2_a_subscriber_sends_no_datagram(site: Site, tmp_path: Path) -> None:
     monitor, display = site.enrol("monitor", "display")
     channel = site.add_channel("icu3/vitals")
     trace = tmp_path / "trace"

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from sealcast.pki import StreamCredential, make_bundle
+from sealcast.pki import StreamCredential
 from sealcast.testing import (
     MILLISECOND,
     SECOND,
@@ -18,13 +18,14 @@ from sealcast.testing import (
     Simulation,
     verify,
 )
+from tests.insider import Insider
 from tests.reference import schedule
+from tests.reference.frames import Frame
 from tests.reference.seal import Sealer
 from tests.reference.wire import Datagram, PacketType
 from tests.scenarios.common import FAR, MONITOR, NEAR, SEEDS, assert_nothing_lost, ward
-from tests.scenarios.insider import Insider
 
-FORGED = b"forged"
+FORGED = [Frame(message_id=number, data=b"forged").serialize() for number in range(4)]
 
 
 def data_packets(sim: Simulation) -> list[Datagram]:
@@ -63,12 +64,7 @@ def announced(sim: Simulation, insider: Insider, stream: Sealer, like: Datagram,
         instance="",
         succeeds=None,
     )
-    return stream.credential(
-        insider.secrets(like.header.epoch),
-        make_bundle(credential, identity.signer, identity.chain),
-        randomness=bytes(16),
-        time=sim.now,
-    )
+    return insider.announcement(stream, like.header, credential, identity.signer, identity.chain)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -85,7 +81,7 @@ def test_invariant_4_only_what_its_publisher_signed_for_this_channel_and_none_tw
         one.publisher(MONITOR).send_numbered(200, 300)
         one.publisher(MONITOR).send_every(5 * MILLISECOND, 400)
         one.run(1)
-    insider, seen = Insider(sim, FAR), data_packets(sim)
+    insider, seen = Insider.of(sim, FAR), data_packets(sim)
     latest, stream_id = seen[-1], sim.publisher(MONITOR).stream.stream_id
     near = sim.subscriber(NEAR)
     near.refusals.clear()
@@ -93,12 +89,12 @@ def test_invariant_4_only_what_its_publisher_signed_for_this_channel_and_none_tw
     # In the name of the monitor, ahead of it and in its own places.
     impostor = insider.impostor(stream_id)
     places = (0, latest.header.sequence + 1, latest.header.sequence + 500)
-    forged = [d for place in places for d in insider.block(impostor, latest.header, [FORGED] * 4, place)]
+    forged = [d for place in places for d in insider.block(impostor, latest.header, FORGED, place)]
     # As a publisher of its own, in its own name, which the policy does not list, and in the monitor's.
     for device in (FAR, MONITOR):
         own = insider.sealer()
         forged += announced(sim, insider, own, latest, device)
-        forged += insider.block(own, latest.header, [FORGED] * 4, 0)
+        forged += insider.block(own, latest.header, FORGED, 0)
     mixtures = list(recombined(insider, seen))
     assert len(mixtures) > 150
     forged += mixtures

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from sealcast.testing import SECOND, ChannelOptions, Simulation
+from tests.insider import read_keys
 from tests.scenarios.common import MONITOR, SEEDS
-from tests.scenarios.insider import read_keys
 
 SLOT = 60 * SECOND
 SUBSCRIBERS = [f"bed{number}" for number in range(5)]

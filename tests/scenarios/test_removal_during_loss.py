@@ -19,10 +19,10 @@ from sealcast.testing import (
     Simulation,
     verify,
 )
+from tests.insider import read_keys
 from tests.reference import schedule, seal
 from tests.reference.wire import Datagram, Epoch, PacketType
 from tests.scenarios.common import FAR, MONITOR, NEAR, SEEDS, assert_nothing_lost, ward
-from tests.scenarios.insider import read_keys
 
 MAX_STEP = 255
 

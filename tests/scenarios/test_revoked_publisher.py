@@ -11,7 +11,7 @@ STOLEN, HONEST = "stolen", "honest"
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("loss", [0.0, 0.2])
-def test_the_stream_is_closed(seed: int, loss: float) -> None:
+def test_invariant_5_the_revoked_signs_in_vain(seed: int, loss: float) -> None:
     sim = Simulation(seed, publishers=[STOLEN, HONEST], subscribers=[FAR, NEAR])
     sim.network.set_faults(Faults(loss=loss))
     sim.publisher(STOLEN).send_every(10 * MILLISECOND, 1000)

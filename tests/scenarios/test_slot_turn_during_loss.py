@@ -25,8 +25,8 @@ def test_nothing_is_lost(seed: int, skew: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_stalls(seed: int) -> None:
-    """Invariant 6: on a good line no message waits for a second."""
+def test_invariant_6_a_turn_of_slots_stalls_nothing(seed: int) -> None:
+    """On a good line no message waits for a second."""
     sim = Simulation(seed, publishers=[MONITOR], subscribers=[NEAR], options=OPTIONS)
     sim.publisher(MONITOR).send_every(10 * MILLISECOND, 1000)
     sim.run(11)

@@ -22,7 +22,6 @@ from sealcast.authority.service import Authority
 from sealcast.authority.site import Site, exclusive
 from sealcast.errors import ConfigError, StorageError
 from sealcast.est.server import make_tls_context, start_listener
-from sealcast.keys.secret import forbid_core_dumps
 from sealcast.pki.times import system_time
 from sealcast.pki.tls import load_own_certificate, server_context
 from sealcast.sidechannel.tls import Clock
@@ -71,7 +70,6 @@ def serve(folder: Path, *, listen: Address, keys: Address | None, ready: Callabl
     Raises:
         SealcastError: the folder, the database or an address is no good; nothing is left running.
     """
-    forbid_core_dumps()
     with exclusive(folder) as held:
         if not held:
             raise StorageError(

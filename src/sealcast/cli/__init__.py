@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `argv`: the arguments after the program's name, by default those of the process. Returns: the exit code.
     """
+    # No secret into a core dump, whatever the command holds.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _Debug()
     try:

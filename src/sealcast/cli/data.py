@@ -79,7 +79,7 @@ def check_channel(channel: str) -> str:
 
 
 def run(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Run `work`; Ctrl-C and SIGTERM end it as if it had been told to stop. No core dump holds its keys.
+    """Run `work`; Ctrl-C and SIGTERM end it as if it had been told to stop.
 
     Raises: KeyboardInterrupt, and what `work` raises.
     """
@@ -92,9 +92,6 @@ def run(work: Callable[[], Awaitable[Result]]) -> Result:
                 loop.add_signal_handler(number, task.cancel)
         return await task
 
-    from sealcast.keys.secret import forbid_core_dumps
-
-    forbid_core_dumps()
     try:
         return asyncio.run(guarded())
     except asyncio.CancelledError:

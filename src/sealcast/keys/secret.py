@@ -1,6 +1,5 @@
 """A secret of 32 bytes that no log, message or traceback can show by accident."""
 
-import resource
 from hmac import compare_digest
 from typing import NoReturn
 
@@ -8,17 +7,12 @@ SECRET_BYTES = 32
 """Length of a slot, generation or step secret (KM-3)."""
 
 
-def forbid_core_dumps() -> None:
-    """Let this process leave no core dump, which would hold what it knows (design invariant 9)."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-
-
 class Secret:
     """32 secret bytes behind a name that has to be asked for.
 
     `repr` and `str` are redacted, comparison takes constant time, and the value can be neither hashed nor
     pickled. CPython keeps no promise about wiping memory, so this protects from disclosure by text, not
-    from a core dump (`forbid_core_dumps`).
+    from a core dump (the command line switches core dumps off).
     """
 
     __slots__ = ("_value",)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from sealcast.pki import StreamCredential, make_bundle
+from sealcast.pki.signed import Signer
 from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.messages import JoinAnswer, KeysAnswer
 from sealcast.testing import Simulation
 from tests.reference import schedule, tree
-from tests.reference.frames import Frame
 from tests.reference.seal import EpochSecrets, Sealer, gate_tag
 from tests.reference.wire import Datagram, Epoch, Header
 
@@ -24,17 +25,26 @@ def read_keys(body: bytes) -> KeysAnswer:
 
 
 class Insider:
-    """What a subscriber of a simulation could do that is bound by no rule."""
+    """What a member could do that is bound by no rule."""
 
-    def __init__(self, sim: Simulation, name: str) -> None:
-        self.suite, self.channel_id = sim.key_server.options.suite, sim.key_server.channel_id
-        self._draw = random.Random(f"insider {sim.seed}")
+    def __init__(self, *, suite: int, channel_id: bytes, answers: Iterable[KeysAnswer], seed: int) -> None:
+        self.suite, self.channel_id = suite, channel_id
+        self._draw = random.Random(f"insider {seed}")
         self._slots: dict[int, bytes] = {}
         self._steps: dict[tuple[int, int], bytes] = {}
-        for body in sim.subscriber(name).key_answers:
-            keys = read_keys(body)
+        for keys in answers:
             self._slots.update((number, secret.reveal()) for number, secret in keys.slots)
             self._steps[keys.generation, keys.step] = keys.secret.reveal()
+
+    @classmethod
+    def of(cls, sim: Simulation, name: str) -> Insider:
+        """A subscriber of a simulation."""
+        return cls(
+            suite=sim.key_server.options.suite,
+            channel_id=sim.key_server.channel_id,
+            answers=map(read_keys, sim.subscriber(name).key_answers),
+            seed=sim.seed,
+        )
 
     def secrets(self, epoch: Epoch) -> EpochSecrets:
         """Those of an epoch that it was given, or can step to (KM-3)."""
@@ -53,16 +63,30 @@ class Insider:
         seed = self._draw.randbytes(32)
         return Impostor(suite=self.suite, channel_id=self.channel_id, seed=seed, claimed=stream_id)
 
-    def block(self, sealer: Sealer, like: Header, texts: Sequence[bytes], first_sequence: int) -> list[bytes]:
-        """A block of messages of the epoch and the time of another packet."""
-        plaintexts = [
-            Frame(message_id=first_sequence + number, data=text).serialize()
-            for number, text in enumerate(texts)
-        ]
+    def block(
+        self, sealer: Sealer, like: Header, plaintexts: Sequence[bytes], first_sequence: int
+    ) -> list[bytes]:
+        """A data block of the epoch and the time of another packet."""
         return sealer.data(
             self.secrets(like.epoch),
             plaintexts,
             first_sequence=first_sequence,
+            randomness=self._draw.randbytes(16),
+            time=like.time,
+        )
+
+    def announcement(
+        self,
+        sealer: Sealer,
+        like: Header,
+        credential: StreamCredential,
+        signer: Signer,
+        chain: Sequence[bytes],
+    ) -> list[bytes]:
+        """Credential packets of a stream."""
+        return sealer.credential(
+            self.secrets(like.epoch),
+            make_bundle(credential, signer, chain),
             randomness=self._draw.randbytes(16),
             time=like.time,
         )
