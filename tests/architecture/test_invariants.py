@@ -24,7 +24,7 @@ NUMBERED = re.compile(r"(?:test_)?invariant_(\d+)_\w+")
 RUST_TEST = re.compile(r"#\[test\]\n\s*(?:#\[[^\n]*\]\n\s*)*fn (\w+)\(")
 
 
-def tests() -> dict[int, list[str]]:
+def numbered() -> dict[int, list[str]]:
     """The tests of each invariant."""
     found: defaultdict[int, list[str]] = defaultdict(list)
     for path in (ROOT / "tests").rglob("test_*.py"):
@@ -43,13 +43,13 @@ def _note(found: defaultdict[int, list[str]], name: str) -> None:
 
 
 def test_each_invariant_has_a_test_with_its_name() -> None:
-    found = tests()
+    found = numbered()
     listed = {int(number) for number in re.findall(r"^ ?(\d+)\. ", __doc__, re.MULTILINE)}
     assert listed == set(range(1, 11))
     assert set(found) == listed, f"without a test: {listed - set(found)}; unknown: {set(found) - listed}"
 
 
 def test_rust_and_python_are_both_looked_at() -> None:
-    names = {name for names in tests().values() for name in names}
+    names = {name for names in numbered().values() for name in names}
     assert "invariant_1_no_flipped_bit_changes_state" in names
     assert "test_invariant_2_a_subscriber_sends_no_datagram" in names
