@@ -117,6 +117,7 @@ async def test_one_agent_a_folder_and_others_beside_it(site: Site) -> None:
 
 
 async def test_a_device_that_slept_past_its_certificate_recovers(old_site: Site) -> None:
+    """SC-22."""
     identity = await expire(old_site, await old_site.enrol("monitor-1"), 10 * DAY)
     with pytest.raises(CertificateError, match="has expired"):
         await renew_async(identity.path)

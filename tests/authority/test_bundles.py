@@ -1,4 +1,7 @@
-"""The trust bundle in service: versions are stored, told by beacons, walked by devices, and reported."""
+"""The trust bundle in service: versions are stored, told by beacons, walked by devices, and reported.
+
+Spec: side-channel.md SC-19 to SC-21, trust.md TR-21.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace

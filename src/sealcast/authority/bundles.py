@@ -3,7 +3,7 @@
 The authority cannot make a version that devices take, save where a bundle delegates the list of its own site
 CAs to it: roots sign, elsewhere (`sealcast root sign-bundle`). It refuses one that its own site could not
 live with.
-Spec: spec/trust.md section 5, spec/side-channel.md SC-30 to SC-32.
+Spec: spec/trust.md section 5, spec/side-channel.md SC-19 to SC-21.
 """
 
 from collections.abc import Sequence

@@ -127,7 +127,7 @@ def renew(session: Session, issuer: Issuer, *, current: bytes, csr: bytes, now: 
 def recover(
     session: Session, issuer: Issuer, *, proof: RenewalProof, grace: int, now: int
 ) -> IssuedCertificate:
-    """Certify anew a device whose certificate has expired, by a proof whose signature holds (SC-33).
+    """Certify anew a device whose certificate has expired, by a proof whose signature holds (SC-22).
 
     That the certificate is one of ours is told by the register, byte for byte.
 

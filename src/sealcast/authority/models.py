@@ -220,7 +220,7 @@ class BundleRow(Base):
 
 
 class ReportRow(Base):
-    """What a device has last said that it holds (SC-32)."""
+    """What a device has last said that it holds (SC-21)."""
 
     __tablename__ = "reports"
 

@@ -178,7 +178,7 @@ class _Requests:
         return _answer(TimeAnswer(time=self._authority.clock()).serialize())
 
     async def bundle(self, request: web.Request) -> web.Response:
-        """SC-30: any version, so that a device that slept can walk them in order."""
+        """SC-19: any version, so that a device that slept can walk them in order."""
         self._require_known(request)
         latest = self._authority.bundle
         data = await self._authority.bundle_bytes(int(request.match_info["version"]))
@@ -187,7 +187,7 @@ class _Requests:
         return _answer(BundleAnswer(bundle=data, latest=latest.version).serialize())
 
     async def report(self, request: web.Request) -> web.Response:
-        """SC-32: what a device of this site holds; rotations wait for it."""
+        """SC-21: what a device of this site holds; rotations wait for it."""
         report = Report.parse(await request.read())
         peer = self._peer(request)
         if peer.site_id != self._authority.site.site_id:

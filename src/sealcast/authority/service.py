@@ -149,7 +149,7 @@ class Authority:
         return await self._change(job, lambda _: None)
 
     async def recover(self, proof: RenewalProof) -> bytes:
-        """Certify anew the holder of an expired certificate, within the grace (SC-33)."""
+        """Certify anew the holder of an expired certificate, within the grace (SC-22)."""
         now = self.clock()
 
         def job(session: Session) -> tuple[bytes, Changes]:
@@ -257,7 +257,7 @@ class Authority:
         return await self._worker.run(work)
 
     async def record_report(self, device: str, report: Report) -> None:
-        """Note what a device of this site says that it holds (SC-32)."""
+        """Note what a device of this site says that it holds (SC-21)."""
         now = self.clock()
 
         def job(session: Session) -> None:

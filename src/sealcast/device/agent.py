@@ -1,7 +1,7 @@
 """The device agent: keeps a device's folder fresh, so that nobody who uses it meets an expired certificate.
 
 One agent looks after a folder: `sealcast device run`, or an application that links it in. All others read the
-folder and notice by themselves. Spec: spec/trust.md section 5, spec/side-channel.md SC-30 to SC-33.
+folder and notice by themselves. Spec: spec/trust.md section 5, spec/side-channel.md SC-19 to SC-22.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ async def renew_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
 
 
 async def recover_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
-    """Renew, by a signed proof, a certificate that has expired (SC-33). `now`: microseconds.
+    """Renew, by a signed proof, a certificate that has expired (SC-22). `now`: microseconds.
 
     Returns: the identity with the new certificate. Raises: as `renew_async`; CertificateError with the reason
     `expired` if the authority grants no grace any more: then only a token helps.

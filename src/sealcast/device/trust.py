@@ -1,6 +1,6 @@
 """Keeping the device's trust bundle up to date: every version in order, believed before it is stored.
 
-Spec: spec/trust.md section 5, spec/side-channel.md SC-30 to SC-32.
+Spec: spec/trust.md section 5, spec/side-channel.md SC-19 to SC-21.
 """
 
 from pathlib import Path
@@ -56,7 +56,7 @@ def _take(path: Path, held: VerifiedBundle | None, data: bytes, identity: Device
 
 
 def report_of(identity: DeviceIdentity) -> Report:
-    """What this device has to report now (SC-32)."""
+    """What this device has to report now (SC-21)."""
     bundle = identity.bundle
     return Report(
         bundle_version=0 if bundle is None else bundle.version,

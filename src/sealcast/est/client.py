@@ -105,7 +105,7 @@ class EstClient:
         return _one_certificate(await self._exchange("POST", "simplereenroll", csr))
 
     async def recover(self, proof: bytes) -> bytes:
-        """Ask for a successor of an expired certificate by a signed proof (SC-33). Returns: DER, unchecked.
+        """Ask for a successor of an expired certificate by a signed proof (SC-22). Returns: DER, unchecked.
 
         Raises: as above.
         """

@@ -1,4 +1,4 @@
-"""Renewal after the certificate's end: a signed proof instead of a TLS client certificate (SC-33).
+"""Renewal after the certificate's end: a signed proof instead of a TLS client certificate (SC-22).
 
 Beside EST on its listener, since only there a client without a valid certificate is admitted.
 """

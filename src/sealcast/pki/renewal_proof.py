@@ -1,7 +1,7 @@
 """The signed proof by which a device whose certificate has expired asks for the next one.
 
 TLS refuses an expired certificate before anybody could be asked to forgive it, so the proof travels over a
-connection that only the server shows a certificate on. Spec: spec/side-channel.md SC-33.
+connection that only the server shows a certificate on. Spec: spec/side-channel.md SC-22.
 """
 
 from dataclasses import dataclass

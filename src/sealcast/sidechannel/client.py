@@ -281,14 +281,14 @@ class KeyServerClient:
         return CrlAnswer.parse(await self._ask("GET", None, "crl"))
 
     async def bundle(self, version: int) -> BundleAnswer:
-        """A version of the trust bundle, as signed (SC-30).
+        """A version of the trust bundle, as signed (SC-19).
 
         Raises: UnknownVersionError: there is no such version, or no bundle at all.
         """
         return BundleAnswer.parse(await self._ask("GET", None, f"bundles/{version}"))
 
     async def report(self, report: Report) -> None:
-        """Say what this device holds (SC-32).
+        """Say what this device holds (SC-21).
 
         Raises: UnknownVersionError: the authority has another bundle of that number, or none.
         """

@@ -277,7 +277,7 @@ class CrlAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleAnswer:
-    """`GET /v1/bundles/<version>` (SC-30)."""
+    """`GET /v1/bundles/<version>` (SC-19)."""
 
     bundle: bytes
     """A signed trust bundle (TR-16)."""
@@ -297,7 +297,7 @@ class BundleAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`POST /v1/report` (SC-32): what a device holds."""
+    """`POST /v1/report` (SC-21): what a device holds."""
 
     bundle_version: int
     """0: none."""
