@@ -7,5 +7,6 @@ short rather than fast, keeps no budgets and no bounds on memory, and is not for
     tree, ed25519, edwards   what vouches for a packet       (wire.md section 3)
     schedule                 every derivation                (keys.md)
     credential, trust        signed objects and the verdict  (trust.md)
+    requests                 what the side channel carries   (side-channel.md)
     seal, receiver           the two ends
 """

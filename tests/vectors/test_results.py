@@ -4,70 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.reference import ed25519, edwards, frames, schedule, seal, tree, trust
+from tests.reference import ed25519, edwards, frames, requests, schedule, seal, tree, trust
 from tests.reference.bodies import Beacon, Heartbeat
 from tests.reference.credential import CHANNEL_NAME, Credential, Policy, Signed
 from tests.reference.receiver import Conflict, Gap, LostMessage, MalformedFrames, Receiver
 from tests.reference.wire import Datagram, Epoch, MalformedError, PacketType, read_varint, write_varint
 from tests.vectors.cases.frames import described
-from tests.vectors.test_files import load
+from tests.vectors.reading import Case, cases
 
 
-class Case:
-    """A test with the inputs of its group; bytes come out of `octets`."""
-
-    def __init__(self, group: dict[str, Any], test: dict[str, Any]) -> None:
-        self.values = {name: value for name, value in group.items() if name != "tests"} | test
-        self.is_valid = test["result"] == "valid"
-        self.reason = test.get("reason")
-
-    def __getitem__(self, name: str) -> Any:
-        return self.values[name]
-
-    def octets(self, name: str) -> bytes:
-        return bytes.fromhex(self.values[name])
-
-    @contextmanager
-    def refusal(self) -> Iterator[None]:
-        """What is done inside is refused for the file's reason, or not at all if the case is valid."""
-        reason = None
-        try:
-            yield
-        except MalformedError:
-            reason = "malformed"
-        except trust.RefusedError as refusal:
-            reason = refusal.reason
-        assert reason == self.reason
-
-    def expect(self, **found: Any) -> None:
-        """Each of the named values is the file's; bytes may be given as such."""
-        assert {name: _plain(value) for name, value in found.items()} == {
-            name: self.values[name] for name in found
-        }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def cases(name: str) -> pytest.MarkDecorator:
-    found = [
-        pytest.param(Case(group, test), id=f"{test['tcId']}-{test['comment']}"[:60])
-        for group in load(name)["groups"]
-        for test in group["tests"]
-    ]
-    return pytest.mark.parametrize("case", found)
+@contextmanager
+def refusal(case: Case) -> Iterator[None]:
+    """What is done inside is refused for the file's reason, or not at all if the case is valid."""
+    reason = None
+    try:
+        yield
+    except MalformedError:
+        reason = "malformed"
+    except trust.RefusedError as refused:
+        reason = refused.reason
+    assert reason == case.reason
 
 
 @cases("channel_id")
@@ -123,7 +82,7 @@ def test_key_schedule(case: Case) -> None:
 def test_commitments(case: Case) -> None:
     receiver = Receiver(1, case.octets("channelId"))
     secret, commitment = case.octets("secret"), case.octets("commitment")
-    with case.refusal():
+    with refusal(case):
         if case["kind"] == "slot":
             receiver.add_slot(case["slot"], secret, commitment)
         else:
@@ -358,7 +317,7 @@ def test_credential(case: Case) -> None:
 def test_bundle(case: Case) -> None:
     policy = Policy.parse(Signed.parse(case.octets("policy")).tbs)
     assert (policy.channel_id, policy.suite) == (case.octets("channelId"), case["suite"])
-    with case.refusal():
+    with refusal(case):
         trust.accept_stream(
             case.octets("bundle"),
             stream_id=case.octets("streamId"),
@@ -373,7 +332,7 @@ def test_bundle(case: Case) -> None:
 @cases("policy")
 def test_policy(case: Case) -> None:
     accepted = []
-    with case.refusal():
+    with refusal(case):
         accepted.append(
             trust.accept_policy(
                 case.octets("signed"),
@@ -385,6 +344,15 @@ def test_policy(case: Case) -> None:
         )
     for policy in accepted:
         _expect_policy(case, policy)
+
+
+@cases("side_channel")
+def test_side_channel(case: Case) -> None:
+    found = []
+    with refusal(case):
+        found.append(requests.parse(case["kind"], case.octets("body")))
+    for fields in found:
+        case.expect(fields=fields)
 
 
 def _expect_policy(case: Case, policy: Policy) -> None:

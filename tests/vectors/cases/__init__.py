@@ -2,7 +2,18 @@
 
 from collections.abc import Callable
 
-from tests.vectors.cases import bodies, datagram, delivery, frames, names, schedule, signature, tree, trust
+from tests.vectors.cases import (
+    bodies,
+    datagram,
+    delivery,
+    frames,
+    names,
+    requests,
+    schedule,
+    signature,
+    tree,
+    trust,
+)
 from tests.vectors.cases.writing import VectorFile
 
 FILES: dict[str, Callable[[], VectorFile]] = {
@@ -26,4 +37,5 @@ FILES: dict[str, Callable[[], VectorFile]] = {
     "credential": trust.credential,
     "bundle": trust.bundle,
     "policy": trust.policy,
+    "side_channel": requests.side_channel,
 }
