@@ -36,15 +36,18 @@ pub(crate) fn send_some(sender: &MulticastSender, datagrams: &[&[u8]]) -> io::Re
     let datagrams = &datagrams[..datagrams.len().min(SEND_BATCH)];
     if sender.segmentation_offload.load(Ordering::Relaxed) {
         let result = send_runs(sender, datagrams, run_length);
-        // EIO: a device in the way cannot. EINVAL: a datagram exceeds the MTU, or the route cannot. Without the offload
-        // the same datagrams go, or get an error that says what is wrong with them.
-        let refused = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL));
-        match result {
-            Err(error) if refused(&error) => {}
-            result => return result,
+        // EIO: a device in the way cannot. EINVAL: the route cannot, or a datagram exceeds the MTU, which newer kernels call
+        // EMSGSIZE. Without the offload the same datagrams go, or get an error that says what is wrong with them.
+        let code = match &result {
+            Err(error) => error.raw_os_error(),
+            Ok(_) => return result,
+        };
+        if !matches!(code, Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) {
+            return result;
         }
         let result = send_runs(sender, datagrams, |_| 1);
-        if result.is_ok() {
+        // What is only too large for one piece says nothing about the next batch.
+        if result.is_ok() && code != Some(libc::EMSGSIZE) {
             sender.segmentation_offload.store(false, Ordering::Relaxed);
         }
         return result;
