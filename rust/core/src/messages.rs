@@ -11,6 +11,8 @@ const MAX_STREAMS: usize = 4096;
 const MAX_EARLIER: usize = 8;
 const MAX_ISSUERS: usize = 8;
 const MAX_PACKETS: usize = 1024;
+/// An error is a word of registry.md.
+const MAX_ERROR_BYTES: usize = 64;
 
 /// SC-3.
 #[derive(Debug)]
@@ -209,7 +211,13 @@ pub fn parse_error(body: &[u8]) -> String {
         let mut error = String::new();
         for _ in 0..r.map()? {
             match r.text()? {
-                "error" => error = r.text()?.to_owned(),
+                "error" => {
+                    let word = r.text()?;
+                    if word.len() > MAX_ERROR_BYTES {
+                        return Err(MalformedObject);
+                    }
+                    error = word.to_owned();
+                }
                 _ => r.skip()?,
             }
         }

@@ -146,6 +146,7 @@ impl Policy {
             subscribers,
         };
         if slot_length == 0
+            || version == 0
             || slot_origin_number > MAX_SLOT
             || !is_channel_name(&policy.channel_name)
             || policy.encode() != tbs
