@@ -15,7 +15,10 @@ class ValidationError(ValueError):
     reason: str
 
 class SendError(ValueError):
-    """A message was not taken. `reason`: `too-long`, `topic-too-long`, `queue-full`, `ended`."""
+    """A message or credential was not taken.
+
+    `reason`: `too-long`, `topic-too-long`, `queue-full`, `ended`; `credential-too-long`, `mtu-too-small`.
+    """
 
     reason: str
 
@@ -190,7 +193,12 @@ class ReceiveEngine:
         max_message_bytes: int = ...,
         buffer_bytes: int = ...,
         window_packets: int = ...,
-    ) -> None: ...
+        policy_version_floor: int = 0,
+        crl_number_floor: int = 0,
+        generation_floor: int = 0,
+    ) -> None:
+        """The floors: what `floors` returned last, also of an earlier process; nothing below is accepted."""
+
     def receive_datagrams(self, datagrams: Sequence[bytes], now: int) -> list[str | None]:
         """Take datagrams; return why each was refused, None where it was taken."""
 
@@ -204,6 +212,9 @@ class ReceiveEngine:
     def policy(self) -> Policy | None: ...
     def crl(self) -> bytes | None:
         """Return the DER CRL in force."""
+
+    def floors(self) -> tuple[int, int, int]:
+        """Return the highest policy version, CRL number and generation seen, for the host to store."""
 
     def is_member(self, device: str) -> bool:
         """Return whether the policy lists the device, written as TR-13 says."""
@@ -258,7 +269,12 @@ class SendEngine:
         max_block: int = ...,
         max_message_bytes: int = ...,
         queue_bytes: int = ...,
-    ) -> None: ...
+        policy_version_floor: int = 0,
+        crl_number_floor: int = 0,
+        generation_floor: int = 0,
+    ) -> None:
+        """The floors: what `floors` returned last, also of an earlier process; nothing below is accepted."""
+
     @property
     def stream_id(self) -> bytes: ...
     def send(self, data: bytes, topic: str | None = None) -> int:
@@ -286,7 +302,12 @@ class SendEngine:
         not_after: int,
         succeeds: bytes | None = None,
     ) -> bytes | None: ...
-    def set_credential(self, signed: bytes, chain: Sequence[bytes], not_after: int, now: int) -> None: ...
+    def set_credential(self, signed: bytes, chain: Sequence[bytes], not_after: int, now: int) -> None:
+        """Take the signed credential and its chain, DER.
+
+        Raises: SendError if no packets of this MTU can carry them.
+        """
+
     def set_endpoint(self, host: str, port: int) -> None: ...
     def predecessor(self) -> bytes | None: ...
     @property
@@ -306,6 +327,9 @@ class SendEngine:
     def policy(self) -> Policy | None: ...
     def crl(self) -> bytes | None:
         """Return the DER CRL in force."""
+
+    def floors(self) -> tuple[int, int, int]:
+        """Return the highest policy version, CRL number and generation seen, for the host to store."""
 
     def is_member(self, device: str) -> bool:
         """Return whether the policy lists the device, written as TR-13 says."""

@@ -55,7 +55,7 @@ class MalformedFrames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """Two packets that the stream's key signed for one sequence (DP-19)."""
+    """Two signed packets for one sequence, or a packet and an end of the stream before it (DP-19)."""
 
     stream_id: bytes
     sequence: int
@@ -81,7 +81,8 @@ class _Stream:
     head: int = 0
     counter: int = -1
     """Of the last heartbeat or beacon."""
-    ended: bool = False
+    end: tuple[int, bytes] | None = None
+    """The final next sequence, and the datagram that says so."""
     leaves: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
     """Sequence to leaf hash and datagram."""
     opened: dict[int, tuple[bytes | None, int]] = field(default_factory=dict)
@@ -205,12 +206,11 @@ class Receiver:
         if not self._signature_holds(packet, leaf, stream.public_key):
             return "signature"
         if first is not None:
-            self.reports.append(
-                Conflict(stream_id=header.stream_id, sequence=header.sequence, first=first[1], second=data)
-            )
-            return "conflict"
+            return self._conflict(stream, header.sequence, first[1], data)
+        if is_data and stream.end is not None and header.sequence >= stream.end[0]:
+            return self._conflict(stream, header.sequence, stream.end[1], data)
         if isinstance(body, Heartbeat):
-            return self._obey_heartbeat(stream, body)
+            return self._obey_heartbeat(stream, body, data)
         if isinstance(body, Beacon):
             return self._obey_beacon(stream, header, body)
         if self._epoch_secret(header.epoch) is None:
@@ -247,13 +247,25 @@ class Receiver:
         except InvalidTag:
             return None
 
-    def _obey_heartbeat(self, stream: _Stream, body: Heartbeat) -> str | None:
-        if body.counter <= stream.counter:
+    def _obey_heartbeat(self, stream: _Stream, body: Heartbeat, data: bytes) -> str | None:
+        """DP-27."""
+        if body.counter <= stream.counter or stream.end is not None:
             return "counter"
+        if body.ended:
+            if body.next_sequence < stream.head:
+                last = stream.head - 1
+                return self._conflict(stream, last, stream.leaves.get(last, (b"", b""))[1], data)
+            stream.end = (body.next_sequence, data)
         stream.counter = body.counter
         stream.head = max(stream.head, body.next_sequence)
-        stream.ended = stream.ended or body.ended
         return None
+
+    def _conflict(self, stream: _Stream, sequence: int, first: bytes, second: bytes) -> str:
+        """The first stands."""
+        self.reports.append(
+            Conflict(stream_id=stream.stream_id, sequence=sequence, first=first, second=second)
+        )
+        return "conflict"
 
     def _obey_beacon(self, stream: _Stream, header: Header, body: Beacon) -> str | None:
         """KM-16."""
@@ -342,10 +354,10 @@ class Receiver:
         return epoch.slot > max(self._slots, default=0) or (epoch.generation, epoch.step) > newest
 
     def _retry(self) -> None:
-        """What verified while its key was unknown goes the whole way again."""
+        """What verified while its key was unknown goes the way again; its gate has nothing to add (KM-14)."""
         waiting, self._sealed = self._sealed, []
         for data, now in waiting:
-            self.receive(data, now)
+            self.receive(data, now, over_side_channel=True)
 
     # Authenticity.
 

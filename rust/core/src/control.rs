@@ -5,9 +5,12 @@
 use crate::block::signed_statement;
 use crate::credential::VerifiedCredential;
 use crate::crypto::{GateKey, Suite};
+use crate::fingerprint::Fingerprint;
 use crate::wire::{ChannelId, Epoch, PacketType, PacketView, Time};
 
 pub const MAX_COMMITMENTS: usize = 32;
+/// By how much the clocks of key server and member may differ, the way between them included (KM-16).
+pub const CLOCK_ALLOWANCE: u64 = 60_000_000;
 
 /// Number and SHA-256 of a signed document that the beacon names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,13 @@ pub struct VerifiedBeacon {
     pub body: BeaconBody,
 }
 
+impl VerifiedBeacon {
+    /// Whether it was sealed about now. One that was held up says how things stood, not that they still do.
+    pub fn is_fresh(&self, now: Time) -> bool {
+        now.abs_diff(self.time) <= CLOCK_ALLOWANCE
+    }
+}
+
 /// Why a beacon is not obeyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BeaconError {
@@ -127,9 +137,14 @@ impl ControlState {
         self.last.as_ref()
     }
 
-    /// Takes another control stream of the same site and keeps what is known (a key server that restarted).
-    pub fn replace_credential(&mut self, credential: VerifiedCredential) {
-        self.credential = credential;
+    /// The same for a control stream of another credential (a key server that restarted): what is known stays.
+    pub fn with_credential(&self, credential: VerifiedCredential) -> Self {
+        Self {
+            credential,
+            suite: self.suite,
+            channel: self.channel,
+            last: self.last.clone(),
+        }
     }
 
     fn parse<'a>(&self, datagram: &'a [u8]) -> Result<(PacketView<'a>, BeaconBody), BeaconError> {
@@ -192,16 +207,30 @@ impl ControlState {
         })
     }
 
-    /// Obeys a verified beacon if it is ahead of the last one (KM-16); false if it is not.
-    pub fn advance(&mut self, beacon: &VerifiedBeacon) -> bool {
-        let ahead = self.last.as_ref().is_none_or(|last| {
+    pub fn fingerprint(&self, into: &mut Fingerprint) {
+        into.bytes(&self.credential.bundle);
+        if let Some(last) = &self.last {
+            into.bytes(&last.epoch.to_bytes())
+                .number(last.time)
+                .bytes(&last.body.encode());
+        }
+    }
+
+    /// Whether a verified beacon is ahead of the last one (KM-16).
+    pub fn is_ahead(&self, beacon: &VerifiedBeacon) -> bool {
+        self.last.as_ref().is_none_or(|last| {
             let (told, known) = (&beacon.body, &last.body);
             told.counter > known.counter
                 && beacon.epoch.membership() >= last.epoch.membership()
                 && told.policy.number >= known.policy.number
                 && told.crl.number >= known.crl.number
                 && told.bundle.number >= known.bundle.number
-        });
+        })
+    }
+
+    /// Obeys a verified beacon if it is ahead of the last one; false if it is not.
+    pub fn advance(&mut self, beacon: &VerifiedBeacon) -> bool {
+        let ahead = self.is_ahead(beacon);
         if ahead {
             self.last = Some(beacon.clone());
         }

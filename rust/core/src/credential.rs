@@ -12,8 +12,10 @@ use crate::wire::{ChannelId, SiteId, StreamId, Time};
 
 const VERSION: u64 = 1;
 pub const MAX_CHAIN: usize = 4;
-/// TR-12: what eight credential packets of the usual size hold.
-pub const MAX_BUNDLE_BYTES: usize = 8 * 1204;
+/// Most credential packets that a bundle is cut into (DP-29).
+pub const MAX_PARTS: u8 = 8;
+/// TR-12: what as many packets of the usual size hold.
+pub const MAX_BUNDLE_BYTES: usize = MAX_PARTS as usize * 1204;
 
 /// The signed content of a credential (TR-11).
 #[derive(Clone, Debug, PartialEq, Eq)]

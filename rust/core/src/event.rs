@@ -29,6 +29,16 @@ pub struct Evidence {
     pub signature: [u8; 64],
     /// Place of the contested packet in the statement's block.
     pub index: u8,
+    /// The clear body of a heartbeat, whose hash with the header is the statement's root; of data nothing.
+    pub body: Vec<u8>,
+}
+
+/// Who claims to continue a stream, and by what: the credential bundle (TR-12), signed by the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub stream: StreamId,
+    /// None of one that is only named by the end of its predecessor, or that was let go of long ago.
+    pub credential: Option<Vec<u8>>,
 }
 
 /// A fact. What was lost is always told (invariant 7).
@@ -65,6 +75,7 @@ pub enum Event {
         publisher: Arc<Publisher>,
         reason: String,
     },
+    /// Two signed words for one sequence: two packets, or a packet and an end of the stream before it. The first stands.
     Equivocation {
         publisher: Arc<Publisher>,
         sequence: u64,
@@ -72,11 +83,11 @@ pub enum Event {
         first: Option<Evidence>,
         second: Evidence,
     },
-    /// A second successor of one stream; the first stands.
+    /// A second successor of one stream; the first stands, which is the one that the predecessor's end names, if it does.
     SuccessionConflict {
         predecessor: StreamId,
-        first: StreamId,
-        second: StreamId,
+        first: Claim,
+        second: Claim,
     },
     /// The membership or slot that packets are sealed under, or announced, has changed.
     EpochChanged {

@@ -6,11 +6,15 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::control::VerifiedBeacon;
 use crate::crypto::{GateKey, Secret, Suite};
+use crate::fingerprint::Fingerprint;
 use crate::schedule::{EpochKeys, commit_generation, commit_slot, control_gate_key, step_secret};
 use crate::wire::{ChannelId, Epoch};
 
 /// How many steps a member may derive beyond the last signed announcement (KM-9).
 const STEPS_AHEAD: u8 = 4;
+/// Epochs that were only claimed so far and whose keys are kept all the same, so that claims in turn cost a gate each and no
+/// derivation. More than that are in use at no time.
+const CLAIMED_EPOCHS: usize = 64;
 
 /// Bounds on what is kept (design invariant 10).
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +72,10 @@ pub struct Keyring {
     announced: Option<(u32, u8)>,
     derived: HashMap<Epoch, EpochKeys>,
     derived_order: VecDeque<Epoch>,
-    /// Keys of an epoch that was only claimed so far; any other claim displaces them, and nothing else.
-    claimed: Option<(Epoch, EpochKeys)>,
+    /// Keys of epochs that were only claimed so far; other claims displace them, and nothing else.
+    claimed: HashMap<Epoch, EpochKeys>,
+    claimed_order: VecDeque<Epoch>,
+    derivations: u64,
 }
 
 impl Keyring {
@@ -85,7 +91,9 @@ impl Keyring {
             announced: None,
             derived: HashMap::new(),
             derived_order: VecDeque::new(),
-            claimed: None,
+            claimed: HashMap::new(),
+            claimed_order: VecDeque::new(),
+            derivations: 0,
         }
     }
 
@@ -226,24 +234,21 @@ impl Keyring {
         true
     }
 
-    /// The secret of a step that a packet claims: a few beyond what is held, since the publisher may have heard of a join
-    /// before us (KM-9). Nothing is kept.
-    fn claimed_step(&self, generation: u32, step: u8) -> Option<Secret> {
+    /// The held secret that a claimed step follows from: a few beyond what is held and announced, since the publisher may have
+    /// heard of a join before us (KM-9). Told by the numbers alone.
+    fn held_below(&self, generation: u32, step: u8) -> Option<(u8, &Secret)> {
         let (&(_, from), held) = self
             .steps
             .range((generation, 0)..=(generation, step))
             .next_back()?;
-        (step - from <= STEPS_AHEAD).then(|| {
-            (from..step).fold(held.clone(), |secret, before| {
-                step_secret(&secret, &self.channel, generation, before + 1)
-            })
-        })
+        let told = self.announced.filter(|&(present, _)| present == generation);
+        let limit = told.map_or(from, |(_, announced)| announced.max(from));
+        (step - from <= STEPS_AHEAD && step <= limit.saturating_add(STEPS_AHEAD)).then_some((from, held))
     }
 
-    /// The keys of an epoch, or what its numbers tell. What is derived here is kept only by [`Self::keep`].
+    /// The keys of an epoch, or what its numbers tell. What is derived here is kept for good only by [`Self::keep`].
     pub fn lookup(&mut self, epoch: Epoch) -> Lookup<'_> {
-        let is_claimed = self.claimed.as_ref().is_some_and(|(held, _)| *held == epoch);
-        if !is_claimed && !self.derived.contains_key(&epoch) {
+        if !self.derived.contains_key(&epoch) && !self.claimed.contains_key(&epoch) {
             let membership = epoch.membership();
             if self.admission.is_none_or(|admission| membership < admission) {
                 return if self.admission.is_none() {
@@ -252,15 +257,19 @@ impl Keyring {
                     Lookup::NotOurs
                 };
             }
-            let step = self.claimed_step(epoch.generation, epoch.step);
+            let step = self.held_below(epoch.generation, epoch.step);
             // An announced membership whose secret is still on its way counts as ahead.
             let step_ahead =
                 step.is_none() && self.announced.is_some_and(|announced| membership >= announced);
             let slot_ahead = self.last_slot().is_none_or(|last| epoch.slot > last);
             match (self.slots.get(&epoch.slot), step) {
-                (Some(slot), Some(step)) => {
+                (Some(slot), Some((from, held))) => {
+                    let step = (from..epoch.step).fold(held.clone(), |secret, before| {
+                        step_secret(&secret, &self.channel, epoch.generation, before + 1)
+                    });
                     let keys = EpochKeys::derive(self.suite, &self.channel, epoch, slot, &step);
-                    self.claimed = Some((epoch, keys));
+                    self.derivations += 1;
+                    self.claim(epoch, keys);
                 }
                 (Some(_), None) if step_ahead => return Lookup::Ahead,
                 (None, Some(_)) if slot_ahead => return Lookup::Ahead,
@@ -268,18 +277,28 @@ impl Keyring {
                 _ => return Lookup::NotOurs,
             }
         }
-        let claimed = self.claimed.as_ref().filter(|(held, _)| *held == epoch);
-        match self.derived.get(&epoch).or(claimed.map(|(_, keys)| keys)) {
+        match self.derived.get(&epoch).or_else(|| self.claimed.get(&epoch)) {
             Some(keys) => Lookup::Held(keys),
             None => Lookup::NotOurs,
         }
     }
 
+    fn claim(&mut self, epoch: Epoch, keys: EpochKeys) {
+        self.claimed.insert(epoch, keys);
+        self.claimed_order.push_back(epoch);
+        if self.claimed_order.len() > CLAIMED_EPOCHS
+            && let Some(oldest) = self.claimed_order.pop_front()
+        {
+            self.claimed.remove(&oldest);
+        }
+    }
+
     /// Keeps the keys of an epoch that a verified packet, or our own sealing, has proven to be in use.
     pub fn keep(&mut self, epoch: Epoch) {
-        let Some((epoch, keys)) = self.claimed.take_if(|(held, _)| *held == epoch) else {
+        let Some(keys) = self.claimed.remove(&epoch) else {
             return;
         };
+        self.claimed_order.retain(|claimed| *claimed != epoch);
         self.derived.insert(epoch, keys);
         self.derived_order.push_back(epoch);
         if self.derived_order.len() > self.limits.epochs
@@ -313,8 +332,32 @@ impl Keyring {
         )
     }
 
+    /// All but the keys of claimed epochs, which anyone may displace.
+    pub fn fingerprint(&self, into: &mut Fingerprint) {
+        into.number(self.slots.len() as u64);
+        for slot in self.slots.keys() {
+            into.number(*slot);
+        }
+        into.number(self.steps.len() as u64);
+        for (generation, step) in self.steps.keys() {
+            into.number(*generation).number(*step);
+        }
+        for membership in [self.admission, self.announced] {
+            into.optional(membership.map(|(generation, step)| u64::from(generation) << 8 | u64::from(step)));
+        }
+        into.optional(self.first_slot);
+        for epoch in &self.derived_order {
+            into.bytes(&epoch.to_bytes());
+        }
+    }
+
     /// Epochs whose keys are kept.
     pub fn cached_epochs(&self) -> usize {
         self.derived.len()
+    }
+
+    /// How often the keys of an epoch have been derived: what claims cost besides their gates.
+    pub fn derivations(&self) -> u64 {
+        self.derivations
     }
 }

@@ -3,7 +3,7 @@
 //! Datagrams, side-channel responses, time and randomness go in; [`event::Event`]s (facts for the application),
 //! [`event::Command`]s (requests for the side channel), datagrams and the next deadline come out.
 //!
-//! From the bottom up: [`crypto`] and [`wire`] know bytes; [`block`], [`schedule`], [`frames`] know what the bytes mean;
+//! From the bottom up: [`crypto`], [`wire`] and [`fingerprint`] know bytes; [`block`], [`schedule`], [`frames`] know what the bytes mean;
 //! [`validator`], [`credential`], [`policy`] decide whom to believe; [`keyring`], [`window`], [`repair`] each own one piece of
 //! state; [`member`] is what publishers and subscribers share; [`sender`] and [`receiver`] wire it all.
 
@@ -15,6 +15,7 @@ pub mod control;
 pub mod credential;
 pub mod crypto;
 pub mod event;
+pub mod fingerprint;
 pub mod frames;
 pub mod keyring;
 pub mod member;

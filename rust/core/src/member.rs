@@ -5,18 +5,16 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::budget::Budget;
-use crate::control::{BeaconError, ControlState, VerifiedBeacon};
+use crate::control::ControlState;
 use crate::credential::VerifiedCredential;
-use crate::crypto::{Jitter, Suite, sha256};
+use crate::crypto::{Jitter, Suite};
 use crate::event::{Command, Event, Response, Target};
-use crate::keyring::{InstallError, Keyring, KeyringLimits};
-use crate::messages::{
-    self, KeysReply, StreamEntry, empty_request, join_request, parse_error, path_segment, poll_request,
-};
+use crate::fingerprint::Fingerprint;
+use crate::keyring::Keyring;
+use crate::messages::{StreamEntry, empty_request, join_request, path_segment, poll_request};
 use crate::policy::{Policy, VerifiedPolicy};
 use crate::schedule::channel_id;
-use crate::signed::MalformedObject;
-use crate::validator::{Certificate, Role, Validator};
+use crate::validator::{Certificate, Crl, Role, Validator};
 use crate::wire::{ChannelId, Epoch, SiteId, StreamId, Time};
 
 const SECOND: u64 = 1_000_000;
@@ -31,8 +29,12 @@ const REFUSED_RETRY: u64 = 10 * SECOND;
 const SILENCE_MIN: u64 = 40 * SECOND;
 /// At most one fetch of a kind a second, whatever packets say (KM-14).
 const FETCH_INTERVAL: u64 = SECOND;
+/// What tells one subscriber to ask tells all of them: they spread over this. A publisher asks at once.
+const FETCH_JITTER: u64 = SECOND / 4;
 /// Signatures of multicast beacons checked in a second; one in two seconds is genuine.
 const BEACON_CHECKS: u64 = 10;
+
+mod answers;
 
 /// What a member asks to be on its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,14 @@ impl Purpose {
     }
 }
 
+/// The lowest numbers that a member accepts: what was seen before, also by an earlier run (invariant 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Floors {
+    pub policy_version: u64,
+    pub crl_number: u64,
+    pub generation: u32,
+}
+
 /// What a member is made from.
 #[derive(Debug)]
 pub struct MemberConfig {
@@ -61,10 +71,12 @@ pub struct MemberConfig {
     pub validator: Validator,
     /// Seeds the jitter of requests; no secret.
     pub jitter_seed: u64,
+    /// What the host has durably seen ([`Member::floors`]).
+    pub floors: Floors,
 }
 
 /// What a pending request was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Purposes {
     Join,
     Poll,
@@ -74,6 +86,26 @@ pub enum Purposes {
     Directory,
     PutStream,
     Repair(StreamId),
+}
+
+impl Purposes {
+    fn fingerprint(&self, into: &mut Fingerprint) {
+        let stream = match self {
+            Self::Repair(stream) => &stream.0[..],
+            _ => &[],
+        };
+        let code = match self {
+            Self::Join => 0u8,
+            Self::Poll => 1,
+            Self::Keys => 2,
+            Self::Policy => 3,
+            Self::Crl => 4,
+            Self::Directory => 5,
+            Self::PutStream => 6,
+            Self::Repair(_) => 7,
+        };
+        into.number(code).bytes(stream);
+    }
 }
 
 /// A request that has no id yet.
@@ -108,8 +140,6 @@ pub struct Admitted {
     pub keyring: Keyring,
     pub control: ControlState,
     issuer: Certificate,
-    crl_hash: [u8; 32],
-    crl: Vec<u8>,
     /// When the key server first announced the present generation.
     pub generation_since: Time,
 }
@@ -175,10 +205,25 @@ impl Member {
 
     /// The DER CRL in force, for judging TLS peers by.
     pub fn crl(&self) -> Option<&[u8]> {
-        self.admitted.as_ref().map(|admitted| &admitted.crl[..])
+        self.config.validator.crl().map(Crl::der)
     }
 
-    /// When a verified beacon last said how things stand.
+    /// The highest numbers seen, for the host to store and to hand to a later run.
+    pub fn floors(&self) -> Floors {
+        let given = self.config.floors;
+        let policy = self.policy().map_or(0, |policy| policy.version);
+        let crl = self.config.validator.crl().map_or(0, |crl| crl.version().number);
+        let announced = self.admitted.as_ref().and_then(|a| a.keyring.announced());
+        Floors {
+            policy_version: policy.max(given.policy_version),
+            crl_number: crl.max(given.crl_number),
+            generation: announced
+                .map_or(0, |(generation, _)| generation)
+                .max(given.generation),
+        }
+    }
+
+    /// When a verified and fresh beacon last said how things stand.
     pub fn last_contact(&self) -> Option<Time> {
         self.last_contact
     }
@@ -226,7 +271,10 @@ impl Member {
         let id = self.next_request;
         self.next_request += 1;
         self.pending.insert(id, purpose);
-        self.last_sent.insert(purpose, now);
+        // Repairs have a schedule of their own; an entry for each stream there ever was would never end.
+        if !matches!(purpose, Purposes::Repair(_)) {
+            self.last_sent.insert(purpose, now);
+        }
         self.commands.push_back(Command {
             id,
             target,
@@ -254,8 +302,15 @@ impl Member {
             .last_sent
             .get(&purpose)
             .map_or(now, |&sent| now.max(sent + FETCH_INTERVAL));
-        let due = self.due.entry(purpose).or_insert(earliest);
-        *due = (*due).min(earliest);
+        let spread = match self.config.purpose {
+            Purpose::Publish => 0,
+            Purpose::Subscribe => FETCH_JITTER,
+        };
+        // Drawn once: a reason that comes again and again must not wear the spread down.
+        if self.due.get(&purpose).is_none_or(|&at| at > earliest + spread) {
+            let at = earliest + self.jitter.below(spread);
+            self.due.insert(purpose, at);
+        }
     }
 
     fn retry(&mut self, purpose: Purposes, now: Time) {
@@ -354,317 +409,40 @@ impl Member {
         }
     }
 
-    // -- answers -------------------------------------------------------------------------------------------------------
-
-    /// Takes the answer to command `id`.
-    pub fn handle_response<'a>(&mut self, id: u64, response: Response<'a>, now: Time) -> Outcome<'a> {
-        let Some(purpose) = self.pending.remove(&id) else {
-            return Outcome::Nothing;
-        };
-        if matches!(purpose, Purposes::PutStream | Purposes::Repair(_)) {
-            return Outcome::Other(purpose, response);
+    /// All state that a packet may change, and all that an answer changes; budgets aside.
+    pub fn fingerprint(&self, into: &mut Fingerprint) {
+        if let Some(admitted) = &self.admitted {
+            into.bytes(&admitted.policy.hash)
+                .bytes(admitted.issuer.der())
+                .number(admitted.generation_since);
+            admitted.keyring.fingerprint(into);
+            admitted.control.fingerprint(into);
         }
-        let Response::Answer { status, body } = response else {
-            self.retry(purpose, now);
-            return Outcome::Nothing;
-        };
-        if status != 200 {
-            if status == 403 || status == 404 {
-                let reason = parse_error(body);
-                if !self.refused {
-                    self.refused = true;
-                    self.events.push_back(Event::Refused { reason });
-                }
-            }
-            // Whoever is no member any more may be admitted again, and only then gets keys and news.
-            let lost_membership = status == 403 && matches!(purpose, Purposes::Poll | Purposes::Keys);
-            self.retry(if lost_membership { Purposes::Join } else { purpose }, now);
-            return Outcome::Nothing;
-        }
-        let outcome = match purpose {
-            Purposes::Join => self.joined(body, now),
-            Purposes::Poll => self.polled(body, now),
-            Purposes::Keys => self.keys_came(body, now),
-            Purposes::Policy => self.policy_came(body, now),
-            Purposes::Crl => self.crl_came(body, now),
-            Purposes::Directory => messages::parse_streams_reply(body).map(Outcome::Directory),
-            Purposes::PutStream | Purposes::Repair(_) => Ok(Outcome::Nothing),
-        };
-        match outcome {
-            Ok(outcome) => {
-                self.failures = 0;
-                self.refused = false;
-                outcome
-            }
-            Err(MalformedObject) => {
-                self.retry(purpose, now);
-                Outcome::Nothing
+        let crl = self.config.validator.crl().map(Crl::version);
+        into.bytes(&crl.map_or([0; 32], |crl| crl.hash));
+        for times in [&self.due, &self.last_sent] {
+            let mut times: Vec<(Purposes, Time)> = times.iter().map(|(&p, &at)| (p, at)).collect();
+            times.sort_unstable();
+            into.number(times.len() as u64);
+            for (purpose, at) in times {
+                purpose.fingerprint(into);
+                into.number(at);
             }
         }
-    }
-
-    fn joined<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
-        let reply = messages::parse_join_reply(body)?;
-        let chain = bundle_chain(reply.key_server)?;
-        // The chain tells which site CA speaks; the policy it signed tells the suite; then all else can be judged.
-        let peer = self.config.validator.verify_peer(&chain, Role::KeyServer, now);
-        let peer = peer.map_err(|error| self.note_refusal(format!("key server: {error}")))?;
-        if peer.site != self.config.site {
-            return Err(self.note_refusal("key server: another site".to_owned()));
+        let mut pending: Vec<(u64, Purposes)> = self.pending.iter().map(|(&id, &p)| (id, p)).collect();
+        pending.sort_unstable();
+        into.number(pending.len() as u64);
+        for (id, purpose) in pending {
+            into.number(id);
+            purpose.fingerprint(into);
         }
-        let issuer = Certificate::parse(&peer.issuer).ok_or(MalformedObject)?;
-        let known = self.policy().map_or(0, |policy| policy.version);
-        let policy = Policy::verify(
-            reply.policy,
-            &issuer,
-            &self.config.site,
-            &self.config.channel_name,
-            known,
-            now,
-        )
-        .map_err(|error| self.note_refusal(format!("policy: {error:?}")))?;
-        let suite = policy.policy.suite;
-        self.config.validator.set_crl(reply.crl).ok_or(MalformedObject)?;
-        let credential = VerifiedCredential::verify(
-            reply.key_server,
-            &self.config.validator,
-            Role::KeyServer,
-            &self.channel,
-            suite,
-            now,
-        )
-        .map_err(|error| self.note_refusal(format!("key server credential: {error:?}")))?;
-        let mut admitted = match self.admitted.take() {
-            Some(mut admitted) if admitted.policy.policy.suite == suite => {
-                admitted.control.replace_credential(credential);
-                admitted.policy = policy;
-                admitted.issuer = issuer;
-                admitted
-            }
-            _ => Admitted {
-                policy,
-                keyring: Keyring::new(suite, self.channel, KeyringLimits::default()),
-                control: ControlState::new(credential, suite, self.channel),
-                issuer,
-                crl_hash: [0; 32],
-                crl: Vec::new(),
-                generation_since: 0,
-            },
-        };
-        admitted.crl_hash = sha256(&[reply.crl]);
-        admitted.crl = reply.crl.to_vec();
-        let beacon = admitted.control.verify(reply.keys.beacon);
-        self.admitted = Some(admitted);
-        self.install(&reply.keys, &beacon.map_err(|_| MalformedObject)?, now);
-        self.due.insert(Purposes::Poll, now);
-        if let Some(beacon) = self.admitted.as_ref().and_then(|a| a.control.last()) {
-            self.events.push_back(Event::Joined { epoch: beacon.epoch });
-        }
-        Ok(Outcome::Joined(reply.streams))
-    }
-
-    fn note_refusal(&mut self, reason: String) -> MalformedObject {
-        self.events.push_back(Event::Refused { reason });
-        MalformedObject
-    }
-
-    fn polled<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
-        let beacon = messages::parse_poll_reply(body)?;
-        self.due.insert(Purposes::Poll, now);
-        let before = self.sealing_membership();
-        self.obey_beacon(beacon, now)?;
-        Ok(if before == self.sealing_membership() {
-            Outcome::Nothing
-        } else {
-            Outcome::KeysChanged
-        })
-    }
-
-    fn sealing_membership(&self) -> Option<(u32, u8)> {
-        self.admitted.as_ref().and_then(|a| a.keyring.announced())
-    }
-
-    fn obey_beacon(&mut self, datagram: &[u8], now: Time) -> Result<(), MalformedObject> {
-        let Some(admitted) = &self.admitted else {
-            return Ok(());
-        };
-        match admitted.control.verify(datagram) {
-            Ok(beacon) => self.obey(&beacon, now),
-            Err(error) => self.beacon_refused(error, now)?,
-        }
-        Ok(())
-    }
-
-    fn beacon_refused(&mut self, error: BeaconError, now: Time) -> Result<(), MalformedObject> {
-        match error {
-            // The key server has a new control stream (a restart): its credential comes with a join.
-            BeaconError::UnknownStream | BeaconError::NotInForce => {
-                self.due.remove(&Purposes::Poll);
-                self.want(Purposes::Join, now);
-                Ok(())
-            }
-            _ => Err(MalformedObject),
-        }
-    }
-
-    /// A beacon that came by multicast, gated by its slot's control gate key.
-    pub fn receive_beacon(&mut self, datagram: &[u8], now: Time) -> Result<(), BeaconError> {
-        let admitted = self.admitted.as_ref().ok_or(BeaconError::UnknownStream)?;
-        let gate = |slot| admitted.keyring.control_gate(slot);
-        admitted.control.screen(datagram, gate)?;
-        // Every member can gate a beacon: what they forge must not cost more than this.
-        if !self.beacon_budget.take(now) {
-            return Err(BeaconError::Budget);
-        }
-        let beacon = admitted.control.verify(datagram)?;
-        self.obey(&beacon, now);
-        Ok(())
-    }
-
-    fn obey(&mut self, beacon: &VerifiedBeacon, now: Time) {
-        let Some(admitted) = &mut self.admitted else {
-            return;
-        };
-        if !admitted.control.advance(beacon) {
-            return;
-        }
-        self.last_contact = Some(now);
-        self.silence_told = false;
-        let before = admitted.keyring.announced();
-        admitted.keyring.announce(beacon);
-        if before.is_none_or(|(generation, _)| generation < beacon.epoch.generation) {
-            admitted.generation_since = beacon.time;
-        }
-        let current = admitted.keyring.is_current() && admitted.keyring.has_slot(beacon.epoch.slot);
-        let policy_behind = beacon.body.policy.number > admitted.policy.policy.version;
-        let crl_behind = beacon.body.crl.hash != admitted.crl_hash;
-        if before != admitted.keyring.announced() {
-            self.events.push_back(Event::EpochChanged { epoch: beacon.epoch });
-        }
-        if !current {
-            // A removal must be followed at once: not held back by an earlier fetch.
-            self.last_sent.remove(&Purposes::Keys);
-            self.want(Purposes::Keys, now);
-        }
-        if policy_behind {
-            self.want(Purposes::Policy, now);
-        }
-        if crl_behind {
-            self.last_sent.remove(&Purposes::Crl);
-            self.want(Purposes::Crl, now);
-        }
-    }
-
-    fn keys_came<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
-        let reply = messages::parse_keys_reply(body)?;
-        let Some(admitted) = &self.admitted else {
-            return Ok(Outcome::Nothing);
-        };
-        match admitted.control.verify(reply.beacon) {
-            Ok(beacon) => {
-                self.install(&reply, &beacon, now);
-                Ok(Outcome::KeysChanged)
-            }
-            Err(error) => self.beacon_refused(error, now).map(|()| Outcome::Nothing),
-        }
-    }
-
-    fn install(&mut self, reply: &KeysReply<'_>, beacon: &VerifiedBeacon, now: Time) {
-        let Some(admitted) = &mut self.admitted else {
-            return;
-        };
-        let mut refused: Option<String> = None;
-        for (slot, secret) in &reply.slots {
-            if let Err(error) = admitted.keyring.install_slot(*slot, secret.clone(), beacon) {
-                refused = Some(format!("slot {slot}: {error:?}"));
-            }
-        }
-        match admitted
-            .keyring
-            .install_step(reply.generation, reply.step, reply.secret.clone(), beacon)
-        {
-            Ok(()) | Err(InstallError::Backwards) => {}
-            Err(error) => {
-                refused = Some(format!(
-                    "generation {}.{}: {error:?}",
-                    reply.generation, reply.step
-                ))
-            }
-        }
-        for (generation, secret, datagram) in &reply.earlier {
-            // One of another control stream (a key server that restarted) proves nothing, and is passed over.
-            let Ok(committed) = admitted.control.verify(datagram) else {
-                continue;
-            };
-            if let Err(InstallError::CommitmentMismatch | InstallError::SecondSecret) = admitted
-                .keyring
-                .install_earlier(*generation, secret.clone(), &committed)
-            {
-                refused = Some(format!("generation {generation}.0"));
-            }
-        }
-        if let Some(detail) = refused {
-            self.events.push_back(Event::CommitmentMismatch { detail });
-        }
-        self.obey(beacon, now);
-        self.schedule_prefetch(now);
-    }
-
-    /// KM-13: at a random moment of the last third of what is held.
-    fn schedule_prefetch(&mut self, now: Time) {
-        let Some(admitted) = &self.admitted else { return };
-        let Some(last) = admitted.keyring.last_slot() else {
-            return;
-        };
-        let end = admitted.policy.policy.slot_start(last + 1);
-        let third = end.saturating_sub(now) / 3;
-        let at = end - third + self.jitter.below(third / 2);
-        self.due.insert(Purposes::Keys, at.max(now + FETCH_INTERVAL));
-    }
-
-    fn policy_came<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
-        let signed = messages::parse_policy_reply(body)?;
-        let Some(admitted) = &mut self.admitted else {
-            return Ok(Outcome::Nothing);
-        };
-        let known = admitted.policy.policy.version;
-        let verified = Policy::verify(
-            signed,
-            &admitted.issuer,
-            &self.config.site,
-            &self.config.channel_name,
-            known,
-            now,
-        )
-        .map_err(|_| MalformedObject)?;
-        let version = verified.policy.version;
-        admitted.policy = verified;
-        if version == known {
-            return Ok(Outcome::Nothing);
-        }
-        self.events.push_back(Event::PolicyChanged { version });
-        Ok(Outcome::TrustChanged)
-    }
-
-    fn crl_came<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
-        let crl = messages::parse_crl_reply(body)?;
-        let Some(admitted) = &mut self.admitted else {
-            return Ok(Outcome::Nothing);
-        };
-        let hash = sha256(&[crl]);
-        // The signed beacon names the CRL; one that it does not name is older or newer: ask again.
-        if admitted
-            .control
-            .last()
-            .is_some_and(|beacon| beacon.body.crl.hash != hash)
-        {
-            self.want(Purposes::Crl, now);
-            return Ok(Outcome::Nothing);
-        }
-        self.config.validator.set_crl(crl).ok_or(MalformedObject)?;
-        admitted.crl_hash = hash;
-        admitted.crl = crl.to_vec();
-        Ok(Outcome::TrustChanged)
+        into.number(self.next_request)
+            .number(self.commands.len() as u64)
+            .number(self.events.len() as u64)
+            .number(self.failures)
+            .optional(self.last_contact)
+            .number(self.silence_told)
+            .number(self.refused);
     }
 
     pub fn suite(&self) -> Option<Suite> {
@@ -683,13 +461,4 @@ impl Member {
             step,
         })
     }
-}
-
-/// The certificates of a credential bundle (TR-12), unverified.
-fn bundle_chain(bundle: &[u8]) -> Result<Vec<&[u8]>, MalformedObject> {
-    use crate::signed::CborReader;
-    let mut r = CborReader::new(bundle);
-    r.array_of(2)?;
-    r.bytes()?;
-    r.list(crate::credential::MAX_CHAIN, CborReader::bytes)
 }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::fingerprint::Fingerprint;
 use crate::frames::{MessageFrame, Origin};
 
 /// A whole message, as the publisher sent it.
@@ -182,6 +183,25 @@ impl Reassembler {
         let partial = self.partials.remove(&id)?;
         self.bytes -= partial.cost();
         Some(partial)
+    }
+
+    pub fn fingerprint(&self, into: &mut Fingerprint) {
+        into.number(self.partials.len() as u64);
+        for (id, partial) in &self.partials {
+            into.number(*id)
+                .number(partial.total)
+                .number(partial.received)
+                .bytes(partial.topic.as_deref().unwrap_or_default().as_bytes())
+                .optional(partial.origin.map(|origin| origin.sequence))
+                .number(partial.parts.len() as u64);
+            for (offset, part) in &partial.parts {
+                into.number(*offset).bytes(part);
+            }
+        }
+        into.number(self.lost.len() as u64);
+        for id in &self.lost {
+            into.number(*id);
+        }
     }
 
     /// Gives up every message that is not whole; for the end of a stream.

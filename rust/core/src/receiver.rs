@@ -3,26 +3,32 @@
 //! The order of checks is DP-18; nothing but counters and budgets changes before a signature has held (invariant 1).
 //! Spec: wire.md sections 5, 8, 9, 10.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::block::Hash;
 use crate::budget::Budget;
-use crate::crypto::{Suite, sha256};
-use crate::event::{Event, Evidence, Response};
+use crate::crypto::Suite;
+use crate::event::{Claim, Event, Response};
+use crate::fingerprint::Fingerprint;
 use crate::keyring::Lookup;
 use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
 use crate::rejection::{Counters, Rejection};
-use crate::stream::{Heartbeat, Stream, StreamLimits};
+use crate::stream::{Heartbeat, Stream, StreamLimits, evidence_of};
 use crate::window::Place;
 use crate::wire::{PacketType, PacketView, ParseError, StreamId, Time};
 
 /// How often running streams are looked at for certificates and credentials that have run out.
 const JUDGE_INTERVAL: u64 = 30_000_000;
 
+mod closed;
 mod discovery;
+mod held;
 mod mending;
+mod succession;
 
+use closed::ClosedStreams;
 use discovery::CredentialBlock;
+use held::HeldPackets;
 
 /// What a subscriber is made from.
 #[derive(Debug)]
@@ -56,25 +62,23 @@ impl ReceiverConfig {
 enum Via {
     Multicast,
     Repair,
+    /// Its signature was verified when it came; only its key was not there.
+    Held,
 }
 
 pub struct Receiver {
     member: Member,
     limits: StreamLimits,
     max_streams: usize,
-    held_limit: usize,
     queue_limit: u64,
     streams: HashMap<StreamId, Stream>,
     /// Streams that policy or CRL do not accept any more; one that is accepted again goes on where it stood.
     suspended: HashMap<StreamId, Stream>,
-    /// Where streams that we let go of stood, so that a replay does not start them again.
-    closed: VecDeque<(StreamId, u64)>,
-    successors: HashMap<StreamId, StreamId>,
+    closed: ClosedStreams,
+    /// Who continues a stream that runs, or that we let go of.
+    successors: HashMap<StreamId, Claim>,
     credentials: BTreeMap<Hash, CredentialBlock>,
-    held: VecDeque<Vec<u8>>,
-    held_bytes: usize,
-    /// Leaves of what is held: a repetition takes no room.
-    held_leaves: HashSet<Hash>,
+    held: HeldPackets,
     unknown_epoch: Budget,
     credential_budget: Budget,
     renewal_budget: Budget,
@@ -101,16 +105,13 @@ impl Receiver {
             member: Member::new(config.member, now),
             limits: config.stream,
             max_streams: config.max_streams,
-            held_limit: config.held_bytes,
             queue_limit: config.queue_bytes,
             streams: HashMap::new(),
             suspended: HashMap::new(),
-            closed: config.resume.into(),
+            closed: ClosedStreams::resumed(config.resume),
             successors: HashMap::new(),
             credentials: BTreeMap::new(),
-            held: VecDeque::new(),
-            held_bytes: 0,
-            held_leaves: HashSet::new(),
+            held: HeldPackets::new(config.held_bytes),
             unknown_epoch: Budget::new(10, 10),
             credential_budget: Budget::new(50, 50),
             renewal_budget: Budget::new(50, 50),
@@ -147,7 +148,7 @@ impl Receiver {
             .iter()
             .chain(&self.suspended)
             .map(|(&id, stream)| (id, stream.window.next()));
-        running.chain(self.closed.iter().copied())
+        running.chain(self.closed.iter())
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -244,8 +245,11 @@ impl Receiver {
         match place {
             Place::Below => return Err(Rejection::BelowWindow),
             Place::Duplicate => return Err(Rejection::Duplicate),
-            Place::Conflict if !stream.conflicts.has_one(now) => return Err(Rejection::SignatureBudget),
             Place::Conflict | Place::New | Place::Beyond => {}
+        }
+        let is_conflict = place == Place::Conflict || stream.end_before(sequence).is_some();
+        if is_conflict && !stream.conflicts.has_one(now) {
+            return Err(Rejection::SignatureBudget);
         }
         let root = packet.claimed_root(suite, &leaf);
         let ahead = self.authenticate(packet, suite, &leaf, &root, via, now)?;
@@ -255,21 +259,14 @@ impl Receiver {
             return Err(Rejection::UnknownStream);
         };
         stream.hear(now);
-        if place == Place::Conflict {
+        if is_conflict {
             stream.conflicts.take(now);
-            let first = stream.evidence_against(suite, &channel, sequence, packet, &root);
-            let second = Evidence {
-                statement: crate::block::signed_statement(suite, &channel, header, &root),
-                signature: *packet.signature,
-                index: header.index,
+            let first = match stream.end_before(sequence) {
+                Some(end) => Some(end.clone()),
+                None => stream.evidence_for(sequence, Some((header.block, root))),
             };
-            let publisher = stream.publisher.clone();
-            self.member.events.push_back(Event::Equivocation {
-                publisher,
-                sequence,
-                first,
-                second,
-            });
+            let second = evidence_of(suite, &channel, packet, &root);
+            stream.report_conflict(sequence, first, second, &mut self.member.events);
             return Err(Rejection::Equivocation);
         }
         let Some(admitted) = self.member.admitted_mut() else {
@@ -285,7 +282,7 @@ impl Receiver {
             }
         }
         if ahead {
-            self.hold(datagram, &leaf);
+            self.held.push(header.stream, &leaf, datagram);
             self.member.want(Purposes::Keys, now);
             return Err(Rejection::UnknownEpoch);
         }
@@ -398,30 +395,25 @@ impl Receiver {
         let leaf = packet.leaf_hash(suite);
         let root = packet.claimed_root(suite, &leaf);
         self.authenticate(packet, suite, &leaf, &root, via, now)?;
+        let channel = *self.member.channel();
         let stream = self
             .streams
             .get_mut(&packet.header.stream)
             .ok_or(Rejection::UnknownStream)?;
         stream.hear(now);
-        stream.take_heartbeat(heartbeat, now, &mut self.member.events);
+        let evidence = evidence_of(suite, &channel, packet, &root);
+        if !stream.take_heartbeat(heartbeat, evidence, now, &mut self.member.events) {
+            return Err(Rejection::Equivocation);
+        }
+        self.heed_named_successor(packet.header.stream);
         self.counters.heartbeats += 1;
         Ok(())
     }
 
-    // -- sealed packets whose key is on its way ------------------------------------------------------------------------
-
-    fn hold(&mut self, datagram: &[u8], leaf: &Hash) {
-        if self.held_bytes + datagram.len() <= self.held_limit && self.held_leaves.insert(*leaf) {
-            self.held_bytes += datagram.len();
-            self.held.push_back(datagram.to_vec());
-        }
-    }
-
+    /// Takes the packets again whose key was on its way.
     fn open_held(&mut self, now: Time) {
-        self.held_bytes = 0;
-        self.held_leaves.clear();
-        for datagram in core::mem::take(&mut self.held) {
-            self.receive(&datagram, Via::Multicast, now);
+        for datagram in self.held.take() {
+            self.receive(&datagram, Via::Held, now);
         }
     }
 
@@ -465,7 +457,7 @@ impl Receiver {
             .values()
             .filter_map(|stream| stream.window.missing_since().filter(|_| !is_full))
             .min()
-            .map(|t| t + retention + 1);
+            .map(|since| since.saturating_add(retention).saturating_add(1));
         [self.member.next_deadline(), repairs, overdue, self.silence_due()]
             .into_iter()
             .flatten()
@@ -495,21 +487,37 @@ impl Receiver {
         ids
     }
 
-    /// A digest of all state that a packet may change (invariant 1).
+    /// A digest of all state that a packet may change (invariant 1): equal before and after whatever was refused. Counters
+    /// and budgets are no part of it, nor what they leave undone.
     pub fn fingerprint(&self) -> Hash {
-        let mut bytes = Vec::new();
-        for id in self.sorted_streams() {
-            bytes.extend_from_slice(&id.0);
-            bytes.extend_from_slice(&self.streams[&id].fingerprint());
+        let mut into = Fingerprint::new();
+        for streams in [&self.streams, &self.suspended] {
+            let mut streams: Vec<&Stream> = streams.values().collect();
+            streams.sort_by_key(|stream| stream.publisher.stream);
+            into.number(streams.len() as u64);
+            for stream in streams {
+                stream.fingerprint(&mut into);
+            }
         }
-        let held = (self.held.len() as u64).to_be_bytes();
-        let assembling = (self.credentials.len() as u64).to_be_bytes();
-        sha256(&[
-            &bytes,
-            &held,
-            &assembling,
-            &(self.member.commands.len() as u64).to_be_bytes(),
-        ])
+        self.closed.fingerprint(&mut into);
+        let mut successors: Vec<_> = self.successors.iter().collect();
+        successors.sort_unstable_by_key(|(predecessor, _)| **predecessor);
+        into.number(successors.len() as u64);
+        for (predecessor, claim) in successors {
+            into.bytes(&predecessor.0).bytes(&claim.stream.0);
+            into.bytes(claim.credential.as_deref().unwrap_or_default());
+        }
+        into.number(self.credentials.len() as u64);
+        for (at, block) in &self.credentials {
+            into.bytes(at).number(block.since);
+            for (index, part) in &block.parts {
+                into.number(*index).bytes(part);
+            }
+        }
+        self.held.fingerprint(&mut into);
+        self.member.fingerprint(&mut into);
+        into.number(self.queue_bytes).number(self.directory_known);
+        into.finish()
     }
 }
 

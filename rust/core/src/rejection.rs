@@ -82,6 +82,8 @@ pub struct Counters {
     /// Sequences reported as lost.
     pub lost: u64,
     pub heartbeats: u64,
+    /// Streams that claimed to continue one of another device or instance (DP-32).
+    pub foreign_successions: u64,
     /// Signatures checked, good or bad.
     pub signatures: u64,
     rejected: [u64; Rejection::ALL.len()],

@@ -3,6 +3,7 @@
 //! Spec: side-channel.md SC-9.
 
 use crate::crypto::Jitter;
+use crate::fingerprint::Fingerprint;
 use crate::wire::Time;
 
 /// Delays in microseconds.
@@ -102,5 +103,11 @@ impl RepairSchedule {
 
     pub fn timeout(&self) -> u64 {
         self.timing.timeout
+    }
+
+    pub fn fingerprint(&self, into: &mut Fingerprint) {
+        into.optional(self.next_at)
+            .number(self.in_flight)
+            .number(self.fruitless);
     }
 }

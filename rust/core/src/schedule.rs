@@ -52,13 +52,12 @@ pub fn control_gate_key(suite: Suite, slot_secret: &Secret, channel: &ChannelId,
     ))
 }
 
-/// What is derived once for an epoch; holds no key of a block yet.
+/// What is derived once for an epoch: what its gate needs, since anyone can claim it. No key of a block yet.
 #[derive(Debug)]
 pub struct EpochKeys {
     suite: Suite,
     channel: ChannelId,
     epoch_secret: Secret,
-    credential_key: Secret,
     pub gate: GateKey,
 }
 
@@ -71,12 +70,10 @@ impl EpochKeys {
             &[&s, &channel.0, &epoch.to_bytes(), step.expose()],
         );
         let gate = GateKey::new(&kdf(epoch_secret.expose(), "gate", &[&s, &channel.0]));
-        let credential_key = kdf(epoch_secret.expose(), "credential", &[&s, &channel.0]);
         Self {
             suite,
             channel: *channel,
             epoch_secret,
-            credential_key,
             gate,
         }
     }
@@ -90,11 +87,12 @@ impl EpochKeys {
     }
 
     pub fn credential_block_key(&self, stream: &StreamId, block: &BlockId) -> BlockKey {
-        let secret = kdf(
-            self.credential_key.expose(),
-            "credential block",
-            &[&stream.0, &block.0],
+        let key = kdf(
+            self.epoch_secret.expose(),
+            "credential",
+            &[&[self.suite as u8], &self.channel.0],
         );
+        let secret = kdf(key.expose(), "credential block", &[&stream.0, &block.0]);
         BlockKey::new(self.suite, &secret)
     }
 }

@@ -4,35 +4,29 @@
 
 use std::collections::VecDeque;
 
-use crate::credential::{Credential, encode_bundle};
 use crate::crypto::{Secret, Suite};
-use crate::event::{Event, Response, Target};
+use crate::event::{Event, Response};
 use crate::frames::{MAX_TOPIC_BYTES, MessageFrame, Origin};
 use crate::keyring::Lookup;
-use crate::member::{Member, MemberConfig, Outcome, Outgoing, Purpose, Purposes};
-use crate::messages::put_stream_request;
+use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
 use crate::retention::{Datagram, Retention};
 use crate::schedule::block_key;
 use crate::sealer::{BlockPlan, Sealer};
-use crate::stream::Heartbeat;
-use crate::wire::{
-    Epoch, IP_UDP_BYTES, MAX_COUNT, OVERHEAD_BYTES, PacketType, SiteId, StreamId, Time, varint_len,
-};
+use crate::wire::{Epoch, IP_UDP_BYTES, MAX_COUNT, OVERHEAD_BYTES, PacketType, StreamId, Time, varint_len};
 
 const SECOND: u64 = 1_000_000;
-/// Heartbeats after the last packet: soon, then at growing intervals (DP-28).
+/// The first heartbeat after the last packet (DP-28).
 const HEARTBEAT_FIRST: u64 = SECOND / 20;
-const HEARTBEAT_MAX: u64 = SECOND;
-/// Repetitions of the credential: quickly at first, for those who lost one, then steadily (DP-31).
-const CREDENTIAL_INTERVALS: [u64; 3] = [SECOND / 10, SECOND / 4, SECOND];
-const CREDENTIAL_MAX: u64 = 2 * SECOND;
 const DIRECTORY_INTERVAL: u64 = 2 * SECOND;
 /// What every IPv4 path carries; less would leave no room for frames.
 const MIN_MTU: usize = 576;
 /// The longest fields of a message frame besides its topic, and some data.
 const FRAME_ROOM: usize = 64;
 const FINAL_HEARTBEATS: u32 = 5;
-const PUT_TIMEOUT: u64 = 10 * SECOND;
+
+mod announcing;
+
+pub use announcing::UnfitCredential;
 
 /// What a publisher is made from.
 #[derive(Debug)]
@@ -246,46 +240,6 @@ impl Sender {
     /// Where repair requests reach us.
     pub fn set_endpoint(&mut self, host: String, port: u16) {
         self.endpoint = Some((host, port));
-    }
-
-    // -- credential ----------------------------------------------------------------------------------------------------
-
-    /// What the device key has to sign, once joined (TR-11). `site`, `device` are the certificate's.
-    pub fn credential_tbs(
-        &self,
-        site: SiteId,
-        device: &str,
-        certificate_hash: [u8; 32],
-        not_before: Time,
-        not_after: Time,
-        succeeds: Option<StreamId>,
-    ) -> Option<Vec<u8>> {
-        let credential = Credential {
-            public_key: self.public_key,
-            channel: *self.member.channel(),
-            suite: self.member.suite()?,
-            site,
-            device: device.to_owned(),
-            certificate_hash,
-            not_before,
-            not_after,
-            start_nonce: self.start_nonce,
-            instance: self.instance.clone(),
-            succeeds,
-        };
-        Some(credential.encode())
-    }
-
-    /// Takes the signed credential and its chain; from now on the stream can speak.
-    pub fn set_credential(&mut self, signed: &[u8], chain: &[Vec<u8>], not_after: Time, now: Time) {
-        self.certified = Some(Certified {
-            bundle: encode_bundle(signed, chain),
-            not_after,
-        });
-        self.credential_due = Some(now);
-        self.credentials_sent = 0;
-        self.heartbeat_due = Some(now);
-        self.directory_due = Some(now);
     }
 
     // -- messages ------------------------------------------------------------------------------------------------------
@@ -580,8 +534,9 @@ impl Sender {
         .min()
     }
 
-    /// Does what has become due. `randomness` gives 16 fresh bytes of the operating system for each block.
-    pub fn handle_deadline(&mut self, now: Time, mut randomness: impl FnMut() -> [u8; 16]) {
+    /// Does what has become due. `randomness` are fresh bytes of the operating system, for the two blocks that this may seal.
+    pub fn handle_deadline(&mut self, now: Time, randomness: [[u8; 16]; 2]) {
+        let [for_credential, for_heartbeat] = randomness;
         self.member.handle_deadline(now);
         if let Some(retention) = &mut self.retention {
             retention.expire(now);
@@ -593,100 +548,13 @@ impl Sender {
             self.credential_due = None;
         }
         if self.credential_due.is_some_and(|at| at <= now) {
-            self.send_credential(now, randomness());
+            self.send_credential(now, for_credential);
         }
         if self.heartbeat_due.is_some_and(|at| at <= now) {
-            self.send_heartbeat(now, randomness());
+            self.send_heartbeat(now, for_heartbeat);
         }
         if self.directory_due.is_some_and(|at| at <= now) {
             self.put_stream(now);
         }
-    }
-
-    fn send_credential(&mut self, now: Time, randomness: [u8; 16]) {
-        let wait = CREDENTIAL_INTERVALS
-            .get(self.credentials_sent)
-            .copied()
-            .unwrap_or(CREDENTIAL_MAX);
-        let epoch = self.epoch_to_seal(now);
-        self.credential_due = Some(now + wait);
-        let (Some(epoch), Some(certified)) = (epoch, &self.certified) else {
-            return;
-        };
-        let parts: Vec<Vec<u8>> = certified
-            .bundle
-            .chunks(self.payload_limit)
-            .map(<[u8]>::to_vec)
-            .collect();
-        let plan = BlockPlan {
-            packet_type: PacketType::Credential,
-            epoch,
-            first_sequence: 0,
-            time: now,
-            randomness,
-        };
-        let datagrams = self.seal(plan, &parts);
-        self.credentials_sent += 1;
-        self.queue_datagrams(datagrams);
-    }
-
-    fn send_heartbeat(&mut self, now: Time, randomness: [u8; 16]) {
-        self.heartbeat_due = Some(now + self.heartbeat_interval);
-        self.heartbeat_interval = (self.heartbeat_interval * 2).min(HEARTBEAT_MAX);
-        let Some(epoch) = self.epoch_to_seal(now) else {
-            return;
-        };
-        // The end is said only when everything before it has been sealed.
-        let end = self.end.filter(|_| self.queue.is_empty());
-        let heartbeat = Heartbeat {
-            counter: self.heartbeat_counter,
-            next_sequence: self.next_sequence,
-            is_final: end.is_some(),
-            successor: end.and_then(|(successor, _)| successor),
-        };
-        let plan = BlockPlan {
-            packet_type: PacketType::Heartbeat,
-            epoch,
-            first_sequence: 0,
-            time: now,
-            randomness,
-        };
-        let datagrams = self.seal(plan, &[heartbeat.encode()]);
-        let Some(datagram) = datagrams.first() else { return };
-        let first_end = end.is_some_and(|(_, told)| told == 0);
-        if self.head.is_none() || first_end {
-            self.directory_due = Some(now);
-        }
-        self.head = Some(datagram.clone());
-        self.heartbeat_counter += 1;
-        if end.is_some()
-            && let Some((_, told)) = &mut self.end
-        {
-            *told += 1;
-            self.heartbeat_due = (*told < FINAL_HEARTBEATS).then_some(now + HEARTBEAT_FIRST);
-        }
-        self.queue_datagrams(datagrams);
-    }
-
-    fn put_stream(&mut self, now: Time) {
-        let Some(certified) = &self.certified else { return };
-        if self.head.is_none() || self.member.policy().is_none() {
-            self.directory_due = Some(now + SECOND / 20);
-            return;
-        }
-        self.directory_due = Some(now + PUT_TIMEOUT);
-        let endpoint = self.endpoint.as_ref().map(|(host, port)| (host.as_str(), *port));
-        let body = put_stream_request(&certified.bundle, self.head.as_deref(), endpoint);
-        let path = self
-            .member
-            .key_server_path(&format!("streams/{}", self.stream.hex()));
-        let outgoing = Outgoing {
-            target: Target::KeyServer,
-            method: "PUT",
-            path,
-            body,
-            timeout: PUT_TIMEOUT,
-        };
-        self.member.request(Purposes::PutStream, outgoing, now);
     }
 }

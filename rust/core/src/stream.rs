@@ -10,6 +10,7 @@ use crate::budget::Budget;
 use crate::credential::{Publisher, VerifiedCredential};
 use crate::crypto::{BlockKey, Secret, Suite};
 use crate::event::{Event, Evidence, Message, Source};
+use crate::fingerprint::Fingerprint;
 use crate::frames::Frames;
 use crate::reassembly::{Abandoned, Reassembler};
 use crate::repair::{RepairSchedule, RepairTiming};
@@ -115,6 +116,17 @@ impl Heartbeat {
     }
 }
 
+/// What a packet proves whose signature has been verified.
+pub fn evidence_of(suite: Suite, channel: &ChannelId, packet: &PacketView<'_>, root: &Hash) -> Evidence {
+    let is_heartbeat = packet.header.packet_type == PacketType::Heartbeat;
+    Evidence {
+        statement: signed_statement(suite, channel, &packet.header, root),
+        signature: *packet.signature,
+        index: packet.header.index,
+        body: packet.body.iter().copied().filter(|_| is_heartbeat).collect(),
+    }
+}
+
 pub struct Stream {
     pub publisher: Arc<Publisher>,
     pub credential: VerifiedCredential,
@@ -136,6 +148,8 @@ pub struct Stream {
     waiting: BTreeMap<u64, (Header, Vec<u8>)>,
     waiting_bytes: u64,
     heartbeat: Option<Heartbeat>,
+    /// The final heartbeat, for whoever speaks after it.
+    end: Option<Evidence>,
     end_told: bool,
     is_succeeded: bool,
     pub last_heard: Time,
@@ -182,6 +196,7 @@ impl Stream {
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
             heartbeat: None,
+            end: None,
             end_told: false,
             is_succeeded: false,
             last_heard: now,
@@ -248,25 +263,36 @@ impl Stream {
         true
     }
 
-    /// What the first, still known, block over `sequence` proves; for an equivocation report.
-    pub fn evidence_against(
-        &self,
-        suite: Suite,
-        channel: &ChannelId,
-        sequence: u64,
-        other: &PacketView<'_>,
-        other_root: &Hash,
-    ) -> Option<Evidence> {
+    /// What the first, still known, block over `sequence` proves, `other` aside; for an equivocation report.
+    pub fn evidence_for(&self, sequence: u64, other: Option<(BlockId, Hash)>) -> Option<Evidence> {
         let (&(_, root), block) = self.blocks.iter().find(|((id, root), block)| {
-            (*id, root) != (other.header.block, other_root)
+            Some((*id, *root)) != other
                 && (block.header.first_sequence..block.header.first_sequence + u64::from(block.header.count))
                     .contains(&sequence)
         })?;
+        let granted = &self.credential.credential;
         Some(Evidence {
-            statement: signed_statement(suite, channel, &block.header, &root),
+            statement: signed_statement(granted.suite, &granted.channel, &block.header, &root),
             signature: block.signature,
             index: (sequence - block.header.first_sequence) as u8,
+            body: Vec::new(),
         })
+    }
+
+    /// Tells of a signed word that contradicts an earlier one.
+    pub fn report_conflict(
+        &self,
+        sequence: u64,
+        first: Option<Evidence>,
+        second: Evidence,
+        events: &mut VecDeque<Event>,
+    ) {
+        events.push_back(Event::Equivocation {
+            publisher: self.publisher.clone(),
+            sequence,
+            first,
+            second,
+        });
     }
 
     /// Opens a packet of a known root. The block's key is derived at its first packet and kept with the root.
@@ -444,23 +470,52 @@ impl Stream {
 
     // -- heads and ends ------------------------------------------------------------------------------------------------
 
-    /// Whether a heartbeat is no newer than the last verified one (DP-27).
+    /// Whether a heartbeat is no newer than the last verified one, or comes after the final one (DP-27).
     pub fn has_heard(&self, heartbeat: &Heartbeat) -> bool {
         self.heartbeat
-            .is_some_and(|last| heartbeat.counter <= last.counter)
+            .is_some_and(|last| last.is_final || heartbeat.counter <= last.counter)
     }
 
-    /// Takes a verified heartbeat; an older one than the last is ignored (DP-27).
-    pub fn take_heartbeat(&mut self, heartbeat: Heartbeat, now: Time, events: &mut VecDeque<Event>) {
+    /// Takes a verified heartbeat; an older one than the last is ignored (DP-27). False if it ends the stream before what has
+    /// been vouched for: the first word stands.
+    pub fn take_heartbeat(
+        &mut self,
+        heartbeat: Heartbeat,
+        evidence: Evidence,
+        now: Time,
+        events: &mut VecDeque<Event>,
+    ) -> bool {
         if self.has_heard(&heartbeat) {
-            return;
+            return true;
+        }
+        if heartbeat.is_final {
+            let head = self.window.head();
+            if heartbeat.next_sequence < head {
+                if self.conflicts.take(now) {
+                    let first = self.evidence_for(head - 1, None);
+                    self.report_conflict(head - 1, first, evidence, events);
+                }
+                return false;
+            }
+            self.end = Some(evidence);
         }
         self.window.raise_head(heartbeat.next_sequence, now);
-        // A final word stands: nothing later takes it back.
-        if !self.heartbeat.is_some_and(|last| last.is_final) {
-            self.heartbeat = Some(heartbeat);
-        }
+        self.heartbeat = Some(heartbeat);
         self.tell_end(events);
+        true
+    }
+
+    /// The final heartbeat, if it ends the stream at or before `sequence`.
+    pub fn end_before(&self, sequence: u64) -> Option<&Evidence> {
+        let end = self.heartbeat.filter(|heartbeat| heartbeat.is_final)?;
+        self.end.as_ref().filter(|_| sequence >= end.next_sequence)
+    }
+
+    /// Whom the signed end of the stream names as its successor.
+    pub fn named_successor(&self) -> Option<StreamId> {
+        self.heartbeat
+            .filter(|heartbeat| heartbeat.is_final)
+            .and_then(|heartbeat| heartbeat.successor)
     }
 
     fn tell_end(&mut self, events: &mut VecDeque<Event>) {
@@ -537,19 +592,46 @@ impl Stream {
         self.ask_again = now.saturating_add(silent.clamp(SILENCE, SILENCE_MAX));
     }
 
-    /// A digest of all state that a packet may change (invariant 1).
-    pub fn fingerprint(&self) -> Hash {
-        let heartbeat = self
-            .heartbeat
-            .map_or_else(Vec::new, |heartbeat| heartbeat.encode());
-        crate::crypto::sha256(&[
-            &self.window.fingerprint(),
-            &self.delivered.to_be_bytes(),
-            &(self.waiting.len() as u64).to_be_bytes(),
-            &self.waiting_bytes.to_be_bytes(),
-            &self.reassembler.buffered_bytes().to_be_bytes(),
-            &(self.blocks.len() as u64).to_be_bytes(),
-            &heartbeat,
-        ])
+    /// All state that a packet may change; budgets aside, and what can be derived again.
+    pub fn fingerprint(&self, into: &mut Fingerprint) {
+        into.bytes(&self.publisher.stream.0)
+            .bytes(&self.credential.bundle);
+        self.window.fingerprint(into);
+        self.schedule.fingerprint(into);
+        into.number(self.sources.len() as u64);
+        for source in &self.sources {
+            into.bytes(source.device.as_bytes())
+                .bytes(source.host.as_bytes())
+                .number(source.port);
+        }
+        into.number(self.blocks.len() as u64);
+        for at @ (id, root) in &self.block_order {
+            into.bytes(&id.0).bytes(root);
+            if let Some(block) = self.blocks.get(at) {
+                into.bytes(&block.header.to_bytes())
+                    .bytes(&block.signature)
+                    .number(block.key.is_some());
+            }
+        }
+        into.number(self.key_order.len() as u64);
+        into.number(self.secrets.len() as u64);
+        for (epoch, _) in &self.secrets {
+            into.bytes(&epoch.to_bytes());
+        }
+        self.reassembler.fingerprint(into);
+        into.number(self.delivered).number(self.waiting.len() as u64);
+        for (sequence, (header, plaintext)) in &self.waiting {
+            into.number(*sequence)
+                .number(header.time)
+                .bytes(&header.epoch.to_bytes())
+                .bytes(plaintext);
+        }
+        if let Some(heartbeat) = &self.heartbeat {
+            into.bytes(&heartbeat.encode());
+        }
+        for told in [self.end.is_some(), self.end_told, self.is_succeeded, self.heard] {
+            into.number(told);
+        }
+        into.number(self.last_heard).number(self.ask_again);
     }
 }

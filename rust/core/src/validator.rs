@@ -4,13 +4,18 @@
 //!
 //! Spec: trust.md section 3 (TR-5 to TR-9).
 
+use std::sync::Arc;
+
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
 };
-use x509_cert::der::Decode;
+use x509_cert::crl::CertificateList;
+use x509_cert::der::{Decode, oid::AssociatedOid};
+use x509_cert::ext::pkix::CrlNumber;
 
+use crate::control::DocumentVersion;
 use crate::crypto::sha256;
 use crate::wire::{SiteId, Time};
 
@@ -213,26 +218,70 @@ pub struct VerifiedPeer {
     pub issuer: Vec<u8>,
 }
 
+/// A CRL that parses and has a number; its signature is judged with each chain.
+#[derive(Clone, Debug)]
+pub struct Crl {
+    list: Arc<CertRevocationList<'static>>,
+    version: DocumentVersion,
+    der: Vec<u8>,
+}
+
+impl Crl {
+    pub fn parse(der: &[u8]) -> Option<Self> {
+        let list = OwnedCertRevocationList::from_der(der).ok()?;
+        Some(Self {
+            list: Arc::new(list.into()),
+            version: DocumentVersion {
+                number: crl_number(der)?,
+                hash: sha256(&[der]),
+            },
+            der: der.to_vec(),
+        })
+    }
+
+    /// Its own CRLNumber and hash, as beacons name it (KM-15).
+    pub fn version(&self) -> DocumentVersion {
+        self.version
+    }
+
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+}
+
+/// The one CRLNumber (RFC 5280 section 5.2.3), if it fits 64 bits.
+fn crl_number(der: &[u8]) -> Option<u64> {
+    let list = CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der).ok()?;
+    let extensions = list.tbs_cert_list.crl_extensions?;
+    let mut numbers = extensions.iter().filter(|found| found.extn_id == CrlNumber::OID);
+    let number = CrlNumber::from_der(numbers.next()?.extn_value.as_bytes()).ok()?;
+    let bytes = number.0.as_bytes();
+    let fits = numbers.next().is_none() && bytes.len() <= 8;
+    fits.then(|| bytes.iter().fold(0, |value, &b| (value << 8) | u64::from(b)))
+}
+
+#[derive(Clone)]
 struct Anchor {
     anchor: TrustAnchor<'static>,
     not_after: Time,
 }
 
-/// A set of anchors, known intermediates and, once there is one, the site's CRLs.
+/// A set of anchors, known intermediates and, once there is one, the site's CRL.
+#[derive(Clone)]
 pub struct Validator {
     anchors: Vec<Anchor>,
     intermediates: Vec<CertificateDer<'static>>,
-    crls: Vec<CertRevocationList<'static>>,
+    crl: Option<Crl>,
 }
 
 impl core::fmt::Debug for Validator {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
             f,
-            "Validator({} anchors, {} intermediates, {} CRLs)",
+            "Validator({} anchors, {} intermediates, CRL {:?})",
             self.anchors.len(),
             self.intermediates.len(),
-            self.crls.len()
+            self.crl.as_ref().map(|crl| crl.version.number)
         )
     }
 }
@@ -258,19 +307,18 @@ impl Validator {
         Some(Self {
             anchors,
             intermediates,
-            crls: Vec::new(),
+            crl: None,
         })
     }
 
-    /// From now on revocation is judged (TR-9). `None` if the CRL does not parse; the old one then stays.
-    pub fn set_crl(&mut self, der: &[u8]) -> Option<()> {
-        self.crls = vec![OwnedCertRevocationList::from_der(der).ok()?.into()];
-        Some(())
+    /// From now on revocation is judged by this CRL (TR-9); `None`: not at all, as before the first one.
+    pub fn set_crl(&mut self, crl: Option<Crl>) {
+        self.crl = crl;
     }
 
-    /// Revocation is not judged any more, as before the first CRL.
-    pub fn clear_crl(&mut self) {
-        self.crls.clear();
+    /// The CRL that revocation is judged by.
+    pub fn crl(&self) -> Option<&Crl> {
+        self.crl.as_ref()
     }
 
     /// TR-6 to TR-9 for the end entity `chain[0]`; the rest of `chain` are further intermediates.
@@ -295,7 +343,7 @@ impl Validator {
             .filter(|a| a.not_after >= now)
             .map(|a| a.anchor.clone())
             .collect();
-        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
+        let crls: Vec<&CertRevocationList<'_>> = self.crl.iter().map(|crl| &*crl.list).collect();
         let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|builder| {
             builder
                 .with_depth(RevocationCheckDepth::EndEntity)

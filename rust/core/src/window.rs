@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::block::Hash;
+use crate::fingerprint::Fingerprint;
 use crate::wire::Time;
 
 /// What a sequence is to the window, before anything is believed about its packet.
@@ -236,21 +237,16 @@ impl Window {
         )
     }
 
-    /// A digest of everything that a packet could change; equal before and after whatever was refused.
-    pub fn fingerprint(&self) -> Hash {
-        let mut bytes = Vec::new();
-        for value in [self.low, self.next, self.head] {
-            bytes.extend_from_slice(&value.to_be_bytes());
-        }
+    pub fn fingerprint(&self, into: &mut Fingerprint) {
+        into.number(self.low).number(self.next).number(self.head);
+        into.number(self.missing.len() as u64);
         for (start, range) in &self.missing {
-            for value in [*start, range.end, range.since] {
-                bytes.extend_from_slice(&value.to_be_bytes());
-            }
+            into.number(*start).number(range.end).number(range.since);
         }
+        into.number(self.leaves.len() as u64);
         for leaf in &self.leaves {
-            bytes.extend_from_slice(&leaf.unwrap_or_default());
+            into.bytes(leaf.as_ref().map_or(&[], |leaf| &leaf[..]));
         }
-        crate::crypto::sha256(&[&bytes])
     }
 }
 

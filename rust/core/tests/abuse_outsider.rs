@@ -430,6 +430,38 @@ fn invariant_1_a_spray_of_held_epochs_keeps_no_keys() {
     world.finish(subscriber, stream, SECOND);
 }
 
+/// What stands in a header costs a gate, and a derivation only the first time: also where claims take turns (A2).
+#[test]
+fn a2_claims_of_held_epochs_in_turn_cost_no_derivation_each() {
+    let (mut world, subscriber, publisher) = World::in_mid_stream(1, 5);
+    let stream = world.stream(publisher);
+    let genuine = world.captured_of(PacketType::Data).pop().unwrap();
+    let derivations = |world: &mut World| {
+        let admitted = world.receiver(subscriber).member().admitted().unwrap();
+        admitted.keyring.derivations()
+    };
+    let before = derivations(&mut world);
+    let present = world.key_server.epoch(world.now);
+    let mut gates = 0;
+    for n in 0..20_000u32 {
+        let mut datagram = genuine.to_vec();
+        // Four slots that are held, and the steps from the present one on: four of them can be derived.
+        let slot = present.slot + n % 4;
+        let step = present.step + (n / 4 % 50) as u8;
+        datagram[22..25].copy_from_slice(&slot.to_be_bytes()[1..]);
+        datagram[25] = step;
+        datagram[46..54].copy_from_slice(&1000u64.to_be_bytes());
+        let verdict = world.refused(subscriber, &datagram);
+        let is_derivable = step <= present.step + 4;
+        gates += u32::from(verdict == Rejection::Gate);
+        assert_eq!(verdict == Rejection::Gate, is_derivable, "{verdict:?}");
+    }
+    assert_eq!(gates, 2000);
+    assert!(derivations(&mut world) - before <= 4 * 5);
+    world.send(publisher, 5, 1100);
+    world.finish(subscriber, stream, SECOND);
+}
+
 /// A recorded beacon or heartbeat, sent again and again, costs no signature check.
 #[test]
 fn a1_replayed_beacons_and_heartbeats_cost_no_signature() {

@@ -10,6 +10,7 @@ use sealcast_core::control::VerifiedBeacon;
 use sealcast_core::crypto::{Secret, Suite, kdf};
 use sealcast_core::event::Event;
 use sealcast_core::keyring::{InstallError, Keyring, KeyringLimits};
+use sealcast_core::member::Floors;
 use sealcast_core::rejection::Rejection;
 use sealcast_core::schedule::{commit_generation, commit_slot};
 use sealcast_core::wire::{Epoch, PacketType, PacketView};
@@ -250,6 +251,175 @@ fn b7_an_older_policy_is_not_taken() {
     assert_eq!(version(&mut world), 3);
 }
 
+fn crl_number(world: &mut World, subscriber: usize) -> u64 {
+    world.receiver(subscriber).member().floors().crl_number
+}
+
+fn refusals(world: &World, subscriber: usize, word: &str) -> usize {
+    let events = world.subscribers[subscriber].events.iter();
+    let told = |event: &&Event| matches!(event, Event::Refused { reason } if reason.contains(word));
+    events.filter(told).count()
+}
+
+/// An older CRL, validly signed once, that somebody on the way still has.
+#[test]
+fn b7_an_older_crl_is_not_taken() {
+    let (mut world, subscriber, publisher) = World::in_mid_stream(1, 10);
+    let stream = world.stream(publisher);
+    let old = world.key_server.site.crl();
+    world.key_server.revoke(1);
+    world.run_for(3 * SECOND);
+    assert_eq!(crl_number(&mut world, subscriber), 2);
+    world.key_server.canned_crl = Some(old.clone());
+    world.key_server.revoke(2);
+    world.run_for(MINUTE);
+    assert_eq!(crl_number(&mut world, subscriber), 2);
+    // The key server itself goes back, and starts anew: neither its beacons nor a join with it are obeyed.
+    world.key_server.canned_crl = None;
+    let newest = world.key_server.site.crl();
+    world.key_server.site.roll_crl_back(old, 1);
+    world.restart_key_server(2);
+    world.run_for(MINUTE);
+    assert_eq!(crl_number(&mut world, subscriber), 2);
+    assert!(refusals(&world, subscriber, "CRL 1 is older than 2") > 0);
+    world.key_server.site.roll_crl_back(newest, 3);
+    world.run_for(20 * SECOND);
+    assert_eq!(crl_number(&mut world, subscriber), 3);
+    world.send(publisher, 5, 1100);
+    world.finish(subscriber, stream, 5 * SECOND);
+}
+
+/// KM-19: number and hash are the signed beacon's; a CRL that says another number of itself is not the one.
+#[test]
+fn b7_a_crl_whose_number_is_not_the_one_told_is_not_taken() {
+    let (mut world, subscriber, _) = World::in_mid_stream(1, 10);
+    world.key_server.told_crl_number = Some(9);
+    world.key_server.revoke(1);
+    world.run_for(MINUTE);
+    assert_eq!(crl_number(&mut world, subscriber), 1);
+    let newcomer = world.add_subscriber();
+    world.run_for(20 * SECOND);
+    assert!(world.receiver(newcomer).member().policy().is_none());
+    assert!(refusals(&world, newcomer, "CRL") > 0);
+    world.key_server.told_crl_number = None;
+    // The counter goes on, the number that was told does not come back: only a higher one is obeyed.
+    while world.key_server.site.crl_number() < 9 {
+        world.key_server.revoke(1);
+    }
+    world.run_for(20 * SECOND);
+    assert_eq!(crl_number(&mut world, subscriber), 9);
+    assert_eq!(crl_number(&mut world, newcomer), 9);
+}
+
+/// A join reply of which one part does not hold changes nothing of a member that runs.
+#[test]
+fn b7_a_join_that_does_not_hold_leaves_everything_as_it_was() {
+    let (mut world, subscriber, publisher) = World::in_mid_stream(1, 10);
+    let stream = world.stream(publisher);
+    let held = |world: &mut World| {
+        let receiver = world.receiver(subscriber);
+        let admitted = receiver.member().admitted().unwrap();
+        let numbers = admitted.keyring.held_epoch_numbers();
+        (
+            receiver.member().floors(),
+            numbers,
+            admitted.control.last().cloned(),
+        )
+    };
+    world.run_for(3 * SECOND);
+    world.beacon_interval = None;
+    let before = held(&mut world);
+    // A key server that was broken into: a later policy and CRL, and a beacon of a control stream that nobody vouches for.
+    let genuine = world.key_server.generation;
+    world.key_server.spoils_beacons_in_answers = true;
+    world.key_server.set_policy(|policy| policy.rate += 1);
+    world.key_server.revoke(1);
+    world.restart_key_server(2);
+    world.run_for(20 * SECOND);
+    assert_eq!(held(&mut world), before);
+    assert_eq!(genuine, world.key_server.generation);
+    world.send(publisher, 5, 1100);
+    world.finish(subscriber, stream, 5 * SECOND);
+    world.key_server.spoils_beacons_in_answers = false;
+    world.run_for(20 * SECOND);
+    let after = held(&mut world).0;
+    assert_eq!((after.policy_version, after.crl_number), (2, 2));
+}
+
+/// What an earlier run has seen, handed to a new one: nothing below it is accepted.
+#[test]
+fn b7_nothing_goes_back_over_a_restart() {
+    let (mut world, subscriber, _) = World::in_mid_stream(1, 10);
+    world.key_server.remove("subscriber-7");
+    world.key_server.revoke(1);
+    world.run_for(3 * SECOND);
+    let seen = world.receiver(subscriber).member().floors();
+    assert_eq!((seen.policy_version, seen.crl_number, seen.generation), (2, 2, 6));
+    let higher = [
+        Floors {
+            policy_version: 3,
+            ..seen
+        },
+        Floors {
+            crl_number: 3,
+            ..seen
+        },
+        Floors {
+            generation: 7,
+            ..seen
+        },
+    ];
+    for (floors, word) in higher.into_iter().zip(["policy", "CRL", "generation"]) {
+        world.start_subscriber(subscriber, |config| config.member.floors = floors);
+        world.run_for(5 * SECOND);
+        assert!(world.receiver(subscriber).member().policy().is_none(), "{word}");
+        assert!(refusals(&world, subscriber, word) > 0, "{word}");
+        assert_eq!(world.receiver(subscriber).member().floors(), floors);
+    }
+    world.start_subscriber(subscriber, |config| config.member.floors = seen);
+    world.settle();
+    assert_eq!(world.receiver(subscriber).member().floors(), seen);
+}
+
+/// A beacon that was held up says how things stood (KM-16): it is obeyed, and ends no silence.
+#[test]
+fn km_16_a_delayed_beacon_does_not_end_silence() {
+    let mut world = World::new(1);
+    world
+        .key_server
+        .set_policy(|policy| policy.publisher_limit = 3 * MINUTE);
+    let subscriber = world.add_subscriber();
+    world.settle();
+    world.key_server_down = true;
+    world.run_for(SECOND);
+    let contact = |world: &mut World| world.receiver(subscriber).member().last_contact();
+    let before = contact(&mut world);
+    let (delayed, later) = (
+        world.key_server.beacon(world.now),
+        world.key_server.beacon(world.now),
+    );
+    world.run_for(59 * SECOND);
+    assert_eq!(world.feed(subscriber, &delayed), None);
+    assert_eq!(contact(&mut world), Some(world.now), "within the allowance");
+    world.run_for(2 * SECOND);
+    assert_eq!(world.feed(subscriber, &later), None);
+    assert_eq!(contact(&mut world), Some(world.now - 2 * SECOND));
+    let silent = |world: &World| {
+        let events = world.subscribers[subscriber].events.iter();
+        events
+            .filter(|event| matches!(event, Event::OutOfContact { .. }))
+            .count()
+    };
+    world.run_for(2 * MINUTE + 57 * SECOND);
+    assert_eq!(silent(&world), 0);
+    world.run_for(2 * SECOND);
+    assert_eq!(silent(&world), 1);
+    assert!(before < contact(&mut world));
+    let fresh = world.key_server.beacon(world.now);
+    assert_eq!(world.feed(subscriber, &fresh), None);
+    assert_eq!(contact(&mut world), Some(world.now));
+}
+
 /// A stream that ended an hour ago, replayed to a subscriber that started anew and still gets its keys.
 #[test]
 fn b2_an_old_stream_is_not_delivered_to_a_fresh_receiver() {
@@ -440,4 +610,30 @@ fn b1_a_packet_that_is_held_takes_no_room_twice() {
         (&messages[10].data[..], &messages[11].data[..]),
         (&b"a"[..], &b"b"[..])
     );
+}
+
+/// Its signature has held; the gate has nothing to add, and a copy with another tag must not displace it (KM-14).
+#[test]
+fn b1_a_held_copy_with_another_gate_tag_displaces_nothing() {
+    let (mut world, subscriber, publisher) = World::in_mid_stream(1, 10);
+    world.key_server_down = true;
+    world.key_server.turn_generation();
+    let forge = world.forge(publisher);
+    let plaintexts: Vec<_> = (10..14).map(|id| message(id, b"genuine")).collect();
+    let block = forge.block(forge.data_header(1, 10, 4, world.now), &plaintexts);
+    for datagram in &block {
+        let mut copy = datagram.clone();
+        let gate = copy.len() - 8;
+        copy[gate..].fill(0xEE);
+        for datagram in [&copy, datagram] {
+            assert_eq!(world.feed(subscriber, datagram), Some(Rejection::UnknownEpoch));
+        }
+    }
+    world.key_server_down = false;
+    world.run_for(30 * SECOND);
+    let messages = &world.subscribers[subscriber].messages;
+    assert_eq!(messages.len(), 14);
+    assert!(messages[10..].iter().all(|message| message.data == b"genuine"));
+    let counters = world.receiver(subscriber).counters();
+    assert_eq!((counters.rejected(Rejection::Gate), counters.repaired), (0, 0));
 }

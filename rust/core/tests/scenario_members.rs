@@ -348,3 +348,51 @@ fn rotations_under_loss_lose_nothing() {
         }
     }
 }
+
+/// KM-14: what tells one subscriber that keys are missing tells all of them. They spread; a publisher, who stalls, does not wait.
+#[test]
+fn km_14_subscribers_spread_their_fetches_and_publishers_ask_at_once() {
+    let mut world = World::new(1);
+    let subscribers: Vec<_> = (0..8).map(|_| world.add_subscriber()).collect();
+    let publisher = world.add_publisher();
+    world.settle();
+    let asked = |world: &World, subscriber: usize| {
+        let commands = world.subscribers[subscriber].commands.iter();
+        commands.filter(|command| command.path.ends_with("/keys")).count()
+    };
+    // No poll tells them: one beacon does, in the same moment.
+    for subscriber in &subscribers {
+        world.subscribers[*subscriber].link.side_cut = true;
+    }
+    world.run_for(SECOND);
+    let before: Vec<_> = subscribers.iter().map(|&s| asked(&world, s)).collect();
+    world.key_server.generation += 1;
+    let beacon = world.key_server.beacon(world.now);
+    let now = world.now;
+    let sender = world.sender(publisher);
+    sender.member_mut().receive_beacon(&beacon, now).unwrap();
+    assert_eq!(sender.next_deadline(), Some(now));
+    world.multicast(&beacon);
+    // Packets that come all the time must not wear the spread down.
+    let forge = world.forge(publisher);
+    let datagram = forge
+        .block(forge.data_header(1, 0, 1, now), &[message(0, b"ahead")])
+        .remove(0);
+    let mut times = vec![None; subscribers.len()];
+    for _ in 0..300 {
+        world.multicast(&datagram);
+        world.run_for(MILLI);
+        for &subscriber in &subscribers {
+            if times[subscriber].is_none() && asked(&world, subscriber) > before[subscriber] {
+                times[subscriber] = Some((world.now - now) / MILLI);
+            }
+        }
+    }
+    let mut times: Vec<u64> = times
+        .into_iter()
+        .map(|time| time.expect("asked within 300 ms"))
+        .collect();
+    times.sort_unstable();
+    assert!(times[7] <= 255, "{times:?}");
+    assert!(times[7] - times[0] > 100, "all at once: {times:?}");
+}

@@ -2,9 +2,12 @@
 
 mod common;
 
+use common::forge::message;
 use common::{Link, MILLI, MINUTE, SECOND, World, payload};
+use sealcast_core::credential::encode_bundle;
 use sealcast_core::event::Event;
-use sealcast_core::sender::SendError;
+use sealcast_core::sender::{SendError, UnfitCredential};
+use sealcast_core::signed::CREDENTIAL_CONTEXT;
 use sealcast_core::stream::Delivery;
 
 fn count(world: &World, subscriber: usize, wanted: impl Fn(&Event) -> bool) -> usize {
@@ -288,6 +291,124 @@ fn no_packet_is_longer_than_the_mtu_allows() {
             "the MTU is not used: {longest} of {mtu}"
         );
     }
+}
+
+/// What no subscriber could put together is refused where it can still be told what to do about it (DP-29, TR-12).
+#[test]
+fn a_credential_that_no_eight_packets_carry_is_refused_with_the_mtu_it_needs() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher();
+    world.settle();
+    let identity = &world.publishers[publisher].identity;
+    let (chain, now) = (identity.chain.clone(), world.now);
+    let signed = identity.sign(CREDENTIAL_CONTEXT, &[0; 300]);
+    // Certificates of a long chain, in bytes.
+    let longer = |bytes: usize| [chain.clone(), vec![vec![0x30; bytes]]].concat();
+    for (mtu, bytes) in [(576, 2_000), (1280, 7_500), (1500, 8_000), (9000, 8_000)] {
+        world.start_publisher(publisher, |config| config.mtu = mtu);
+        let chain = longer(bytes);
+        let parts = encode_bundle(&signed, &chain).len().div_ceil(8);
+        let taken = world
+            .sender(publisher)
+            .set_credential(&signed, &chain, now + SECOND, now);
+        let needed = parts + 48 + 248;
+        if needed <= mtu {
+            assert_eq!(taken, Ok(()));
+            continue;
+        }
+        assert_eq!(taken, Err(UnfitCredential::MtuTooSmall { mtu, needed }));
+        world.start_publisher(publisher, |config| config.mtu = needed);
+        let taken = world
+            .sender(publisher)
+            .set_credential(&signed, &chain, now + SECOND, now);
+        assert_eq!(taken, Ok(()), "the MTU that it names is enough");
+        world.start_publisher(publisher, |config| config.mtu = needed - 1);
+        let taken = world
+            .sender(publisher)
+            .set_credential(&signed, &chain, now + SECOND, now);
+        assert!(taken.is_err());
+    }
+    let taken = world
+        .sender(publisher)
+        .set_credential(&signed, &longer(9_000), now + SECOND, now);
+    assert!(matches!(taken, Err(UnfitCredential::TooLong { bytes }) if bytes > 9_632));
+}
+
+/// Invariant 10: what a device may take of the places of streams is what others leave.
+#[test]
+fn invariant_10_no_device_takes_the_places_of_others() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber_with(|config| config.max_streams = 8);
+    let publisher = world.add_publisher();
+    world.settle();
+    let quiet = world.stream(publisher);
+    world.send(publisher, 10, 1100);
+    world.run_for(SECOND);
+    let greedy = world.add_publisher();
+    world.settle();
+    // A stream each, and each speaks: none of them is idle.
+    let mut kept = 0;
+    for seed in 0..30 {
+        let forge = world.forge_with([0x40 + seed; 32]);
+        let bundle = world.publishers[greedy].bundle(&forge, world.now);
+        assert_eq!(world.announce(subscriber, &forge, &bundle), None);
+        let datagram = forge
+            .block(forge.data_header(1, 0, 1, world.now), &[message(0, b"more")])
+            .remove(0);
+        kept += usize::from(world.feed(subscriber, &datagram).is_none());
+        world.run_for(SECOND / 2);
+    }
+    let held = |world: &mut World| -> Vec<String> {
+        let streams = world.receiver(subscriber).streams();
+        let mut devices: Vec<_> = streams.map(|stream| stream.publisher.device.clone()).collect();
+        devices.sort();
+        devices
+    };
+    assert_eq!(kept, 6, "one of eight is the quiet one's, one its own");
+    assert_eq!(
+        held(&mut world)
+            .iter()
+            .filter(|device| **device == "publisher-1")
+            .count(),
+        7
+    );
+    // Others come: the greedy one makes room, down to its share.
+    for n in 2..5 {
+        let other = world.add_publisher();
+        world.run_for(3 * SECOND);
+        assert!(held(&mut world).contains(&format!("publisher-{n}")));
+        let stream = world.stream(other);
+        world.send(other, 5, 1100);
+        world.run_for(SECOND);
+        assert_eq!(world.ids(subscriber, stream).len(), 5);
+    }
+    let closed = |event: &Event| matches!(event, Event::StreamClosed { reason, .. } if reason == "too many streams of its device");
+    assert_eq!(count(&world, subscriber, closed), 3);
+    world.send(publisher, 10, 1100);
+    world.run_for(SECOND);
+    assert_eq!(world.ids(subscriber, quiet).len(), 20);
+}
+
+/// Invariant 10: a request that was made is not remembered by each stream there ever was.
+#[test]
+fn invariant_10_repairs_leave_nothing_behind() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    world.subscribers[subscriber].link.loss = 300;
+    for _ in 0..10 {
+        let stream = world.stream(publisher);
+        world.send(publisher, 50, 1100);
+        world.finish(subscriber, stream, 10 * SECOND);
+        world.crash_publisher(publisher);
+        world.start_publisher(publisher, |_| ());
+        world.settle();
+    }
+    assert!(world.repair_requests >= 10);
+    world.run_for(10 * SECOND);
+    let member = format!("{:?}", world.receiver(subscriber).member());
+    assert!(!member.contains("Repair("), "{member}");
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl Loop<'_> {
         let now = wall_clock();
         let mut engine = lock(self.engine);
         if engine.next_deadline().is_some_and(|at| at <= now) {
-            engine.handle_deadline(now, fresh_randomness);
+            engine.handle_deadline(now, [fresh_randomness(), fresh_randomness()]);
         }
         if !engine.has_transmit() && engine.has_queued() {
             engine.seal_block(now, fresh_randomness());

@@ -16,7 +16,7 @@ pyo3::create_exception!(
     _core,
     SendError,
     PyValueError,
-    "A message was not taken; see `reason`."
+    "A message or credential was not taken; see `reason`."
 );
 pyo3::create_exception!(
     _core,
@@ -63,6 +63,15 @@ pub(crate) fn not_sent(py: Python<'_>, error: sealcast_core::sender::SendError) 
         E::Ended => ("ended", "the stream has ended".to_owned()),
     };
     with_reason::<SendError>(py, reason, text)
+}
+
+pub(crate) fn credential_not_taken(py: Python<'_>, error: &sealcast_core::sender::UnfitCredential) -> PyErr {
+    use sealcast_core::sender::UnfitCredential as E;
+    let reason = match error {
+        E::TooLong { .. } => "credential-too-long",
+        E::MtuTooSmall { .. } => "mtu-too-small",
+    };
+    with_reason::<SendError>(py, reason, error.to_string())
 }
 
 pub(crate) fn no_socket(py: Python<'_>, error: &NetError) -> PyErr {

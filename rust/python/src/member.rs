@@ -5,12 +5,13 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sealcast_core::member::{Member, MemberConfig, Purpose};
+use sealcast_core::member::{Floors, Member, MemberConfig, Purpose};
 use sealcast_net::{Interface, Notifier};
 
 use crate::error::no_socket;
 use crate::trust::{site, validator};
 
+#[allow(clippy::too_many_arguments)] // The constructors' own, named in Python.
 pub(crate) fn config(
     py: Python<'_>,
     site_id: &[u8],
@@ -19,6 +20,7 @@ pub(crate) fn config(
     anchors: &[Vec<u8>],
     issuers: &[Vec<u8>],
     jitter_seed: u64,
+    (policy_version, crl_number, generation): (u64, u64, u32),
 ) -> PyResult<MemberConfig> {
     Ok(MemberConfig {
         site: site(site_id)?,
@@ -27,7 +29,18 @@ pub(crate) fn config(
         purpose: Purpose::Subscribe,
         validator: validator(py, anchors, issuers)?,
         jitter_seed,
+        floors: Floors {
+            policy_version,
+            crl_number,
+            generation,
+        },
     })
+}
+
+/// Policy version, CRL number and generation: the highest seen.
+pub(crate) fn floors(member: &Member) -> (u64, u64, u32) {
+    let floors = member.floors();
+    (floors.policy_version, floors.crl_number, floors.generation)
 }
 
 /// The policy in force as a dictionary of TR-13's fields, or None before the join.

@@ -4,7 +4,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::credential::Publisher;
-use sealcast_core::event::{Command, Event, Evidence, Message, Response, Target};
+use sealcast_core::event::{Claim, Command, Event, Evidence, Message, Response, Target};
 use sealcast_core::wire::StreamId;
 
 /// A verified message.
@@ -129,7 +129,15 @@ impl<'py> Fields<'py> {
             PyBytes::new(py, &evidence.statement),
             PyBytes::new(py, &evidence.signature),
         );
-        self.with(name, (statement, signature, evidence.index))
+        let body = PyBytes::new(py, &evidence.body);
+        self.with(name, (statement, signature, evidence.index, body))
+    }
+
+    fn claim(self, name: &str, claim: &Claim) -> PyResult<Self> {
+        let bundle = claim.credential.as_deref();
+        let bundle = bundle.map(|bundle| PyBytes::new(self.dict.py(), bundle));
+        self.stream(name, Some(claim.stream))?
+            .with(&format!("{name}_credential"), bundle)
     }
 }
 
@@ -208,8 +216,8 @@ pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             "succession-conflict",
             fields
                 .stream("predecessor", Some(predecessor))?
-                .stream("first", Some(first))?
-                .stream("second", Some(second))?,
+                .claim("first", &first)?
+                .claim("second", &second)?,
         ),
         Event::CommitmentMismatch { detail } => ("commitment-mismatch", fields.with("detail", detail)?),
         Event::PolicyChanged { version } => ("policy-changed", fields.with("version", version)?),

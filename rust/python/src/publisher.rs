@@ -12,7 +12,7 @@ use sealcast_core::sender::{Sender, SenderConfig};
 use sealcast_core::wire::StreamId;
 use sealcast_net::{Notifier, SendDriver};
 
-use crate::error::{malformed, no_socket, not_sent};
+use crate::error::{credential_not_taken, malformed, no_socket, not_sent};
 use crate::member;
 use crate::output::{PyCommand, event, response};
 use crate::trust::{lock, secret, site, sixteen, thirty_two};
@@ -31,7 +31,8 @@ fn stream(bytes: Option<&[u8]>) -> PyResult<Option<StreamId>> {
 impl SendEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device, anchors, issuers, now, jitter_seed, seed, start_nonce, instance="",
-                        mtu=1500, max_block=64, max_message_bytes=16 << 20, queue_bytes=64 << 20))]
+                        mtu=1500, max_block=64, max_message_bytes=16 << 20, queue_bytes=64 << 20,
+                        policy_version_floor=0, crl_number_floor=0, generation_floor=0))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,
@@ -49,8 +50,21 @@ impl SendEngine {
         max_block: u8,
         max_message_bytes: u64,
         queue_bytes: u64,
+        policy_version_floor: u64,
+        crl_number_floor: u64,
+        generation_floor: u32,
     ) -> PyResult<Self> {
-        let member = member::config(py, site_id, channel, device, &anchors, &issuers, jitter_seed)?;
+        let floors = (policy_version_floor, crl_number_floor, generation_floor);
+        let member = member::config(
+            py,
+            site_id,
+            channel,
+            device,
+            &anchors,
+            &issuers,
+            jitter_seed,
+            floors,
+        )?;
         if !(576..=9000).contains(&mtu) {
             return Err(PyValueError::new_err(format!(
                 "an MTU of {mtu} bytes is not between 576 and 9000"
@@ -136,21 +150,12 @@ impl SendEngine {
         lock(&self.0).next_deadline()
     }
 
-    /// Does what is due; `randomness` gives 16 bytes for each of up to `len / 16` blocks.
+    /// Does what is due; `randomness`: 32 fresh bytes, for up to two blocks.
     fn handle_deadline(&self, now: u64, randomness: &[u8]) -> PyResult<()> {
-        let mut chunks = randomness.chunks_exact(16);
-        if chunks.len() < 2 {
-            return Err(PyValueError::new_err(
-                "at least 32 bytes of randomness are needed",
-            ));
-        }
-        let mut next = || {
-            chunks
-                .next()
-                .and_then(|chunk| chunk.try_into().ok())
-                .unwrap_or([0; 16])
-        };
-        lock(&self.0).handle_deadline(now, &mut next);
+        let (first, second) = randomness.split_at(randomness.len() / 2);
+        let what = "each half of the randomness";
+        let randomness = [sixteen(first, what)?, sixteen(second, what)?];
+        lock(&self.0).handle_deadline(now, randomness);
         Ok(())
     }
 
@@ -174,8 +179,17 @@ impl SendEngine {
     }
 
     /// Takes the signed credential and its chain, DER, end entity first.
-    fn set_credential(&self, signed: &[u8], chain: Vec<Vec<u8>>, not_after: u64, now: u64) {
-        lock(&self.0).set_credential(signed, &chain, not_after, now);
+    fn set_credential(
+        &self,
+        py: Python<'_>,
+        signed: &[u8],
+        chain: Vec<Vec<u8>>,
+        not_after: u64,
+        now: u64,
+    ) -> PyResult<()> {
+        lock(&self.0)
+            .set_credential(signed, &chain, not_after, now)
+            .map_err(|error| credential_not_taken(py, &error))
     }
 
     fn set_endpoint(&self, host: &str, port: u16) {
@@ -246,6 +260,11 @@ impl SendEngine {
     /// The DER CRL in force.
     fn crl<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         lock(&self.0).member().crl().map(|crl| PyBytes::new(py, crl))
+    }
+
+    /// Policy version, CRL number and generation: the highest seen, to be stored and given to a later engine.
+    fn floors(&self) -> (u64, u64, u32) {
+        member::floors(lock(&self.0).member())
     }
 
     /// Whether the policy lists the device, written as TR-13 says, in either list.

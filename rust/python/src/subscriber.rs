@@ -24,7 +24,8 @@ pub(crate) struct ReceiveEngine(Arc<Mutex<Receiver>>);
 impl ReceiveEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device, anchors, issuers, now, jitter_seed, unordered=false,
-                        max_message_bytes=16 << 20, buffer_bytes=64 << 20, window_packets=65536))]
+                        max_message_bytes=16 << 20, buffer_bytes=64 << 20, window_packets=65536,
+                        policy_version_floor=0, crl_number_floor=0, generation_floor=0))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,
@@ -39,8 +40,21 @@ impl ReceiveEngine {
         max_message_bytes: u64,
         buffer_bytes: u64,
         window_packets: u64,
+        policy_version_floor: u64,
+        crl_number_floor: u64,
+        generation_floor: u32,
     ) -> PyResult<Self> {
-        let member = member::config(py, site_id, channel, device, &anchors, &issuers, jitter_seed)?;
+        let floors = (policy_version_floor, crl_number_floor, generation_floor);
+        let member = member::config(
+            py,
+            site_id,
+            channel,
+            device,
+            &anchors,
+            &issuers,
+            jitter_seed,
+            floors,
+        )?;
         let mut config = ReceiverConfig::new(member);
         config.stream.delivery = if unordered {
             Delivery::Unordered
@@ -107,6 +121,11 @@ impl ReceiveEngine {
         lock(&self.0).member().crl().map(|crl| PyBytes::new(py, crl))
     }
 
+    /// Policy version, CRL number and generation: the highest seen, to be stored and given to a later engine.
+    fn floors(&self) -> (u64, u64, u32) {
+        member::floors(lock(&self.0).member())
+    }
+
     /// Whether the policy lists the device, written as TR-13 says, in either list.
     fn is_member(&self, device: &str) -> bool {
         member::is_member(lock(&self.0).member(), device)
@@ -125,6 +144,7 @@ impl ReceiveEngine {
         fields.set_item("requests", counters.requests)?;
         fields.set_item("lost", counters.lost)?;
         fields.set_item("heartbeats", counters.heartbeats)?;
+        fields.set_item("foreign_successions", counters.foreign_successions)?;
         fields.set_item("signatures", counters.signatures)?;
         fields.set_item("streams", engine.streams().count())?;
         for reason in Rejection::ALL {

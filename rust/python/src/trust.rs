@@ -11,7 +11,7 @@ use sealcast_core::crypto::{Secret, Suite, spki_of};
 use sealcast_core::schedule;
 use sealcast_core::sealer::Sealer;
 use sealcast_core::stream::Heartbeat;
-use sealcast_core::validator::{Role, Validator};
+use sealcast_core::validator::{Crl, Role, Validator};
 use sealcast_core::wire::{ChannelId, Epoch, PacketType, PacketView, SiteId, StreamId};
 
 use crate::error::{invalid_chain, invalid_credential, malformed};
@@ -168,13 +168,8 @@ impl PyValidator {
     ) -> PyResult<T> {
         let mut held = lock(&self.0);
         if held.crl.as_deref() != crl {
-            match crl {
-                Some(der) => held
-                    .validator
-                    .set_crl(der)
-                    .ok_or_else(|| malformed(py, "the CRL"))?,
-                None => held.validator.clear_crl(),
-            }
+            let parse = |der| Crl::parse(der).ok_or_else(|| malformed(py, "the CRL"));
+            held.validator.set_crl(crl.map(parse).transpose()?);
             held.crl = crl.map(<[u8]>::to_vec);
         }
         judge(&held.validator)

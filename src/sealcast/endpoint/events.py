@@ -14,8 +14,9 @@ from sealcast._core import Message
 if TYPE_CHECKING:
     from sealcast._core import Epoch
 
-Evidence = tuple[bytes, bytes, int]
-"""A signed statement with its context, its Ed25519 signature, the place of the packet in the block."""
+Evidence = tuple[bytes, bytes, int, bytes]
+"""A signed statement with its context, its Ed25519 signature, the place of the packet in the block, and the
+clear body of a heartbeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,10 @@ class StreamClosed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equivocation:
-    """A publisher signed two packets for one sequence; the first stands. Both sides are proof."""
+    """A publisher signed two packets for one sequence, or a packet and an end before it; the first stands.
+
+    Both sides are proof.
+    """
 
     publisher: str
     instance: str
@@ -105,11 +109,17 @@ class Equivocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuccessionConflict:
-    """Two streams claim to continue one; the first stands."""
+    """Two streams claim to continue one; the first stands, or whom the end of their predecessor names.
+
+    Both credentials are signed by the device: together they are proof.
+    """
 
     predecessor: bytes
     first: bytes
+    first_credential: bytes | None
+    """The credential bundle (TR-12); None if it is not here (any more)."""
     second: bytes
+    second_credential: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,14 @@ from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Blocked, Event, Joined, Refused, parse_event
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
-from sealcast.errors import IncompleteError, InternalError, NetworkError, SealcastError, UsageError
+from sealcast.errors import (
+    ConfigError,
+    IncompleteError,
+    InternalError,
+    NetworkError,
+    SealcastError,
+    UsageError,
+)
 from sealcast.pki.names import check_instance_name
 from sealcast.pki.signed import Context, SignedObject
 from sealcast.pki.times import system_time
@@ -237,7 +244,10 @@ class Publisher:
         if tbs is None:
             raise InternalError("a stream credential was asked for before the join")
         signed = SignedObject.sign(Context.STREAM_CREDENTIAL, tbs, identity.signer).serialize()
-        engine.set_credential(signed, identity.chain, not_after, now)
+        try:
+            engine.set_credential(signed, identity.chain, not_after, now)
+        except _core.SendError as error:
+            raise ConfigError(str(error), cure="use a larger MTU, or a shorter certificate chain") from None
         self._succeeds = succeeds
         if self._driver is not None:
             self._driver.wake()

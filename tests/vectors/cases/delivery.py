@@ -139,6 +139,10 @@ def delivery() -> VectorFile:
         "Frames": ("FUNCTIONALITY", "a malformed frame ends its packet, which is reported (DP-24)"),
         "Unopened": ("FUNCTIONALITY", "a packet that verifies and does not open is lost, and reported"),
         "Heartbeat": ("FUNCTIONALITY", "a heartbeat shows losses at the tail, and never moves the head back"),
+        "End": (
+            "FUNCTIONALITY",
+            "a signed end is final: what is signed beyond it is a conflict (DP-19, DP-27)",
+        ),
         "LaterKey": ("FUNCTIONALITY", "what verifies is kept sealed until its key is there (KM-14)"),
     }
     spec = ["DP-18", "DP-19", "DP-24", "DP-25", "DP-27", "DP-33", "KM-14"]
@@ -269,6 +273,27 @@ def _heartbeats(group: Group, five: list[bytes]) -> None:
         steps=feed(*five[:4], beat(9, 5, ended=True), five[4]),
         **seen(*in_order(0, 1, 2, 3, 4)),
     )
+    flags = ("End",)
+    group.valid(
+        "a heartbeat after the end",
+        flags=flags,
+        steps=feed(*five[:3], beat(1, 3, ended=True))
+        + feed(beat(2, 5), reason="counter")
+        + feed(beat(3, 5, ended=True), reason="counter"),
+        **seen(*in_order(0, 1, 2)),
+    )
+    group.valid(
+        "a packet after the end",
+        flags=flags,
+        steps=feed(*five[:2], beat(1, 3, ended=True)) + feed(five[3], reason="conflict") + feed(five[2]),
+        **seen(*in_order(0, 1, 2), conflicts=[3]),
+    )
+    group.valid(
+        "an end before a packet that is here",
+        flags=flags,
+        steps=feed(*five[:4]) + feed(beat(1, 2, ended=True), reason="conflict") + feed(beat(1, 5), five[4]),
+        **seen(*in_order(0, 1, 2, 3, 4), conflicts=[3]),
+    )
 
 
 def _keys(group: Group) -> None:
@@ -295,10 +320,10 @@ def _keys(group: Group) -> None:
     )
     wrong = patch(ahead, -8, bytes(8))
     group.valid(
-        "the gate tag is checked as soon as it can be",
+        "a copy with another gate tag displaces nothing: the signature vouches for it",
         flags=flags,
-        steps=feed(wrong) + told,
-        **seen(),
+        steps=feed(wrong, ahead) + told,
+        **seen(*in_order(0)),
     )
     if schedule.stream_id(MAKER.sealer.public_key) != ahead[6:22] or ahead[5] != PacketType.DATA:
         raise ValueError("not the stream of the group")

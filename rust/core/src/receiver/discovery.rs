@@ -2,27 +2,23 @@
 //!
 //! Spec: wire.md sections 8 and 9; trust.md TR-14; side-channel.md SC-5.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use crate::credential::{CredentialError, VerifiedCredential};
+use crate::credential::{CredentialError, MAX_PARTS, Publisher, VerifiedCredential};
 use crate::crypto::{Suite, sha256};
-use crate::event::{Event, Source};
+use crate::event::{Event, Evidence, Source};
 use crate::keyring::Lookup;
 use crate::member::Purposes;
 use crate::messages::StreamEntry;
 use crate::receiver::Receiver;
+use crate::receiver::closed::ENDED;
 use crate::rejection::Rejection;
-use crate::stream::{Heartbeat, Stream};
+use crate::stream::{Heartbeat, Stream, evidence_of};
 use crate::validator::InvalidChain;
-use crate::wire::{MAX_SEQUENCE, PacketType, PacketView, StreamId, Time};
+use crate::wire::{PacketType, PacketView, SiteId, StreamId, Time};
 
-/// DP-29.
-const MAX_CREDENTIAL_PARTS: u8 = 8;
 const MAX_CREDENTIAL_BLOCKS: usize = 16;
-/// Streams that we let go of and still know the place of.
-const MAX_CLOSED: usize = 4096;
-/// The place of a stream that has ended and been delivered to its end.
-const ENDED: u64 = MAX_SEQUENCE;
 /// A stream that lives says so every second (DP-28); after this it may give its place to another.
 const SILENCE: u64 = 30 * SECOND;
 /// A head in the directory is renewed every two seconds; an older one is of a publisher that had gone.
@@ -31,8 +27,15 @@ const SECOND: u64 = 1_000_000;
 
 /// A credential block of which parts are still missing.
 pub(super) struct CredentialBlock {
-    parts: BTreeMap<u8, Vec<u8>>,
-    since: Time,
+    pub(super) parts: BTreeMap<u8, Vec<u8>>,
+    pub(super) since: Time,
+}
+
+/// A heartbeat from the directory whose signature is the stream's.
+struct Head {
+    heartbeat: Heartbeat,
+    time: Time,
+    evidence: Evidence,
 }
 
 impl Receiver {
@@ -44,7 +47,7 @@ impl Receiver {
         now: Time,
     ) -> Result<(), Rejection> {
         let header = packet.header;
-        if header.count > MAX_CREDENTIAL_PARTS {
+        if header.count > MAX_PARTS {
             return Err(Rejection::Malformed);
         }
         if self.has_ended(&header.stream) {
@@ -60,8 +63,8 @@ impl Receiver {
             return Err(Rejection::Gate);
         }
         // Repetitions, genuine or recorded and sent again, must not keep new streams from being learned of.
-        let is_known = self.streams.contains_key(&header.stream)
-            || self.closed.iter().any(|(closed, _)| *closed == header.stream);
+        let is_known =
+            self.streams.contains_key(&header.stream) || self.closed.next(&header.stream).is_some();
         let budget = if is_known {
             &mut self.renewal_budget
         } else {
@@ -137,7 +140,8 @@ impl Receiver {
             && credential.publisher == stream.publisher
         {
             // Accepted again, as after a renewal whose old certificate was revoked at once: it goes on where it stood.
-            let (publisher, succeeds) = (stream.publisher.clone(), credential.credential.succeeds);
+            let publisher = stream.publisher.clone();
+            let succeeds = self.settle_succession(&credential);
             stream.credential = credential;
             self.streams.insert(id, stream);
             self.member
@@ -145,73 +149,26 @@ impl Receiver {
                 .push_back(Event::StreamStarted { publisher, succeeds });
             return;
         }
-        if self.streams.len() + self.suspended.len() >= self.max_streams && !self.close_idle(now) {
-            if !self.closed.iter().any(|(closed, _)| *closed == id) {
-                let publisher = credential.publisher;
+        if !self.make_room(&credential.publisher, now) {
+            if self.closed.next(&id).is_none() {
+                let publisher = credential.publisher.clone();
                 let reason = "too many streams".to_owned();
                 self.member
                     .events
                     .push_back(Event::StreamClosed { publisher, reason });
             }
-            self.remember_closed(id, start);
+            self.remember_closed(id, start, &credential.publisher);
             return;
         }
         // Where we stood in an earlier run, or when we let go of it, rather than where it stands now.
-        let resumed = self.closed.iter().find(|(closed, _)| *closed == id);
-        let start = resumed.map_or(start, |&(_, next)| next);
-        let succeeds = credential.credential.succeeds;
+        let start = self.closed.next(&id).unwrap_or(start);
+        let succeeds = self.settle_succession(&credential);
         let publisher = credential.publisher.clone();
         self.streams
             .insert(id, Stream::new(credential, start, self.limits, now));
-        if let Some(predecessor) = succeeds {
-            match self.successors.get(&predecessor) {
-                Some(&first) if first != id => {
-                    self.member.events.push_back(Event::SuccessionConflict {
-                        predecessor,
-                        first,
-                        second: id,
-                    });
-                }
-                Some(_) => {}
-                None => {
-                    if let Some(old) = self.streams.get_mut(&predecessor)
-                        && (old.publisher.site, &old.publisher.device, &old.publisher.instance)
-                            == (publisher.site, &publisher.device, &publisher.instance)
-                    {
-                        self.successors.insert(predecessor, id);
-                        old.succeeded(&mut self.member.events);
-                    } else if let Some(mut old) = self.suspended.remove(&predecessor) {
-                        // Nobody will speak for it any more: what it still owed is told.
-                        self.counters.lost += old.abandon(&mut self.member.events);
-                        self.remember_closed(predecessor, old.window.head());
-                    }
-                }
-            }
-        }
         self.member
             .events
             .push_back(Event::StreamStarted { publisher, succeeds });
-    }
-
-    /// A stream may be learned of after the one that succeeds it: its end is then as unknown as in the other order.
-    fn find_successor(&mut self, id: StreamId) {
-        if self.successors.contains_key(&id) {
-            return;
-        }
-        let Some(old) = self.streams.get(&id) else { return };
-        let continues = |stream: &&Stream| {
-            let (one, other) = (&old.publisher, &stream.publisher);
-            stream.credential.credential.succeeds == Some(id)
-                && (one.site, &one.device, &one.instance) == (other.site, &other.device, &other.instance)
-        };
-        let successors = self.streams.values().filter(continues);
-        let Some(first) = successors.map(|stream| stream.publisher.stream).min() else {
-            return;
-        };
-        self.successors.insert(id, first);
-        if let Some(old) = self.streams.get_mut(&id) {
-            old.succeeded(&mut self.member.events);
-        }
     }
 
     fn close(&mut self, id: StreamId) {
@@ -221,53 +178,67 @@ impl Receiver {
             } else {
                 stream.window.next()
             };
-            self.remember_closed(id, next);
-            self.successors.retain(|old, _| *old != id);
+            self.remember_closed(id, next, &stream.publisher);
         }
     }
 
-    fn remember_closed(&mut self, id: StreamId, next: u64) {
-        if let Some((_, known)) = self.closed.iter_mut().find(|(closed, _)| *closed == id) {
-            *known = next.max(*known);
-            return;
-        }
-        self.closed.push_back((id, next));
-        if self.closed.len() > MAX_CLOSED {
-            self.closed.pop_front();
+    pub(super) fn remember_closed(&mut self, id: StreamId, next: u64, publisher: &Arc<Publisher>) {
+        self.let_successor_go(&id);
+        if let Some(forgotten) = self.closed.remember(id, next, publisher) {
+            self.successors.remove(&forgotten);
         }
     }
 
     fn has_ended(&self, id: &StreamId) -> bool {
-        self.closed.contains(&(*id, ENDED))
+        self.closed.next(id) == Some(ENDED)
     }
 
-    /// Makes room for another stream: one that is over, or that nobody has heard of for long. False if there is none.
-    fn close_idle(&mut self, now: Time) -> bool {
-        let unaccepted = self
-            .suspended
-            .iter()
-            .min_by_key(|(id, stream)| (stream.last_heard, **id))
-            .map(|(&id, _)| id);
-        if let Some(id) = unaccepted
-            && let Some(mut stream) = self.suspended.remove(&id)
-        {
-            self.counters.lost += stream.abandon(&mut self.member.events);
-            self.remember_closed(id, stream.window.head());
+    /// Makes room for another stream where there is none. One that is over gives its place; else a silent one of the same
+    /// device, or of a device that holds more places; else any of a device that holds many. False if nobody has to.
+    fn make_room(&mut self, newcomer: &Publisher, now: Time) -> bool {
+        if self.streams.len() + self.suspended.len() < self.max_streams {
             return true;
         }
-        let is_idle = |stream: &Stream| {
-            stream.is_finished()
-                || (stream.is_succeeded() && !stream.window.has_missing())
-                || now.saturating_sub(stream.last_heard) > SILENCE
+        let mut places: HashMap<(SiteId, &str), usize> = HashMap::new();
+        let all = || self.streams.values().chain(self.suspended.values());
+        for stream in all() {
+            *places.entry(device_of(&stream.publisher)).or_default() += 1;
+        }
+        let own = places.get(&device_of(newcomer)).copied().unwrap_or(0);
+        let rank = |stream: &Stream| {
+            let id = stream.publisher.stream;
+            let theirs = places[&device_of(&stream.publisher)];
+            let is_own = device_of(&stream.publisher) == device_of(newcomer);
+            let is_over = stream.is_finished() || (stream.is_succeeded() && !stream.window.has_missing());
+            let is_silent =
+                self.suspended.contains_key(&id) || now.saturating_sub(stream.last_heard) > SILENCE;
+            let order = match () {
+                () if stream.is_finished() => 0,
+                () if is_over => 1,
+                () if is_silent && is_own => 2,
+                () if is_silent && theirs > own => 3,
+                // Nobody's many streams keep others out.
+                () if theirs > own + 1 => 4,
+                () => return None,
+            };
+            Some((order, self.max_streams - theirs, stream.last_heard, id))
         };
-        let idle = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| is_idle(stream))
-            .min_by_key(|(id, stream)| (!stream.is_finished(), stream.last_heard, **id))
-            .map(|(&id, _)| id);
-        let Some(id) = idle else { return false };
+        let Some((order, _, _, id)) = all().filter_map(rank).min() else {
+            return false;
+        };
+        if let Some(mut stream) = self.suspended.remove(&id) {
+            self.counters.lost += stream.abandon(&mut self.member.events);
+            self.remember_closed(id, stream.window.head(), &stream.publisher);
+            return true;
+        }
         if let Some(stream) = self.streams.get_mut(&id) {
+            if order == 4 {
+                let reason = "too many streams of its device".to_owned();
+                let publisher = stream.publisher.clone();
+                self.member
+                    .events
+                    .push_back(Event::StreamClosed { publisher, reason });
+            }
             self.counters.lost += stream.abandon(&mut self.member.events);
         }
         self.close(id);
@@ -302,18 +273,18 @@ impl Receiver {
                 let head = entry
                     .head
                     .and_then(|head| verify_head(&verified, suite, &channel, head));
-                if let Some((head, _)) = head
-                    && head.is_final
+                if let Some(head) = &head
+                    && head.heartbeat.is_final
                     && !is_known
                     && !self.directory_known
                 {
                     // It ended before we came; a replay of it must not start it again.
-                    self.remember_closed(entry.stream, ENDED);
+                    self.remember_closed(entry.stream, ENDED, &verified.publisher);
                     continue;
                 }
                 let start = head
                     .filter(|_| !self.directory_known)
-                    .map_or(0, |(head, _)| head.next_sequence);
+                    .map_or(0, |head| head.heartbeat.next_sequence);
                 self.admit(verified, start, now);
             }
             if let Some(stream) = self.streams.get_mut(&entry.stream) {
@@ -325,12 +296,14 @@ impl Receiver {
                 let head = entry
                     .head
                     .and_then(|head| verify_head(&stream.credential, suite, &channel, head));
-                if let Some((head, told)) = head {
-                    stream.take_heartbeat(head, now, &mut self.member.events);
-                    if now.saturating_sub(told) < FRESH_HEAD {
+                if let Some(head) = head {
+                    let events = &mut self.member.events;
+                    stream.take_heartbeat(head.heartbeat, head.evidence, now, events);
+                    if now.saturating_sub(head.time) < FRESH_HEAD {
                         stream.hear(stream.last_heard);
                     }
                 }
+                self.heed_named_successor(entry.stream);
                 self.find_successor(entry.stream);
             }
         }
@@ -373,7 +346,7 @@ impl Receiver {
             if stream.is_succeeded() {
                 // No new credential will come for it: what it still owed is told.
                 self.counters.lost += stream.abandon(&mut self.member.events);
-                self.remember_closed(id, stream.window.head());
+                self.remember_closed(id, stream.window.head(), &stream.publisher);
             } else {
                 self.suspended.insert(id, stream);
             }
@@ -405,6 +378,11 @@ impl Receiver {
     }
 }
 
+/// Places are shared out by device.
+fn device_of(publisher: &Publisher) -> (SiteId, &str) {
+    (publisher.site, &publisher.device)
+}
+
 /// A head from the directory: a heartbeat datagram whose signature is the stream's. Its gate is of an epoch that may not be
 /// ours; it came over TLS.
 fn verify_head(
@@ -412,7 +390,7 @@ fn verify_head(
     suite: Suite,
     channel: &crate::wire::ChannelId,
     datagram: &[u8],
-) -> Option<(Heartbeat, Time)> {
+) -> Option<Head> {
     let packet = PacketView::parse(datagram).ok()?;
     let header = packet.header;
     if header.packet_type != PacketType::Heartbeat
@@ -422,10 +400,13 @@ fn verify_head(
         return None;
     }
     let leaf = packet.leaf_hash(suite);
-    let statement = crate::block::signed_statement(suite, channel, &header, &leaf);
-    credential
-        .key
-        .verifies(&statement, packet.signature)
-        .then(|| Heartbeat::parse(packet.body))?
-        .map(|heartbeat| (heartbeat, header.time))
+    let evidence = evidence_of(suite, channel, &packet, &leaf);
+    if !credential.key.verifies(&evidence.statement, packet.signature) {
+        return None;
+    }
+    Some(Head {
+        heartbeat: Heartbeat::parse(packet.body)?,
+        time: header.time,
+        evidence,
+    })
 }

@@ -55,6 +55,8 @@ pub struct KeyServer {
     pub counter: u64,
     /// Hands out secrets that it did not commit to (KM-8).
     pub lies_about_secrets: bool,
+    /// Gives beacons, in joins and keys replies, that its control stream did not sign.
+    pub spoils_beacons_in_answers: bool,
     /// Slots handed out beyond the present one.
     pub prefetch: u32,
     /// Secrets that are not a function of their number.
@@ -64,6 +66,9 @@ pub struct KeyServer {
     /// Given instead of the true answer.
     pub canned_keys: Option<Vec<u8>>,
     pub canned_policy: Option<Vec<u8>>,
+    pub canned_crl: Option<Vec<u8>>,
+    /// What beacons say the CRL's number is, if not what it says itself.
+    pub told_crl_number: Option<u64>,
     identity: Identity,
     sealer: Sealer,
     bundle: Vec<u8>,
@@ -120,11 +125,14 @@ impl KeyServer {
             step: 0,
             counter: 100,
             lies_about_secrets: false,
+            spoils_beacons_in_answers: false,
             prefetch: 3,
             slot_secrets: BTreeMap::new(),
             step_secrets: BTreeMap::new(),
             canned_keys: None,
             canned_policy: None,
+            canned_crl: None,
+            told_crl_number: None,
             identity,
             sealer,
             bundle,
@@ -256,7 +264,7 @@ impl KeyServer {
                 hash: sha256(&[&self.signed_policy]),
             },
             crl: DocumentVersion {
-                number: self.site.crl_number(),
+                number: self.told_crl_number.unwrap_or(self.site.crl_number()),
                 hash: sha256(&[&self.site.crl()]),
             },
             bundle: DocumentVersion {
@@ -284,7 +292,11 @@ impl KeyServer {
         now: Time,
         rest: impl FnOnce(&mut Self, CborWriter) -> CborWriter,
     ) -> Vec<u8> {
-        let beacon = self.beacon(now);
+        let mut beacon = self.beacon(now).to_vec();
+        if self.spoils_beacons_in_answers {
+            let signature = beacon.len() - 72;
+            beacon[signature] ^= 1;
+        }
         let epoch = self.epoch(now);
         let mut writer = writer
             .text("time")
@@ -313,7 +325,17 @@ impl KeyServer {
     }
 
     pub fn keys_reply(&mut self, now: Time) -> Vec<u8> {
-        self.keys_fields(CborWriter::new().map(4), now, |_, writer| writer)
+        self.keys_fields(CborWriter::new().map(5), now, |this, writer| {
+            // KM-18, of the present generation alone: a member that asks a moment late opens its first packets all the same.
+            let writer = writer.text("earlier");
+            if this.step == 0 || this.step_secrets.contains_key(&this.generation) {
+                return writer.array(0);
+            }
+            let (generation, beacon) = (this.generation, this.beacon(now));
+            let first = this.step_secret(generation, 0);
+            let writer = writer.array(1).array(3).uint(u64::from(generation));
+            writer.bytes(first.expose()).bytes(&beacon)
+        })
     }
 
     pub fn join_reply(&mut self, now: Time) -> Vec<u8> {
@@ -402,7 +424,7 @@ impl KeyServer {
                 self.streams(CborWriter::new().map(1).text("streams")).finish(),
             ),
             ("GET", "/v1/crl") => {
-                let crl = self.site.crl();
+                let crl = self.canned_crl.clone().unwrap_or(self.site.crl());
                 let body = CborWriter::new().map(2).text("crl").bytes(&crl);
                 Reply::Now(
                     200,

@@ -139,6 +139,11 @@ impl Site {
         self.crl = self.new_crl();
     }
 
+    /// Puts an older CRL in force again, as a restored backup or a thief of the key server would.
+    pub fn roll_crl_back(&mut self, crl: Vec<u8>, number: u64) {
+        (self.crl, self.crl_number) = (crl, number);
+    }
+
     pub fn crl_number(&self) -> u64 {
         self.crl_number
     }

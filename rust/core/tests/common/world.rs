@@ -6,14 +6,14 @@ use std::sync::Arc;
 use sealcast_core::credential::Credential;
 use sealcast_core::crypto::{Jitter, Secret, Suite, sha256};
 use sealcast_core::event::{Command, Event, Message, Response, Target};
-use sealcast_core::member::{MemberConfig, Purpose};
+use sealcast_core::member::{Floors, MemberConfig, Purpose};
 use sealcast_core::receiver::{Receiver, ReceiverConfig};
 use sealcast_core::rejection::Rejection;
 use sealcast_core::retention::Datagram;
 use sealcast_core::sender::{Sender, SenderConfig};
 use sealcast_core::signed::{CREDENTIAL_CONTEXT, CborReader, CborWriter};
 use sealcast_core::validator::Role;
-use sealcast_core::wire::{PacketType, SiteId, StreamId, Time};
+use sealcast_core::wire::{Header, PacketType, SiteId, StreamId, Time};
 
 use super::forge::Forge;
 use super::key_server::{KeyServer, Reply};
@@ -87,6 +87,11 @@ pub struct Publisher {
 impl Publisher {
     /// A bundle in which this device vouches for whatever stream key `forge` has.
     pub fn bundle(&self, forge: &Forge, now: Time) -> Vec<u8> {
+        self.bundle_of_successor(forge, now, None)
+    }
+
+    /// The same for a stream that claims to continue another.
+    pub fn bundle_of_successor(&self, forge: &Forge, now: Time, succeeds: Option<StreamId>) -> Vec<u8> {
         self.identity.bundle(&Credential {
             public_key: *forge.signing.public_key(),
             channel: forge.channel,
@@ -98,7 +103,7 @@ impl Publisher {
             not_after: now + DAY,
             start_nonce: [1; 16],
             instance: String::new(),
-            succeeds: None,
+            succeeds,
         })
     }
 }
@@ -200,6 +205,7 @@ impl World {
             purpose,
             validator: self.key_server.site.validator(),
             jitter_seed: self.random.below(u64::MAX),
+            floors: Floors::default(),
         }
     }
 
@@ -384,6 +390,21 @@ impl World {
         verdict
     }
 
+    /// Announces a stream to a subscriber in-band, by the credential packets of `bundle`. Gives the verdict on the last.
+    pub fn announce(&mut self, subscriber: usize, forge: &Forge, bundle: &[u8]) -> Option<Rejection> {
+        let parts: Vec<Vec<u8>> = bundle.chunks(1204).map(<[u8]>::to_vec).collect();
+        let header = Header {
+            packet_type: PacketType::Credential,
+            count: parts.len() as u8,
+            ..forge.data_header(0xC0, 0, 1, self.now)
+        };
+        let mut verdict = None;
+        for datagram in forge.block(header, &parts) {
+            verdict = self.feed(subscriber, &datagram);
+        }
+        verdict
+    }
+
     /// The captured datagrams of a type.
     pub fn captured_of(&self, packet_type: PacketType) -> Vec<Datagram> {
         let datagrams = self.captured.iter().map(|(_, datagram)| datagram);
@@ -439,7 +460,7 @@ impl World {
                 && sender.next_deadline().is_some_and(|at| at <= now)
             {
                 let mut random = random;
-                sender.handle_deadline(now, || draw(&mut random));
+                sender.handle_deadline(now, [draw(&mut random), draw(&mut random)]);
                 self.random = random;
                 self.pump_publisher(index);
             }
@@ -566,7 +587,8 @@ impl World {
                 let succeeds = sender.predecessor();
                 let tbs = sender.credential_tbs(identity.site, &identity.name, hash, now, until, succeeds);
                 let signed = identity.sign(CREDENTIAL_CONTEXT, &tbs.expect("joined"));
-                sender.set_credential(&signed, &identity.chain, until, now);
+                let taken = sender.set_credential(&signed, &identity.chain, until, now);
+                assert_eq!(taken, Ok(()));
             }
             publisher.events.push(event);
         }

@@ -5,7 +5,7 @@ use sealcast_core::credential::{Credential, Publisher, VerifiedCredential};
 use sealcast_core::crypto::{Secret, VerifyingKey};
 use sealcast_core::event::{Event, Message, Response};
 use sealcast_core::frames::Frames;
-use sealcast_core::member::{MemberConfig, Purpose};
+use sealcast_core::member::{Floors, MemberConfig, Purpose};
 use sealcast_core::policy::Policy;
 use sealcast_core::receiver::{Receiver, ReceiverConfig};
 use sealcast_core::rejection::Rejection;
@@ -122,6 +122,7 @@ impl Bench {
             purpose: Purpose::Subscribe,
             validator: key_server.site.validator(),
             jitter_seed: 1,
+            floors: Floors::default(),
         };
         let mut config = ReceiverConfig::new(member);
         config.stream.delivery = delivery;

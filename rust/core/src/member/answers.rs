@@ -1,0 +1,356 @@
+//! What the key server's answers and beacons do to a member. Nothing is taken before all that vouches for it has been checked.
+//!
+//! Spec: keys.md sections 2 and 3; side-channel.md section 1.
+
+use super::{Admitted, FETCH_INTERVAL, Member, Outcome, Purposes};
+use crate::control::{BeaconError, ControlState, VerifiedBeacon};
+use crate::credential::VerifiedCredential;
+use crate::event::{Event, Response};
+use crate::keyring::{InstallError, Keyring, KeyringLimits};
+use crate::messages::{self, KeysReply, parse_error};
+use crate::policy::Policy;
+use crate::signed::MalformedObject;
+use crate::validator::{Certificate, Crl, Role};
+use crate::wire::Time;
+
+impl Member {
+    /// Takes the answer to command `id`.
+    pub fn handle_response<'a>(&mut self, id: u64, response: Response<'a>, now: Time) -> Outcome<'a> {
+        let Some(purpose) = self.pending.remove(&id) else {
+            return Outcome::Nothing;
+        };
+        if matches!(purpose, Purposes::PutStream | Purposes::Repair(_)) {
+            return Outcome::Other(purpose, response);
+        }
+        let Response::Answer { status, body } = response else {
+            self.retry(purpose, now);
+            return Outcome::Nothing;
+        };
+        if status != 200 {
+            if status == 403 || status == 404 {
+                let reason = parse_error(body);
+                if !self.refused {
+                    self.refused = true;
+                    self.events.push_back(Event::Refused { reason });
+                }
+            }
+            // Whoever is no member any more may be admitted again, and only then gets keys and news.
+            let lost_membership = status == 403 && matches!(purpose, Purposes::Poll | Purposes::Keys);
+            self.retry(if lost_membership { Purposes::Join } else { purpose }, now);
+            return Outcome::Nothing;
+        }
+        let outcome = match purpose {
+            Purposes::Join => self.joined(body, now),
+            Purposes::Poll => self.polled(body, now),
+            Purposes::Keys => self.keys_came(body, now),
+            Purposes::Policy => self.policy_came(body, now),
+            Purposes::Crl => self.crl_came(body, now),
+            Purposes::Directory => messages::parse_streams_reply(body).map(Outcome::Directory),
+            Purposes::PutStream | Purposes::Repair(_) => Ok(Outcome::Nothing),
+        };
+        match outcome {
+            Ok(outcome) => {
+                self.failures = 0;
+                self.refused = false;
+                outcome
+            }
+            Err(MalformedObject) => {
+                self.retry(purpose, now);
+                Outcome::Nothing
+            }
+        }
+    }
+
+    /// SC-4, KM-19.
+    fn joined<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
+        let reply = messages::parse_join_reply(body)?;
+        let crl = Crl::parse(reply.crl).ok_or(MalformedObject)?;
+        let (stated, floors) = (crl.version(), self.floors());
+        if stated.number < floors.crl_number {
+            let (number, known) = (stated.number, floors.crl_number);
+            return Err(self.note_refusal(format!("CRL {number} is older than {known}, which is known")));
+        }
+        // All is judged by the new CRL, and nothing is taken before all of it has been judged.
+        let mut validator = self.config.validator.clone();
+        validator.set_crl(Some(crl));
+        // The chain tells which site CA speaks; the policy it signed tells the suite; then all else can be judged.
+        let chain = bundle_chain(reply.key_server)?;
+        let peer = validator.verify_peer(&chain, Role::KeyServer, now);
+        let peer = peer.map_err(|error| self.note_refusal(format!("key server: {error}")))?;
+        if peer.site != self.config.site {
+            return Err(self.note_refusal("key server: another site".to_owned()));
+        }
+        let issuer = Certificate::parse(&peer.issuer).ok_or(MalformedObject)?;
+        let policy = Policy::verify(
+            reply.policy,
+            &issuer,
+            &self.config.site,
+            &self.config.channel_name,
+            floors.policy_version,
+            now,
+        )
+        .map_err(|error| self.note_refusal(format!("policy: {error:?}")))?;
+        let suite = policy.policy.suite;
+        let credential = VerifiedCredential::verify(
+            reply.key_server,
+            &validator,
+            Role::KeyServer,
+            &self.channel,
+            suite,
+            now,
+        )
+        .map_err(|error| self.note_refusal(format!("key server credential: {error:?}")))?;
+        let known = self.admitted.as_ref().map(|admitted| &admitted.control);
+        let is_same_suite = self.suite() == Some(suite);
+        let control = match known {
+            Some(known) if is_same_suite => known.with_credential(credential),
+            _ => ControlState::new(credential, suite, self.channel),
+        };
+        let beacon = control.verify(reply.keys.beacon).map_err(|_| MalformedObject)?;
+        if beacon.body.crl != stated {
+            return Err(self.note_refusal("CRL: not the one that the beacon names".to_owned()));
+        }
+        // Another suite means other keys, not another past.
+        let goes_back = !is_same_suite && known.is_some_and(|known| !known.is_ahead(&beacon));
+        if goes_back || beacon.epoch.generation < self.config.floors.generation {
+            let (number, known) = (beacon.epoch.generation, floors.generation);
+            return Err(self.note_refusal(format!("generation {number}: {known} is known")));
+        }
+        self.config.validator = validator;
+        let (keyring, generation_since) = match self.admitted.take() {
+            Some(before) if is_same_suite => (before.keyring, before.generation_since),
+            _ => (Keyring::new(suite, self.channel, KeyringLimits::default()), 0),
+        };
+        self.admitted = Some(Admitted {
+            policy,
+            keyring,
+            control,
+            issuer,
+            generation_since,
+        });
+        self.install(&reply.keys, &beacon, now);
+        self.due.insert(Purposes::Poll, now);
+        if let Some(beacon) = self.admitted.as_ref().and_then(|a| a.control.last()) {
+            self.events.push_back(Event::Joined { epoch: beacon.epoch });
+        }
+        Ok(Outcome::Joined(reply.streams))
+    }
+
+    fn note_refusal(&mut self, reason: String) -> MalformedObject {
+        self.events.push_back(Event::Refused { reason });
+        MalformedObject
+    }
+
+    fn polled<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
+        let beacon = messages::parse_poll_reply(body)?;
+        self.due.insert(Purposes::Poll, now);
+        let before = self.sealing_membership();
+        self.obey_beacon(beacon, now)?;
+        Ok(if before == self.sealing_membership() {
+            Outcome::Nothing
+        } else {
+            Outcome::KeysChanged
+        })
+    }
+
+    fn sealing_membership(&self) -> Option<(u32, u8)> {
+        self.admitted.as_ref().and_then(|a| a.keyring.announced())
+    }
+
+    fn obey_beacon(&mut self, datagram: &[u8], now: Time) -> Result<(), MalformedObject> {
+        let Some(admitted) = &self.admitted else {
+            return Ok(());
+        };
+        match admitted.control.verify(datagram) {
+            Ok(beacon) => self.obey(&beacon, now),
+            Err(error) => self.beacon_refused(error, now)?,
+        }
+        Ok(())
+    }
+
+    fn beacon_refused(&mut self, error: BeaconError, now: Time) -> Result<(), MalformedObject> {
+        match error {
+            // The key server has a new control stream (a restart): its credential comes with a join.
+            BeaconError::UnknownStream | BeaconError::NotInForce => {
+                self.due.remove(&Purposes::Poll);
+                self.want(Purposes::Join, now);
+                Ok(())
+            }
+            _ => Err(MalformedObject),
+        }
+    }
+
+    /// A beacon that came by multicast, gated by its slot's control gate key.
+    pub fn receive_beacon(&mut self, datagram: &[u8], now: Time) -> Result<(), BeaconError> {
+        let admitted = self.admitted.as_ref().ok_or(BeaconError::UnknownStream)?;
+        let gate = |slot| admitted.keyring.control_gate(slot);
+        admitted.control.screen(datagram, gate)?;
+        // Every member can gate a beacon: what they forge must not cost more than this.
+        if !self.beacon_budget.take(now) {
+            return Err(BeaconError::Budget);
+        }
+        let beacon = admitted.control.verify(datagram)?;
+        self.obey(&beacon, now);
+        Ok(())
+    }
+
+    fn obey(&mut self, beacon: &VerifiedBeacon, now: Time) {
+        let Some(admitted) = &mut self.admitted else {
+            return;
+        };
+        if !admitted.control.advance(beacon) {
+            return;
+        }
+        // Silence is counted from the join at the latest, also where the clocks disagree.
+        if beacon.is_fresh(now) || self.last_contact.is_none() {
+            self.last_contact = Some(now);
+            self.silence_told = false;
+        }
+        let before = admitted.keyring.announced();
+        admitted.keyring.announce(beacon);
+        if before.is_none_or(|(generation, _)| generation < beacon.epoch.generation) {
+            admitted.generation_since = beacon.time;
+        }
+        let current = admitted.keyring.is_current() && admitted.keyring.has_slot(beacon.epoch.slot);
+        let policy_behind = beacon.body.policy.number > admitted.policy.policy.version;
+        let crl = self.config.validator.crl().map(Crl::version);
+        let crl_behind = crl != Some(beacon.body.crl);
+        if before != admitted.keyring.announced() {
+            self.events.push_back(Event::EpochChanged { epoch: beacon.epoch });
+        }
+        if !current {
+            // A removal must be followed at once: not held back by an earlier fetch.
+            self.last_sent.remove(&Purposes::Keys);
+            self.want(Purposes::Keys, now);
+        }
+        if policy_behind {
+            self.want(Purposes::Policy, now);
+        }
+        if crl_behind {
+            self.last_sent.remove(&Purposes::Crl);
+            self.want(Purposes::Crl, now);
+        }
+    }
+
+    fn keys_came<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
+        let reply = messages::parse_keys_reply(body)?;
+        let Some(admitted) = &self.admitted else {
+            return Ok(Outcome::Nothing);
+        };
+        match admitted.control.verify(reply.beacon) {
+            Ok(beacon) => {
+                self.install(&reply, &beacon, now);
+                Ok(Outcome::KeysChanged)
+            }
+            Err(error) => self.beacon_refused(error, now).map(|()| Outcome::Nothing),
+        }
+    }
+
+    fn install(&mut self, reply: &KeysReply<'_>, beacon: &VerifiedBeacon, now: Time) {
+        let Some(admitted) = &mut self.admitted else {
+            return;
+        };
+        let mut refused: Option<String> = None;
+        for (slot, secret) in &reply.slots {
+            if let Err(error) = admitted.keyring.install_slot(*slot, secret.clone(), beacon) {
+                refused = Some(format!("slot {slot}: {error:?}"));
+            }
+        }
+        match admitted
+            .keyring
+            .install_step(reply.generation, reply.step, reply.secret.clone(), beacon)
+        {
+            Ok(()) | Err(InstallError::Backwards) => {}
+            Err(error) => {
+                refused = Some(format!(
+                    "generation {}.{}: {error:?}",
+                    reply.generation, reply.step
+                ))
+            }
+        }
+        for (generation, secret, datagram) in &reply.earlier {
+            // One of another control stream (a key server that restarted) proves nothing, and is passed over.
+            let Ok(committed) = admitted.control.verify(datagram) else {
+                continue;
+            };
+            if let Err(InstallError::CommitmentMismatch | InstallError::SecondSecret) = admitted
+                .keyring
+                .install_earlier(*generation, secret.clone(), &committed)
+            {
+                refused = Some(format!("generation {generation}.0"));
+            }
+        }
+        if let Some(detail) = refused {
+            self.events.push_back(Event::CommitmentMismatch { detail });
+        }
+        self.obey(beacon, now);
+        self.schedule_prefetch(now);
+    }
+
+    /// KM-13: at a random moment of the last third of what is held.
+    fn schedule_prefetch(&mut self, now: Time) {
+        let Some(admitted) = &self.admitted else { return };
+        let Some(last) = admitted.keyring.last_slot() else {
+            return;
+        };
+        let end = admitted.policy.policy.slot_start(last + 1);
+        let third = end.saturating_sub(now) / 3;
+        let at = end - third + self.jitter.below(third / 2);
+        self.due.insert(Purposes::Keys, at.max(now + FETCH_INTERVAL));
+    }
+
+    fn policy_came<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
+        let signed = messages::parse_policy_reply(body)?;
+        let Some(admitted) = &mut self.admitted else {
+            return Ok(Outcome::Nothing);
+        };
+        let known = admitted.policy.policy.version;
+        let verified = Policy::verify(
+            signed,
+            &admitted.issuer,
+            &self.config.site,
+            &self.config.channel_name,
+            known,
+            now,
+        )
+        .map_err(|_| MalformedObject)?;
+        let version = verified.policy.version;
+        admitted.policy = verified;
+        if version == known {
+            return Ok(Outcome::Nothing);
+        }
+        self.events.push_back(Event::PolicyChanged { version });
+        Ok(Outcome::TrustChanged)
+    }
+
+    /// KM-19.
+    fn crl_came<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
+        let crl = Crl::parse(messages::parse_crl_reply(body)?).ok_or(MalformedObject)?;
+        let Some(admitted) = &self.admitted else {
+            return Ok(Outcome::Nothing);
+        };
+        // The signed beacon names the CRL; one that it does not name is older or newer: ask again.
+        if admitted
+            .control
+            .last()
+            .is_some_and(|beacon| beacon.body.crl != crl.version())
+        {
+            self.want(Purposes::Crl, now);
+            return Ok(Outcome::Nothing);
+        }
+        if crl.version().number < self.floors().crl_number {
+            return Err(MalformedObject);
+        }
+        self.config.validator.set_crl(Some(crl));
+        Ok(Outcome::TrustChanged)
+    }
+}
+
+/// The certificates of a credential bundle (TR-12), unverified.
+fn bundle_chain(bundle: &[u8]) -> Result<Vec<&[u8]>, MalformedObject> {
+    use crate::signed::CborReader;
+    let mut r = CborReader::new(bundle);
+    r.array_of(2)?;
+    r.bytes()?;
+    r.list(crate::credential::MAX_CHAIN, CborReader::bytes)
+}
