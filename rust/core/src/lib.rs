@@ -13,6 +13,7 @@ pub mod block;
 pub mod budget;
 pub mod control;
 pub mod credential;
+pub mod crl;
 pub mod crypto;
 pub mod event;
 pub mod fingerprint;

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::budget::Budget;
 use crate::control::ControlState;
 use crate::credential::VerifiedCredential;
+use crate::crl::CrlSet;
 use crate::crypto::{Jitter, Suite};
 use crate::event::{Command, Event, Response, Target};
 use crate::fingerprint::Fingerprint;
@@ -14,7 +15,7 @@ use crate::keyring::Keyring;
 use crate::messages::{StreamEntry, empty_request, join_request, path_segment, poll_request};
 use crate::policy::{Policy, VerifiedPolicy};
 use crate::schedule::channel_id;
-use crate::validator::{Certificate, Crl, Role, Validator};
+use crate::validator::{Certificate, Role, Validator};
 use crate::wire::{ChannelId, Epoch, SiteId, StreamId, Time};
 
 const SECOND: u64 = 1_000_000;
@@ -31,6 +32,8 @@ const SILENCE_MIN: u64 = 40 * SECOND;
 const FETCH_INTERVAL: u64 = SECOND;
 /// What tells one subscriber to ask tells all of them: they spread over this. A publisher asks at once.
 const FETCH_JITTER: u64 = SECOND / 4;
+/// Over how long the subscribers of a channel that are told of a new trust bundle at one moment join again.
+const TRUST_SPREAD: u64 = 5 * SECOND;
 /// Signatures of multicast beacons checked in a second; one in two seconds is genuine.
 const BEACON_CHECKS: u64 = 10;
 
@@ -205,14 +208,18 @@ impl Member {
 
     /// The DER CRL in force, for judging TLS peers by.
     pub fn crl(&self) -> Option<&[u8]> {
-        self.config.validator.crl().map(Crl::der)
+        self.config.validator.crls().map(CrlSet::der)
     }
 
     /// The highest numbers seen, for the host to store and to hand to a later run.
     pub fn floors(&self) -> Floors {
         let given = self.config.floors;
         let policy = self.policy().map_or(0, |policy| policy.version);
-        let crl = self.config.validator.crl().map_or(0, |crl| crl.version().number);
+        let crl = self
+            .config
+            .validator
+            .crls()
+            .map_or(0, |crls| crls.version().number);
         let announced = self.admitted.as_ref().and_then(|a| a.keyring.announced());
         Floors {
             policy_version: policy.max(given.policy_version),
@@ -220,6 +227,19 @@ impl Member {
             generation: announced
                 .map_or(0, |(generation, _)| generation)
                 .max(given.generation),
+        }
+    }
+
+    /// Believes in other anchors from now on (TR-21). The key server's chain is judged anew by a join; running streams are for
+    /// the caller to judge.
+    pub fn set_trust(&mut self, anchors: Validator, now: Time) {
+        self.config.validator.replace_anchors(anchors);
+        if self.admitted.is_some() {
+            let spread = match self.config.purpose {
+                Purpose::Publish => 0,
+                Purpose::Subscribe => self.jitter.below(TRUST_SPREAD),
+            };
+            self.want(Purposes::Join, now + spread);
         }
     }
 
@@ -418,7 +438,7 @@ impl Member {
             admitted.keyring.fingerprint(into);
             admitted.control.fingerprint(into);
         }
-        let crl = self.config.validator.crl().map(Crl::version);
+        let crl = self.config.validator.crls().map(CrlSet::version);
         into.bytes(&crl.map_or([0; 32], |crl| crl.hash));
         for times in [&self.due, &self.last_sent] {
             let mut times: Vec<(Purposes, Time)> = times.iter().map(|(&p, &at)| (p, at)).collect();

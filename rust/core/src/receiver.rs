@@ -14,6 +14,7 @@ use crate::keyring::Lookup;
 use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
 use crate::rejection::{Counters, Rejection};
 use crate::stream::{Heartbeat, Stream, StreamLimits, evidence_of};
+use crate::validator::Validator;
 use crate::window::Place;
 use crate::wire::{PacketType, PacketView, ParseError, StreamId, Time};
 
@@ -126,6 +127,12 @@ impl Receiver {
 
     pub fn member(&self) -> &Member {
         &self.member
+    }
+
+    /// Believes in other anchors from now on; running streams are judged by them at once (TR-21).
+    pub fn set_trust(&mut self, anchors: Validator, now: Time) {
+        self.member.set_trust(anchors, now);
+        self.judge_streams(now);
     }
 
     pub fn member_mut(&mut self) -> &mut Member {

@@ -4,18 +4,14 @@
 //!
 //! Spec: trust.md section 3 (TR-5 to TR-9).
 
-use std::sync::Arc;
-
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
-    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
+    RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
 };
-use x509_cert::crl::CertificateList;
-use x509_cert::der::{Decode, oid::AssociatedOid};
-use x509_cert::ext::pkix::CrlNumber;
+use x509_cert::der::Decode;
 
-use crate::control::DocumentVersion;
+use crate::crl::CrlSet;
 use crate::crypto::sha256;
 use crate::wire::{SiteId, Time};
 
@@ -218,60 +214,71 @@ pub struct VerifiedPeer {
     pub issuer: Vec<u8>,
 }
 
-/// A CRL that parses and has a number; its signature is judged with each chain.
-#[derive(Clone, Debug)]
-pub struct Crl {
-    list: Arc<CertRevocationList<'static>>,
-    version: DocumentVersion,
-    der: Vec<u8>,
-}
-
-impl Crl {
-    pub fn parse(der: &[u8]) -> Option<Self> {
-        let list = OwnedCertRevocationList::from_der(der).ok()?;
-        Some(Self {
-            list: Arc::new(list.into()),
-            version: DocumentVersion {
-                number: crl_number(der)?,
-                hash: sha256(&[der]),
-            },
-            der: der.to_vec(),
-        })
-    }
-
-    /// Its own CRLNumber and hash, as beacons name it (KM-15).
-    pub fn version(&self) -> DocumentVersion {
-        self.version
-    }
-
-    pub fn der(&self) -> &[u8] {
-        &self.der
-    }
-}
-
-/// The one CRLNumber (RFC 5280 section 5.2.3), if it fits 64 bits.
-fn crl_number(der: &[u8]) -> Option<u64> {
-    let list = CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der).ok()?;
-    let extensions = list.tbs_cert_list.crl_extensions?;
-    let mut numbers = extensions.iter().filter(|found| found.extn_id == CrlNumber::OID);
-    let number = CrlNumber::from_der(numbers.next()?.extn_value.as_bytes()).ok()?;
-    let bytes = number.0.as_bytes();
-    let fits = numbers.next().is_none() && bytes.len() <= 8;
-    fits.then(|| bytes.iter().fold(0, |value, &b| (value << 8) | u64::from(b)))
+/// A trust anchor, and what it may vouch for (TR-21).
+#[derive(Clone, Copy, Debug)]
+pub struct Root<'a> {
+    pub der: &'a [u8],
+    /// The sites whose site CAs it may vouch for; none: every site.
+    pub sites: &'a [SiteId],
 }
 
 #[derive(Clone)]
 struct Anchor {
     anchor: TrustAnchor<'static>,
     not_after: Time,
+    sites: Vec<SiteId>,
+    /// A site CA that is trusted by itself: its site, and its certificate. It vouches for that site alone.
+    authority: Option<(SiteId, Vec<u8>)>,
 }
 
-/// A set of anchors, known intermediates and, once there is one, the site's CRL.
+impl Anchor {
+    fn new(root: &Root<'_>) -> Option<Self> {
+        let owned = CertificateDer::from(root.der.to_vec());
+        let anchor = webpki::anchor_from_trusted_cert(&owned).ok()?.to_owned();
+        let uri = EndEntityCert::try_from(&owned)
+            .ok()
+            .and_then(|parsed| only_uri(parsed.valid_uri_names()))
+            .filter(|uri| uri.role == Role::Site);
+        Some(Self {
+            anchor,
+            not_after: not_after(root.der)?,
+            sites: root.sites.to_vec(),
+            authority: uri.map(|uri| (uri.site, root.der.to_vec())),
+        })
+    }
+
+    fn is(&self, other: &TrustAnchor<'_>) -> bool {
+        self.anchor.subject == other.subject
+            && self.anchor.subject_public_key_info == other.subject_public_key_info
+    }
+
+    fn covers(&self, site: &SiteId) -> bool {
+        self.sites.is_empty() || self.sites.contains(site)
+    }
+}
+
+/// What a certificate is used for, where it says so (extendedKeyUsage).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    Client,
+    Server,
+}
+
+impl Usage {
+    fn key_usage(self) -> KeyUsage {
+        match self {
+            Self::Client => KeyUsage::client_auth(),
+            Self::Server => KeyUsage::server_auth(),
+        }
+    }
+}
+
+/// A set of anchors, known intermediates and, once there are some, the CRLs of the site CAs.
 #[derive(Clone)]
 pub struct Validator {
     anchors: Vec<Anchor>,
     intermediates: Vec<CertificateDer<'static>>,
-    crl: Option<Crl>,
+    crls: Option<CrlSet>,
 }
 
 impl core::fmt::Debug for Validator {
@@ -281,44 +288,49 @@ impl core::fmt::Debug for Validator {
             "Validator({} anchors, {} intermediates, CRL {:?})",
             self.anchors.len(),
             self.intermediates.len(),
-            self.crl.as_ref().map(|crl| crl.version.number)
+            self.crls.as_ref().map(|crls| crls.version().number)
         )
     }
 }
 
 impl Validator {
-    /// `anchors` are self-signed root certificates, DER. `None` if one does not parse.
+    /// `anchors` are self-signed root certificates, DER, for every site. `None` if one does not parse.
     pub fn new(anchors: &[&[u8]], intermediates: &[&[u8]]) -> Option<Self> {
-        let anchors = anchors
-            .iter()
-            .map(|der| {
-                let owned = CertificateDer::from(der.to_vec());
-                let anchor = webpki::anchor_from_trusted_cert(&owned).ok()?.to_owned();
-                Some(Anchor {
-                    anchor,
-                    not_after: not_after(der)?,
-                })
-            })
-            .collect::<Option<Vec<_>>>()?;
+        let everywhere = |der: &&'_ [u8]| Anchor::new(&Root { der, sites: &[] });
+        Self::with_anchors(anchors.iter().map(everywhere), intermediates)
+    }
+
+    /// As [`Self::new`], with the scope of each anchor.
+    pub fn scoped(roots: &[Root<'_>], intermediates: &[&[u8]]) -> Option<Self> {
+        Self::with_anchors(roots.iter().map(Anchor::new), intermediates)
+    }
+
+    fn with_anchors(anchors: impl Iterator<Item = Option<Anchor>>, intermediates: &[&[u8]]) -> Option<Self> {
         let intermediates = intermediates
             .iter()
             .map(|der| Certificate::parse(der).map(|certificate| certificate.der))
             .collect::<Option<Vec<_>>>()?;
         Some(Self {
-            anchors,
+            anchors: anchors.collect::<Option<Vec<_>>>()?,
             intermediates,
-            crl: None,
+            crls: None,
         })
     }
 
-    /// From now on revocation is judged by this CRL (TR-9); `None`: not at all, as before the first one.
-    pub fn set_crl(&mut self, crl: Option<Crl>) {
-        self.crl = crl;
+    /// From now on revocation is judged by these CRLs (TR-9); `None`: not at all, as before the first ones.
+    pub fn set_crls(&mut self, crls: Option<CrlSet>) {
+        self.crls = crls;
     }
 
-    /// The CRL that revocation is judged by.
-    pub fn crl(&self) -> Option<&Crl> {
-        self.crl.as_ref()
+    /// The CRLs that revocation is judged by.
+    pub fn crls(&self) -> Option<&CrlSet> {
+        self.crls.as_ref()
+    }
+
+    /// Believes in other anchors from now on, and knows other intermediates; the CRLs stay.
+    pub fn replace_anchors(&mut self, other: Self) {
+        self.anchors = other.anchors;
+        self.intermediates = other.intermediates;
     }
 
     /// TR-6 to TR-9 for the end entity `chain[0]`; the rest of `chain` are further intermediates.
@@ -330,63 +342,108 @@ impl Validator {
         let uri = only_uri(end_entity.valid_uri_names())
             .filter(|uri| uri.role == role)
             .ok_or(InvalidChain::WrongRole)?;
-        let mut intermediates: Vec<CertificateDer<'_>> =
-            rest.iter().map(|der| CertificateDer::from(*der)).collect();
-        intermediates.extend(
-            self.intermediates
-                .iter()
-                .map(|der| CertificateDer::from(&der[..])),
-        );
-        let anchors: Vec<TrustAnchor<'_>> = self
-            .anchors
-            .iter()
-            .filter(|a| a.not_after >= now)
-            .map(|a| a.anchor.clone())
-            .collect();
-        let crls: Vec<&CertRevocationList<'_>> = self.crl.iter().map(|crl| &*crl.list).collect();
-        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|builder| {
-            builder
-                .with_depth(RevocationCheckDepth::EndEntity)
-                .with_status_policy(UnknownStatusPolicy::Deny)
-                .with_expiration_policy(ExpirationPolicy::Enforce)
-                .build()
-        });
-        let same_site = |path: &VerifiedPath<'_>| match site_ca(path) {
-            Some((site, _)) if site == uri.site => Ok(()),
-            // Any error makes the library try other paths; this one is told apart below.
-            _ => Err(webpki::Error::NameConstraintViolation),
-        };
-        let path = end_entity
-            .verify_for_usage(
-                CHAIN_ALGORITHMS,
-                &anchors,
-                &intermediates,
-                UnixTime::since_unix_epoch(core::time::Duration::from_secs(now / SECOND)),
-                KeyUsage::client_auth(),
-                revocation,
-                Some(&same_site),
-            )
-            .map_err(|error| match error {
-                webpki::Error::NameConstraintViolation => InvalidChain::WrongSite,
-                other => InvalidChain::from(other),
-            })?;
-        let (_, issuer) = site_ca(&path).ok_or(InvalidChain::WrongSite)?;
+        let mut issuer = None;
+        let depth = RevocationCheckDepth::EndEntity;
+        self.build_path(&end_entity, rest, Usage::Client, depth, now, &mut |path| {
+            issuer = self.site_ca(path, &uri.site);
+            issuer.is_some()
+        })?;
         Ok(VerifiedPeer {
             site: uri.site,
             name: uri.name,
             role,
             certificate_hash: sha256(&[leaf]),
             not_after: leaf_not_after,
-            issuer,
+            issuer: issuer.ok_or(InvalidChain::WrongSite)?,
         })
     }
-}
 
-/// The issuer of the path's end entity, if it is an intermediate that names a site.
-fn site_ca(path: &VerifiedPath<'_>) -> Option<(SiteId, Vec<u8>)> {
-    let issuer = path.intermediate_certificates().next()?;
-    let uri = only_uri(issuer.valid_uri_names()).filter(|uri| uri.role == Role::Site)?;
-    Some((uri.site, issuer.der().to_vec()))
+    /// RFC 5280 alone, for an end entity of anybody's profile; revocation is judged along the whole chain. What
+    /// [`Self::verify_peer`] adds is what a site means.
+    pub fn verify_path(&self, chain: &[&[u8]], usage: Usage, now: Time) -> Result<(), InvalidChain> {
+        let (&leaf, rest) = chain.split_first().ok_or(InvalidChain::Malformed)?;
+        let leaf_der = CertificateDer::from(leaf);
+        let end_entity = EndEntityCert::try_from(&leaf_der)?;
+        let depth = RevocationCheckDepth::Chain;
+        self.build_path(&end_entity, rest, usage, depth, now, &mut |_| true)
+    }
+
+    /// Tries every path; `accept` has the last word on each.
+    fn build_path(
+        &self,
+        end_entity: &EndEntityCert<'_>,
+        rest: &[&[u8]],
+        usage: Usage,
+        depth: RevocationCheckDepth,
+        now: Time,
+        accept: &mut dyn FnMut(&VerifiedPath<'_>) -> bool,
+    ) -> Result<(), InvalidChain> {
+        let known = self
+            .intermediates
+            .iter()
+            .map(|der| CertificateDer::from(&der[..]));
+        let intermediates: Vec<CertificateDer<'_>> = rest
+            .iter()
+            .map(|der| CertificateDer::from(*der))
+            .chain(known)
+            .collect();
+        let anchors: Vec<TrustAnchor<'_>> = self
+            .anchors
+            .iter()
+            .filter(|a| a.not_after >= now)
+            .map(|a| a.anchor.clone())
+            .collect();
+        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().flat_map(CrlSet::lists).collect();
+        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|builder| {
+            builder
+                .with_depth(depth)
+                .with_status_policy(UnknownStatusPolicy::Deny)
+                .with_expiration_policy(ExpirationPolicy::Enforce)
+                .build()
+        });
+        let accept = core::cell::RefCell::new(accept);
+        let judge = |path: &VerifiedPath<'_>| {
+            // Any error makes the library try other paths; this one is told apart below.
+            let is_accepted = (accept.borrow_mut())(path);
+            is_accepted
+                .then_some(())
+                .ok_or(webpki::Error::NameConstraintViolation)
+        };
+        end_entity
+            .verify_for_usage(
+                CHAIN_ALGORITHMS,
+                &anchors,
+                &intermediates,
+                UnixTime::since_unix_epoch(core::time::Duration::from_secs(now / SECOND)),
+                usage.key_usage(),
+                revocation,
+                Some(&judge),
+            )
+            .map(|_| ())
+            .map_err(|error| match error {
+                webpki::Error::NameConstraintViolation => InvalidChain::WrongSite,
+                other => InvalidChain::from(other),
+            })
+    }
+
+    /// The certificate of the site CA that stands behind a path's end entity, if it is one of `site`, and if the path's
+    /// anchor may vouch for that site.
+    fn site_ca(&self, path: &VerifiedPath<'_>, site: &SiteId) -> Option<Vec<u8>> {
+        let anchor = self.anchors.iter().find(|known| known.is(path.anchor()))?;
+        let (named, der) = match path.intermediate_certificates().next() {
+            Some(issuer) => {
+                let uri = only_uri(issuer.valid_uri_names()).filter(|uri| uri.role == Role::Site)?;
+                (uri.site, issuer.der().to_vec())
+            }
+            None => anchor.authority.clone()?,
+        };
+        // A site CA that is an anchor stands for its own site, whoever it might certify.
+        let vouches = match &anchor.authority {
+            Some((own, _)) => own == site,
+            None => anchor.covers(site),
+        };
+        (named == *site && vouches).then_some(der)
+    }
 }
 
 fn not_after(der: &[u8]) -> Option<Time> {

@@ -9,7 +9,7 @@ use sealcast_core::member::{Floors, Member, MemberConfig, Purpose};
 use sealcast_net::{Interface, Notifier};
 
 use crate::error::no_socket;
-use crate::trust::{site, validator};
+use crate::trust::{AnchorArgument, site, validator};
 
 #[allow(clippy::too_many_arguments)] // The constructors' own, named in Python.
 pub(crate) fn config(
@@ -17,7 +17,7 @@ pub(crate) fn config(
     site_id: &[u8],
     channel: &str,
     device: &str,
-    anchors: &[Vec<u8>],
+    anchors: &[AnchorArgument],
     issuers: &[Vec<u8>],
     jitter_seed: u64,
     (policy_version, crl_number, generation): (u64, u64, u32),

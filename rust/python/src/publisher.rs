@@ -15,7 +15,7 @@ use sealcast_net::{Notifier, SendDriver};
 use crate::error::{credential_not_taken, malformed, no_socket, not_sent};
 use crate::member;
 use crate::output::{PyCommand, event, response};
-use crate::trust::{lock, secret, site, sixteen, thirty_two};
+use crate::trust::{AnchorArgument, lock, secret, site, sixteen, thirty_two, validator};
 
 /// A publisher without I/O: messages, answers and time go in; datagrams, events and commands come out.
 #[pyclass(frozen, module = "sealcast._core")]
@@ -39,7 +39,7 @@ impl SendEngine {
         site_id: &[u8],
         channel: &str,
         device: &str,
-        anchors: Vec<Vec<u8>>,
+        anchors: Vec<AnchorArgument>,
         issuers: Vec<Vec<u8>>,
         now: u64,
         jitter_seed: u64,
@@ -260,6 +260,20 @@ impl SendEngine {
     /// The DER CRL in force.
     fn crl<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         lock(&self.0).member().crl().map(|crl| PyBytes::new(py, crl))
+    }
+
+    /// Believes in other anchors from now on (TR-21).
+    fn set_trust(
+        &self,
+        py: Python<'_>,
+        anchors: Vec<AnchorArgument>,
+        issuers: Vec<Vec<u8>>,
+        now: u64,
+    ) -> PyResult<()> {
+        lock(&self.0)
+            .member_mut()
+            .set_trust(validator(py, &anchors, &issuers)?, now);
+        Ok(())
     }
 
     /// Policy version, CRL number and generation: the highest seen, to be stored and given to a later engine.

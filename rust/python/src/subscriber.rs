@@ -14,7 +14,7 @@ use sealcast_net::{Notifier, ReceiveDriver};
 use crate::error::{malformed, no_socket};
 use crate::member;
 use crate::output::{PyCommand, event, response};
-use crate::trust::lock;
+use crate::trust::{AnchorArgument, lock, validator};
 
 /// A subscriber without I/O: datagrams, answers and time go in; messages, events and commands come out.
 #[pyclass(frozen, module = "sealcast._core")]
@@ -32,7 +32,7 @@ impl ReceiveEngine {
         site_id: &[u8],
         channel: &str,
         device: &str,
-        anchors: Vec<Vec<u8>>,
+        anchors: Vec<AnchorArgument>,
         issuers: Vec<Vec<u8>>,
         now: u64,
         jitter_seed: u64,
@@ -119,6 +119,18 @@ impl ReceiveEngine {
     /// The DER CRL in force.
     fn crl<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         lock(&self.0).member().crl().map(|crl| PyBytes::new(py, crl))
+    }
+
+    /// Believes in other anchors from now on (TR-21).
+    fn set_trust(
+        &self,
+        py: Python<'_>,
+        anchors: Vec<AnchorArgument>,
+        issuers: Vec<Vec<u8>>,
+        now: u64,
+    ) -> PyResult<()> {
+        lock(&self.0).set_trust(validator(py, &anchors, &issuers)?, now);
+        Ok(())
     }
 
     /// Policy version, CRL number and generation: the highest seen, to be stored and given to a later engine.

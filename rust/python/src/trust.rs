@@ -7,11 +7,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use sealcast_core::control::{BeaconBody, DocumentVersion};
 use sealcast_core::credential::{Credential, VerifiedCredential};
+use sealcast_core::crl::CrlSet;
 use sealcast_core::crypto::{Secret, Suite, spki_of};
 use sealcast_core::schedule;
 use sealcast_core::sealer::Sealer;
 use sealcast_core::stream::Heartbeat;
-use sealcast_core::validator::{Crl, Role, Validator};
+use sealcast_core::validator::{Role, Root, Usage, Validator};
 use sealcast_core::wire::{ChannelId, Epoch, PacketType, PacketView, SiteId, StreamId};
 
 use crate::error::{invalid_chain, invalid_credential, malformed};
@@ -53,14 +54,30 @@ fn role(word: &str) -> PyResult<Role> {
     Role::parse(word).ok_or_else(|| PyValueError::new_err(format!("there is no role {word:?}")))
 }
 
+/// A trust anchor: DER alone, for every site, or with the ids of the sites that it may vouch for.
+#[derive(FromPyObject)]
+pub(crate) enum AnchorArgument {
+    Everywhere(Vec<u8>),
+    Scoped(Vec<u8>, Vec<Vec<u8>>),
+}
+
 pub(crate) fn validator(
     py: Python<'_>,
-    anchors: &[Vec<u8>],
+    anchors: &[AnchorArgument],
     intermediates: &[Vec<u8>],
 ) -> PyResult<Validator> {
-    let anchors: Vec<&[u8]> = anchors.iter().map(Vec::as_slice).collect();
+    let mut scoped: Vec<(&[u8], Vec<SiteId>)> = Vec::with_capacity(anchors.len());
+    for anchor in anchors {
+        let (der, sites): (&[u8], &[Vec<u8>]) = match anchor {
+            AnchorArgument::Everywhere(der) => (der, &[]),
+            AnchorArgument::Scoped(der, sites) => (der, sites),
+        };
+        let sites = sites.iter().map(|id| site(id)).collect::<PyResult<_>>()?;
+        scoped.push((der, sites));
+    }
+    let roots: Vec<Root<'_>> = scoped.iter().map(|(der, sites)| Root { der, sites }).collect();
     let intermediates: Vec<&[u8]> = intermediates.iter().map(Vec::as_slice).collect();
-    Validator::new(&anchors, &intermediates).ok_or_else(|| malformed(py, "a certificate"))
+    Validator::scoped(&roots, &intermediates).ok_or_else(|| malformed(py, "a certificate"))
 }
 
 /// DP-3.
@@ -168,8 +185,8 @@ impl PyValidator {
     ) -> PyResult<T> {
         let mut held = lock(&self.0);
         if held.crl.as_deref() != crl {
-            let parse = |der| Crl::parse(der).ok_or_else(|| malformed(py, "the CRL"));
-            held.validator.set_crl(crl.map(parse).transpose()?);
+            let parse = |der| CrlSet::parse(der).ok_or_else(|| malformed(py, "the CRL"));
+            held.validator.set_crls(crl.map(parse).transpose()?);
             held.crl = crl.map(<[u8]>::to_vec);
         }
         judge(&held.validator)
@@ -179,7 +196,7 @@ impl PyValidator {
 #[pymethods]
 impl PyValidator {
     #[new]
-    fn new(py: Python<'_>, anchors: Vec<Vec<u8>>, intermediates: Vec<Vec<u8>>) -> PyResult<Self> {
+    fn new(py: Python<'_>, anchors: Vec<AnchorArgument>, intermediates: Vec<Vec<u8>>) -> PyResult<Self> {
         let validator = validator(py, &anchors, &intermediates)?;
         Ok(Self(Mutex::new(Judge { validator, crl: None })))
     }
@@ -206,6 +223,25 @@ impl PyValidator {
             role: peer.role.as_str(),
             certificate_hash: PyBytes::new(py, &peer.certificate_hash).unbind(),
             not_after: peer.not_after,
+        })
+    }
+
+    /// RFC 5280 alone, for an end entity of anybody's profile: what the other methods stand on.
+    #[pyo3(signature = (chain, *, server, now, crl=None))]
+    fn verify_path(
+        &self,
+        py: Python<'_>,
+        chain: Vec<Vec<u8>>,
+        server: bool,
+        now: u64,
+        crl: Option<&[u8]>,
+    ) -> PyResult<()> {
+        let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
+        let usage = if server { Usage::Server } else { Usage::Client };
+        self.with_crl(py, crl, |validator| {
+            validator
+                .verify_path(&chain, usage, now)
+                .map_err(|error| invalid_chain(py, &error))
         })
     }
 

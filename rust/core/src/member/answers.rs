@@ -5,12 +5,13 @@
 use super::{Admitted, FETCH_INTERVAL, Member, Outcome, Purposes};
 use crate::control::{BeaconError, ControlState, VerifiedBeacon};
 use crate::credential::VerifiedCredential;
+use crate::crl::CrlSet;
 use crate::event::{Event, Response};
 use crate::keyring::{InstallError, Keyring, KeyringLimits};
 use crate::messages::{self, KeysReply, parse_error};
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyError};
 use crate::signed::MalformedObject;
-use crate::validator::{Certificate, Crl, Role};
+use crate::validator::{Certificate, Role};
 use crate::wire::Time;
 
 impl Member {
@@ -64,15 +65,15 @@ impl Member {
     /// SC-4, KM-19.
     fn joined<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
         let reply = messages::parse_join_reply(body)?;
-        let crl = Crl::parse(reply.crl).ok_or(MalformedObject)?;
-        let (stated, floors) = (crl.version(), self.floors());
-        if stated.number < floors.crl_number {
+        let crls = CrlSet::parse(reply.crl).ok_or(MalformedObject)?;
+        let (stated, floors) = (crls.version(), self.floors());
+        if stated.number < floors.crl_number || !self.may_take(&crls) {
             let (number, known) = (stated.number, floors.crl_number);
             return Err(self.note_refusal(format!("CRL {number} is older than {known}, which is known")));
         }
         // All is judged by the new CRL, and nothing is taken before all of it has been judged.
         let mut validator = self.config.validator.clone();
-        validator.set_crl(Some(crl));
+        validator.set_crls(Some(crls));
         // The chain tells which site CA speaks; the policy it signed tells the suite; then all else can be judged.
         let chain = bundle_chain(reply.key_server)?;
         let peer = validator.verify_peer(&chain, Role::KeyServer, now);
@@ -213,7 +214,7 @@ impl Member {
         }
         let current = admitted.keyring.is_current() && admitted.keyring.has_slot(beacon.epoch.slot);
         let policy_behind = beacon.body.policy.number > admitted.policy.policy.version;
-        let crl = self.config.validator.crl().map(Crl::version);
+        let crl = self.config.validator.crls().map(CrlSet::version);
         let crl_behind = crl != Some(beacon.body.crl);
         if before != admitted.keyring.announced() {
             self.events.push_back(Event::EpochChanged { epoch: beacon.epoch });
@@ -312,8 +313,13 @@ impl Member {
             &self.config.channel_name,
             known,
             now,
-        )
-        .map_err(|_| MalformedObject)?;
+        );
+        if let Err(PolicyError::Signature) = verified {
+            // Another site CA speaks for the site now: who that is, is told and judged with a join.
+            self.want(Purposes::Join, now);
+            return Ok(Outcome::Nothing);
+        }
+        let verified = verified.map_err(|_| MalformedObject)?;
         let version = verified.policy.version;
         admitted.policy = verified;
         if version == known {
@@ -325,7 +331,7 @@ impl Member {
 
     /// KM-19.
     fn crl_came<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
-        let crl = Crl::parse(messages::parse_crl_reply(body)?).ok_or(MalformedObject)?;
+        let crls = CrlSet::parse(messages::parse_crl_reply(body)?).ok_or(MalformedObject)?;
         let Some(admitted) = &self.admitted else {
             return Ok(Outcome::Nothing);
         };
@@ -333,16 +339,22 @@ impl Member {
         if admitted
             .control
             .last()
-            .is_some_and(|beacon| beacon.body.crl != crl.version())
+            .is_some_and(|beacon| beacon.body.crl != crls.version())
         {
             self.want(Purposes::Crl, now);
             return Ok(Outcome::Nothing);
         }
-        if crl.version().number < self.floors().crl_number {
+        if crls.version().number < self.floors().crl_number || !self.may_take(&crls) {
             return Err(MalformedObject);
         }
-        self.config.validator.set_crl(Some(crl));
+        self.config.validator.set_crls(Some(crls));
         Ok(Outcome::TrustChanged)
+    }
+
+    /// No list of any issuer goes back.
+    fn may_take(&self, crls: &CrlSet) -> bool {
+        let held = self.config.validator.crls();
+        held.is_none_or(|held| crls.may_replace(held))
     }
 }
 
