@@ -10,6 +10,7 @@ import pytest
 
 from sealcast.cli.demo import attempt
 from tests.reference import schedule
+from tests.reference.bodies import Heartbeat
 from tests.reference.seal import EpochSecrets, Sealer
 from tests.reference.wire import Epoch
 
@@ -34,6 +35,13 @@ def sealed(
     )
     plaintexts = [b"\x40\x00\x01x"] * count
     return SEALER.data(secrets, plaintexts, first_sequence=0, randomness=os.urandom(16), time=time)
+
+
+def heartbeat(*, generation: int) -> bytes:
+    secrets = EpochSecrets(
+        epoch=Epoch(slot=7, step=0, generation=generation), slot_secret=SLOTS[7], step_secret=STEP
+    )
+    return SEALER.heartbeat(secrets, Heartbeat(counter=1, next_sequence=9), randomness=bytes(16), time=1)
 
 
 def opens(datagram: bytes, *, thoroughly: bool = True) -> bool:
@@ -90,6 +98,7 @@ def test_what_is_counted() -> None:
     for datagram in [
         *sealed(generation=2, step=0, secret=b"\x66" * 32, count=3),
         *sealed(generation=2, step=0),
+        heartbeat(generation=2),
         *sealed(time=REMOVED_AT),
         *sealed(time=REMOVED_AT + 250),
         *sealed(time=REMOVED_AT + 100),
@@ -98,6 +107,8 @@ def test_what_is_counted() -> None:
     report = work.report()
     assert (report["packets"], report["opened"]) == (4, 1)
     assert (report["old_packets"], report["old_span"]) == (2, 250)
+    assert (report["heard"], report["clear"], report["old"]) == (8, 1, 3)
+    assert report["blocks"] == 2
 
 
 def test_the_process_reads_files_that_grow(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ MEMBER = MEMBERS[0]
 REMOVED_AT = 1_000_000_000
 HASH = "ab" * 32
 
-SAMPLES, FILE, LOST, LOSS, SLOTS, RENEWAL, GENERATION, REFUSED, OPENED, CONTROL, SPAN = range(11)
+SAMPLES, FILE, LOST, LOSS, SLOTS, RENEWAL, GENERATION, REFUSED, OPENED, TRIED, CONTROL, SPAN = range(12)
 """The claims, in the order of `judge`."""
 
 
@@ -51,16 +51,21 @@ def evidence() -> Evidence:
         loss=0.05,
         observed={name: subscriber(name) for name in SUBSCRIBERS},
         links={
-            name: {channel: Link(forwarded=950, dropped=50) for channel in CHANNELS} for name in SUBSCRIBERS
+            name: {channel: Link(forwarded=9_500, dropped=500) for channel in CHANNELS}
+            for name in SUBSCRIBERS
         },
         overrun=0,
         folder_serials=("a1", "b2"),
         removed_at=REMOVED_AT,
         attempted=Attempted(
+            heard=18_998,
             packets=12_000,
+            clear=98,
+            old=6_900,
             opened=0,
-            attempts=12_000 * 40,
+            attempts=12_000 * 40 + 400 * 250,
             keys=40,
+            blocks=400,
             steps=250,
             control_packets=100,
             control_opened=100,
@@ -81,7 +86,7 @@ def with_observed(evidence: Evidence, name: str, **changes: Any) -> Evidence:
 
 def test_all_claims_hold_on_good_evidence(evidence: Evidence) -> None:
     assert failed(evidence) == []
-    assert len(judge(evidence)) == 11
+    assert len(judge(evidence)) == 12
 
 
 @pytest.mark.parametrize(
@@ -111,13 +116,19 @@ def test_a_member_short_of_something(evidence: Evidence, changes: dict[str, Any]
 @pytest.mark.parametrize("dropped", [0, 39, 61])
 def test_loss_outside_the_bounds(evidence: Evidence, dropped: int) -> None:
     link = Link(forwarded=1000 - dropped, dropped=dropped)
-    links = {**evidence.links, REMOVED: dict.fromkeys(CHANNELS, link)}
+    links = {**evidence.links, MEMBER: dict.fromkeys(CHANNELS, link)}
     assert failed(replace(evidence, links=links)) == [LOSS]
 
 
 def test_a_switch_that_saw_nothing(evidence: Evidence) -> None:
     links = {**evidence.links, MEMBER: {channel: Link(forwarded=0, dropped=0) for channel in CHANNELS}}
     assert failed(replace(evidence, links=links)) == [LOSS]
+
+
+def test_loss_before_the_switch_counts(evidence: Evidence) -> None:
+    assert failed(replace(evidence, overrun=100)) == []
+    assert failed(replace(evidence, overrun=250)) == [LOSS]
+    assert failed(replace(evidence, overrun=None)) == []
 
 
 def test_a_certificate_that_stayed(evidence: Evidence) -> None:
@@ -132,14 +143,32 @@ def test_the_removed_one_is_still_given_keys(evidence: Evidence) -> None:
     "changes",
     [
         {"opened": 1},
-        {"packets": 9_999},
-        {"attempts": 11_999},
+        {"packets": 9_999, "old": 8_901},
+        {"attempts": 12_000 * 40 + 400 * 250 - 1},
         {"keys": 0},
+        {"steps": 0},
+        {"blocks": 187},
+        {"blocks": 12_001, "attempts": 10**9},
     ],
 )
 def test_the_attempt_opens_something_or_is_none(evidence: Evidence, changes: dict[str, int]) -> None:
     attempted = replace(evidence.attempted, **changes)
     assert failed(replace(evidence, attempted=attempted)) == [OPENED]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # The tap has dropped some; or the numbers do not add up.
+        {"heard": 18_979, "old": 6_881},
+        {"heard": 19_001, "old": 6_903},
+        {"heard": 18_999},
+        {"clear": 97},
+    ],
+)
+def test_the_attempt_was_not_made_on_all_there_was(evidence: Evidence, changes: dict[str, int]) -> None:
+    attempted = replace(evidence.attempted, **changes)
+    assert failed(replace(evidence, attempted=attempted)) == [TRIED]
 
 
 def test_the_removed_engine_delivers_a_message_of_the_new_generation(evidence: Evidence) -> None:

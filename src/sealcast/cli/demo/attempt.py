@@ -5,8 +5,11 @@
 `FOLDER`: with the keepsakes, whose files may still grow. `REMOVED_AT`: µs, when the command that removed it
 had returned. Works on until the end of standard input, then to the end of the files. Reports lines of JSON:
 
-    {"packets", "opened", "attempts", "keys", "steps", "control_packets", "control_opened", "old_packets",
-     "old_span"}                                                                   old_span: µs
+    {"heard", "packets", "clear", "old", "opened", "attempts", "keys", "blocks", "steps", "control_packets",
+     "control_opened", "old_packets", "old_span"}                                  old_span: µs
+
+`heard` is every datagram in the files, and the sum of `packets` (sealed, of a new generation: tried), `clear`
+(of a new generation, nothing sealed in them: heartbeats) and `old` (of a generation that it was a member of).
 
 A derivation of its own, in plain Python from spec/keys.md, on `cryptography` alone; nothing of Sealcast is
 imported. On each sealed packet of a later generation than any it was given (data, credentials):
@@ -40,7 +43,7 @@ CONTROL_EVERY = 101
 CONTROL_MOST = 300
 """Of the old generation's packets one in so many is tried, at most so many a channel."""
 
-DATA, CREDENTIAL, BEACON = 1, 4, 5
+DATA, CREDENTIAL = 1, 4
 _LAST_STEP = 255
 _STEPS_AHEAD = 4
 _BLOCKS_KEPT = 64
@@ -126,6 +129,8 @@ class Ring:
         self.last_generation = max((generation for generation, _, _ in steps), default=0)
         self._near, self._far = self._derive(steps)
         self.attempts = 0
+        self.blocks = 0
+        """That were tried with every step."""
         self._streams: dict[tuple[int, bytes, bytes], list[bytes]] = {}
         self._distant: dict[tuple[bytes, bytes], list[bytes]] = {}
         self._blocks: OrderedDict[bytes, list[AESGCM]] = OrderedDict()
@@ -149,6 +154,7 @@ class Ring:
             if len(self._blocks) > _BLOCKS_KEPT:
                 self._blocks.popitem(last=False)
             if thoroughly:
+                self.blocks += 1
                 distant = self._block_keys(packet, self._distant_secrets(packet))
                 if self._one_opens([AESGCM(key) for key in distant], packet):
                     return True
@@ -229,14 +235,14 @@ class Attempt:
     def take(self, datagram: bytes) -> None:
         """Try a datagram, or note that it is of the old generation."""
         packet = Packet.parse(datagram)
-        if packet.type == BEACON:
-            return
+        self.counts["heard"] += 1
         is_sealed = packet.type in (DATA, CREDENTIAL)
         if packet.generation > self._ring.last_generation:
+            self.counts["packets" if is_sealed else "clear"] += 1
             if is_sealed:
-                self.counts["packets"] += 1
                 self.counts["opened"] += self._ring.opens(packet, thoroughly=True)
             return
+        self.counts["old"] += 1
         if packet.time > self._removed_at:
             self.counts["old_packets"] += 1
             self.old_span = max(self.old_span, packet.time - self._removed_at)
@@ -248,10 +254,14 @@ class Attempt:
 
     def report(self) -> dict[str, int]:
         """The counts so far."""
-        names = ("packets", "opened", "old_packets", "control_packets", "control_opened")
+        names = (
+            *("heard", "packets", "clear", "old", "opened"),
+            *("old_packets", "control_packets", "control_opened"),
+        )
         return {name: self.counts[name] for name in names} | {
             "attempts": self._ring.attempts,
             "keys": self._ring.keys,
+            "blocks": self._ring.blocks,
             "steps": self._ring.steps,
             "old_span": self.old_span,
         }

@@ -61,10 +61,19 @@ class Link:
 class Attempted:
     """What the removed subscriber has tried."""
 
+    heard: int
+    """Datagrams of every kind, from the first to the last: `packets`, `clear` and `old`."""
     packets: int
+    """Sealed under a generation that it was not given: tried."""
+    clear: int
+    """Of such a generation, with nothing sealed in them."""
+    old: int
     opened: int
     attempts: int
     keys: int
+    """Held, or within four steps of one held: each packet is tried with all of them."""
+    blocks: int
+    """Tried with every step besides, on one of their packets: those of a block share a key."""
     steps: int
     control_packets: int
     control_opened: int
@@ -87,7 +96,7 @@ class Evidence:
     links: Mapping[str, Mapping[str, Link]]
     """By subscriber and channel."""
     overrun: int | None
-    """Packets that the system dropped before the switch, which nobody asked for; None: it does not tell."""
+    """Packets that the system dropped before the switch, and so for everyone; None: it does not tell."""
     folder_serials: tuple[str, str]
     """Of the certificate in the publisher's folder, before and after the renewal."""
     removed_at: int

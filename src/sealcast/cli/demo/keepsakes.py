@@ -122,17 +122,21 @@ class _Tap:
         self._socket.setblocking(False)
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
 
-    def _readable(self) -> None:
+    def _readable(self) -> bool:
+        """Take some; return whether there may be more."""
         for _ in range(_AT_ONCE):
             try:
                 datagram = self._socket.recv(_LARGEST_DATAGRAM)
             except BlockingIOError:
-                return
+                return False
             self.file.write(len(datagram).to_bytes(2) + datagram)
+        return True
 
     def close(self) -> None:
-        """Listen no more."""
+        """Take what has come, and listen no more."""
         asyncio.get_running_loop().remove_reader(self._socket)
+        while self._readable():
+            pass
         self._socket.close()
         self.file.close()
 

@@ -13,6 +13,9 @@ LEAST_PACKETS = 10_000
 LARGEST_OLD_SPAN = 1_000_000
 """Microseconds."""
 LOSS_TOLERANCE = 0.01
+LARGEST_BLOCK = 64
+MOST_MISSED = 20
+"""Datagrams that passed the switch before the removed one listened, or when it had ended: heartbeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ def judge(evidence: Evidence) -> list[Claim]:
         _new_generation(members),
         _refused(evidence),
         _nothing_opened(evidence),
+        _all_tried(evidence),
         _control(evidence),
         _old_generation(evidence, members),
     ]
@@ -84,12 +88,14 @@ def _loss(evidence: Evidence) -> Claim:
     rates = []
     for name in SUBSCRIBERS:
         links = evidence.links[name].values()
-        dropped = sum(link.dropped for link in links)
+        # What the system dropped before the switch is lost to everyone.
+        dropped = sum(link.dropped for link in links) + (evidence.overrun or 0)
         total = dropped + sum(link.forwarded for link in links)
         rates.append(dropped / total if total else 0.0)
+    figure = ", ".join(f"{rate:.2%}" for rate in rates)
     return Claim(
         name=f"{low:.0%} to {high:.0%} dropped for each subscriber",
-        figure=", ".join(f"{rate:.2%}" for rate in rates),
+        figure=figure + (f"; {evidence.overrun:,} of it before the switch" if evidence.overrun else ""),
         holds=all(low <= rate <= high for rate in rates),
     )
 
@@ -164,11 +170,29 @@ def _nothing_opened(evidence: Evidence) -> Claim:
     )
     return Claim(
         name=f"{REMOVED} opens 0 of {LEAST_PACKETS:,} new packets",
-        figure=f"{attempted.opened + own:,} of {attempted.packets:,} in {attempted.attempts:,} tries",
+        figure=f"{attempted.opened + own:,} of {attempted.packets:,}, each with {attempted.keys:,} keys "
+        f"(those held, and 4 steps on); of {attempted.blocks:,} blocks, whose packets share a key, one "
+        f"packet with all {attempted.steps:,} steps to 255; {attempted.attempts:,} tries",
         holds=attempted.opened == 0
         and own == 0
         and attempted.packets >= LEAST_PACKETS
-        and attempted.attempts >= attempted.packets * attempted.keys > 0,
+        and attempted.keys > 0
+        and attempted.steps > 0
+        and attempted.packets >= attempted.blocks >= attempted.packets / LARGEST_BLOCK
+        and attempted.attempts >= attempted.packets * attempted.keys + attempted.blocks * attempted.steps,
+    )
+
+
+def _all_tried(evidence: Evidence) -> Claim:
+    """Whether what was tried is what there was: the switch knows how much it has sent to the removed one."""
+    attempted = evidence.attempted
+    forwarded = sum(link.forwarded for link in evidence.links[REMOVED].values())
+    return Claim(
+        name="... which are all that it was sent",
+        figure=f"{attempted.packets:,} tried, {attempted.clear:,} in clear, {attempted.old:,} of before: "
+        f"{attempted.heard:,} of {forwarded:,} forwarded",
+        holds=attempted.heard == attempted.packets + attempted.clear + attempted.old
+        and 0 <= forwarded - attempted.heard <= MOST_MISSED,
     )
 
 
