@@ -71,7 +71,7 @@ class TestJoin:
         answer = await client.join(ECG, PUBLISH)
         check_commitments(site, answer.keys)
         assert (answer.keys.generation, answer.keys.step) == (1, 1)
-        policy = Policy.parse(answer.policy, site.authority.site.issuer.signer.public_key)
+        policy = Policy.parse(answer.policy, site.authority.site.issuer.public_key)
         assert policy.publishers == ("monitor-1",)
         assert hashlib.sha256(answer.policy).digest() in answer.keys.beacon
         assert hashlib.sha256(answer.crl).digest() in answer.keys.beacon

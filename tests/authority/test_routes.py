@@ -21,7 +21,7 @@ from yarl import URL
 from sealcast.authority.app import running
 from sealcast.authority.routes_keys import make_application
 from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, SERVER_FILE, exclusive
-from sealcast.ca import FileSigner, Issuer, KeySigner, create_root
+from sealcast.ca import FileSigner, KeySigner, SiteCa, create_root
 from sealcast.device import DeviceIdentity, enroll_async
 from sealcast.endpoint import Device
 from sealcast.est import server as est_server
@@ -121,7 +121,7 @@ def write_files(folder: Path, name: str, signer: KeySigner, chain: list[bytes]) 
     return chain_file, key_file
 
 
-def device_certificate(issuer: Issuer, name: str, signer: KeySigner, now: int) -> bytes:
+def device_certificate(issuer: SiteCa, name: str, signer: KeySigner, now: int) -> bytes:
     """A device certificate made at `now`, which may be any time."""
     builder = device_builder(
         name=name,
@@ -160,12 +160,12 @@ def self_signed(site_id: bytes, name: str, signer: KeySigner, now: int) -> bytes
     return certificate_der(signer.sign_certificate(builder))
 
 
-def site_ca_of_another_root(site_id: bytes, now: int) -> Issuer:
+def site_ca_of_another_root(site_id: bytes, now: int) -> SiteCa:
     """The same names and the same site id, and nobody who vouches for them."""
     root = create_root(site_name="Ward", signer=KeySigner.generate(), now=now)
     signer = KeySigner.generate()
     certificate = root.issue_site_ca(site_name="Ward", site_id=site_id, public_key=signer.public_key, now=now)
-    return Issuer(certificate_der(certificate), signer)
+    return SiteCa(certificate_der(certificate), signer)
 
 
 def foreign_files(site: Site, folder: Path) -> dict[str, tuple[Path, Path] | None]:
@@ -182,7 +182,8 @@ def foreign_files(site: Site, folder: Path) -> dict[str, tuple[Path, Path] | Non
             case "wrong-ca":
                 chain = [device_certificate(foreign, "monitor-1", signer, now), foreign.certificate]
             case _:
-                expired = device_certificate(issuer, "monitor-1", signer, now - 100 * DAY)
+                ca = SiteCa(issuer.certificate, FileSigner.open(site.folder / "ca.key"))
+                expired = device_certificate(ca, "monitor-1", signer, now - 100 * DAY)
                 chain = [expired, issuer.certificate]
         files[name] = write_files(folder, name, signer, chain)
     files["server"] = (site.folder / SERVER_FILE, site.folder / SERVER_FILE)

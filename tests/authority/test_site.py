@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sealcast.authority import site as module
+from sealcast.authority.issuance import CA_KEY_FILE
 from sealcast.authority.site import (
-    CA_KEY_FILE,
     KEY_SERVER_NAME,
     LOCAL_HOSTS,
     ROOT_FILE,

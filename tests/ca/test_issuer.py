@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sealcast.ca import Issuer, KeySigner
+from sealcast.ca import KeySigner, SiteCa
 from sealcast.errors import CertificateError, CsrError, UsageError
 from sealcast.pki.certificates import certificate_identity, parse_certificate
 from sealcast.pki.crl import CrlFacts, Revocation, crl_number
@@ -128,10 +128,10 @@ def test_a_site_ca_out_of_its_time_issues_nothing(site: Site, days: int) -> None
 
 def test_the_issuer_needs_its_own_key_and_certificate(site: Site) -> None:
     with pytest.raises(CertificateError, match="do not match"):
-        Issuer(site.issuer.certificate, KeySigner.generate())
+        SiteCa(site.issuer.certificate, KeySigner.generate())
     signer = KeySigner.generate()
     with pytest.raises(CertificateError, match="not a site CA"):
-        Issuer(site.device("monitor-1", signer).der, signer)
+        SiteCa(site.device("monitor-1", signer).der, signer)
 
 
 def test_a_crl_lists_serials_and_lasts_with_grace(site: Site) -> None:

@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sealcast.ca import FileSigner, Issuer, KeySigner
+from sealcast.ca import FileSigner, KeySigner, SiteCa
 from sealcast.device import DeviceIdentity
 from sealcast.pki.certificates import certificates_pem, parse_pem_certificates
 from sealcast.pki.times import system_time
@@ -258,7 +258,7 @@ def make_devices(site: Site) -> dict[str, str]:
         return DeviceIdentity.open(names[name])
 
     [site_ca] = parse_pem_certificates((site.folder / "ca.pem").read_bytes())
-    issuer = Issuer(site_ca, FileSigner.open(site.folder / "ca.key"))
+    issuer = SiteCa(site_ca, FileSigner.open(site.folder / "ca.key"))
     expired = copy("expired")
     signer = KeySigner.generate()
     issued = issuer.issue_device(signer.make_csr("monitor"), "monitor", system_time())
@@ -279,7 +279,7 @@ def make_devices(site: Site) -> dict[str, str]:
     other = site.folder.parent / "other"
     command("authority", "init", other, "--site", "Other")
     [other_ca] = parse_pem_certificates((other / "ca.pem").read_bytes())
-    other_issuer = Issuer(other_ca, FileSigner.open(other / "ca.key"))
+    other_issuer = SiteCa(other_ca, FileSigner.open(other / "ca.key"))
     for name in ("foreign", "foreign_trusting"):
         shutil.copytree(names["device"], names[name])
         credentials = names[name] / "credentials" / "1"

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sealcast.ca import FileSigner, IssuedCertificate, Issuer, KeySigner, Root, Signer, create_root
+from sealcast.ca import FileSigner, IssuedCertificate, KeySigner, Root, Signer, SiteCa, create_root
 from sealcast.errors import CertificateError, EnrolmentError, TokenError
 from sealcast.est import make_tls_context, start_listener
 from sealcast.pki import Role, Validator
@@ -29,7 +29,7 @@ class Site:
         ca = self.root.issue_site_ca(
             site_name=name, site_id=site_id or new_site_id(), public_key=ca_signer.public_key, now=self.now
         )
-        self.issuer = Issuer(certificate_der(ca), ca_signer)
+        self.issuer = SiteCa(certificate_der(ca), ca_signer)
         self.root_der = certificate_der(self.root.certificate)
         self.authorities = [self.root_der, self.issuer.certificate]
         self.root_file = folder / "root.pem"

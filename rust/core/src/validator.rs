@@ -35,6 +35,7 @@ pub enum Role {
     Site,
     Device,
     KeyServer,
+    Admin,
 }
 
 impl Role {
@@ -43,11 +44,12 @@ impl Role {
             Self::Site => "site",
             Self::Device => "device",
             Self::KeyServer => "key-server",
+            Self::Admin => "admin",
         }
     }
 
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Site, Self::Device, Self::KeyServer]
+        [Self::Site, Self::Device, Self::KeyServer, Self::Admin]
             .into_iter()
             .find(|role| role.as_str() == word)
     }
@@ -130,7 +132,7 @@ impl SealcastUri {
         let name = words.next().unwrap_or_default();
         let named = match role {
             Role::Site => name.is_empty(),
-            Role::Device | Role::KeyServer => is_device_name(name),
+            Role::Device | Role::KeyServer | Role::Admin => is_device_name(name),
         };
         (named && words.next().is_none()).then(|| Self {
             role,

@@ -1,4 +1,4 @@
-"""`authority serve`: two listeners, the local socket, upkeep, and a clean end.
+"""`authority serve`: two listeners, the local socket, upkeep, and a clean end; or the signer alone.
 
 EST must admit clients without a certificate and TLS 1.2; the key server must not. So each has a port and a
 TLS context of its own (design 6).
@@ -9,17 +9,24 @@ import contextlib
 import errno
 import signal
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
 
+from sealcast.authority.at_rest import keys_at_rest
 from sealcast.authority.control import ControlSocket
+from sealcast.authority.issuance import LEDGER_FILE, ensure_ledger, local_issuer, remote_issuer
 from sealcast.authority.maintenance import maintain, renewal_time
+from sealcast.authority.roles import ALL, ServeRole
 from sealcast.authority.routes_keys import make_application
 from sealcast.authority.service import Authority
-from sealcast.authority.site import Site, exclusive
+from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket, forbid_inspection
+from sealcast.authority.site import Site, check_folder, exclusive
+from sealcast.authority.storage import DATABASE_FILE, Storage
+from sealcast.ca import Issuer, Limits, PassphraseSource
 from sealcast.errors import ConfigError, StorageError
 from sealcast.est.server import make_tls_context, start_listener
 from sealcast.pki.times import system_time
@@ -33,6 +40,12 @@ _KEEP_ALIVE_SECONDS = 75.0
 """Longer than clients keep a connection, so that it is they who close it and no request meets a closed
 one.
 """
+
+
+SIGNER_START_SECONDS = 15.0
+"""For how long a service that starts waits for the signer, which may be starting too."""
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +71,15 @@ class Listening:
     """URL of the key server."""
 
 
-def serve(folder: Path, *, listen: Address, keys: Address | None, ready: Callable[[Listening], None]) -> None:
+def serve(
+    folder: Path,
+    *,
+    listen: Address,
+    keys: Address | None,
+    ready: Callable[[Listening], None],
+    roles: frozenset[ServeRole] = ALL,
+    passphrases: PassphraseSource | None = None,
+) -> None:
     """Serve an authority until SIGTERM or SIGINT.
 
     Args:
@@ -66,36 +87,122 @@ def serve(folder: Path, *, listen: Address, keys: Address | None, ready: Callabl
         listen: for EST.
         keys: for the key server; None: the port after that of EST.
         ready: called once both listen.
+        roles: `ALL`, or `SERVICE`: then a signer process is asked, and no CA key is opened here.
+        passphrases: of keys that are encrypted.
 
     Raises:
         SealcastError: the folder, the database or an address is no good; nothing is left running.
     """
+    passphrases = passphrases or PassphraseSource()
     with exclusive(folder) as held:
         if not held:
             raise StorageError(
                 str(folder), "is being served, or changed, by another process", cure="end that one first"
             )
-        asyncio.run(_serve(folder, listen, keys, ready))
+        issuer = _issuer(folder, roles, passphrases)
+        asyncio.run(_serve(folder, listen, keys, ready, issuer, passphrases))
+
+
+def serve_signer(
+    folder: Path,
+    *,
+    ready: Callable[[Path], None],
+    passphrases: PassphraseSource | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    service_user: int | None = None,
+) -> None:
+    """Serve the site CA's key alone until SIGTERM or SIGINT.
+
+    Args:
+        folder: of the authority, or one of its own with ca.pem, ca.key and ledger.db.
+        ready: called with the socket once it listens.
+        passphrases: of the key, if it is encrypted.
+        limits: signatures in an hour.
+        service_user: the user that the service runs as, if it is another.
+
+    Raises:
+        SealcastError: the folder, the key or the ledger is no good; nothing is left running.
+    """
+
+    check_folder(folder)
+    if (folder / DATABASE_FILE).exists() and not (folder / LEDGER_FILE).exists():
+        ensure_ledger(folder, Storage.open(folder / DATABASE_FILE))
+    path = folder / SIGNER_SOCKET_FILE
+
+    async def run() -> None:
+        listener = SignerSocket(path, service_user=service_user)
+        try:
+            # Before the key is in memory.
+            forbid_inspection()
+            with keys_at_rest(folder):
+                source = passphrases or PassphraseSource()
+                issuer = local_issuer(folder, source, limits=limits, clock=system_time)
+            issuer.last_position()
+            stop = _stop_signals()
+            await listener.start(issuer)
+            ready(path)
+            await stop.wait()
+        finally:
+            await listener.close()
+
+    asyncio.run(run())
+
+
+def _issuer(folder: Path, roles: frozenset[ServeRole], passphrases: PassphraseSource) -> Issuer | None:
+    """The issuer that the roles ask for; of a service it is waited for, as both may be starting."""
+    if ServeRole.SIGNER not in roles:
+        remote = remote_issuer(folder)
+        deadline = time.monotonic() + SIGNER_START_SECONDS
+        while not remote.is_listening() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        remote.last_position()
+        return remote
+    if remote_issuer(folder).is_listening():
+        raise ConfigError(
+            f"{folder}: a signer process has the site CA's key",
+            cure="serve with --roles est,keys,directory, or end the signer",
+        )
+    with keys_at_rest(folder):
+        return local_issuer(folder, passphrases)
+
+
+def _stop_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
 
 
 async def _serve(
-    folder: Path, listen: Address, keys: Address | None, ready: Callable[[Listening], None]
+    folder: Path,
+    listen: Address,
+    keys: Address | None,
+    ready: Callable[[Listening], None],
+    issuer: Issuer | None,
+    passphrases: PassphraseSource,
 ) -> None:
-    async with running(folder, listen=listen, keys=keys) as (_, listening):
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+    async with running(folder, listen=listen, keys=keys, issuer=issuer, passphrases=passphrases) as (
+        _,
+        listening,
+    ):
+        stop = _stop_signals()
         ready(listening)
         await stop.wait()
 
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, *, listen: Address, keys: Address | None = None, clock: Clock = system_time
+    folder: Path,
+    *,
+    listen: Address,
+    keys: Address | None = None,
+    clock: Clock = system_time,
+    issuer: Issuer | None = None,
+    passphrases: PassphraseSource | None = None,
 ) -> AsyncIterator[tuple[Authority, Listening]]:
     """Serve an authority for the length of the block; the caller holds the folder's lock."""
-    authority = Authority(Site.open(folder), clock)
+    authority = Authority(Site.open(folder, issuer=issuer, passphrases=passphrases), clock)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(authority.stop)
         await authority.start()

@@ -268,19 +268,21 @@ def sign_policy(session: Session, site: Site, row: ChannelRow, now: int, *, jump
         publishers=publishers,
         subscribers=subscribers,
     )
+    signed = site.issuer.sign_policy(policy)
+    version = Policy.parse(signed, None).version
     session.add(
         PolicyRow(
             channel=row.name,
-            version=policy.version,
+            version=version,
             issued=policy.issued,
             next_update=policy.next_update,
             publishers=list(publishers),
             subscribers=list(subscribers),
-            signed=policy.sign(site.issuer.signer),
+            signed=signed,
         )
     )
     session.flush()
-    audit.record(session, now, "sign policy", row.name, version=policy.version)
+    audit.record(session, now, "sign policy", row.name, version=version)
     return True
 
 

@@ -6,7 +6,6 @@ files as well. A command that finds no service running does the same work itself
 
 import http.client
 import json
-import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -16,10 +15,11 @@ from typing import Any
 from aiohttp import web
 
 from sealcast import errors
-from sealcast.authority import channels, enrolment
+from sealcast.authority import channels, enrolment, issuance
 from sealcast.authority.channels import ChannelSettings
 from sealcast.authority.service import Authority, revoke
 from sealcast.authority.site import SOCKET_FILE, Site, exclusive
+from sealcast.ca.remote import short_path
 from sealcast.errors import InternalError, SealcastError, StorageError
 from sealcast.pki.files import storage_errors
 from sealcast.pki.times import system_time
@@ -87,7 +87,7 @@ class ControlSocket:
         with storage_errors(self._path):
             self._path.unlink(missing_ok=True)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            with _short_path(self._path) as path:
+            with short_path(self._path) as path:
                 listener.bind(path)
             self._path.chmod(0o600)
             await web.SockSite(runner, listener).start()
@@ -142,6 +142,7 @@ def _run_here(site: Site, command: str, parameters: Parameters) -> Answer:
     with site.storage.transaction() as session:
         match command:
             case "create-token":
+                issuance.readmit(session, site.issuer, parameters["device"], now)
                 token = enrolment.create_token(
                     session, device=parameters["device"], ttl=parameters["ttl"], now=now
                 )
@@ -214,26 +215,8 @@ class _LocalConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(ANSWER_SECONDS)
-        with _short_path(self._path) as path:
+        with short_path(self._path) as path:
             self.sock.connect(path)
-
-
-class _short_path:  # noqa: N801  # reads as a function
-    """A name of at most 107 bytes for a socket, however deep the folder lies (`sun_path` holds no more)."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> str:
-        if len(os.fsencode(self._path)) < 108:
-            return str(self._path)
-        self._descriptor = os.open(self._path.parent, os.O_PATH | os.O_CLOEXEC)
-        return f"/proc/self/fd/{self._descriptor}/{self._path.name}"
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
 
 
 def _error_fields(error: SealcastError) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit
+from sealcast.authority.issuance import certificate_row
 from sealcast.authority.models import CertificateRow, DeviceRow, TokenRow
-from sealcast.authority.site import certificate_row
 from sealcast.ca import IssuedCertificate, Issuer
 from sealcast.errors import CertificateError, TokenError
 from sealcast.pki.certificates import parse_certificate

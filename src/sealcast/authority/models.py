@@ -48,6 +48,10 @@ class SiteRow(Base):
     """Set by whoever restores a backup; the next start jumps every number above what the lost history may
     have used, and clears it (invariant 8).
     """
+    ledger_position: Mapped[int | None]
+    """Up to where the ledger of the site CA has been compared with the register; None: from before there was
+    one.
+    """
 
 
 class DeviceRow(Base):
@@ -78,6 +82,27 @@ class CertificateRow(Base):
     der: Mapped[bytes]
     revoked: Mapped[int | None]
     """When; None while it is good."""
+
+
+class UnrecordedRow(Base):
+    """A serial number that the site CA may have signed under, and that no row of `certificates` has.
+
+    What a crash, a failed transaction or a restored backup leaves (issuance.py). Nobody here has the
+    certificate; its number can be revoked.
+    """
+
+    __tablename__ = "unrecorded"
+
+    serial: Mapped[str] = mapped_column(String, primary_key=True)
+    """Hexadecimal."""
+    name: Mapped[str] = mapped_column(String, index=True)
+    role: Mapped[str] = mapped_column(String)
+    request: Mapped[bytes]
+    """SHA-256 of the certificate request, or of the public key."""
+    time: Mapped[int]
+    ends: Mapped[int]
+    """The latest end that the certificate may have."""
+    revoked: Mapped[int | None]
 
 
 class TokenRow(Base):

@@ -1,8 +1,11 @@
 """Amounts, durations and addresses as an operator writes them."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 from sealcast.authority.app import Address
+from sealcast.ca import Limits
 from sealcast.errors import UsageError
 
 _UNITS_OF_TIME = {
@@ -86,3 +89,21 @@ def _amount(text: str, units: re.Pattern[str], prefixes: dict[str, int], what: s
         if unit is not None and 0 < (amount := round(float(found[1]) * prefixes[unit[1]])) <= MAX_AMOUNT:
             return amount
     raise UsageError(f"not a {what}: {text[:40]!r}", cure=cure)
+
+
+def parse_limits(words: Sequence[str]) -> Limits:
+    """Limits of signatures in an hour from `device=5000` and the like; the others are the built-in ones.
+
+    Raises:
+        UsageError: not a kind, or not a number above zero.
+    """
+    limits = Limits()
+    kinds = limits.by_kind()
+    for word in words:
+        kind, _, number = word.partition("=")
+        if kind not in kinds or not (number.isascii() and number.isdigit() and 0 < int(number[:12]) < 10**9):
+            raise UsageError(
+                f"not a limit: {word[:80]!r}", cure=f"write KIND=N, with a kind of: {', '.join(kinds)}"
+            )
+        limits = replace(limits, **{kind.replace("-", "_"): int(number)})
+    return limits

@@ -5,14 +5,15 @@ All of it is one transaction; half of a removal cannot be stored.
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit
-from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, StreamRow, TokenRow
+from sealcast.authority.issuance import revoke_certificates
+from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, StreamRow, TokenRow, UnrecordedRow
 from sealcast.ca import Issuer
 from sealcast.errors import UsageError
-from sealcast.pki.crl import GRACE, LIFE, Revocation
+from sealcast.pki.crl import GRACE, LIFE, Revocation, crl_number
 from sealcast.pki.names import check_device_name
 from sealcast.pki.times import microseconds
 
@@ -43,21 +44,30 @@ def issue_crl(session: Session, issuer: Issuer, now: int, *, jump: int = 0) -> C
 
     Args:
         session: the transaction.
-        issuer: the site CA.
+        issuer: the site CA, which may choose a higher number, and leaves nothing out that was on a CRL.
         now: microseconds.
         jump: numbers to leave out, after a restore.
     """
+    session.flush()
     number = (session.scalar(select(func.max(CrlRow.number))) or 0) + 1 + jump
-    revoked = session.execute(
-        select(CertificateRow.serial, CertificateRow.revoked).where(
-            CertificateRow.revoked.is_not(None), CertificateRow.not_after > now
-        )
-    ).all()
+    revoked = [
+        *session.execute(
+            select(CertificateRow.serial, CertificateRow.revoked).where(
+                CertificateRow.revoked.is_not(None), CertificateRow.not_after > now
+            )
+        ),
+        *session.execute(
+            select(UnrecordedRow.serial, UnrecordedRow.revoked).where(
+                UnrecordedRow.revoked.is_not(None), UnrecordedRow.ends > now
+            )
+        ),
+    ]
     der = issuer.issue_crl(
         number=number,
         revocations=[Revocation(serial=int(serial, 16), time=when or now) for serial, when in revoked],
         now=now,
     )
+    number = crl_number(der)
     row = CrlRow(number=number, issued=now, next_update=now + microseconds(LIFE + GRACE), der=der)
     session.add(row)
     session.flush()
@@ -83,11 +93,8 @@ def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool
     if device.revoked is not None:
         return False
     device.revoked = now
-    session.execute(
-        update(CertificateRow)
-        .where(CertificateRow.name == name, CertificateRow.role == "device", CertificateRow.revoked.is_(None))
-        .values(revoked=now)
-    )
+    issuer.remove(name, now)
+    revoke_certificates(session, name, now)
     session.execute(delete(StreamRow).where(StreamRow.device == name))
     crl = issue_crl(session, issuer, now)
     audit.record(session, now, "revoke device", name, crl_number=crl.number)

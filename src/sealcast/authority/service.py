@@ -15,15 +15,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sealcast import _core
-from sealcast.authority import bundles, channels, directory, enrolment, revocation
+from sealcast.authority import bundles, channels, directory, enrolment, issuance, revocation
 from sealcast.authority.channels import ChannelSettings, StoredChannel
 from sealcast.authority.directory import StoredStream
+from sealcast.authority.issuance import certificate_row
 from sealcast.authority.live import LiveChannel
 from sealcast.authority.models import DeviceRow, SiteRow
 from sealcast.authority.revocation import CurrentCrl
-from sealcast.authority.site import KeyServerIdentity, Site, certificate_row
+from sealcast.authority.site import KeyServerIdentity, Site
 from sealcast.authority.storage import StorageWorker
-from sealcast.ca import KeySigner
+from sealcast.ca import IssuedCertificate, KeySigner
 from sealcast.errors import CertificateError
 from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
@@ -94,9 +95,10 @@ class Authority:
 
         def job(session: Session) -> Changes:
             row = session.get_one(SiteRow, 1)
+            changed = self._reconcile(session, now, restored=row.restored)
             stored = channels.start_channels(session, self.site, now, restored=row.restored)
             crl = revocation.load_crl(session)
-            if row.restored or crl.is_due(now):
+            if row.restored or changed or crl.is_due(now):
                 jump = RESTORE_JUMP if row.restored else 0
                 crl = revocation.issue_crl(session, self.site.issuer, now, jump=jump)
             row.restored = False
@@ -169,9 +171,12 @@ class Authority:
     async def create_token(self, device: str, ttl: int) -> str:
         """Make a one-time token; `ttl` in microseconds."""
         now = self.clock()
-        return await self._change(
-            lambda session: enrolment.create_token(session, device=device, ttl=ttl, now=now), lambda _: None
-        )
+
+        def job(session: Session) -> str:
+            issuance.readmit(session, self.site.issuer, device, now)
+            return enrolment.create_token(session, device=device, ttl=ttl, now=now)
+
+        return await self._change(job, lambda _: None)
 
     async def add_channel(self, settings: ChannelSettings) -> None:
         """Make a channel; it is served at once."""
@@ -335,12 +340,15 @@ class Authority:
         )
 
     async def renew_objects(self) -> None:
-        """Sign policies and CRL anew when due, remove members that expired, reserve beacon counters."""
+        """Sign policies and CRL anew when due, remove members that expired, reserve beacon counters, revoke
+        what was signed and not recorded.
+        """
         now = self.clock()
         low = [channel.name for channel in self._channels.values() if channel.counter_runs_low]
 
         def job(session: Session) -> Changes:
             directory.drop_ended(session, now)
+            found = self._reconcile(session, now)
             changed = {stored.name: stored for stored in channels.settle_all(session, self.site, now)}
             for name in low:
                 row = channels.channel_row(session, name)
@@ -348,8 +356,12 @@ class Authority:
                 session.flush()
                 changed[name] = channels.load_channel(session, self.site, row)
             crl = revocation.load_crl(session)
-            renewed = revocation.issue_crl(session, self.site.issuer, now) if crl.is_due(now) else None
-            return Changes(channels=list(changed.values()), crl=renewed)
+            renewed = None
+            if found or crl.is_due(now):
+                renewed = revocation.issue_crl(session, self.site.issuer, now)
+            return Changes(
+                channels=list(changed.values()), crl=renewed, revoked=_revoked(session) if found else None
+            )
 
         await self._change(job, self._install)
 
@@ -364,8 +376,7 @@ class Authority:
             )
             session.add(certificate_row(issued))
             session.flush()
-            # If the transaction fails after this, the register lacks a certificate of our own; it is
-            # renewed again in time, and nobody but us holds it.
+            # If the transaction fails after this, the ledger still has it, and it is recorded from there.
             self.site.write_key_server(issued, signer)
 
         def install(_: None) -> None:
@@ -387,6 +398,16 @@ class Authority:
             return Changes(channels=[channels.admit(session, self.site, name, joins, now)])
 
         await self._change(job, self._install)
+
+    def _reconcile(self, session: Session, now: int, *, restored: bool = False) -> bool:
+        own = self.site.key_server().chain[0]
+        return issuance.reconcile(
+            session,
+            self.site.issuer,
+            now,
+            in_use={IssuedCertificate.of(own).serial: own},
+            restored=restored,
+        )
 
     async def _change(self, job: Callable[[Session], Result], install: Callable[[Result], None]) -> Result:
         def work() -> Result:

@@ -5,10 +5,14 @@
 | root.pem | root certificate, to be given to devices | |
 | root.key | key of a root made here; to be taken offline after `init` | yes |
 | ca.pem, ca.key | site CA | key |
+| ledger.db | what the site CA has signed, before it signs it (WAL files beside it) | |
 | server.pem | key and chain of the key server, for TLS and for control streams | yes |
 | authority.db | database (WAL files beside it) | sealed |
 | storage.key | key-encryption key of the database | yes |
 | lock, control.sock | held, and listened on, by a running service | |
+| signer.sock | listened on by a signer process; a link to it where that has a folder of its own | |
+
+`root.key`, `ca.key` and `storage.key` may be encrypted under a passphrase (at_rest.py).
 
 One process at a time changes anything: the holder of the lock. A command that finds it held asks the running
 service through the socket instead, so that its change is in force there when the command returns.
@@ -26,15 +30,38 @@ from pathlib import Path
 from cryptography import x509
 
 from sealcast.authority import audit
+from sealcast.authority.at_rest import keys_at_rest
 from sealcast.authority.bundles import first_bundle, store_bundle
-from sealcast.authority.models import CertificateRow, SiteRow
+from sealcast.authority.issuance import (
+    CA_FILE,
+    CA_KEY_FILE,
+    LEDGER_FILE,
+    certificate_row,
+    certificates,
+    ensure_ledger,
+    open_issuer,
+)
+from sealcast.authority.models import SiteRow
 from sealcast.authority.revocation import issue_crl
 from sealcast.authority.storage import DATABASE_FILE, Storage
-from sealcast.authority.vault import KEY_FILE, Vault
-from sealcast.ca import FileSigner, IssuedCertificate, Issuer, KeySigner, Root, create_root, import_root
+from sealcast.authority.vault import KEY_FILE, Vault, wrapped
+from sealcast.ca import (
+    FileSigner,
+    IssuedCertificate,
+    Issuer,
+    KeySigner,
+    Ledger,
+    LedgerSettings,
+    LocalIssuer,
+    PassphraseSource,
+    Root,
+    create_root,
+    import_root,
+)
+from sealcast.ca.passphrase import NO_PASSPHRASE
 from sealcast.errors import CertificateError, StorageError
 from sealcast.pki.bundle import SignedBundle
-from sealcast.pki.certificates import certificate_der, certificates_pem, parse_pem_certificates
+from sealcast.pki.certificates import certificate_der, certificates_pem
 from sealcast.pki.files import (
     PRIVATE,
     read_file,
@@ -44,13 +71,12 @@ from sealcast.pki.files import (
     write_atomically,
 )
 from sealcast.pki.names import check_site_name, new_site_id
+from sealcast.pki.profiles import check_usages
 from sealcast.pki.times import microseconds
 from sealcast.pki.validator import Validator
 
 ROOT_FILE = "root.pem"
 ROOT_KEY_FILE = "root.key"
-CA_FILE = "ca.pem"
-CA_KEY_FILE = "ca.key"
 SERVER_FILE = "server.pem"
 LOCK_FILE = "lock"
 SOCKET_FILE = "control.sock"
@@ -90,18 +116,29 @@ class Site:
     storage: Storage
 
     @staticmethod
-    def open(folder: Path) -> "Site":
+    def open(
+        folder: Path, *, passphrases: PassphraseSource | None = None, issuer: Issuer | None = None
+    ) -> "Site":
         """Read and check the folder.
+
+        Args:
+            folder: of the authority.
+            passphrases: of keys that are encrypted; by default from the environment or a prompt.
+            issuer: the site CA; by default the signer process if one listens, else the key in the folder.
 
         Raises:
             StorageError: something is missing, unreadable or damaged.
             CertificateError: certificates and keys do not fit each other.
         """
         check_folder(folder)
-        roots = tuple(_certificates(folder / ROOT_FILE))
-        issuer = Issuer(_certificates(folder / CA_FILE)[0], FileSigner.open(folder / CA_KEY_FILE))
-        vault = Vault.load(folder / KEY_FILE)
+        passphrases = passphrases or PassphraseSource()
+        with keys_at_rest(folder):
+            roots = tuple(certificates(folder / ROOT_FILE))
+            issuer = issuer or open_issuer(folder, passphrases)
+            vault = Vault.load(folder / KEY_FILE, passphrases)
         storage = Storage.open(folder / DATABASE_FILE)
+        if isinstance(issuer, LocalIssuer):
+            ensure_ledger(folder, storage)
         with storage.transaction() as session:
             row = session.get(SiteRow, 1)
             if row is None:
@@ -154,7 +191,15 @@ class Site:
 
 
 def init_site(
-    folder: Path, *, site_name: str, root: tuple[Path, Path] | None, hosts: Sequence[str], now: int
+    folder: Path,
+    *,
+    site_name: str,
+    root: tuple[Path, Path] | None,
+    hosts: Sequence[str],
+    now: int,
+    passphrases: PassphraseSource = NO_PASSPHRASE,
+    new_passphrases: PassphraseSource = NO_PASSPHRASE,
+    device_usages: Sequence[str] = (),
 ) -> None:
     """Make the folder of a new authority.
 
@@ -166,11 +211,16 @@ def init_site(
         root: certificate and key file of the owner's root; None makes a root.
         hosts: names and addresses of the key server besides the local ones.
         now: microseconds.
+        passphrases: of the owner's root key, if that is encrypted.
+        new_passphrases: under which root key, site CA key and storage key are encrypted; one that has none
+            is stored in clear.
+        device_usages: extended key usages of devices besides those of TLS, as dotted OIDs.
 
     Raises:
         UsageError, CertificateError, StorageError.
     """
     check_site_name(site_name)
+    device_usages = check_usages(device_usages)
     with storage_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StorageError(
@@ -182,7 +232,8 @@ def init_site(
         building = folder.parent / f".{folder.name}.init-{secrets.token_hex(4)}"
         building.mkdir(mode=0o700)
     try:
-        _build(building, site_name, root, (*LOCAL_HOSTS, *hosts), now)
+        made = _root(building, site_name, root, now, passphrases, new_passphrases)
+        _build(building, site_name, made, (*LOCAL_HOSTS, *hosts), now, new_passphrases, device_usages)
         with storage_errors(folder):
             sync_folder(building)
             building.rename(folder)
@@ -204,6 +255,16 @@ def check_folder(folder: Path) -> None:
             "is no authority's folder",
             cure="make one with: sealcast authority init DIR --site NAME",
         )
+
+
+def open_storage(folder: Path) -> Storage:
+    """The database of an authority, for who only lists: no key is opened.
+
+    Raises:
+        StorageError: there is none, or it is damaged.
+    """
+    check_folder(folder)
+    return Storage.open(folder / DATABASE_FILE)
 
 
 @contextmanager
@@ -229,15 +290,24 @@ def exclusive(folder: Path) -> Iterator[bool]:
 
 
 def _build(
-    folder: Path, site_name: str, root_files: tuple[Path, Path] | None, hosts: tuple[str, ...], now: int
+    folder: Path,
+    site_name: str,
+    root: Root,
+    hosts: tuple[str, ...],
+    now: int,
+    new_passphrases: PassphraseSource,
+    device_usages: tuple[str, ...],
 ) -> None:
-    root = _root(folder, site_name, root_files, now)
     site_id = new_site_id()
-    ca_signer = FileSigner.create(folder / CA_KEY_FILE)
+    ca_signer = FileSigner.create(folder / CA_KEY_FILE, passphrase=new_passphrases.find("ca"))
     ca_certificate = root.issue_site_ca(
         site_name=site_name, site_id=site_id, public_key=ca_signer.public_key, now=now
     )
-    issuer = Issuer(certificate_der(ca_certificate), ca_signer)
+    settings = LedgerSettings(
+        site_id=site_id.hex(), key_server_name=KEY_SERVER_NAME, hosts=hosts, device_usages=device_usages
+    )
+    ledger = Ledger.create(folder / LEDGER_FILE, settings)
+    issuer = LocalIssuer(certificate_der(ca_certificate), ca_signer, ledger)
     server_signer = KeySigner.generate()
     issued = issuer.issue_key_server(
         public_key=server_signer.public_key, name=KEY_SERVER_NAME, hosts=hosts, now=now
@@ -247,7 +317,7 @@ def _build(
         write_and_sync(folder / ROOT_FILE, certificates_pem([certificate_der(root.certificate)]))
         write_and_sync(folder / CA_FILE, certificates_pem([issuer.certificate]))
         write_and_sync(folder / SERVER_FILE, _server_pem(issued, server_signer, issuer), PRIVATE)
-        write_and_sync(folder / KEY_FILE, key, PRIVATE)
+        write_and_sync(folder / KEY_FILE, wrapped(key, new_passphrases.find("storage")), PRIVATE)
     storage = Storage.create(folder / DATABASE_FILE)
     with storage.transaction() as session:
         session.add(
@@ -259,6 +329,7 @@ def _build(
                 hosts=list(hosts),
                 created=now,
                 restored=False,
+                ledger_position=issuer.last_position(),
             )
         )
         session.add(certificate_row(issued))
@@ -272,6 +343,8 @@ def _build(
             now=now,
         )
         audit.record(session, now, "make site", site_name, site_id=site_id.hex())
+    # The folder is moved now, and an open database would not follow.
+    ledger.close()
 
 
 def _first_bundle(root: Root, issuer: Issuer, now: int) -> bytes:
@@ -283,35 +356,29 @@ def _first_bundle(root: Root, issuer: Issuer, now: int) -> bytes:
     return SignedBundle.unsigned(bundle).sign(der, root.signer).serialize()
 
 
-def certificate_row(issued: IssuedCertificate) -> CertificateRow:
-    """The row that records a certificate."""
-    return CertificateRow(
-        serial=f"{issued.serial:x}",
-        name=issued.identity.name,
-        role=str(issued.identity.role),
-        not_before=issued.not_before,
-        not_after=issued.not_after,
-        der=issued.der,
-    )
-
-
-def _root(folder: Path, site_name: str, files: tuple[Path, Path] | None, now: int) -> Root:
+def _root(
+    folder: Path,
+    site_name: str,
+    files: tuple[Path, Path] | None,
+    now: int,
+    passphrases: PassphraseSource,
+    new_passphrases: PassphraseSource,
+) -> Root:
     if files is None:
-        return create_root(site_name=site_name, signer=FileSigner.create(folder / ROOT_KEY_FILE), now=now)
+        signer = FileSigner.create(folder / ROOT_KEY_FILE, passphrase=new_passphrases.find("root"))
+        return create_root(site_name=site_name, signer=signer, now=now)
     certificate_file, key_file = files
     try:
-        return import_root(certificate_pem=read_file(certificate_file), key_pem=read_file(key_file), now=now)
+        return import_root(
+            certificate_pem=read_file(certificate_file),
+            key_pem=read_file(key_file),
+            now=now,
+            passphrases=passphrases,
+        )
     except CertificateError as error:
         raise CertificateError(
             f"{certificate_file}: {error.problem}", reason=error.reason, cure=error.cure
         ) from None
-
-
-def _certificates(path: Path) -> list[bytes]:
-    try:
-        return parse_pem_certificates(read_file(path))
-    except CertificateError as error:
-        raise CertificateError(f"{path}: {error.problem}", reason=error.reason, cure=error.cure) from None
 
 
 def _server_pem(issued: IssuedCertificate, signer: KeySigner, issuer: Issuer) -> bytes:
@@ -320,7 +387,7 @@ def _server_pem(issued: IssuedCertificate, signer: KeySigner, issuer: Issuer) ->
 
 def _read_key_server(path: Path) -> KeyServerIdentity:
     signer = FileSigner.open(path)
-    chain = tuple(_certificates(path))
+    chain = tuple(certificates(path))
     certificate = x509.load_der_x509_certificate(chain[0])
     return KeyServerIdentity(
         chain=chain,

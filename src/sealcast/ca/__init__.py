@@ -1,21 +1,39 @@
 """The certification authority: signers, roots, the site CA.
 
-`signer` holds keys, `root` makes or imports a root and certifies site CAs, `issuer` is the site CA at work.
-No database and no HTTP: the authority records, est transports.
+`signer` holds keys, `root` makes or imports a root and certifies site CAs. `issuer` is what the authority
+asks of its site CA, and the bare site CA; `local` puts its `ledger` and its rules before every signature,
+`remote` asks a process that does so. `passphrase` and `keyfile` are keys at rest.
+No HTTP: the authority records, est transports.
 """
 
-from sealcast.ca.issuer import IssuedCertificate, Issuer
+from sealcast.ca.issuer import Intent, Issuance, IssuedCertificate, Issuer, SiteCa
+from sealcast.ca.ledger import Ledger, LedgerSettings
+from sealcast.ca.local import Limits, LocalIssuer
+from sealcast.ca.observation import observing
+from sealcast.ca.passphrase import Passphrase, PassphraseSource
+from sealcast.ca.remote import RemoteIssuer
 from sealcast.ca.root import Root, create_root, import_root
 from sealcast.ca.signer import FileSigner, KeyKind, KeySigner, Signer
 
 __all__ = [
     "FileSigner",
+    "Intent",
+    "Issuance",
     "IssuedCertificate",
     "Issuer",
     "KeyKind",
     "KeySigner",
+    "Ledger",
+    "LedgerSettings",
+    "Limits",
+    "LocalIssuer",
+    "Passphrase",
+    "PassphraseSource",
+    "RemoteIssuer",
     "Root",
     "Signer",
+    "SiteCa",
     "create_root",
     "import_root",
+    "observing",
 ]

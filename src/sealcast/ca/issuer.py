@@ -1,24 +1,38 @@
-"""The site CA: issues and renews certificates, signs CRLs.
+"""The site CA: what the authority asks of it, and the one that holds its key.
 
 It decides what a certificate says; whether the asker may have one is decided above (token, revocation,
-approval), and what was issued is recorded there. Time is an argument, nothing is stored.
+approval), and what was issued is recorded there. There is no way to have any bytes signed.
 Spec: spec/trust.md sections 2 and 4, spec/side-channel.md SC-11.
 """
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from sealcast.ca.observation import announce
 from sealcast.ca.root import check_alive
 from sealcast.ca.signer import Signer, fits
 from sealcast.errors import CertificateError
-from sealcast.pki.certificates import certificate_der, certificate_identity, parse_certificate
+from sealcast.pki.certificates import certificate_der, certificate_identity, parse_certificate, spki
 from sealcast.pki.crl import Revocation, crl_builder
 from sealcast.pki.csr import CertificateRequest
+from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.names import Identity, Role, check_device_name
-from sealcast.pki.profiles import CertificateIssuer, device_builder, key_server_builder
+from sealcast.pki.policy import Policy
+from sealcast.pki.profiles import (
+    ADMIN,
+    DEVICE,
+    KEY_SERVER,
+    CertificateIssuer,
+    Profile,
+    admin_builder,
+    device_builder,
+    key_server_builder,
+)
 from sealcast.pki.signed import PublicKey
 from sealcast.pki.times import microseconds
 
@@ -34,17 +48,152 @@ class IssuedCertificate:
     not_after: int
     """Microseconds."""
 
+    @classmethod
+    def of(cls, der: bytes) -> "IssuedCertificate":
+        """Read it from a certificate of our own profiles. Raises: CertificateError."""
+        certificate = parse_certificate(der)
+        return cls(
+            der=der,
+            identity=certificate_identity(certificate),
+            serial=certificate.serial_number,
+            not_before=microseconds(certificate.not_valid_before_utc),
+            not_after=microseconds(certificate.not_valid_after_utc),
+        )
 
-class Issuer:
-    """Issues under one site CA certificate."""
 
-    def __init__(self, certificate: bytes, signer: Signer) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What is about to be signed under a serial number that nothing else bears."""
+
+    identity: Identity
+    request: bytes
+    """SHA-256 of the certificate request, or of the public key where there is none."""
+    time: int
+    """Microseconds."""
+    ends: int
+    """The latest end that the certificate may have, in microseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuance:
+    """An entry of the ledger of the site CA: an intent, its serial number, and what became of it."""
+
+    position: int
+    """Counts from 1, in the order of the intents."""
+    intent: Intent
+    serial: int
+    certificate: bytes | None
+    """SHA-256 of the certificate, if it is known to have been signed."""
+    is_void: bool
+    """Whether it is known that nothing was signed."""
+
+
+class Issuer(Protocol):
+    """A site CA at work, here or in a process of its own.
+
+    Errors of every method: CsrError and CertificateError: what is asked for is refused, now and later;
+    StorageError: the ledger cannot be written, the signer does not answer, or too much was asked for in this
+    hour: nothing came of it that the caller has to undo, and asking again later is of use.
+    """
+
+    @property
+    def certificate(self) -> bytes:
+        """The site CA's DER certificate."""
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The site CA's public key."""
+
+    @property
+    def site_id(self) -> bytes:
+        """16 bytes."""
+
+    @property
+    def site_name(self) -> str:
+        """The organization in the site CA's subject."""
+
+    def issue_device(
+        self, csr: bytes, name: str, now: int, *, hardware: HardwareIdentity | None = None
+    ) -> IssuedCertificate:
+        """Certify a device's key for the authenticated name.
+
+        `csr`: DER. `now`: microseconds; an issuer with a clock of its own goes by that. `hardware`: names of
+        the hardware that the caller has approved. Raises: CsrError if the request is bad or asks for another
+        identity (SC-11), CertificateError if the name has been removed or the site CA is not valid.
+        """
+
+    def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
+        """Certify anew the device that holds a certificate of this site; the key may be the same or new.
+
+        `current`: its DER certificate, whose chain, role and revocation the caller has judged; names of the
+        hardware are taken from it. `csr`: DER.
+        Raises: CsrError if the request asks for another identity, CertificateError if `current` is not a
+        device certificate of this site, or is revoked.
+        """
+
+    def issue_key_server(
+        self, *, public_key: PublicKey, name: str, hosts: Sequence[str], now: int
+    ) -> IssuedCertificate:
+        """Certify the key of a key server, which serves EST under the same certificate.
+
+        `hosts`: DNS names and IP addresses under which devices reach it. `now`: microseconds.
+        """
+
+    def issue_admin(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
+        """Certify the key of an administrator of the management API. `csr`: DER. `now`: microseconds."""
+
+    def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
+        """Return a DER CRL.
+
+        `number`: the lowest that it may bear; it bears a higher one where that was used already.
+        `revocations`: at least these; what stood on an earlier CRL and has not ended stays on it.
+        """
+
+    def sign_policy(self, policy: Policy) -> bytes:
+        """Return the signed object (TR-13), as peers get it.
+
+        `policy.version`: the lowest that it may bear; it bears a higher one where that was used already.
+        """
+
+    def remove(self, name: str, now: int) -> None:
+        """Note that a device is removed: nothing is issued to its name, and no policy lists it, until it is
+        readmitted.
+        """
+
+    def readmit(self, name: str, now: int) -> None:
+        """Note that an operator lets a removed device come back."""
+
+    def removed_names(self) -> frozenset[str]:
+        """The devices that are removed."""
+
+    def issued_after(self, position: int, limit: int) -> Sequence[Issuance]:
+        """The first `limit` entries of the ledger above a position, in their order."""
+
+    def last_position(self) -> int:
+        """The position of the newest entry of the ledger; 0 without any."""
+
+
+class SiteCa:
+    """The site CA with its key: builds by the profiles and signs. It remembers nothing."""
+
+    def __init__(
+        self,
+        certificate: bytes,
+        signer: Signer,
+        *,
+        reserve: Callable[[Intent], int] | None = None,
+        usages: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         """Take the site CA's DER certificate and the signer of its key.
 
+        `reserve`: is called with what is about to be signed, once all is judged, and returns its serial
+        number; by default a random one. `usages`: extended key usages of devices besides those of TLS.
         Raises: CertificateError if they do not fit, or if it is not the certificate of a site CA.
         """
         self._certificate = parse_certificate(certificate)
         self._signer = signer
+        self._reserve = reserve or (lambda _: x509.random_serial_number())
+        self._usages = usages
         if not fits(signer, self._certificate):
             raise CertificateError(
                 "site CA certificate and key do not match", reason="key", cure="restore the backup"
@@ -53,14 +202,18 @@ class Issuer:
         if identity.role is not Role.SITE:
             raise CertificateError(f"not a site CA: {identity.uri}", reason="wrong-role")
         self._site_id = identity.site_id
-        names = self._certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-        self._site_name = str(names[0].value) if names else ""
+        self._site_name = site_name_of(self._certificate)
         self._as_issuer = CertificateIssuer.of(self._certificate, signer.public_key)
 
     @property
     def certificate(self) -> bytes:
         """The site CA's DER certificate."""
         return certificate_der(self._certificate)
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The site CA's public key."""
+        return self._signer.public_key
 
     @property
     def site_id(self) -> bytes:
@@ -74,50 +227,44 @@ class Issuer:
 
     @property
     def signer(self) -> Signer:
-        """The site CA's signer: signs policies too (TR-13)."""
+        """The signer of the site CA's key."""
         return self._signer
 
-    def issue_device(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
-        """Certify a device's key for the authenticated name.
-
-        `csr`: DER. `now`: microseconds. Raises: CsrError if the request is bad or asks for another identity
-        (SC-11), CertificateError if the site CA itself is not valid.
-        """
+    def issue_device(
+        self, csr: bytes, name: str, now: int, *, hardware: HardwareIdentity | None = None
+    ) -> IssuedCertificate:
+        """As `Issuer.issue_device`."""
         identity = Identity(role=Role.DEVICE, site_id=self._site_id, name=check_device_name(name))
         request = CertificateRequest.parse(csr)
-        request.judge(identity)
-        check_alive(self._certificate, "site CA certificate", now)
+        request.judge(identity, hardware)
         builder = device_builder(
             name=name,
             site_name=self._site_name,
             site_id=self._site_id,
             public_key=request.public_key,
             issuer=self._as_issuer,
-            serial=x509.random_serial_number(),
+            serial=self._serial(identity, csr, DEVICE, now),
             now=now,
+            hardware=hardware,
+            usages=self._usages(),
         )
-        return _issued(self._signer.sign_certificate(builder), identity)
+        return self._issued(builder)
 
     def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
-        """Certify anew the device that holds a certificate of this site; the key may be the same or new.
-
-        `current`: its DER certificate, whose chain, role and revocation the caller has judged. `csr`: DER.
-        Raises: CsrError if the request asks for another identity, CertificateError if `current` is not a
-        device certificate of this site.
-        """
-        identity = certificate_identity(parse_certificate(current))
+        """As `Issuer.renew_device`."""
+        certificate = parse_certificate(current)
+        identity = certificate_identity(certificate)
         if identity.role is not Role.DEVICE or identity.site_id != self._site_id:
             raise CertificateError(f"not a device of this site: {identity.uri}", reason="wrong-role")
-        return self.issue_device(csr, identity.name, now)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        hardware = HardwareIdentity.of(certificate.subject, names)
+        return self.issue_device(csr, identity.name, now, hardware=hardware)
 
     def issue_key_server(
         self, *, public_key: PublicKey, name: str, hosts: Sequence[str], now: int
     ) -> IssuedCertificate:
-        """Certify the key of a key server, which serves EST under the same certificate.
-
-        `hosts`: DNS names and IP addresses under which devices reach it. `now`: microseconds.
-        """
-        check_alive(self._certificate, "site CA certificate", now)
+        """As `Issuer.issue_key_server`."""
+        identity = Identity(role=Role.KEY_SERVER, site_id=self._site_id, name=name)
         builder = key_server_builder(
             name=name,
             hosts=hosts,
@@ -125,11 +272,26 @@ class Issuer:
             site_id=self._site_id,
             public_key=public_key,
             issuer=self._as_issuer,
-            serial=x509.random_serial_number(),
+            serial=self._serial(identity, spki(public_key), KEY_SERVER, now),
             now=now,
         )
-        identity = Identity(role=Role.KEY_SERVER, site_id=self._site_id, name=name)
-        return _issued(self._signer.sign_certificate(builder), identity)
+        return self._issued(builder)
+
+    def issue_admin(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
+        """As `Issuer.issue_admin`."""
+        identity = Identity(role=Role.ADMIN, site_id=self._site_id, name=name)
+        request = CertificateRequest.parse(csr)
+        request.judge(identity)
+        builder = admin_builder(
+            name=name,
+            site_name=self._site_name,
+            site_id=self._site_id,
+            public_key=request.public_key,
+            issuer=self._as_issuer,
+            serial=self._serial(identity, csr, ADMIN, now),
+            now=now,
+        )
+        return self._issued(builder)
 
     def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
         """Return a DER CRL. `number`: above that of every CRL of this site before. `now`: microseconds."""
@@ -137,12 +299,28 @@ class Issuer:
         builder = crl_builder(issuer=self._as_issuer, number=number, revocations=revocations, now=now)
         return self._signer.sign_crl(builder)
 
+    def sign_policy(self, policy: Policy) -> bytes:
+        """Return the signed object (TR-13). Raises: CertificateError if it is of another site."""
+        if policy.site_id != self._site_id:
+            raise CertificateError(f"a policy of site {policy.site_id.hex()}", reason="wrong-site")
+        return policy.sign(self._signer)
 
-def _issued(certificate: x509.Certificate, identity: Identity) -> IssuedCertificate:
-    return IssuedCertificate(
-        der=certificate_der(certificate),
-        identity=identity,
-        serial=certificate.serial_number,
-        not_before=microseconds(certificate.not_valid_before_utc),
-        not_after=microseconds(certificate.not_valid_after_utc),
-    )
+    def _serial(self, identity: Identity, request: bytes, profile: Profile, now: int) -> int:
+        check_alive(self._certificate, "site CA certificate", now)
+        return self._reserve(
+            Intent(
+                identity=identity,
+                request=hashlib.sha256(request).digest(),
+                time=now,
+                ends=min(now + microseconds(profile.life), self._as_issuer.not_after),
+            )
+        )
+
+    def _issued(self, builder: x509.CertificateBuilder) -> IssuedCertificate:
+        return IssuedCertificate.of(announce(certificate_der(self._signer.sign_certificate(builder))))
+
+
+def site_name_of(certificate: x509.Certificate) -> str:
+    """The organization in a site CA's subject; empty without one."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return str(names[0].value) if names else ""

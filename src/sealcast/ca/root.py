@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
+from sealcast.ca.observation import announce
+from sealcast.ca.passphrase import NO_PASSPHRASE, PassphraseSource
 from sealcast.ca.signer import KeySigner, Signer, fits
 from sealcast.errors import CertificateError
-from sealcast.pki.certificates import is_self_signed, parse_pem_certificates
+from sealcast.pki.certificates import certificate_der, is_self_signed, parse_pem_certificates
 from sealcast.pki.profiles import CertificateIssuer, root_builder, site_ca_builder
 from sealcast.pki.signed import Algorithm, PublicKey
 from sealcast.pki.times import microseconds
@@ -36,7 +38,9 @@ class Root:
             serial=x509.random_serial_number(),
             now=now,
         )
-        return self.signer.sign_certificate(builder)
+        certificate = self.signer.sign_certificate(builder)
+        announce(certificate_der(certificate))
+        return certificate
 
 
 def create_root(*, site_name: str, signer: Signer, now: int) -> Root:
@@ -44,13 +48,18 @@ def create_root(*, site_name: str, signer: Signer, now: int) -> Root:
     builder = root_builder(
         site_name=site_name, public_key=signer.public_key, serial=x509.random_serial_number(), now=now
     )
-    return Root(certificate=signer.sign_certificate(builder), signer=signer)
+    certificate = signer.sign_certificate(builder)
+    announce(certificate_der(certificate))
+    return Root(certificate=certificate, signer=signer)
 
 
-def import_root(*, certificate_pem: bytes, key_pem: bytes, now: int) -> Root:
+def import_root(
+    *, certificate_pem: bytes, key_pem: bytes, now: int, passphrases: PassphraseSource = NO_PASSPHRASE
+) -> Root:
     """Take an owner's own root and check that site CAs can be certified with it.
 
-    `certificate_pem`: one certificate. `key_pem`: its unencrypted key. `now`: microseconds.
+    `certificate_pem`: one certificate. `key_pem`: its key; where it is encrypted, `passphrases` is asked
+    under the name `root`. `now`: microseconds.
     Raises: CertificateError, naming what does not fit: the key, CA:TRUE, keyCertSign, the path length, the
     validity, or that it is no self-signed certificate.
     """
@@ -62,7 +71,7 @@ def import_root(*, certificate_pem: bytes, key_pem: bytes, now: int) -> Root:
             cure="give the root alone",
         )
     certificate = x509.load_der_x509_certificate(found[0])
-    signer = KeySigner.from_pem(key_pem, "root key")
+    signer = KeySigner.from_pem(key_pem, "root key", name="root", passphrases=passphrases)
     if signer.algorithm not in (Algorithm.ECDSA_P256, Algorithm.ECDSA_P384):
         raise CertificateError(
             "the root's key is neither P-256 nor P-384", reason="key", cure="use another root"

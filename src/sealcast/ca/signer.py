@@ -14,6 +14,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from sealcast.ca.keyfile import private_key_pem, read_private_key
+from sealcast.ca.passphrase import NO_PASSPHRASE, Passphrase, PassphraseSource
 from sealcast.errors import CertificateError, StorageError
 from sealcast.pki.certificates import certificate_der
 from sealcast.pki.csr import PrivateKey, make_csr
@@ -88,33 +90,18 @@ class KeySigner(Signer):
                 return cls(ed25519.Ed25519PrivateKey.generate())
 
     @classmethod
-    def from_pem(cls, pem: bytes, source: str) -> Self:
-        """Read an unencrypted PEM key. `source`: its path, for errors. Raises: CertificateError."""
-        try:
-            key = serialization.load_pem_private_key(pem, password=None)
-        except TypeError:
-            raise CertificateError(
-                f"{source}: the key is encrypted",
-                reason="key",
-                cure="decrypt it: openssl pkey -in FILE -out FILE",
-            ) from None
-        except (ValueError, UnsupportedAlgorithm):
-            raise CertificateError(
-                f"{source}: holds no PEM private key",
-                reason="key",
-                cure="give a file that starts with BEGIN PRIVATE KEY",
-            ) from None
-        if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
-            raise CertificateError(
-                f"{source}: the key is neither P-256, P-384 nor Ed25519", reason="key", cure="make such a key"
-            )
-        return cls(key)
+    def from_pem(
+        cls, pem: bytes, source: str, *, name: str = "", passphrases: PassphraseSource = NO_PASSPHRASE
+    ) -> Self:
+        """Read a PEM key; for one that is encrypted, ask `passphrases` under `name`.
 
-    def to_pem(self) -> bytes:
-        """Return the private key as unencrypted PKCS#8 PEM: for its own file and for nothing else."""
-        return self._key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        `source`: its path, for errors. Raises: CertificateError.
+        """
+        return cls(read_private_key(pem, source, name, passphrases))
+
+    def to_pem(self, passphrase: Passphrase | None = None) -> bytes:
+        """Return the private key as PKCS#8 PEM: for its own file and for nothing else."""
+        return private_key_pem(self._key, passphrase)
 
     @property
     def public_key(self) -> PublicKey:
@@ -154,22 +141,25 @@ class KeySigner(Signer):
 
 
 class FileSigner(KeySigner):
-    """A signer whose key is in a PEM file (PKCS#8, unencrypted, mode 0600)."""
+    """A signer whose key is in a PEM file (PKCS#8, mode 0600), encrypted if there is a passphrase."""
 
     @classmethod
-    def create(cls, path: Path, kind: KeyKind = KeyKind.P256) -> Self:
+    def create(cls, path: Path, kind: KeyKind = KeyKind.P256, passphrase: Passphrase | None = None) -> Self:
         """Make a new key and store it. Raises: StorageError, also if the file is there already."""
         if path.exists():
             raise StorageError(
                 str(path), "exists already", cure="choose another folder; keys are never overwritten"
             )
         signer = cls.generate(kind)
-        write_atomically(path, signer.to_pem(), PRIVATE)
+        write_atomically(path, signer.to_pem(passphrase), PRIVATE)
         return signer
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Load the key. Raises: StorageError if it is missing or readable by others, CertificateError."""
+    def open(cls, path: Path, *, name: str = "", passphrases: PassphraseSource = NO_PASSPHRASE) -> Self:
+        """Load the key; for one that is encrypted, ask `passphrases` under `name`.
+
+        Raises: StorageError if it is missing or readable by others, CertificateError.
+        """
         with storage_errors(path):
             mode = path.stat().st_mode
         if mode & _OTHERS_MAY_READ:
@@ -178,7 +168,7 @@ class FileSigner(KeySigner):
                 f"a private key that others may read (mode {mode & 0o777:04o})",
                 cure=f"chmod 600 {path}, and think about whether it leaked",
             )
-        return cls.from_pem(read_file(path), str(path))
+        return cls.from_pem(read_file(path), str(path), name=name, passphrases=passphrases)
 
 
 def fits(signer: Signer, certificate: x509.Certificate) -> bool:

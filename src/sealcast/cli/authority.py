@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sealcast.cli import escape
+from sealcast.cli import authority_keys, escape
+from sealcast.cli.authority_keys import DeviceUsages, PassphraseFile
 from sealcast.errors import UsageError
 
 _FOLDER = typer.Argument(help="The authority's folder.", metavar="DIR", show_default=False)
@@ -31,6 +32,7 @@ _channel = typer.Typer(help="Channels of the site.", no_args_is_help=True)
 _device = typer.Typer(help="Devices of the site.", no_args_is_help=True)
 _authority.add_typer(_channel, name="channel")
 _authority.add_typer(_device, name="device")
+authority_keys.register(_authority)
 
 
 @_authority.command()
@@ -56,13 +58,17 @@ def init(
             "localhost, 127.0.0.1 and ::1 are always in.",
         ),
     ] = None,
+    device_eku: DeviceUsages = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make an authority: root (or yours), site CA, key server certificate, database.
 
     DIR/root.pem is what devices have to be given. When a root was made here, move DIR/root.key to a safe
-    place: nothing needs it from day to day.
+    place: nothing needs it from day to day. With a passphrase, root.key, ca.key and storage.key are
+    encrypted; `serve`, and commands while nothing serves, need it then.
     """
     from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, init_site
+    from sealcast.ca import PassphraseSource
     from sealcast.pki.times import system_time
 
     if (root_cert is None) != (root_key is None):
@@ -70,7 +76,16 @@ def init(
             "--root-cert and --root-key belong together", cure="give both, or neither to make a root"
         )
     root = (root_cert, root_key) if root_cert is not None and root_key is not None else None
-    init_site(folder, site_name=site, root=root, hosts=host_name or (), now=system_time())
+    init_site(
+        folder,
+        site_name=site,
+        root=root,
+        hosts=host_name or (),
+        now=system_time(),
+        passphrases=PassphraseSource(file=passphrase_file),
+        new_passphrases=PassphraseSource(file=passphrase_file, prompt=None),
+        device_usages=device_eku or (),
+    )
     typer.echo(f"site {escape(site)} is ready; its root is {escape(str(folder / ROOT_FILE))}")
     if root is None:
         typer.echo(f"move {escape(str(folder / ROOT_KEY_FILE))} to a safe place", err=True)
@@ -86,21 +101,69 @@ def serve(
         str | None,
         typer.Option("--keys", metavar="HOST:PORT", help="For the key server. Default: the next port."),
     ] = None,
+    roles: Annotated[
+        str,
+        typer.Option(
+            "--roles",
+            metavar="ROLES",
+            help="est,keys,directory opens no CA key and asks a signer; signer holds the CA key and opens no "
+            "network and no database. est, keys and directory write one SQLite database and cannot be apart.",
+        ),
+    ] = "est,keys,directory,signer",
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="KIND=N",
+            help="Signer: signatures in an hour of the kind device, key-server, admin, crl or policy.",
+        ),
+    ] = None,
+    service_user: Annotated[
+        str | None,
+        typer.Option("--service-user", metavar="USER", help="Signer: as whom the service runs, if another."),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
     as_json: _Json = False,
 ) -> None:
-    """Serve enrolment, keys and directory until Ctrl-C or SIGTERM.
+    """Serve enrolment, keys and directory, or the site CA's key, until Ctrl-C or SIGTERM.
 
-    One line on standard output says that both listen, and where.
+    One line on standard output says that all listen, and where. A signer listens on DIR/signer.sock. To run
+    it as another user, give it a folder of its own with ca.pem, ca.key and ledger.db, and link its
+    signer.sock into the service's folder.
     """
-    from sealcast.authority.app import Listening, serve
-    from sealcast.authority.quantities import parse_address
+    from sealcast.authority.app import Listening, serve, serve_signer
+    from sealcast.authority.quantities import parse_address, parse_limits
+    from sealcast.authority.roles import SIGNER, parse_roles
+    from sealcast.authority.signer_process import user_id
+    from sealcast.ca import PassphraseSource
 
-    def ready(listening: Listening) -> None:
-        facts = {"authority": listening.authority, "keys": listening.keys}
-        line = json.dumps(facts) if as_json else f"ready: authority {facts['authority']} keys {facts['keys']}"
+    def say(facts: dict[str, str]) -> None:
+        line = json.dumps(facts) if as_json else " ".join(["ready:", *(f"{k} {v}" for k, v in facts.items())])
         print(line, flush=True)  # noqa: T201  # flushed at once: others wait for this line
 
-    serve(folder, listen=parse_address(listen), keys=parse_address(keys) if keys else None, ready=ready)
+    def ready(listening: Listening) -> None:
+        say({"authority": listening.authority, "keys": listening.keys})
+
+    chosen, passphrases = parse_roles(roles), PassphraseSource(file=passphrase_file)
+    if chosen == SIGNER:
+        serve_signer(
+            folder,
+            ready=lambda path: say({"signer": str(path)}),
+            passphrases=passphrases,
+            limits=parse_limits(limit or ()),
+            service_user=user_id(service_user) if service_user else None,
+        )
+        return
+    if limit or service_user:
+        raise UsageError("--limit and --service-user are for --roles signer", cure="leave them out")
+    serve(
+        folder,
+        listen=parse_address(listen),
+        keys=parse_address(keys) if keys else None,
+        ready=ready,
+        roles=chosen,
+        passphrases=passphrases,
+    )
 
 
 @_authority.command()
@@ -207,9 +270,9 @@ def channel_set(
 def channel_list(folder: _Folder, as_json: _Json = False) -> None:
     """List the channels, with who may do what on them."""
     from sealcast.authority.channels import list_channels
-    from sealcast.authority.site import Site
+    from sealcast.authority.site import open_storage
 
-    with Site.open(folder).storage.snapshot() as session:
+    with open_storage(folder).snapshot() as session:
         listed = list_channels(session)
     if as_json:
         typer.echo(json.dumps(listed, indent=2))
@@ -224,10 +287,10 @@ def channel_list(folder: _Folder, as_json: _Json = False) -> None:
 def device_list(folder: _Folder, as_json: _Json = False) -> None:
     """List the devices."""
     from sealcast.authority.enrolment import list_devices
-    from sealcast.authority.site import Site
+    from sealcast.authority.site import open_storage
     from sealcast.pki.times import to_datetime
 
-    with Site.open(folder).storage.snapshot() as session:
+    with open_storage(folder).snapshot() as session:
         listed = list_devices(session)
     for entry in listed:
         for name in ("enrolled", "revoked", "not_after"):

@@ -67,7 +67,11 @@ class CrlFacts:
 
 def crl_number(der: bytes) -> int:
     """Return the CRLNumber of a DER CRL. Raises: CertificateError."""
-    return CrlFacts.parse(der).number
+    try:
+        crl = x509.load_der_x509_crl(der)
+        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise CertificateError(f"not a usable CRL: {error}", reason="malformed") from None
 
 
 def crl_builder(

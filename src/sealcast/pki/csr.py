@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
-from sealcast.errors import CsrError
+from sealcast.errors import CertificateError, CsrError
+from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.names import Identity
 from sealcast.pki.signed import PublicKey
 
@@ -40,8 +41,10 @@ class CertificateRequest:
     common_name: str
     uris: tuple[str, ...]
     """The URIs asked for in subjectAltName."""
+    hardware: HardwareIdentity | None
+    """The names of the hardware that are asked for."""
     has_other_names: bool
-    """Whether names of another kind are asked for in subjectAltName."""
+    """Whether names of still another kind are asked for in subjectAltName."""
     challenge_password: str | None
     """What binds the request to a TLS session (RFC 7030 section 3.5), if it is there."""
 
@@ -71,21 +74,31 @@ class CertificateRequest:
                 cure="enrol under the new name with a token",
             )
         uris = tuple(names.get_values_for_type(x509.UniformResourceIdentifier)) if names else ()
+        hardware = _hardware(subject, names)
+        known = len(uris) + (hardware is not None and hardware.module is not None)
         return cls(
             public_key=public_key,
             common_name=_common_name(subject),
             uris=uris,
-            has_other_names=names is not None and len(names) > len(uris),
+            hardware=hardware,
+            has_other_names=names is not None and len(names) > known,
             challenge_password=_challenge_password(attributes),
         )
 
-    def judge(self, identity: Identity) -> None:
+    def judge(self, identity: Identity, hardware: HardwareIdentity | None = None) -> None:
         """Check that the request asks for the authenticated identity and for no other. Spec: SC-11.
 
+        `hardware`: the approved names of the hardware; a request may leave them out, and ask for no others.
         Raises: CsrError with the fault `name`.
         """
         self.judge_name(identity.name)
-        if self.has_other_names or self.uris not in ((), (identity.uri,)):
+        module = self.hardware.module if self.hardware is not None else None
+        approved = hardware.module if hardware is not None else None
+        if (
+            self.has_other_names
+            or self.uris not in ((), (identity.uri,))
+            or (module is not None and module != approved)
+        ):
             raise CsrError(
                 f"the request's subjectAltName is not that of device {identity.name!r}", fault="name"
             )
@@ -134,6 +147,18 @@ def _subject_alternative_names(request: x509.CertificateSigningRequest) -> x509.
         return None
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise CsrError(f"the request's extensions make no sense: {error}", fault="encoding") from None
+
+
+def _hardware(subject: x509.Name, names: x509.SubjectAlternativeName | None) -> HardwareIdentity | None:
+    try:
+        return HardwareIdentity.of(subject, names)
+    except CertificateError:
+        # A subject may say what it likes, as nothing but its common name is taken from it unasked.
+        subject = x509.Name([])
+    try:
+        return HardwareIdentity.of(subject, names)
+    except CertificateError as error:
+        raise CsrError(f"the request names its hardware badly: {error}", fault="name") from None
 
 
 def _common_name(subject: x509.Name) -> str:

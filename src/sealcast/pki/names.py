@@ -29,6 +29,7 @@ class Role(StrEnum):
     SITE = "site"
     DEVICE = "device"
     KEY_SERVER = "key-server"
+    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class Identity:
     site_id: bytes
     """16 bytes."""
     name: str
-    """Device or key server name; empty for a site CA."""
+    """Name of a device, a key server or an administrator; empty for a site CA."""
 
     def __post_init__(self) -> None:
         check_site_id(self.site_id)

@@ -1,4 +1,4 @@
-"""The four certificate profiles, as unsigned builders; `sealcast.ca` signs them.
+"""The five certificate profiles, as unsigned builders; `sealcast.ca` signs them.
 
 Spec: spec/trust.md section 2 (TR-3, TR-4), RFC 5280.
 """
@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sealcast.errors import UsageError
+from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.names import Identity, Role, check_site_name
 from sealcast.pki.signed import PublicKey
 from sealcast.pki.times import microseconds, to_certificate_time
@@ -36,6 +37,19 @@ ROOT = Profile(life=timedelta(days=20 * 365), path_length=None, is_ca=True, sign
 SITE_CA = Profile(life=timedelta(days=2 * 365), path_length=0, is_ca=True, signs=True)
 DEVICE = Profile(life=timedelta(days=90), path_length=None, is_ca=False, signs=True)
 KEY_SERVER = Profile(life=timedelta(days=90), path_length=None, is_ca=False, signs=True)
+ADMIN = Profile(life=timedelta(days=90), path_length=None, is_ca=False, signs=True)
+
+_BOTH_SIDES = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
+
+MAX_EXTRA_USAGES = 8
+
+# Each would make a device's certificate more than that of a device.
+_REFUSED_USAGES = {
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: "any usage at all",
+    ExtendedKeyUsageOID.OCSP_SIGNING: "answers about revocation",
+    ExtendedKeyUsageOID.CODE_SIGNING: "signing of programs",
+    ExtendedKeyUsageOID.TIME_STAMPING: "time stamps",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +121,42 @@ def device_builder(
     issuer: CertificateIssuer,
     serial: int,
     now: int,
+    hardware: HardwareIdentity | None = None,
+    usages: Sequence[str] = (),
 ) -> x509.CertificateBuilder:
-    """Build a device certificate, to be signed by the site CA."""
+    """Build a device certificate, to be signed by the site CA.
+
+    `hardware`: approved names of the hardware (802.1AR). `usages`: further extended key usages, dotted OIDs,
+    so that the certificate serves another protocol too.
+    """
     identity = Identity(role=Role.DEVICE, site_id=site_id, name=name)
-    return _end_entity(DEVICE, identity, site_name, public_key, issuer, serial, now, hosts=())
+    return _end_entity(
+        DEVICE,
+        identity,
+        site_name,
+        public_key,
+        issuer,
+        serial,
+        now,
+        usages=(*_BOTH_SIDES, *map(x509.ObjectIdentifier, check_usages(usages))),
+        hardware=hardware,
+    )
+
+
+def admin_builder(
+    *,
+    name: str,
+    site_name: str,
+    site_id: bytes,
+    public_key: PublicKey,
+    issuer: CertificateIssuer,
+    serial: int,
+    now: int,
+) -> x509.CertificateBuilder:
+    """Build the certificate of an administrator, to be signed by the site CA."""
+    identity = Identity(role=Role.ADMIN, site_id=site_id, name=name)
+    usages = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+    return _end_entity(ADMIN, identity, site_name, public_key, issuer, serial, now, usages=usages)
 
 
 def key_server_builder(
@@ -129,7 +175,32 @@ def key_server_builder(
     `hosts`: DNS names and IP addresses under which clients reach it (EST clients check them).
     """
     identity = Identity(role=Role.KEY_SERVER, site_id=site_id, name=name)
-    return _end_entity(KEY_SERVER, identity, site_name, public_key, issuer, serial, now, hosts)
+    return _end_entity(
+        KEY_SERVER, identity, site_name, public_key, issuer, serial, now, usages=_BOTH_SIDES, hosts=hosts
+    )
+
+
+def check_usages(usages: Sequence[str]) -> tuple[str, ...]:
+    """Return further extended key usages for devices, sorted, if each is one that a device may have.
+
+    Raises: UsageError.
+    """
+    for usage in usages:
+        try:
+            identifier = x509.ObjectIdentifier(usage)
+        except ValueError:
+            raise UsageError(
+                f"not an object identifier: {usage[:80]!r}", cure="write it as 1.2.840.10004.20701.1.1"
+            ) from None
+        if identifier in _REFUSED_USAGES:
+            raise UsageError(
+                f"the extended key usage {usage} stands for {_REFUSED_USAGES[identifier]}",
+                cure="leave it out: no device may have it",
+            )
+    chosen = tuple(sorted({usage for usage in usages if x509.ObjectIdentifier(usage) not in _BOTH_SIDES}))
+    if len(chosen) > MAX_EXTRA_USAGES:
+        raise UsageError(f"{len(chosen)} extended key usages", cure=f"give at most {MAX_EXTRA_USAGES}")
+    return chosen
 
 
 def _end_entity(
@@ -140,16 +211,20 @@ def _end_entity(
     issuer: CertificateIssuer,
     serial: int,
     now: int,
-    hosts: Sequence[str],
+    *,
+    usages: Sequence[x509.ObjectIdentifier],
+    hosts: Sequence[str] = (),
+    hardware: HardwareIdentity | None = None,
 ) -> x509.CertificateBuilder:
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.uri)]
     names += [_host_name(host) for host in dict.fromkeys(hosts)]
+    module = hardware.general_name() if hardware is not None else None
+    if module is not None:
+        names.append(module)
+    subject = _subject(identity.name, site_name, hardware.serial_number if hardware is not None else None)
     return (
-        _builder(profile, _subject(identity.name, site_name), public_key, issuer, serial, now)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
-            critical=False,
-        )
+        _builder(profile, subject, public_key, issuer, serial, now)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
     )
 
@@ -197,13 +272,14 @@ def _key_usage(profile: Profile) -> x509.KeyUsage:
     )
 
 
-def _subject(common_name: str, site_name: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, check_site_name(site_name)),
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
-        ]
-    )
+def _subject(common_name: str, site_name: str, serial_number: str | None = None) -> x509.Name:
+    attributes = [
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, check_site_name(site_name)),
+        x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+    ]
+    if serial_number is not None:
+        attributes.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, serial_number))
+    return x509.Name(attributes)
 
 
 def _host_name(host: str) -> x509.GeneralName:

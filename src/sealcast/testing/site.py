@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sealcast.ca import Issuer, KeySigner
+from sealcast.ca import KeySigner, SiteCa
 from sealcast.errors import CertificateError
 from sealcast.pki import Role, Validator
 from sealcast.pki.certificates import certificate_der
@@ -117,7 +117,7 @@ class Site:
         """DER: the trust anchor."""
         self.ca: bytes = certificate_der(ca)
         """DER: the site CA."""
-        self.issuer = Issuer(self.ca, ca_signer)
+        self.issuer = SiteCa(self.ca, ca_signer)
         """Signs policies and CRLs."""
         self._as_issuer = CertificateIssuer.of(ca, ca_signer.public_key)
         self.key_server = self.issue_key_server("keys", ("localhost",), now)

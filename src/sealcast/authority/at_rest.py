@@ -1,0 +1,108 @@
+"""Passphrases of the keys in an authority's folder: changing or removing them, all files or none.
+
+The files under their new passphrase are made in a folder beside, which gets its final name when all are on
+the disk; from then on they are moved to their places, by whoever opens the folder next if need be. A running
+service or signer has its keys in memory and goes on.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sealcast.authority.vault import KEY_FILE, rewrapped
+from sealcast.ca import FileSigner, Passphrase, PassphraseSource
+from sealcast.errors import StorageError, UsageError
+from sealcast.pki.files import PRIVATE, storage_errors, sync_folder, write_and_sync
+
+KEY_FILES = {"ca": "ca.key", "root": "root.key", "storage": KEY_FILE}
+"""What may be encrypted, by the name under which a passphrase is looked for."""
+
+_READY = "keys.ready"
+_STAGING = ".keys."
+
+
+def change_passphrase(
+    folder: Path, names: tuple[str, ...], old: PassphraseSource, new: Passphrase | None
+) -> list[Path]:
+    """Encrypt keys of a folder under another passphrase, or under none.
+
+    Args:
+        folder: of an authority, or of a signer.
+        names: of `KEY_FILES`; empty: all that lie there.
+        old: the present passphrases.
+        new: None: the keys are stored in clear.
+
+    Returns:
+        The files that were changed: all of them, or, if this raises, none.
+
+    Raises:
+        UsageError: not a key. StorageError, CertificateError: there is none, or the present passphrase is
+        missing or wrong.
+    """
+    for name in names:
+        if name not in KEY_FILES:
+            raise UsageError(f"unknown key {name[:80]!r}", cure=f"there are: {', '.join(KEY_FILES)}")
+    chosen = names or tuple(name for name, file in KEY_FILES.items() if (folder / file).exists())
+    if not chosen:
+        raise StorageError(str(folder), "holds no key", cure="give the folder of an authority or of a signer")
+    with _locked(folder, fcntl.LOCK_EX):
+        _finish(folder)
+        contents = {
+            KEY_FILES[name]: _reencrypted(folder / KEY_FILES[name], name, old, new) for name in chosen
+        }
+        with storage_errors(folder):
+            staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
+            staging.mkdir(mode=0o700)
+            for file, content in contents.items():
+                write_and_sync(staging / file, content, PRIVATE)
+            sync_folder(staging)
+            staging.rename(folder / _READY)
+            sync_folder(folder)
+        _finish(folder)
+    return [folder / file for file in contents]
+
+
+@contextmanager
+def keys_at_rest(folder: Path) -> Iterator[None]:
+    """Let no passphrase change while keys are read, and finish a change that a crash has interrupted."""
+    with _locked(folder, fcntl.LOCK_SH):
+        is_whole = not (folder / _READY).exists() and not any(folder.glob(f"{_STAGING}*"))
+    if not is_whole:
+        with _locked(folder, fcntl.LOCK_EX):
+            _finish(folder)
+    with _locked(folder, fcntl.LOCK_SH):
+        yield
+
+
+def _reencrypted(path: Path, name: str, old: PassphraseSource, new: Passphrase | None) -> bytes:
+    if path.name == KEY_FILE:
+        return rewrapped(path, old, new)
+    return FileSigner.open(path, name=name, passphrases=old).to_pem(new)
+
+
+def _finish(folder: Path) -> None:
+    with storage_errors(folder):
+        for leftover in folder.glob(f"{_STAGING}*"):
+            shutil.rmtree(leftover)
+        ready = folder / _READY
+        if ready.is_dir():
+            for file in sorted(ready.iterdir()):
+                file.replace(folder / file.name)
+            sync_folder(folder)
+            ready.rmdir()
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    with storage_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with storage_errors(folder):
+            fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,269 @@
+"""The site CA of a folder: where its key is, and what it has signed that the register does not know.
+
+A certificate is signed inside the transaction that records it, and the ledger of the site CA has its serial
+number before that. When the transaction fails after the signature, or the process ends there, `reconcile`
+finds the number again and revokes it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from sealcast.authority import audit
+from sealcast.authority.models import (
+    CertificateRow,
+    CrlRow,
+    DeviceRow,
+    PolicyRow,
+    SiteRow,
+    UnrecordedRow,
+)
+from sealcast.authority.signer_process import SIGNER_SOCKET_FILE
+from sealcast.authority.storage import Storage
+from sealcast.ca import (
+    FileSigner,
+    Issuance,
+    IssuedCertificate,
+    Issuer,
+    Ledger,
+    LedgerSettings,
+    Limits,
+    LocalIssuer,
+    PassphraseSource,
+    RemoteIssuer,
+)
+from sealcast.ca.local import NO_LIMITS
+from sealcast.errors import CertificateError, StorageError
+from sealcast.pki.certificates import parse_pem_certificates
+from sealcast.pki.crl import Revocation
+from sealcast.pki.files import read_file
+from sealcast.pki.names import Role, check_device_name
+
+CA_FILE = "ca.pem"
+CA_KEY_FILE = "ca.key"
+LEDGER_FILE = "ledger.db"
+
+_PAGE = 500
+
+
+def open_issuer(folder: Path, passphrases: PassphraseSource) -> Issuer:
+    """The issuer of a folder: the signer process if one listens, else the key that lies here.
+
+    Raises:
+        StorageError, CertificateError: the key is missing, unreadable, encrypted, or of another certificate.
+    """
+    remote = remote_issuer(folder)
+    has_key = (folder / CA_KEY_FILE).exists()
+    if remote.is_listening() or (not has_key and (folder / SIGNER_SOCKET_FILE).is_symlink()):
+        return remote
+    return local_issuer(folder, passphrases)
+
+
+def remote_issuer(folder: Path) -> RemoteIssuer:
+    """The issuer that asks the signer process of a folder; no key is opened here."""
+    return RemoteIssuer(certificates(folder / CA_FILE)[0], folder / SIGNER_SOCKET_FILE)
+
+
+def local_issuer(
+    folder: Path,
+    passphrases: PassphraseSource,
+    *,
+    limits: Limits = NO_LIMITS,
+    clock: Callable[[], int] | None = None,
+) -> LocalIssuer:
+    """The issuer with the key of a folder.
+
+    Raises:
+        StorageError, CertificateError: the key is missing, unreadable, encrypted, or of another certificate.
+    """
+    key_file = folder / CA_KEY_FILE
+    signer = FileSigner.open(key_file, name="ca", passphrases=passphrases)
+    try:
+        return LocalIssuer(
+            certificates(folder / CA_FILE)[0],
+            signer,
+            Ledger(folder / LEDGER_FILE),
+            limits=limits,
+            clock=clock,
+        )
+    except CertificateError as error:
+        if error.reason != "key":
+            raise
+        raise CertificateError(
+            f"{key_file}: is not the key of {folder / CA_FILE}: they do not match",
+            reason="key",
+            cure="restore both files from one backup",
+        ) from None
+
+
+def ensure_ledger(folder: Path, storage: Storage) -> None:
+    """Make the ledger of a folder that is from before there were ledgers.
+
+    Raises:
+        StorageError: there was one, and it is gone.
+    """
+    path = folder / LEDGER_FILE
+    if path.exists():
+        return
+    with storage.snapshot() as session:
+        site = session.get(SiteRow, 1)
+        if site is None:
+            return
+        if site.ledger_position is not None:
+            raise StorageError(
+                str(path), "the ledger of the site CA is missing", cure="restore the folder from a backup"
+            )
+        settings = LedgerSettings(
+            site_id=site.site_id.hex(), key_server_name=site.key_server_name, hosts=tuple(site.hosts)
+        )
+        removed = session.scalars(select(DeviceRow.name).where(DeviceRow.revoked.is_not(None))).all()
+        revoked = session.execute(
+            select(CertificateRow.serial, CertificateRow.revoked, CertificateRow.not_after).where(
+                CertificateRow.revoked.is_not(None)
+            )
+        ).all()
+        number = session.scalar(select(func.max(CrlRow.number))) or 0
+        versions = session.execute(
+            select(PolicyRow.channel, func.max(PolicyRow.version)).group_by(PolicyRow.channel)
+        ).all()
+    now = site.created
+    ledger = Ledger.create(path, settings)
+    for name in removed:
+        ledger.set_removed(name, now, removed=True)
+    for serial, when, ends in revoked:
+        ledger.revoke([Revocation(serial=int(serial, 16), time=when or now)], ends, now)
+    if number:
+        ledger.reserve_crl(number, now)
+    for channel, version in versions:
+        ledger.reserve_policy(channel, version, now)
+
+
+def reconcile(
+    session: Session, issuer: Issuer, now: int, *, in_use: Mapping[int, bytes], restored: bool = False
+) -> bool:
+    """Bring the register in line with the ledger of the site CA; nothing may be being issued meanwhile.
+
+    A serial number that the ledger has and the register has not is revoked, as nobody knows who holds its
+    certificate. After a restore those that were signed are noted only: the devices that got them in the lost
+    time go on, and can be revoked by name. A device that the ledger says is removed is removed.
+
+    Args:
+        session: the transaction.
+        issuer: the site CA.
+        now: microseconds.
+        in_use: certificates (DER) of our own by serial number, which are recorded instead.
+        restored: whether the database is from a backup.
+
+    Returns:
+        Whether CRL and policies have to be made anew.
+    """
+    site = session.get_one(SiteRow, 1)
+    position = site.ledger_position or 0
+    if issuer.last_position() < position:
+        # The ledger is older than the database: whatever it holds may be new to us.
+        position = 0
+    changed = False
+    while entries := issuer.issued_after(position, _PAGE):
+        known = _known_serials(session, entries)
+        for entry in entries:
+            if not entry.is_void and f"{entry.serial:x}" not in known:
+                changed = True
+                _take_in(session, entry, now, in_use, spare=restored and entry.certificate is not None)
+        position = entries[-1].position
+    if site.ledger_position != position:
+        site.ledger_position = position
+    return _remove_removed(session, issuer, now) or changed
+
+
+def readmit(session: Session, issuer: Issuer, name: str, now: int) -> None:
+    """Let a removed device come back: called where an operator gives it the means to enrol anew.
+
+    Raises:
+        CertificateError: the signer is the operator's, and this process is not.
+    """
+    device = session.get(DeviceRow, check_device_name(name))
+    if device is not None and device.revoked is not None and name in issuer.removed_names():
+        issuer.readmit(name, now)
+        audit.record(session, now, "readmit device", name)
+
+
+def certificates(path: Path) -> list[bytes]:
+    """The DER certificates of a PEM file. Raises: StorageError, CertificateError, which name the file."""
+    try:
+        return parse_pem_certificates(read_file(path))
+    except CertificateError as error:
+        raise CertificateError(f"{path}: {error.problem}", reason=error.reason, cure=error.cure) from None
+
+
+def _known_serials(session: Session, entries: Sequence[Issuance]) -> set[str]:
+    serials = [f"{entry.serial:x}" for entry in entries]
+    return {
+        serial
+        for column in (CertificateRow.serial, UnrecordedRow.serial)
+        for serial in session.scalars(select(column).where(column.in_(serials)))
+    }
+
+
+def _take_in(
+    session: Session, entry: Issuance, now: int, in_use: Mapping[int, bytes], *, spare: bool
+) -> None:
+    intent, serial = entry.intent, f"{entry.serial:x}"
+    if entry.serial in in_use:
+        session.add(certificate_row(IssuedCertificate.of(in_use[entry.serial])))
+        audit.record(session, now, "record certificate", intent.identity.name, serial=serial)
+        return
+    session.add(
+        UnrecordedRow(
+            serial=serial,
+            name=intent.identity.name,
+            role=str(intent.identity.role),
+            request=intent.request,
+            time=intent.time,
+            ends=intent.ends,
+            revoked=None if spare else now,
+        )
+    )
+    action = "find unrecorded certificate" if spare else "revoke unrecorded certificate"
+    audit.record(session, now, action, intent.identity.name, serial=serial)
+
+
+def _remove_removed(session: Session, issuer: Issuer, now: int) -> bool:
+    names = sorted(issuer.removed_names())
+    gone = [
+        row
+        for start in range(0, len(names), _PAGE)
+        for row in session.scalars(
+            select(DeviceRow).where(
+                DeviceRow.revoked.is_(None), DeviceRow.name.in_(names[start : start + _PAGE])
+            )
+        )
+    ]
+    for row in gone:
+        row.revoked = now
+        revoke_certificates(session, row.name, now)
+        audit.record(session, now, "remove device again", row.name)
+    return bool(gone)
+
+
+def revoke_certificates(session: Session, name: str, now: int) -> None:
+    """Mark every certificate of a device as revoked, those too that only the ledger has told of."""
+    for row in (CertificateRow, UnrecordedRow):
+        session.execute(
+            update(row)
+            .where(row.name == name, row.role == str(Role.DEVICE), row.revoked.is_(None))
+            .values(revoked=now)
+        )
+
+
+def certificate_row(issued: IssuedCertificate) -> CertificateRow:
+    """The row that records a certificate."""
+    return CertificateRow(
+        serial=f"{issued.serial:x}",
+        name=issued.identity.name,
+        role=str(issued.identity.role),
+        not_before=issued.not_before,
+        not_after=issued.not_after,
+        der=issued.der,
+    )

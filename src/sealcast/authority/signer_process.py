@@ -1,0 +1,224 @@
+"""`authority serve --roles signer`: the process that holds the site CA's key, and nothing else.
+
+It opens neither the database nor the network. Whoever may connect to its socket is asked for no password: the
+kernel says which user's process it is (SO_PEERCRED), and what is issued is decided by the rules of
+`sealcast.ca.local` and its ledger, by this process's own clock. Two requests are for the operator only, the
+user that this process runs as, or root: to let a removed device come back, and to certify an administrator.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import pwd
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+from sealcast.ca import LocalIssuer
+from sealcast.ca.remote import (
+    MAX_FRAME_BYTES,
+    pack_error,
+    pack_issuance,
+    short_path,
+    unpack_hardware,
+    unpack_public_key,
+)
+from sealcast.errors import (
+    CertificateError,
+    ConfigError,
+    InternalError,
+    SealcastError,
+    StorageError,
+    UsageError,
+)
+from sealcast.pki.crl import Revocation
+from sealcast.pki.files import storage_errors
+from sealcast.pki.policy import Policy
+from sealcast.pki.signed import decode_cbor, encode_cbor
+
+SIGNER_SOCKET_FILE = "signer.sock"
+
+MAX_CONNECTIONS = 64
+"""The service asks for one thing at a time; commands beside it are few."""
+
+REQUEST_SECONDS = 5.0
+"""For a request to come in whole; the caller is on the same machine."""
+
+_MAX_PAGE = 1000
+_LENGTH = struct.Struct(">I")
+_CREDENTIALS = struct.Struct("3i")
+_PR_SET_DUMPABLE = 4
+
+_OPERATOR_ONLY = frozenset({"readmit", "issue-admin"})
+
+_log = logging.getLogger("sealcast.signer")
+
+
+class SignerSocket:
+    """The signer's end of the socket."""
+
+    def __init__(self, path: Path, *, service_user: int | None = None) -> None:
+        """Bind the socket. One that is there is a leftover, unless somebody listens on it.
+
+        Args:
+            path: of the socket.
+            service_user: the user that the service runs as, if that is not the user of this process.
+
+        Raises:
+            StorageError: the socket cannot be made, or another signer listens on it.
+        """
+        self._path = path
+        self._service_user = service_user
+        self._issuer: LocalIssuer | None = None
+        self._server: asyncio.Server | None = None
+        self._connections = 0
+        with storage_errors(path), contextlib.ExitStack() as stack:
+            if _is_listening(path):
+                raise StorageError(
+                    str(path), "another signer listens here already", cure="end that one first"
+                )
+            path.unlink(missing_ok=True)
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            stack.callback(self._socket.close)
+            # For its owner alone from the first moment on; connecting needs the right to write.
+            mask = os.umask(0o177)
+            try:
+                with short_path(path) as name:
+                    self._socket.bind(name)
+            finally:
+                os.umask(mask)
+            if service_user is not None:
+                # Who may connect is judged by SO_PEERCRED below, and by the folder that the socket lies in.
+                path.chmod(0o666)
+            stack.pop_all()
+
+    async def start(self, issuer: LocalIssuer) -> None:
+        """Listen, and let `issuer` do what is asked for."""
+        self._issuer = issuer
+        self._server = await asyncio.start_unix_server(self._serve, sock=self._socket)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            user = _peer_user(writer.get_extra_info("socket"))
+            if self._connections > MAX_CONNECTIONS or user not in {0, os.geteuid(), self._service_user}:
+                _log.warning("a connection of user %d is refused", user)
+                return
+            async with asyncio.timeout(REQUEST_SECONDS):
+                (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+                request = await reader.readexactly(length) if length <= MAX_FRAME_BYTES else b""
+            answer = self._answer(request, is_operator=user in {0, os.geteuid()})
+            writer.write(_LENGTH.pack(len(answer)) + answer)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await writer.drain()
+        except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+            _log.debug("a connection ended early: %s", error)
+        finally:
+            self._connections -= 1
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    def _answer(self, request: bytes, *, is_operator: bool) -> bytes:
+        try:
+            return encode_cbor([0, self._perform(request, is_operator=is_operator)])
+        except SealcastError as error:
+            # A full disk is worth a line of its own here; a refusal too, as it may be somebody who tries.
+            _log.warning("refused: %s", error)
+            return encode_cbor([1, pack_error(error)])
+        except Exception:  # noqa: BLE001  # nothing of it may reach the caller; it is logged whole
+            _log.exception("a request failed")
+            return encode_cbor([1, pack_error(InternalError("the signer failed; see its log"))])
+
+    def _perform(self, request: bytes, *, is_operator: bool) -> Any:
+        issuer = self._issuer
+        if issuer is None:
+            raise InternalError("the signer has not been started")
+        match decode_cbor(request):
+            case [str(word), *_] if word in _OPERATOR_ONLY and not is_operator:
+                raise CertificateError(
+                    f"{word} is for the operator of the signer alone",
+                    reason="not-allowed",
+                    cure="run the command as the user that the signer runs as",
+                )
+            case ["issue-device", bytes(csr), str(name), hardware]:
+                return issuer.issue_device(csr, name, 0, hardware=unpack_hardware(hardware)).der
+            case ["renew-device", bytes(current), bytes(csr)]:
+                return issuer.renew_device(current, csr, 0).der
+            case ["issue-key-server", bytes(key), str(name), [*hosts]] if all(map(_is_text, hosts)):
+                return issuer.issue_key_server(
+                    public_key=unpack_public_key(key), name=name, hosts=hosts, now=0
+                ).der
+            case ["issue-admin", bytes(csr), str(name)]:
+                return issuer.issue_admin(csr, name, 0).der
+            case ["issue-crl", int(number), [*entries]]:
+                return issuer.issue_crl(number=number, revocations=map(_revocation, entries), now=0)
+            case ["sign-policy", bytes(tbs)]:
+                return issuer.sign_policy(Policy.decode(tbs))
+            case ["remove", str(name)]:
+                return issuer.remove(name, 0)
+            case ["readmit", str(name)]:
+                return issuer.readmit(name, 0)
+            case ["removed-names"]:
+                return sorted(issuer.removed_names())
+            case ["issued-after", int(position), int(limit)]:
+                found = issuer.issued_after(position, min(limit, _MAX_PAGE))
+                return [pack_issuance(entry) for entry in found]
+            case ["last-position"]:
+                return issuer.last_position()
+        raise UsageError("the signer does not do that")
+
+
+def user_id(name: str) -> int:
+    """The number of a user. Raises: ConfigError."""
+    try:
+        return int(name) if name.isascii() and name.isdigit() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise ConfigError(f"no user {name[:80]!r} on this machine", cure="give the service's user") from None
+
+
+def forbid_inspection() -> None:
+    """Let no process of the same user read this one's memory or trace it (prctl(2), PR_SET_DUMPABLE)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise StorageError("/proc/self", f"cannot be closed to others: {os.strerror(ctypes.get_errno())}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _revocation(entry: object) -> Revocation:
+    match entry:
+        case [bytes(serial), int(time)] if 1 <= len(serial) <= 20:
+            return Revocation(serial=int.from_bytes(serial, "big"), time=time)
+    raise UsageError("not a revocation")
+
+
+def _peer_user(connection: socket.socket) -> int:
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(packed)
+    return int(user)
+
+
+def _is_listening(path: Path) -> bool:
+    with (
+        contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe,
+        short_path(path) as name,
+    ):
+        try:
+            probe.connect(name)
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,345 @@
+"""The ledger of a site CA: what was about to be signed, durable before the signature.
+
+A file of its own beside the key, so that it can lie with the key in the hands of a signer process. Rows are
+only added; triggers refuse everything else. What is lost after a signature (a crash, a full disk, a database
+that goes back to a backup) is found again here by its serial number. Every number that must not go back has
+its last value here: CRL, policies.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cryptography.x509 import random_serial_number
+
+from sealcast.ca.issuer import Intent, Issuance
+from sealcast.errors import StorageError
+from sealcast.pki.crl import Revocation
+from sealcast.pki.names import Identity, Role
+from sealcast.pki.profiles import check_usages
+
+BUSY_SECONDS = 10.0
+
+FORMAT = 1
+
+_TABLES = """
+CREATE TABLE settings (id INTEGER PRIMARY KEY AUTOINCREMENT, value TEXT NOT NULL);
+CREATE TABLE issuances (
+  position INTEGER PRIMARY KEY AUTOINCREMENT, serial TEXT NOT NULL UNIQUE, identity TEXT NOT NULL,
+  request BLOB NOT NULL, time INTEGER NOT NULL, ends INTEGER NOT NULL);
+CREATE TABLE outcomes (
+  position INTEGER PRIMARY KEY REFERENCES issuances, certificate BLOB);
+CREATE TABLE crls (number INTEGER PRIMARY KEY, time INTEGER NOT NULL);
+CREATE TABLE policies (
+  channel TEXT NOT NULL, version INTEGER NOT NULL, time INTEGER NOT NULL, PRIMARY KEY (channel, version));
+CREATE TABLE revocations (serial TEXT PRIMARY KEY, time INTEGER NOT NULL, ends INTEGER NOT NULL);
+CREATE TABLE names (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, removed INTEGER NOT NULL, time INTEGER NOT NULL);
+CREATE INDEX issuances_time ON issuances (time);
+CREATE INDEX revocations_ends ON revocations (ends);
+CREATE INDEX names_name ON names (name);
+"""
+
+_APPEND_ONLY = ("settings", "issuances", "outcomes", "crls", "policies", "revocations", "names")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSettings:
+    """What the site CA certifies besides what a request says; the last row counts."""
+
+    site_id: str
+    """Hexadecimal."""
+    key_server_name: str
+    hosts: tuple[str, ...]
+    """Under which the key server may be certified."""
+    device_usages: tuple[str, ...] = ()
+    """Extended key usages of devices besides clientAuth and serverAuth: dotted OIDs."""
+
+    def __post_init__(self) -> None:
+        check_usages(self.device_usages)
+
+
+class Ledger:
+    """The file; several processes may use it, each change is one transaction."""
+
+    def __init__(self, path: Path) -> None:
+        """Use the ledger at `path`; it is opened when first needed."""
+        self.path = path
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+
+    @staticmethod
+    def create(path: Path, settings: LedgerSettings) -> "Ledger":
+        """Make a ledger, whole or not at all.
+
+        Raises: StorageError, also if there is one already.
+        """
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary.unlink(missing_ok=True)
+        ledger = Ledger(path)
+        with ledger._errors():
+            connection = sqlite3.connect(temporary, isolation_level=None)
+            try:
+                connection.executescript(_TABLES + "".join(map(_append_only, _APPEND_ONLY)))
+                connection.execute(f"PRAGMA user_version={FORMAT}")
+                connection.execute("INSERT INTO settings (value) VALUES (?)", [_text(settings)])
+            finally:
+                connection.close()
+            try:
+                temporary.chmod(0o600)
+                os.link(temporary, path)
+            except FileExistsError:
+                raise StorageError(str(path), "there is a ledger already", cure="keep it") from None
+            except OSError as error:
+                raise StorageError(str(path), error.strerror or str(error)) from None
+            finally:
+                temporary.unlink(missing_ok=True)
+        return ledger
+
+    def close(self) -> None:
+        """Close the file until it is needed again."""
+        with self._lock, self._errors():
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    # --- settings -------------------------------------------------------------------------------------------
+
+    def settings(self) -> LedgerSettings:
+        """The settings in force."""
+        with self._read() as connection:
+            row = connection.execute("SELECT value FROM settings ORDER BY id DESC LIMIT 1").fetchone()
+        try:
+            values = json.loads(row[0])
+            return LedgerSettings(
+                site_id=values["site_id"],
+                key_server_name=values["key_server_name"],
+                hosts=tuple(values["hosts"]),
+                device_usages=tuple(values["device_usages"]),
+            )
+        except (TypeError, ValueError, KeyError):
+            raise StorageError(str(self.path), "its settings make no sense", cure=_RESTORE) from None
+
+    def change_settings(self, settings: LedgerSettings) -> None:
+        """Put other settings in force."""
+        with self._change() as connection:
+            connection.execute("INSERT INTO settings (value) VALUES (?)", [_text(settings)])
+
+    # --- certificates ---------------------------------------------------------------------------------------
+
+    def reserve(self, intent: Intent) -> int:
+        """Store what is about to be signed, under a fresh serial number, and return that.
+
+        When this returns it is on the disk.
+        """
+        with self._change() as connection:
+            while True:
+                serial = random_serial_number()
+                text = f"{serial:x}"
+                if _is_unused(connection, text):
+                    break
+            connection.execute(
+                "INSERT INTO issuances (serial, identity, request, time, ends) VALUES (?, ?, ?, ?, ?)",
+                [text, intent.identity.uri, intent.request, intent.time, intent.ends],
+            )
+        return serial
+
+    def conclude(self, serial: int, certificate: bytes | None) -> None:
+        """Note that the certificate with this SHA-256 was signed, or that nothing was.
+
+        It may be lost in a power cut; then it stays open whether there was a signature.
+        """
+        with self._change(durable=False) as connection:
+            connection.execute(
+                "INSERT INTO outcomes (position, certificate)"
+                " SELECT position, ? FROM issuances WHERE serial = ?",
+                [certificate, f"{serial:x}"],
+            )
+
+    def issued_after(self, position: int, limit: int) -> Sequence[Issuance]:
+        """The first `limit` entries above a position."""
+        with self._read() as connection:
+            rows = connection.execute(
+                "SELECT issuances.position, serial, identity, request, time, ends, outcomes.position,"
+                " certificate FROM issuances LEFT JOIN outcomes USING (position)"
+                " WHERE issuances.position > ? ORDER BY issuances.position LIMIT ?",
+                [position, limit],
+            ).fetchall()
+        return [
+            Issuance(
+                position=at,
+                intent=Intent(identity=Identity.from_uri(identity), request=request, time=time, ends=ends),
+                serial=int(serial, 16),
+                certificate=certificate,
+                is_void=concluded is not None and certificate is None,
+            )
+            for at, serial, identity, request, time, ends, concluded, certificate in rows
+        ]
+
+    def last_position(self) -> int:
+        """The position of the newest entry; 0 without any."""
+        return self._number("SELECT max(position) FROM issuances")
+
+    def times_since(self, role: Role, moment: int) -> list[int]:
+        """When certificates of a role were asked for after a moment, in their order."""
+        with self._read() as connection:
+            rows = connection.execute(
+                "SELECT time FROM issuances WHERE time > ? AND identity LIKE ? ORDER BY position",
+                [moment, f"sealcast:{role}:%"],
+            ).fetchall()
+        return [time for (time,) in rows]
+
+    # --- numbers that only move forward ---------------------------------------------------------------------
+
+    def reserve_crl(self, number: int, now: int) -> int:
+        """Store that a CRL is about to be signed: under `number`, or a higher one; returns it."""
+        with self._change() as connection:
+            (last,) = connection.execute("SELECT max(number) FROM crls").fetchone()
+            number = max(number, (last or 0) + 1)
+            connection.execute("INSERT INTO crls (number, time) VALUES (?, ?)", [number, now])
+        return number
+
+    def reserve_policy(self, channel: str, version: int, now: int) -> int:
+        """Store that a policy is about to be signed: as `version`, or a higher one; returns it."""
+        with self._change() as connection:
+            (last,) = connection.execute(
+                "SELECT max(version) FROM policies WHERE channel = ?", [channel]
+            ).fetchone()
+            version = max(version, (last or 0) + 1)
+            connection.execute(
+                "INSERT INTO policies (channel, version, time) VALUES (?, ?, ?)", [channel, version, now]
+            )
+        return version
+
+    # --- revocation -----------------------------------------------------------------------------------------
+
+    def revoke(self, revocations: Iterable[Revocation], ends: int, now: int) -> list[Revocation]:
+        """Store revocations, and return all that have not ended.
+
+        `ends`: for how long a serial number that the ledger does not know may matter.
+        """
+        with self._change() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO revocations (serial, time, ends) VALUES"
+                " (?1, ?2, coalesce((SELECT ends FROM issuances WHERE serial = ?1), ?3))",
+                ([f"{revocation.serial:x}", revocation.time, ends] for revocation in revocations),
+            )
+            rows = connection.execute("SELECT serial, time FROM revocations WHERE ends > ?", [now]).fetchall()
+        return [Revocation(serial=int(serial, 16), time=time) for serial, time in rows]
+
+    def is_revoked(self, serial: int) -> bool:
+        """Whether a serial number was ever on a CRL."""
+        with self._read() as connection:
+            query = "SELECT 1 FROM revocations WHERE serial = ?"
+            return connection.execute(query, [f"{serial:x}"]).fetchone() is not None
+
+    def set_removed(self, name: str, now: int, *, removed: bool) -> None:
+        """Note that a device is removed, or that it may come back."""
+        with self._change() as connection:
+            if _is_removed(connection, name) is not removed:
+                connection.execute(
+                    "INSERT INTO names (name, removed, time) VALUES (?, ?, ?)", [name, removed, now]
+                )
+
+    def is_removed(self, name: str) -> bool:
+        """Whether a device is removed."""
+        with self._read() as connection:
+            return _is_removed(connection, name)
+
+    def removed_names(self) -> frozenset[str]:
+        """The devices that are removed."""
+        with self._read() as connection:
+            rows = connection.execute(
+                "SELECT name FROM names WHERE id IN (SELECT max(id) FROM names GROUP BY name) AND removed"
+            ).fetchall()
+        return frozenset(name for (name,) in rows)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _number(self, query: str) -> int:
+        with self._read() as connection:
+            (value,) = connection.execute(query).fetchone()
+        return int(value or 0)
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._errors():
+            yield self._open()
+
+    @contextmanager
+    def _change(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._errors():
+            connection = self._open()
+            # FULL: what has returned survives a power cut. NORMAL: it survives a crash of the process.
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            if not self.path.is_file():
+                raise StorageError(str(self.path), "the ledger of the site CA is missing", cure=_RESTORE)
+            connection = sqlite3.connect(
+                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            # No one has to remember to close it: nothing depends on when that happens.
+            weakref.finalize(self, connection.close)
+            (found,) = connection.execute("PRAGMA user_version").fetchone()
+            if found != FORMAT:
+                raise StorageError(
+                    str(self.path), f"a ledger of format {found}", cure="install the Sealcast that made it"
+                )
+            connection.execute("PRAGMA journal_mode=WAL")
+            self._connection = connection
+        return self._connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            damaged = isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error)
+            raise StorageError(
+                str(self.path), f"cannot use the ledger: {error}", cure=_RESTORE if damaged else ""
+            ) from error
+
+
+_RESTORE = "restore the folder from a backup"
+
+
+def _text(settings: LedgerSettings) -> str:
+    return json.dumps(asdict(settings), sort_keys=True)
+
+
+def _append_only(table: str) -> str:
+    return "".join(
+        f"CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table} "
+        "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
+        for verb in ("update", "delete")
+    )
+
+
+def _is_unused(connection: sqlite3.Connection, serial: str) -> bool:
+    return not any(
+        connection.execute(f"SELECT 1 FROM {table} WHERE serial = ?", [serial]).fetchone()  # noqa: S608
+        for table in ("issuances", "revocations")
+    )
+
+
+def _is_removed(connection: sqlite3.Connection, name: str) -> bool:
+    row = connection.execute(
+        "SELECT removed FROM names WHERE name = ? ORDER BY id DESC LIMIT 1", [name]
+    ).fetchone()
+    return bool(row and row[0])

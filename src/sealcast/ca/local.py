@@ -1,0 +1,278 @@
+"""The issuer that holds the site CA's key: a ledger before each signature, and rules that hold whoever asks.
+
+The same in the one process of a small site and in a signer process. Against a caller that somebody has broken
+into it keeps: no CA certificate, no key server under other names, nothing to the name of a removed device, no
+CRL that takes a revocation back, no number that goes back, no more than so many of a kind in an hour.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from sealcast.ca.issuer import Intent, Issuance, IssuedCertificate, SiteCa
+from sealcast.ca.ledger import Ledger
+from sealcast.ca.signer import Signer
+from sealcast.errors import CertificateError, StorageError, UsageError
+from sealcast.pki.crl import GRACE, LIFE, Revocation
+from sealcast.pki.hardware import HardwareIdentity
+from sealcast.pki.names import Role, check_device_name
+from sealcast.pki.policy import Policy
+from sealcast.pki.profiles import DEVICE
+from sealcast.pki.signed import PublicKey
+from sealcast.pki.times import microseconds
+
+HOUR = microseconds(timedelta(hours=1))
+
+MAX_SKEW = microseconds(timedelta(minutes=10))
+"""Between the clock of a signer process and the times that it is given."""
+
+_MAX_POLICY_SLOTS = 64
+"""A policy outlives the keys that members may have fetched ahead, which are fewer."""
+
+MAX_REVOCATIONS = 1_000_000
+"""Entries of a CRL; one of them has about 40 bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many signatures of each kind are made in an hour; None: as many as are asked for."""
+
+    device: int | None = 20_000
+    key_server: int | None = 60
+    admin: int | None = 60
+    crl: int | None = 20_000
+    policy: int | None = 200_000
+
+    def by_kind(self) -> Mapping[str, int | None]:
+        """The limits by the words that an operator uses."""
+        return {
+            str(Role.DEVICE): self.device,
+            str(Role.KEY_SERVER): self.key_server,
+            str(Role.ADMIN): self.admin,
+            "crl": self.crl,
+            "policy": self.policy,
+        }
+
+
+NO_LIMITS = Limits(device=None, key_server=None, admin=None, crl=None, policy=None)
+"""For the one process of a small site, where the key is in the hands of whoever asks."""
+
+
+class LocalIssuer:
+    """Satisfies `Issuer`."""
+
+    def __init__(
+        self,
+        certificate: bytes,
+        signer: Signer,
+        ledger: Ledger,
+        *,
+        limits: Limits = NO_LIMITS,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        """Take the site CA's DER certificate, the signer of its key, and its ledger.
+
+        `limits`: signatures in an hour. `clock`: what to go by in place of the callers' times, microseconds.
+        Raises: CertificateError if certificate and key do not fit, StorageError if the ledger is of another
+        site.
+        """
+        self._ledger = ledger
+        self._clock = clock
+        self._reserved: list[int] = []
+        self._ca = SiteCa(certificate, signer, reserve=self._reserve, usages=self._usages)
+        self._recent = {
+            kind: _Recent(kind, limit) for kind, limit in limits.by_kind().items() if limit is not None
+        }
+        self._is_checked = False
+
+    @property
+    def certificate(self) -> bytes:
+        """The site CA's DER certificate."""
+        return self._ca.certificate
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The site CA's public key."""
+        return self._ca.public_key
+
+    @property
+    def site_id(self) -> bytes:
+        """16 bytes."""
+        return self._ca.site_id
+
+    @property
+    def site_name(self) -> str:
+        """The organization in the site CA's subject."""
+        return self._ca.site_name
+
+    def issue_device(
+        self, csr: bytes, name: str, now: int, *, hardware: HardwareIdentity | None = None
+    ) -> IssuedCertificate:
+        """As `Issuer.issue_device`."""
+        self._check_not_removed(name)
+        return self._issue(lambda now: self._ca.issue_device(csr, name, now, hardware=hardware), now)
+
+    def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
+        """As `Issuer.renew_device`."""
+        held = IssuedCertificate.of(current)
+        if held.identity.role is Role.DEVICE:
+            self._check_not_removed(held.identity.name)
+        if self._ledger.is_revoked(held.serial):
+            raise CertificateError(
+                f"the certificate of device {held.identity.name!r} is revoked",
+                reason="revoked",
+                cure="enrol it anew with a token",
+            )
+        return self._issue(lambda now: self._ca.renew_device(current, csr, now), now)
+
+    def issue_key_server(
+        self, *, public_key: PublicKey, name: str, hosts: Sequence[str], now: int
+    ) -> IssuedCertificate:
+        """As `Issuer.issue_key_server`. Raises: UsageError if it is not the key server of this site."""
+        settings = self._ledger.settings()
+        strange = sorted(set(hosts) - set(settings.hosts))
+        if strange or name != settings.key_server_name:
+            what = f"the host {strange[0][:80]!r}" if strange else f"a key server of the name {name[:80]!r}"
+            raise UsageError(
+                f"the site CA does not certify {what}", cure="its key server's names were given at init"
+            )
+        return self._issue(
+            lambda now: self._ca.issue_key_server(public_key=public_key, name=name, hosts=hosts, now=now), now
+        )
+
+    def issue_admin(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
+        """As `Issuer.issue_admin`."""
+        return self._issue(lambda now: self._ca.issue_admin(csr, name, now), now)
+
+    def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
+        """As `Issuer.issue_crl`."""
+        now = self._now(now)
+        asked = list(revocations)
+        if len(asked) > MAX_REVOCATIONS or any(entry.time > now + MAX_SKEW for entry in asked):
+            raise UsageError(
+                f"a CRL of {len(asked)} entries, or with one from the future", cure="check the clock"
+            )
+        self._count("crl", now)
+        # A serial number that nobody has asked for here may be from before the ledger.
+        ends = now + microseconds(DEVICE.life)
+        listed = self._ledger.revoke(asked, ends, now)
+        number = self._ledger.reserve_crl(number, now)
+        return self._ca.issue_crl(number=number, revocations=listed, now=now)
+
+    def sign_policy(self, policy: Policy) -> bytes:
+        """As `Issuer.sign_policy`. Raises: UsageError if it lists a removed device, or its times make no
+        sense.
+        """
+        now = self._now(policy.issued)
+        life = microseconds(LIFE) + microseconds(GRACE) + _MAX_POLICY_SLOTS * policy.slots.length
+        if abs(policy.issued - now) > MAX_SKEW or policy.next_update > policy.issued + life:
+            raise UsageError(
+                f"the times of the policy of channel {policy.channel!r} make no sense", cure="check the clock"
+            )
+        removed = self._ledger.removed_names() & {*policy.publishers, *policy.subscribers}
+        if removed:
+            raise UsageError(
+                f"the policy of channel {policy.channel!r} lists a removed device: {min(removed)!r}",
+                cure=_READMIT,
+            )
+        self._count("policy", now)
+        version = self._ledger.reserve_policy(policy.channel, policy.version, now)
+        return self._ca.sign_policy(replace(policy, version=version))
+
+    def remove(self, name: str, now: int) -> None:
+        """As `Issuer.remove`."""
+        self._ledger.set_removed(check_device_name(name), self._now(now), removed=True)
+
+    def readmit(self, name: str, now: int) -> None:
+        """As `Issuer.readmit`."""
+        self._ledger.set_removed(check_device_name(name), self._now(now), removed=False)
+
+    def removed_names(self) -> frozenset[str]:
+        """As `Issuer.removed_names`."""
+        return self._ledger.removed_names()
+
+    def issued_after(self, position: int, limit: int) -> Sequence[Issuance]:
+        """As `Issuer.issued_after`."""
+        return self._ledger.issued_after(position, limit)
+
+    def last_position(self) -> int:
+        """As `Issuer.last_position`."""
+        return self._ledger.last_position()
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _issue(self, sign: Callable[[int], IssuedCertificate], now: int) -> IssuedCertificate:
+        self._reserved.clear()
+        try:
+            issued = sign(self._now(now))
+        except BaseException:
+            # No certificate has left the issuer: the number is spent, and that is all.
+            with suppress(StorageError):
+                for serial in self._reserved:
+                    self._ledger.conclude(serial, None)
+            raise
+        self._ledger.conclude(issued.serial, hashlib.sha256(issued.der).digest())
+        return issued
+
+    def _reserve(self, intent: Intent) -> int:
+        """Called by the CA when all is judged, and right before the signature."""
+        self._count(str(intent.identity.role), intent.time)
+        serial = self._ledger.reserve(intent)
+        self._reserved.append(serial)
+        return serial
+
+    def _usages(self) -> Sequence[str]:
+        return self._ledger.settings().device_usages
+
+    def _now(self, now: int) -> int:
+        return now if self._clock is None else self._clock()
+
+    def _count(self, kind: str, now: int) -> None:
+        self._check_ledger()
+        recent = self._recent.get(kind)
+        if recent is not None:
+            recent.count(now, self._ledger)
+
+    def _check_ledger(self) -> None:
+        if not self._is_checked and self._ledger.settings().site_id != self.site_id.hex():
+            raise StorageError(
+                str(self._ledger.path),
+                "the ledger is of another site CA",
+                cure="restore the whole folder from one backup",
+            )
+        self._is_checked = True
+
+    def _check_not_removed(self, name: str) -> None:
+        self._check_ledger()
+        if self._ledger.is_removed(check_device_name(name)):
+            raise CertificateError(f"device {name!r} is removed", reason="revoked", cure=_READMIT)
+
+
+_READMIT = "let it come back with: sealcast authority readmit DIR NAME"
+
+
+class _Recent:
+    """Signatures of one kind within the last hour. A restart does not forget those of certificates."""
+
+    def __init__(self, kind: str, limit: int) -> None:
+        self._kind = kind
+        self._limit = limit
+        self._times: deque[int] | None = None
+
+    def count(self, now: int, ledger: Ledger) -> None:
+        """Count one more. Raises: StorageError: that would be too many; later it may be had."""
+        if self._times is None:
+            known = self._kind in Role.__members__.values()
+            self._times = deque(ledger.times_since(Role(self._kind), now - HOUR) if known else ())
+        while self._times and self._times[0] <= now - HOUR:
+            self._times.popleft()
+        if len(self._times) >= self._limit:
+            raise StorageError(
+                str(ledger.path),
+                f"{self._limit} signatures of the kind {self._kind!r} were asked for within an hour",
+                cure="wait; if it was not you who asked, somebody else did: see the ledger, and --limit",
+            )
+        self._times.append(now)

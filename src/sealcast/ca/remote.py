@@ -1,0 +1,304 @@
+"""The issuer that asks a signer process, over a local socket: one request a connection, CBOR, no raw signing.
+
+    request = length (4 bytes) ‖ [word, argument, …]        answer = length ‖ [0, result] / [1, error]
+
+A serial number is a byte string, as CBOR's integers end at 64 bits. Whoever listens on the socket is believed
+about whether something was issued; that it was issued by this site's CA is checked.
+"""
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from sealcast import errors
+from sealcast.ca.issuer import Intent, Issuance, IssuedCertificate, site_name_of
+from sealcast.ca.observation import announce
+from sealcast.ca.signer import public_key_of
+from sealcast.errors import CertificateError, InternalError, SealcastError, StorageError
+from sealcast.pki.certificates import certificate_identity, parse_certificate, spki
+from sealcast.pki.crl import Revocation
+from sealcast.pki.hardware import HardwareIdentity
+from sealcast.pki.names import Identity, Role
+from sealcast.pki.policy import Policy
+from sealcast.pki.signed import PublicKey, decode_cbor, encode_cbor
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+"""A million revocations have 40 MB."""
+
+ANSWER_SECONDS = 5.0
+"""For one answer; less than other processes wait for the database while this one holds it."""
+
+_LENGTH = struct.Struct(">I")
+_SUN_PATH_BYTES = 108
+
+
+class RemoteIssuer:
+    """Satisfies `Issuer`; holds no key."""
+
+    def __init__(self, certificate: bytes, path: Path) -> None:
+        """Take the site CA's DER certificate, and the socket that the signer listens on.
+
+        Raises: CertificateError: not the certificate of a site CA.
+        """
+        parsed = parse_certificate(certificate)
+        identity = certificate_identity(parsed)
+        if identity.role is not Role.SITE:
+            raise CertificateError(f"not a site CA: {identity.uri}", reason="wrong-role")
+        self._certificate = certificate
+        self._parsed = parsed
+        self._site_id = identity.site_id
+        self._public_key = public_key_of(certificate)
+        self._path = path
+
+    @property
+    def certificate(self) -> bytes:
+        """The site CA's DER certificate."""
+        return self._certificate
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The site CA's public key."""
+        return self._public_key
+
+    @property
+    def site_id(self) -> bytes:
+        """16 bytes."""
+        return self._site_id
+
+    @property
+    def site_name(self) -> str:
+        """The organization in the site CA's subject."""
+        return site_name_of(self._parsed)
+
+    def issue_device(
+        self, csr: bytes, name: str, now: int, *, hardware: HardwareIdentity | None = None
+    ) -> IssuedCertificate:
+        """As `Issuer.issue_device`; the signer goes by its own clock."""
+        return self._issued(self._ask("issue-device", csr, name, pack_hardware(hardware)))
+
+    def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
+        """As `Issuer.renew_device`; the signer goes by its own clock."""
+        return self._issued(self._ask("renew-device", current, csr))
+
+    def issue_key_server(
+        self, *, public_key: PublicKey, name: str, hosts: Sequence[str], now: int
+    ) -> IssuedCertificate:
+        """As `Issuer.issue_key_server`; the signer goes by its own clock."""
+        return self._issued(self._ask("issue-key-server", spki(public_key), name, list(hosts)))
+
+    def issue_admin(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
+        """As `Issuer.issue_admin`; only for the user that the signer runs as."""
+        return self._issued(self._ask("issue-admin", csr, name))
+
+    def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
+        """As `Issuer.issue_crl`; the signer goes by its own clock."""
+        listed = [[pack_serial(entry.serial), entry.time] for entry in revocations]
+        return _bytes(self._ask("issue-crl", number, listed))
+
+    def sign_policy(self, policy: Policy) -> bytes:
+        """As `Issuer.sign_policy`."""
+        return _bytes(self._ask("sign-policy", policy.encode()))
+
+    def remove(self, name: str, now: int) -> None:
+        """As `Issuer.remove`."""
+        self._ask("remove", name)
+
+    def readmit(self, name: str, now: int) -> None:
+        """As `Issuer.readmit`; only for the user that the signer runs as."""
+        self._ask("readmit", name)
+
+    def removed_names(self) -> frozenset[str]:
+        """As `Issuer.removed_names`."""
+        return frozenset(map(str, self._ask("removed-names")))
+
+    def issued_after(self, position: int, limit: int) -> Sequence[Issuance]:
+        """As `Issuer.issued_after`."""
+        return [unpack_issuance(packed) for packed in self._ask("issued-after", position, limit)]
+
+    def last_position(self) -> int:
+        """As `Issuer.last_position`."""
+        return int(self._ask("last-position"))
+
+    def is_listening(self) -> bool:
+        """Whether somebody listens on the socket at this moment."""
+        try:
+            with _connected(self._path):
+                return True
+        except OSError:
+            return False
+
+    def _issued(self, der: Any) -> IssuedCertificate:
+        try:
+            parse_certificate(_bytes(der)).verify_directly_issued_by(self._parsed)
+        except Exception as error:  # noqa: BLE001  # InvalidSignature, ValueError, TypeError: all mean the same
+            raise CertificateError(
+                f"the signer at {self._path} does not hold the key of this site's CA: {type(error).__name__}",
+                reason="key",
+                cure="start the signer with the ca.pem and ca.key of this site",
+            ) from None
+        return IssuedCertificate.of(announce(_bytes(der)))
+
+    def _ask(self, word: str, *arguments: object) -> Any:
+        request = encode_cbor([word, *arguments])
+        try:
+            with _connected(self._path) as connection:
+                connection.sendall(_LENGTH.pack(len(request)) + request)
+                answer = _read_frame(connection)
+        except (OSError, EOFError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise StorageError(
+                str(self._path),
+                f"the signer does not answer: {reason or type(error).__name__}",
+                cure="start it with: sealcast authority serve DIR --roles signer",
+            ) from None
+        match decode_cbor(answer):
+            case [0, result]:
+                return result
+            case [1, dict(fields)]:
+                raise unpack_error(fields)
+        raise InternalError(f"the signer's answer to {word} makes no sense")
+
+
+# --- both ends ----------------------------------------------------------------------------------------------
+
+
+def pack_serial(serial: int) -> bytes:
+    """A serial number as bytes, the highest first."""
+    return serial.to_bytes((serial.bit_length() + 7) // 8, "big")
+
+
+def pack_hardware(hardware: HardwareIdentity | None) -> list[object] | None:
+    """Names of hardware as `[serial number / null, hwType / null, hwSerialNum / null]`."""
+    if hardware is None:
+        return None
+    return [hardware.serial_number, *(hardware.module or (None, None))]
+
+
+def unpack_hardware(packed: object) -> HardwareIdentity | None:
+    """The reverse. Raises: CertificateError."""
+    match packed:
+        case None:
+            return None
+        case [str() | None as number, None, None]:
+            return HardwareIdentity(serial_number=number)
+        case [str() | None as number, str(hw_type), bytes(hw_serial_num)]:
+            return HardwareIdentity(serial_number=number, module=(hw_type, hw_serial_num))
+    raise CertificateError("not names of hardware", reason="malformed")
+
+
+def unpack_public_key(packed: bytes) -> PublicKey:
+    """A key from its SubjectPublicKeyInfo. Raises: CertificateError."""
+    try:
+        key = load_der_public_key(packed)
+    except ValueError:
+        raise CertificateError("not a public key", reason="key") from None
+    if not isinstance(key, PublicKey):
+        raise CertificateError("the key is neither P-256, P-384 nor Ed25519", reason="key")
+    return key
+
+
+def pack_issuance(entry: Issuance) -> list[object]:
+    """An entry of the ledger."""
+    intent = entry.intent
+    return [
+        entry.position,
+        pack_serial(entry.serial),
+        intent.identity.uri,
+        intent.request,
+        intent.time,
+        intent.ends,
+        entry.certificate,
+        entry.is_void,
+    ]
+
+
+def unpack_issuance(packed: Any) -> Issuance:
+    """The reverse. Raises: InternalError."""
+    match packed:
+        case [
+            int(position), bytes(serial), str(uri), bytes(request), int(time), int(ends),
+            bytes() | None as certificate, bool(is_void),
+        ]:  # fmt: skip
+            intent = Intent(identity=Identity.from_uri(uri), request=request, time=time, ends=ends)
+            return Issuance(
+                position=position,
+                intent=intent,
+                serial=int.from_bytes(serial, "big"),
+                certificate=certificate,
+                is_void=is_void,
+            )
+    raise InternalError("an entry of the signer's ledger makes no sense")
+
+
+def pack_error(error: SealcastError) -> dict[str, object]:
+    """An error with its class, so that it is raised at the other end as it was here."""
+    kind = type(error)
+    while kind.__module__ != errors.__name__:
+        kind = kind.__mro__[1]
+    fields = {name: value for name, value in vars(error).items() if isinstance(value, str | int | None)}
+    return {"kind": kind.__name__, "fields": fields}
+
+
+def unpack_error(packed: dict[str, Any]) -> SealcastError:
+    """The reverse; anything else than an error of ours becomes an InternalError."""
+    match packed:
+        case {"kind": str(name), "fields": {"problem": str(problem), "cure": str()} as fields}:
+            kind = getattr(errors, name, None)
+            if isinstance(kind, type) and issubclass(kind, SealcastError):
+                error: SealcastError = kind.__new__(kind)
+                Exception.__init__(error, problem)
+                vars(error).update(fields)
+                return error
+    return InternalError("the signer failed")
+
+
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A name of at most 107 bytes for a socket, however deep its folder lies (`sun_path` holds no more)."""
+    if len(os.fsencode(path)) < _SUN_PATH_BYTES:
+        yield str(path)
+        return
+    descriptor = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{path.name}"
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[socket.socket]:
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+        connection.settimeout(ANSWER_SECONDS)
+        with short_path(path) as name:
+            connection.connect(name)
+        yield connection
+
+
+def _read_frame(connection: socket.socket) -> bytes:
+    (length,) = _LENGTH.unpack(_read_exactly(connection, _LENGTH.size))
+    if length > MAX_FRAME_BYTES:
+        raise EOFError(f"an answer of {length} bytes")
+    return _read_exactly(connection, length)
+
+
+def _read_exactly(connection: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        part = connection.recv(min(count - len(data), 1 << 20))
+        if not part:
+            raise EOFError("it ended before it had answered")
+        data += part
+    return bytes(data)
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise InternalError("the signer's answer is no byte string")
+    return value

@@ -1,0 +1,292 @@
+"""The issuer with a ledger: intent before signature, and the rules that hold whoever asks."""
+
+import hashlib
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sealcast.ca import (
+    FileSigner,
+    KeySigner,
+    Ledger,
+    LedgerSettings,
+    Limits,
+    LocalIssuer,
+    Signer,
+    create_root,
+)
+from sealcast.errors import CertificateError, CsrError, StorageError, UsageError
+from sealcast.pki.certificates import certificate_der, parse_certificate
+from sealcast.pki.crl import CrlFacts, Revocation, crl_number
+from sealcast.pki.names import Role, new_site_id
+from sealcast.pki.policy import Policy, SlotClock
+from sealcast.pki.profiles import DEVICE
+from sealcast.pki.times import microseconds
+
+NOW = 1_800_000_000_000_000
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+HOSTS = ("localhost", "127.0.0.1")
+
+
+class Ca:
+    """A site CA's certificate, key and ledger, and issuers that share them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.site_id = new_site_id()
+        self.signer = KeySigner.generate()
+        root = create_root(site_name="Ward", signer=KeySigner.generate(), now=NOW)
+        self.certificate = certificate_der(
+            root.issue_site_ca(
+                site_name="Ward", site_id=self.site_id, public_key=self.signer.public_key, now=NOW
+            )
+        )
+        self.ledger = Ledger.create(
+            folder / "ledger.db",
+            LedgerSettings(site_id=self.site_id.hex(), key_server_name="keys", hosts=HOSTS),
+        )
+
+    def issuer(self, limits: Limits | None = None, signer: Signer | None = None) -> LocalIssuer:
+        """A fresh one, as after a restart."""
+        return LocalIssuer(
+            self.certificate,
+            signer or self.signer,
+            Ledger(self.ledger.path),
+            limits=limits or Limits(),
+            clock=None,
+        )
+
+    def policy(self, version: int, **changes: object) -> Policy:
+        values: dict[str, object] = {
+            "site_id": self.site_id,
+            "channel": "ward/ecg",
+            "version": version,
+            "issued": NOW,
+            "next_update": NOW + 4 * DAY,
+            "suite": 1,
+            "group": "239.192.0.1",
+            "port": 5000,
+            "interface": None,
+            "rate": 1,
+            "slots": SlotClock(origin_time=0, origin_number=1, length=HOUR),
+            "retention": HOUR,
+            "retention_bytes": 1,
+            "publisher_limit": 0,
+            "publishers": ("monitor-1",),
+            "subscribers": (),
+            **changes,
+        }
+        return Policy(**values)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Ca:
+    return Ca(tmp_path)
+
+
+def csr(name: str = "monitor-1") -> bytes:
+    return KeySigner.generate().make_csr(name)
+
+
+class RecordingSigner(KeySigner):
+    """Looks into the ledger at the moment of each signature, through a connection of its own."""
+
+    def __init__(self, signer: KeySigner, path: Path) -> None:
+        super().__init__(signer._key)
+        self._path = path
+        self.seen: list[int] = []
+        self.fails = False
+
+    def sign_certificate(self, builder):  # type: ignore[no-untyped-def]
+        connection = sqlite3.connect(self._path)
+        try:
+            (serial,) = connection.execute(
+                "SELECT serial FROM issuances ORDER BY position DESC LIMIT 1"
+            ).fetchone()
+            self.seen.append(int(serial, 16))
+        finally:
+            connection.close()
+        if self.fails:
+            raise CertificateError("the token was pulled out")
+        return super().sign_certificate(builder)
+
+
+def test_serial_and_intent_are_durable_before_the_signature(ca: Ca) -> None:
+    signer = RecordingSigner(ca.signer, ca.ledger.path)
+    issuer = ca.issuer(signer=signer)
+    request = csr()
+    issued = issuer.issue_device(request, "monitor-1", NOW)
+    assert signer.seen == [issued.serial]
+    (entry,) = issuer.issued_after(0, 10)
+    assert entry.serial == issued.serial
+    assert entry.intent.identity == issued.identity
+    assert entry.intent.request == hashlib.sha256(request).digest()
+    assert entry.intent.ends >= issued.not_after
+    assert entry.certificate == hashlib.sha256(issued.der).digest()
+    assert (entry.is_void, entry.position, issuer.last_position()) == (False, 1, 1)
+
+
+def test_what_was_not_signed_is_void(ca: Ca) -> None:
+    signer = RecordingSigner(ca.signer, ca.ledger.path)
+    signer.fails = True
+    issuer = ca.issuer(signer=signer)
+    with pytest.raises(CertificateError, match="pulled out"):
+        issuer.issue_device(csr(), "monitor-1", NOW)
+    (entry,) = issuer.issued_after(0, 10)
+    assert (entry.is_void, entry.certificate) == (True, None)
+
+
+def test_a_bad_request_leaves_no_trace(ca: Ca) -> None:
+    issuer = ca.issuer()
+    with pytest.raises(CsrError):
+        issuer.issue_device(csr("monitor-2"), "monitor-1", NOW)
+    with pytest.raises(CertificateError):
+        issuer.issue_device(csr(), "monitor-1", NOW + 3 * 365 * DAY)
+    assert issuer.last_position() == 0
+
+
+def test_the_ledger_is_append_only_and_knows_its_site(ca: Ca, tmp_path: Path) -> None:
+    issuer = ca.issuer()
+    serial = issuer.issue_device(csr(), "monitor-1", NOW).serial
+    issuer.issue_crl(number=1, revocations=[Revocation(serial=serial, time=NOW)], now=NOW)
+    issuer.sign_policy(ca.policy(1))
+    issuer.remove("monitor-1", NOW)
+    connection = sqlite3.connect(ca.ledger.path)
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    own = [table for table in tables if not table.startswith("sqlite_")]
+    assert len(own) == 7
+    for table in own:
+        column = connection.execute(f"SELECT * FROM {table}").description[0][0]  # noqa: S608
+        for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET {column} = {column}"):  # noqa: S608
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                connection.execute(statement)
+    connection.close()
+    (tmp_path / "other").mkdir()
+    other = Ca(tmp_path / "other")
+    other.ledger = ca.ledger
+    with pytest.raises(StorageError, match="another site CA"):
+        other.issuer().issue_device(csr(), "monitor-1", NOW)
+
+
+class TestRules:
+    """A caller that somebody has broken into."""
+
+    def test_no_key_server_but_its_own(self, ca: Ca) -> None:
+        issuer, key = ca.issuer(), KeySigner.generate().public_key
+        issuer.issue_key_server(public_key=key, name="keys", hosts=HOSTS, now=NOW)
+        for name, hosts in (("keys", ["evil.example"]), ("keys", [*HOSTS, "10.0.0.1"]), ("other", HOSTS)):
+            with pytest.raises(UsageError):
+                issuer.issue_key_server(public_key=key, name=name, hosts=hosts, now=NOW)
+        assert issuer.last_position() == 1
+
+    def test_no_crl_that_takes_a_revocation_back(self, ca: Ca) -> None:
+        issuer = ca.issuer()
+        serial = issuer.issue_device(csr(), "monitor-1", NOW).serial
+        issuer.issue_crl(number=1, revocations=[Revocation(serial=serial, time=NOW)], now=NOW)
+        facts = CrlFacts.parse(ca.issuer().issue_crl(number=2, revocations=[], now=NOW + DAY))
+        assert facts.serials == {serial}
+        end = NOW + microseconds(DEVICE.life)
+        assert not CrlFacts.parse(ca.issuer().issue_crl(number=3, revocations=[], now=end)).serials
+
+    def test_numbers_never_go_back(self, ca: Ca) -> None:
+        assert crl_number(ca.issuer().issue_crl(number=7, revocations=[], now=NOW)) == 7
+        assert crl_number(ca.issuer().issue_crl(number=3, revocations=[], now=NOW)) == 8
+        versions = [
+            Policy.parse(ca.issuer().sign_policy(ca.policy(version)), ca.signer.public_key).version
+            for version in (5, 5, 1, 9)
+        ]
+        assert versions == [5, 6, 7, 9]
+        other = ca.policy(1, channel="ward/spo2")
+        assert Policy.parse(ca.issuer().sign_policy(other), None).version == 1
+
+    def test_nothing_to_the_name_of_a_removed_device(self, ca: Ca) -> None:
+        issued = ca.issuer().issue_device(csr(), "monitor-1", NOW)
+        ca.issuer().remove("monitor-1", NOW)
+        issuer = ca.issuer()
+        assert issuer.removed_names() == {"monitor-1"}
+        with pytest.raises(CertificateError, match="is removed") as caught:
+            issuer.issue_device(csr(), "monitor-1", NOW)
+        assert "readmit" in caught.value.cure
+        with pytest.raises(CertificateError, match="is removed"):
+            issuer.renew_device(issued.der, csr(), NOW)
+        with pytest.raises(UsageError, match="lists a removed device"):
+            issuer.sign_policy(ca.policy(1))
+        issuer.readmit("monitor-1", NOW)
+        issuer.issue_device(csr(), "monitor-1", NOW)
+        assert issuer.removed_names() == frozenset()
+
+    def test_no_renewal_of_what_is_revoked(self, ca: Ca) -> None:
+        issuer = ca.issuer()
+        issued = issuer.issue_device(csr(), "monitor-1", NOW)
+        request = KeySigner.generate().make_csr("monitor-1", current=parse_certificate(issued.der))
+        issuer.renew_device(issued.der, request, NOW)
+        issuer.issue_crl(number=1, revocations=[Revocation(serial=issued.serial, time=NOW)], now=NOW)
+        with pytest.raises(CertificateError, match="is revoked"):
+            issuer.renew_device(issued.der, request, NOW)
+
+    def test_no_policy_of_another_site_or_time(self, ca: Ca) -> None:
+        issuer = ca.issuer()
+        with pytest.raises(CertificateError, match="of site"):
+            issuer.sign_policy(ca.policy(1, site_id=new_site_id()))
+        with pytest.raises(UsageError, match="make no sense"):
+            issuer.sign_policy(ca.policy(1, next_update=NOW + 400 * DAY))
+
+    def test_no_more_than_so_many_in_an_hour(self, ca: Ca) -> None:
+        limits = Limits(device=2, crl=1)
+        issuer = ca.issuer(limits)
+        issuer.issue_device(csr(), "monitor-1", NOW)
+        # A restart does not forget.
+        issuer = ca.issuer(limits)
+        issuer.issue_device(csr(), "monitor-1", NOW + MINUTE)
+        with pytest.raises(StorageError, match="within an hour"):
+            issuer.issue_device(csr(), "monitor-1", NOW + 2 * MINUTE)
+        assert issuer.last_position() == 2
+        issuer.issue_device(csr(), "monitor-1", NOW + HOUR + 1)
+        issuer.issue_admin(csr("alice"), "alice", NOW)
+        issuer.issue_crl(number=1, revocations=[], now=NOW)
+        with pytest.raises(StorageError, match="within an hour"):
+            issuer.issue_crl(number=2, revocations=[], now=NOW)
+
+    def test_the_own_clock_counts(self, ca: Ca) -> None:
+        issuer = LocalIssuer(ca.certificate, ca.signer, ca.ledger, clock=lambda: NOW)
+        issued = issuer.issue_device(csr(), "monitor-1", NOW + 300 * DAY)
+        assert issued.not_after == NOW + microseconds(DEVICE.life)
+        with pytest.raises(UsageError, match="make no sense"):
+            issuer.sign_policy(ca.policy(1, issued=NOW + HOUR, next_update=NOW + 4 * DAY))
+        revocation = Revocation(serial=1, time=NOW + DAY)
+        with pytest.raises(UsageError, match="from the future"):
+            issuer.issue_crl(number=1, revocations=[revocation], now=NOW + DAY)
+
+
+def test_settings_are_checked_and_the_last_count(ca: Ca) -> None:
+    sdc = "1.2.840.10004.20701.1.1"
+    with pytest.raises(UsageError, match="answers about revocation"):
+        replace(ca.ledger.settings(), device_usages=("1.3.6.1.5.5.7.3.9",))
+    ca.ledger.change_settings(replace(ca.ledger.settings(), device_usages=(sdc,)))
+    issued = ca.issuer().issue_device(csr(), "monitor-1", NOW)
+    assert sdc.encode() not in issued.der
+    assert sdc in str(parse_certificate(issued.der).extensions)
+
+
+def test_a_missing_or_damaged_ledger_is_named(ca: Ca, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="missing"):
+        Ledger(tmp_path / "none.db").last_position()
+    with pytest.raises(StorageError, match="already"):
+        Ledger.create(ca.ledger.path, ca.ledger.settings())
+    (tmp_path / "junk.db").write_bytes(b"junk" * 2000)
+    with pytest.raises(StorageError, match=r"junk\.db"):
+        Ledger(tmp_path / "junk.db").last_position()
+
+
+def test_an_issuer_for_an_admin(ca: Ca) -> None:
+    issued = ca.issuer().issue_admin(csr("alice"), "alice", NOW)
+    assert issued.identity.role is Role.ADMIN
+    assert issued.identity.uri == f"sealcast:admin:{ca.site_id.hex()}:alice"
+
+
+def test_a_key_of_another_certificate(ca: Ca, tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match="do not match"):
+        ca.issuer(signer=FileSigner.create(tmp_path / "other.key"))
