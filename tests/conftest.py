@@ -1,12 +1,27 @@
-"""What every test folder shares: tests of somebody else's program, and the rule that CI skips nothing."""
+"""What every test folder shares: tests of somebody else's program, the rule that CI skips nothing, a linter of
+certificates.
+"""
 
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
+from sealcast.ca import observing
+from tests.linting import Collected, verdict
+
 IS_CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_certificate_is_linted() -> Iterator[None]:
+    """Lint what all tests together have issued; a finding is an error of the last one."""
+    collected = Collected()
+    with observing(collected.add):
+        yield
+    problems = verdict(collected)
+    assert not problems, f"pkilint disagrees with certificates that were issued:\n{problems}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

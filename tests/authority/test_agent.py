@@ -10,9 +10,10 @@ from sqlalchemy import select
 
 from sealcast.authority.app import running
 from sealcast.authority.enrolment import RECOVERY_GRACE
+from sealcast.authority.issuance import certificate_row
 from sealcast.authority.models import DeviceRow, ReportRow
 from sealcast.authority.site import Site as SiteFolder
-from sealcast.authority.site import certificate_row, exclusive
+from sealcast.authority.site import exclusive
 from sealcast.ca import KeySigner
 from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.agent import AgentStatus, DeviceAgent

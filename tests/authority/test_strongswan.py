@@ -11,8 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from sqlalchemy import select
 
+from sealcast.authority.issuance import CA_FILE
 from sealcast.authority.models import CertificateRow, DeviceRow, TokenRow
-from sealcast.authority.site import CA_FILE, ROOT_FILE
+from sealcast.authority.site import ROOT_FILE
 from sealcast.pki.certificates import certificate_identity
 from tests.authority.conftest import Site
 

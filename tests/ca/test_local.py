@@ -60,26 +60,29 @@ class Ca:
         )
 
     def policy(self, version: int, **changes: object) -> Policy:
-        values: dict[str, object] = {
-            "site_id": self.site_id,
-            "channel": "ward/ecg",
-            "version": version,
-            "issued": NOW,
-            "next_update": NOW + 4 * DAY,
-            "suite": 1,
-            "group": "239.192.0.1",
-            "port": 5000,
-            "interface": None,
-            "rate": 1,
-            "slots": SlotClock(origin_time=0, origin_number=1, length=HOUR),
-            "retention": HOUR,
-            "retention_bytes": 1,
-            "publisher_limit": 0,
-            "publishers": ("monitor-1",),
-            "subscribers": (),
-            **changes,
-        }
-        return Policy(**values)  # type: ignore[arg-type]
+        return make_policy(**{"site_id": self.site_id, "version": version, **changes})
+
+
+def make_policy(**changes: object) -> Policy:
+    """A policy; `changes` has site id and version at least."""
+    values: dict[str, object] = {
+        "channel": "ward/ecg",
+        "issued": NOW,
+        "next_update": NOW + 4 * DAY,
+        "suite": 1,
+        "group": "239.192.0.1",
+        "port": 5000,
+        "interface": None,
+        "rate": 1,
+        "slots": SlotClock(origin_time=0, origin_number=1, length=HOUR),
+        "retention": HOUR,
+        "retention_bytes": 1,
+        "publisher_limit": 0,
+        "publishers": ("monitor-1",),
+        "subscribers": (),
+        **changes,
+    }
+    return Policy(**values)  # type: ignore[arg-type]
 
 
 @pytest.fixture

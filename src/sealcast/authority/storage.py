@@ -45,6 +45,8 @@ class Storage:
         self._engine: Engine = create_engine(
             f"sqlite:///{path}",
             poolclass=NullPool,
+            # An error text goes to logs, and what was to be stored has no place there (invariant 9).
+            hide_parameters=True,
             # A connection serves one thread at a time, but may be closed by another than opened it.
             connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
         )

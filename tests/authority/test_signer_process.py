@@ -1,0 +1,444 @@
+"""The signer apart: it holds the key alone, issues by its own rules, and the service does without it."""
+
+import asyncio
+import base64
+import contextlib
+import ctypes
+import os
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from sealcast.authority import app
+from sealcast.authority.app import running
+from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE, LEDGER_FILE, certificates, remote_issuer
+from sealcast.authority.roles import ALL, SERVICE, SIGNER, parse_roles
+from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket, user_id
+from sealcast.authority.site import Site as StoredSite
+from sealcast.authority.site import exclusive
+from sealcast.ca import FileSigner, KeySigner, Limits, LocalIssuer, PassphraseSource, RemoteIssuer
+from sealcast.ca.ledger import Ledger
+from sealcast.cli import main
+from sealcast.device import renew_async
+from sealcast.errors import CertificateError, ConfigError, CsrError, SealcastError, StorageError, UsageError
+from sealcast.keys import MemberRole
+from sealcast.pki.certificates import spki
+from sealcast.pki.crl import CrlFacts, Revocation
+from sealcast.pki.hardware import HardwareIdentity
+from sealcast.pki.names import Role
+from sealcast.pki.policy import Policy
+from sealcast.pki.signed import decode_cbor, encode_cbor
+from sealcast.pki.times import system_time
+from tests.authority.conftest import LOOPBACK, Clock, Site, make_site
+from tests.authority.test_crash import check_no_serial_is_lost
+from tests.ca.test_local import make_policy
+from tests.crash import attached, calls_that_matter, chosen, tracing
+
+RUN = "import sys; from sealcast.cli import main; sys.exit(main())"
+ECG = "ward/ecg"
+PASSWORD = "the signer alone knows"
+NOBODY = 65534
+_LENGTH = struct.Struct(">I")
+
+
+@contextlib.contextmanager
+def signer(folder: Path, *options: str, under: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """A signer process that listens."""
+    process = subprocess.Popen(
+        [*under, sys.executable, "-c", RUN, "authority", "serve", str(folder), "--roles", "signer", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "SEALCAST_PASSPHRASE": PASSWORD},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        line = process.stdout.readline()
+        assert line == f"ready: signer {folder / SIGNER_SOCKET_FILE}\n", process.stderr.read()
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> tuple[Path, Path]:
+    """The folders of a service and of its signer; the key is encrypted, and not with the service at all."""
+    return split_folder(tmp_path)
+
+
+def split_folder(parent: Path) -> tuple[Path, Path]:
+    source = PassphraseSource(environment={"SEALCAST_CA_PASSPHRASE": PASSWORD}, prompt=None)
+    folder, apart = make_site(parent / "authority", new_passphrases=source), parent / "signer"
+    apart.mkdir(0o711)
+    for name in (CA_KEY_FILE, LEDGER_FILE):
+        (folder / name).rename(apart / name)
+    shutil.copyfile(folder / CA_FILE, apart / CA_FILE)
+    (folder / SIGNER_SOCKET_FILE).symlink_to(apart / SIGNER_SOCKET_FILE)
+    return folder, apart
+
+
+@contextlib.asynccontextmanager
+async def service(folder: Path, devices: Path) -> AsyncIterator[Site]:
+    clock = Clock()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(exclusive(folder))
+        authority, listening = await stack.enter_async_context(
+            running(folder, listen=LOOPBACK, clock=clock, issuer=remote_issuer(folder))
+        )
+        yield Site(folder, devices, authority, listening, clock, stack)
+
+
+def ask(path: Path, *request: object) -> object:
+    """One request, as whoever broke into the service could write it; the raw answer."""
+    return exchange(path, encode_cbor(list(request)))
+
+
+def exchange(path: Path, data: bytes, length: int | None = None) -> object:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(20)
+        connection.connect(str(path))
+        connection.sendall(_LENGTH.pack(len(data) if length is None else length) + data)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    return decode_cbor(answer[4:]) if answer else None
+
+
+async def test_a_service_without_a_key_does_all_its_work(split: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, apart = split
+    with signer(apart):
+        async with service(folder, tmp_path / "devices") as site:
+            await site.add_channel()
+            identity = await site.enrol("display-1")
+            member = await site.client(identity)
+            await member.join(ECG, MemberRole.SUBSCRIBE)
+            await renew_async(site.devices / "display-1", now=site.clock())
+            await site.authority.renew_certificate()
+            assert await site.authority.revoke_device("display-1")
+            assert identity.serial in CrlFacts.parse(site.authority.crl.der).serials
+            await site.enrol("display-2")
+            # The token readmits: here signer and service are one user's.
+            token = await site.token("display-1")
+            shutil.rmtree(site.devices / "display-1")
+            await site.enrol("display-1", token)
+        # Commands without a service ask the signer too.
+        assert main(["authority", "device", "revoke", str(folder), "display-2"]) == 0
+        check_no_serial_is_lost(StoredSite.open(folder))
+    assert not (apart / SIGNER_SOCKET_FILE).exists()
+
+
+async def test_a_signer_that_is_away_costs_a_retry_and_nothing_else(
+    split: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, apart = split
+    with signer(apart) as process:
+        stack = AsyncExitStack()
+        site = await stack.enter_async_context(service(folder, tmp_path / "devices"))
+        await site.add_channel()
+        await site.enrol("display-1")
+        token = await site.token("monitor-1")
+        process.kill()
+        process.wait()
+    async with stack:
+        status, retry = await raw_enrolment(site, "monitor-1", token)
+        assert status == 503
+        assert retry is not None
+        assert int(retry) > 0
+        with pytest.raises(StorageError, match="the signer does not answer") as caught:
+            await site.authority.revoke_device("display-1")
+        assert "--roles signer" in caught.value.cure
+        channel = site.authority.channel(ECG)
+        assert channel is not None
+        assert channel.policy.mentions("display-1")
+        with signer(apart):
+            status, _ = await raw_enrolment(site, "monitor-1", token)
+            assert status == 200
+            assert await site.authority.revoke_device("display-1")
+            assert not channel.policy.mentions("display-1")
+
+
+async def raw_enrolment(site: Site, name: str, token: str) -> tuple[int, str | None]:
+    """What an EST client of somebody else would see."""
+    context = ssl.create_default_context(cafile=str(site.folder / "root.pem"))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"{site.listening.authority}/.well-known/est/simpleenroll",
+            data=base64.b64encode(KeySigner.generate().make_csr(name)),
+            headers={
+                "Content-Type": "application/pkcs10",
+                "Authorization": aiohttp.encode_basic_auth(name, token),
+            },
+            ssl=context,
+        ) as response,
+    ):
+        return response.status, response.headers.get("Retry-After")
+
+
+class TestBrokenService:
+    """Whoever broke into the service speaks to the socket as he likes."""
+
+    @pytest.fixture
+    def socket_file(self, split: tuple[Path, Path]) -> Iterator[Path]:
+        with signer(split[1], "--limit", "device=3", "--limit", "key-server=2"):
+            yield split[1] / SIGNER_SOCKET_FILE
+
+    @pytest.fixture
+    def issuer(self, socket_file: Path) -> RemoteIssuer:
+        return RemoteIssuer(certificates(socket_file.with_name(CA_FILE))[0], socket_file)
+
+    def test_there_is_no_raw_signature(self, socket_file: Path) -> None:
+        for request in (
+            ["sign", b"anything"],
+            ["issue-site", spki(KeySigner.generate().public_key)],
+            ["issue-device", b"not a request", "monitor-1", None],
+            ["issue-device", b"", 7, None],
+            ["issue-crl", 1, [[b"x" * 21, 0]]],
+            ["issue-crl", 1, [[b"", 0]]],
+            ["sign-policy", b"not a policy"],
+            ["issue-key-server", b"no key", "key-server", []],
+            ["issued-after", 255, 10**9],
+            [],
+            ["remove", "../x"],
+        ):
+            answer = ask(socket_file, *request)
+            if request and request[0] == "issued-after":
+                assert answer == [0, []]
+            else:
+                assert isinstance(answer, list)
+                assert answer[0] == 1, request
+        for junk in (b"", b"\xff" * 40, encode_cbor({"word": "x"})):
+            answer = exchange(socket_file, junk)
+            assert isinstance(answer, list)
+            assert answer[0] == 1
+        assert exchange(socket_file, b"", length=2**32 - 1) is not None
+        assert exchange(socket_file, b"half", length=100) is None
+
+    def test_one_that_says_nothing_holds_nobody_up(self, socket_file: Path, issuer: RemoteIssuer) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(20):
+                idle = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                idle.connect(str(socket_file))
+            assert issuer.last_position() == 1
+
+    def test_no_certificate_beyond_the_rules(self, issuer: RemoteIssuer) -> None:
+        key = KeySigner.generate().public_key
+        with pytest.raises(UsageError, match=r"evil\.example"):
+            issuer.issue_key_server(public_key=key, name="key-server", hosts=["evil.example"], now=0)
+        with pytest.raises(UsageError, match="of the name"):
+            issuer.issue_key_server(public_key=key, name="authority", hosts=["localhost"], now=0)
+        with pytest.raises(CsrError) as caught:
+            issuer.issue_device(KeySigner.generate().make_csr("monitor-2"), "monitor-1", 0)
+        assert caught.value.fault == "name"
+        issuer.remove("monitor-1", 0)
+        with pytest.raises(CertificateError, match="is removed"):
+            issuer.issue_device(KeySigner.generate().make_csr("monitor-1"), "monitor-1", 0)
+        for _ in range(3):
+            issuer.issue_device(KeySigner.generate().make_csr("monitor-2"), "monitor-2", 0)
+        with pytest.raises(StorageError, match="within an hour"):
+            issuer.issue_device(KeySigner.generate().make_csr("monitor-2"), "monitor-2", 0)
+
+    def test_the_time_is_the_signers(self, issuer: RemoteIssuer) -> None:
+        request = KeySigner.generate().make_csr("monitor-1")
+        issued = issuer.issue_device(request, "monitor-1", 4_000_000_000_000_000)
+        assert abs(issued.not_before - system_time()) < 180_000_000
+
+    def test_no_list_and_no_policy_from_yesterday(self, issuer: RemoteIssuer) -> None:
+        now = system_time()
+        first = issuer.issue_crl(number=5, revocations=[Revocation(serial=77, time=now)], now=0)
+        second = CrlFacts.parse(issuer.issue_crl(number=1, revocations=[], now=0))
+        assert (CrlFacts.parse(first).number, second.number) == (5, 6)
+        assert second.serials == {77}
+        policy = make_policy(site_id=issuer.site_id, version=4, issued=now, next_update=now + 3_600_000_000)
+        versions = [Policy.parse(issuer.sign_policy(policy), issuer.public_key).version for _ in range(2)]
+        assert versions == [4, 5]
+
+    def test_hardware_and_admins_pass_through(self, issuer: RemoteIssuer) -> None:
+        hardware = HardwareIdentity(serial_number="SN 1", module=("1.3.6.1.4.1.99999.1", b"\x01\x02"))
+        issued = issuer.issue_device(KeySigner.generate().make_csr("m"), "m", 0, hardware=hardware)
+        assert b"SN 1" in issued.der
+        admin = issuer.issue_admin(KeySigner.generate().make_csr("alice"), "alice", 0)
+        assert admin.identity.role is Role.ADMIN
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+class TestTwoUsers:
+    @pytest.fixture
+    def apart(self) -> Iterator[Path]:
+        # pytest's own folders are closed to other users.
+        with tempfile.TemporaryDirectory() as name:
+            Path(name).chmod(0o711)
+            yield split_folder(Path(name))[1]
+
+    @staticmethod
+    def as_nobody(code: str, apart: Path) -> subprocess.CompletedProcess[str]:
+        """Run a program as another user; `issuer` is the remote one."""
+        certificate = (apart / CA_FILE).read_bytes()
+        script = f"""
+import os, sys
+from pathlib import Path
+from sealcast.ca import KeySigner, RemoteIssuer
+from sealcast.pki.certificates import parse_pem_certificates
+os.setuid({NOBODY})
+issuer = RemoteIssuer(parse_pem_certificates({certificate!r})[0], Path({str(apart / SIGNER_SOCKET_FILE)!r}))
+{code}
+"""
+        return subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def test_a_stranger_is_refused(self, apart: Path) -> None:
+        with signer(apart):
+            result = self.as_nobody("issuer.last_position()", apart)
+            assert "the signer does not answer: Permission denied" in result.stderr
+        with signer(apart, "--service-user", "1"):
+            result = self.as_nobody("issuer.last_position()", apart)
+            assert "the signer does not answer" in result.stderr
+
+    def test_the_services_user_is_no_operator(self, apart: Path) -> None:
+        with signer(apart, "--service-user", "nobody"):
+            result = self.as_nobody(
+                "issuer.issue_device(KeySigner.generate().make_csr('m'), 'm', 0); issuer.remove('m', 0);"
+                "print('fine'); issuer.readmit('m', 0)",
+                apart,
+            )
+            assert result.stdout == "fine\n", result.stderr
+            assert "readmit is for the operator of the signer alone" in result.stderr
+            result = self.as_nobody(
+                "issuer.issue_admin(KeySigner.generate().make_csr('alice'), 'alice', 0)", apart
+            )
+            assert "issue-admin is for the operator of the signer alone" in result.stderr
+            assert main(["authority", "readmit", str(apart), "m"]) == 0
+            assert main(["authority", "readmit", str(apart), "m"]) == 2
+
+    def test_a_user_that_does_not_exist(self) -> None:
+        with pytest.raises(ConfigError, match="no-such-user"):
+            user_id("no-such-user")
+
+
+def test_its_memory_is_closed_to_others_of_its_user() -> None:
+    code = (
+        "import ctypes; from sealcast.authority.signer_process import forbid_inspection; forbid_inspection();"
+        "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "0\n"
+    assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 1
+
+
+class TestRoles:
+    def test_what_can_be_one_process(self) -> None:
+        assert parse_roles("est,keys,directory") == SERVICE
+        assert parse_roles(" signer ") == SIGNER
+        assert parse_roles("signer,est,directory,keys") == ALL
+
+    @pytest.mark.parametrize("text", ["est", "keys,directory", "est,signer", "", "est,keys,directory,ca"])
+    def test_what_cannot(self, text: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            parse_roles(text)
+        assert caught.value.cure
+
+    def test_the_key_is_not_served_twice(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with signer(folder):
+            assert main(["authority", "serve", str(folder)]) == 3
+            assert "a signer process has the site CA's key" in capsys.readouterr().err
+            assert main(["authority", "serve", str(folder), "--roles", "signer"]) == 8
+            assert "another signer listens" in capsys.readouterr().err
+        monkeypatch.setattr(app, "SIGNER_START_SECONDS", 0.0)
+        assert main(["authority", "serve", str(folder), "--roles", "est,keys,directory"]) == 8
+        assert "--roles signer" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("limit", ["device", "device=0", "ca=1", "crl=-1", "crl=1e3"])
+    def test_a_limit_that_is_none(self, folder: Path, capsys: pytest.CaptureFixture[str], limit: str) -> None:
+        assert main(["authority", "serve", str(folder), "--roles", "signer", "--limit", limit]) == 2
+        assert limit in capsys.readouterr().err
+
+    def test_a_signer_for_another_site_is_found_out(self, split: tuple[Path, Path], tmp_path: Path) -> None:
+        other = make_site(tmp_path / "other")
+        with signer(split[1]):
+            impostor = RemoteIssuer(certificates(other / CA_FILE)[0], split[1] / SIGNER_SOCKET_FILE)
+            with pytest.raises(CertificateError, match="does not hold the key of this site's CA"):
+                impostor.issue_device(KeySigner.generate().make_csr("m"), "m", 0)
+
+
+async def test_a_long_folder_name_is_no_obstacle(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 120)
+    folder.mkdir()
+    listener = SignerSocket(folder / SIGNER_SOCKET_FILE)
+    site = make_site(tmp_path / "authority")
+    issuer = LocalIssuer(
+        certificates(site / CA_FILE)[0],
+        FileSigner.open(site / CA_KEY_FILE),
+        Ledger(site / LEDGER_FILE),
+        limits=Limits(),
+    )
+    await listener.start(issuer)
+    try:
+        remote = RemoteIssuer(issuer.certificate, folder / SIGNER_SOCKET_FILE)
+        assert await asyncio.to_thread(remote.last_position) == 1
+    finally:
+        await listener.close()
+
+
+@pytest.mark.needs_program("strace")
+@pytest.mark.timeout(900)
+async def test_f14_a_signer_killed_at_any_call_loses_no_serial(tmp_path: Path) -> None:
+    """F14: SIGKILL at the calls that an enrolment makes in the signer; then it starts again."""
+    template = tmp_path / "template"
+    template.mkdir()
+    split_folder(template)
+
+    def move(to: str) -> tuple[Path, Path]:
+        shutil.copytree(template, tmp_path / to, symlinks=True)
+        folder, apart = tmp_path / to / "authority", tmp_path / to / "signer"
+        (folder / SIGNER_SOCKET_FILE).unlink()
+        (folder / SIGNER_SOCKET_FILE).symlink_to(apart / SIGNER_SOCKET_FILE)
+        return folder, apart
+
+    async def enrolment(folder: Path, apart: Path, options: list[str]) -> bool:
+        """One enrolment with a signer under strace; whether it succeeded."""
+        done = False
+        with signer(apart) as process:
+            async with service(folder, tmp_path / "devices" / folder.parent.name) as site:
+                token = await site.token("monitor-1")
+                async with attached(process.pid, options):
+                    with contextlib.suppress(SealcastError):
+                        await site.enrol("monitor-1", token)
+                        done = True
+                    process.kill()
+                    process.wait()
+                with signer(apart):
+                    await site.authority.renew_objects()
+                    check_no_serial_is_lost(StoredSite.open(folder))
+                    if not done:
+                        shutil.rmtree(site.devices / "monitor-1", ignore_errors=True)
+                        await site.enrol("monitor-1", token)
+        return done
+
+    folder, apart = move("whole")
+    log = tmp_path / "log"
+    assert await enrolment(folder, apart, tracing(log))
+    calls = calls_that_matter(log.read_text(), apart)
+    assert len(calls) > 5, "the trace does not show the work"
+    failed = 0
+    for call in chosen(calls, 8):
+        folder, apart = move(f"{call.name}-{call.number}")
+        options = [*tracing(tmp_path / "killed.log"), *call.killing]
+        failed += not await enrolment(folder, apart, options)
+    assert failed
