@@ -1,6 +1,4 @@
-"""What every test folder shares: tests of somebody else's program, the rule that CI skips nothing, a linter of
-certificates.
-"""
+"""What every test folder shares: programs of others, CI skips nothing, every certificate is linted."""
 
 import os
 import shutil

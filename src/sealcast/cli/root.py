@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sealcast.cli import escape
+from sealcast.cli.authority_keys import PassphraseFile
 from sealcast.errors import CertificateError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -44,9 +45,13 @@ def new(
     kind: Annotated[
         str, typer.Option("--kind", metavar="KIND", help=f"Kind of key: {' or '.join(KINDS)}.")
     ] = "P-384",
+    passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Make a root: a key and its self-signed certificate, good for 20 years. Nothing is overwritten."""
-    from sealcast.ca import FileSigner, KeyKind, create_root
+    """Make a root: a key and its self-signed certificate, good for 20 years. Nothing is overwritten.
+
+    With a passphrase the key is encrypted.
+    """
+    from sealcast.ca import FileSigner, KeyKind, PassphraseSource, create_root
     from sealcast.pki.certificates import certificate_der, certificates_pem
     from sealcast.pki.files import write_atomically
     from sealcast.pki.names import check_site_name
@@ -57,7 +62,9 @@ def new(
         raise UsageError(f"there is no kind of root key {kind!r}", cure=f"use {' or '.join(KINDS)}")
     if certificate.exists():
         raise StorageError(str(certificate), "exists already", cure="choose another name")
-    root = create_root(site_name=name, signer=FileSigner.create(key, KeyKind(kind)), now=system_time())
+    passphrase = PassphraseSource(file=passphrase_file, prompt=None).find("root")
+    signer = FileSigner.create(key, KeyKind(kind), passphrase)
+    root = create_root(site_name=name, signer=signer, now=system_time())
     der = certificate_der(root.certificate)
     write_atomically(certificate, certificates_pem([der]))
     typer.echo(f"{escape(str(certificate))}  SHA-256 {_fingerprint(der)}")
@@ -76,6 +83,7 @@ def sign_site(
     root_cert: _RootCert,
     root_key: _RootKey,
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="Where to write the certificate.")],
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Certify a site CA; take the certificate back with `sealcast authority init --ca-cert`."""
     from sealcast.ca.site_request import SiteRequest
@@ -84,7 +92,7 @@ def sign_site(
     from sealcast.pki.times import system_time
 
     asked = SiteRequest.parse(_request_der(read_file(request), request))
-    certificate = asked.certify(_open_root(root_cert, root_key), system_time())
+    certificate = asked.certify(_open_root(root_cert, root_key, passphrase_file), system_time())
     write_atomically(output, certificates_pem([certificate]))
     typer.echo(f"site {escape(asked.site_name)} ({asked.site_id.hex()}): {escape(str(output))}")
 
@@ -102,6 +110,7 @@ def sign_bundle(
             help="The version before; needed for every version but the first.",
         ),
     ] = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Sign a version of the trust bundle, in place, after saying what it changes.
 
@@ -122,7 +131,7 @@ def sign_bundle(
             f"version {bundle.version} of a trust bundle follows another one",
             cure="give that with --predecessor FILE, so that what it changes can be judged",
         )
-    root = _open_root(root_cert, root_key)
+    root = _open_root(root_cert, root_key, passphrase_file)
     der = _der(root)
     owners = (before or bundle).owners()
     if der not in [anchor.certificate for anchor in owners]:
@@ -208,12 +217,17 @@ def _entries(bundle: "TrustBundle | None") -> list[str]:
     return lines
 
 
-def _open_root(certificate: Path, key: Path) -> "Root":
-    from sealcast.ca import import_root
+def _open_root(certificate: Path, key: Path, passphrase_file: Path | None) -> "Root":
+    from sealcast.ca import PassphraseSource, import_root
     from sealcast.pki.files import read_file
     from sealcast.pki.times import system_time
 
-    return import_root(certificate_pem=read_file(certificate), key_pem=read_file(key), now=system_time())
+    return import_root(
+        certificate_pem=read_file(certificate),
+        key_pem=read_file(key),
+        now=system_time(),
+        passphrases=PassphraseSource(file=passphrase_file),
+    )
 
 
 def _der(root: "Root") -> bytes:
