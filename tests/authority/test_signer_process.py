@@ -245,7 +245,7 @@ class TestBrokenService:
             issuer.issue_device(KeySigner.generate().make_csr("monitor-2"), "monitor-1", 0)
         assert caught.value.fault == "name"
         issuer.remove("monitor-1", 0)
-        with pytest.raises(CertificateError, match="is removed"):
+        with pytest.raises(CertificateError, match="is revoked"):
             issuer.issue_device(KeySigner.generate().make_csr("monitor-1"), "monitor-1", 0)
         for _ in range(3):
             issuer.issue_device(KeySigner.generate().make_csr("monitor-2"), "monitor-2", 0)

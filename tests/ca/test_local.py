@@ -35,7 +35,7 @@ HOSTS = ("localhost", "127.0.0.1")
 class Ca:
     """A site CA's certificate, key and ledger, and issuers that share them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device_usages: tuple[str, ...] = ()) -> None:
         self.site_id = new_site_id()
         self.signer = KeySigner.generate()
         root = create_root(site_name="Ward", signer=KeySigner.generate(), now=NOW)
@@ -46,7 +46,9 @@ class Ca:
         )
         self.ledger = Ledger.create(
             folder / "ledger.db",
-            LedgerSettings(site_id=self.site_id.hex(), key_server_name="keys", hosts=HOSTS),
+            LedgerSettings(
+                site_id=self.site_id.hex(), key_server_name="keys", hosts=HOSTS, device_usages=device_usages
+            ),
         )
 
     def issuer(self, limits: Limits | None = None, signer: Signer | None = None) -> LocalIssuer:
@@ -210,10 +212,10 @@ class TestRules:
         ca.issuer().remove("monitor-1", NOW)
         issuer = ca.issuer()
         assert issuer.removed_names() == {"monitor-1"}
-        with pytest.raises(CertificateError, match="is removed") as caught:
+        with pytest.raises(CertificateError, match="is revoked") as caught:
             issuer.issue_device(csr(), "monitor-1", NOW)
         assert "readmit" in caught.value.cure
-        with pytest.raises(CertificateError, match="is removed"):
+        with pytest.raises(CertificateError, match="is revoked"):
             issuer.renew_device(issued.der, csr(), NOW)
         with pytest.raises(UsageError, match="lists a removed device"):
             issuer.sign_policy(ca.policy(1))

@@ -248,10 +248,10 @@ class LocalIssuer:
     def _check_not_removed(self, name: str) -> None:
         self._check_ledger()
         if self._ledger.is_removed(check_device_name(name)):
-            raise CertificateError(f"device {name!r} is removed", reason="revoked", cure=_READMIT)
+            raise CertificateError(f"device {name!r} is revoked", reason="revoked", cure=_READMIT)
 
 
-_READMIT = "let it come back with: sealcast authority readmit DIR NAME"
+_READMIT = "make a new token; with a signer of another user, first: sealcast authority readmit DIR NAME"
 
 
 class _Recent:
