@@ -206,6 +206,20 @@ impl Member {
         self.admitted.as_ref().map(|a| &a.policy.policy)
     }
 
+    /// Whether the policy in force lets this device do what it is here for.
+    pub fn is_allowed(&self) -> bool {
+        let MemberConfig {
+            site,
+            device,
+            purpose,
+            ..
+        } = &self.config;
+        self.policy().is_some_and(|policy| match purpose {
+            Purpose::Publish => policy.may_publish(site, device),
+            Purpose::Subscribe => policy.may_subscribe(site, device),
+        })
+    }
+
     /// The DER CRL in force, for judging TLS peers by.
     pub fn crl(&self) -> Option<&[u8]> {
         self.config.validator.crls().map(CrlSet::der)
@@ -270,6 +284,7 @@ impl Member {
             now,
         )?;
         if now >= policy.next_update
+            || !self.is_allowed()
             || !policy.may_publish(&verified.publisher.site, &verified.publisher.device)
         {
             return Err(CredentialError::NotAllowed);

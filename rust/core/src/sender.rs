@@ -411,7 +411,7 @@ impl Sender {
         if now >= policy.next_update {
             return Some("the policy is past its nextUpdate");
         }
-        if !policy.may_publish(&self.member.config.site, &self.member.config.device) {
+        if !self.member.is_allowed() {
             return Some("the policy does not list this device as publisher");
         }
         let Some(epoch) = self.sealing_epoch(now) else {

@@ -144,7 +144,9 @@ impl Member {
 
     fn polled<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
         let beacon = messages::parse_poll_reply(body)?;
-        self.due.insert(Purposes::Poll, now);
+        if self.is_allowed() {
+            self.due.insert(Purposes::Poll, now);
+        }
         let before = self.sealing_membership();
         self.obey_beacon(beacon, now)?;
         Ok(if before == self.sealing_membership() {
@@ -326,6 +328,11 @@ impl Member {
             return Ok(Outcome::Nothing);
         }
         self.events.push_back(Event::PolicyChanged { version });
+        if !self.is_allowed() {
+            // What the key server says to a join now tells the host; it is asked on, until the policy lets us in again.
+            self.due.remove(&Purposes::Poll);
+            self.due.insert(Purposes::Join, now);
+        }
         Ok(Outcome::TrustChanged)
     }
 
