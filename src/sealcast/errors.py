@@ -19,7 +19,7 @@
 The branches go by what the caller can do. Exit codes of the command line, never reused: 0 done, 1 internal, 2
 usage, 3 configuration or interface, 4 enrolment or token, 5 certificate or trust, 6 channel unknown or not
 allowed, 7 network or unreachable, 8 storage, file or disk, 9 incomplete (loss, or a missing acknowledgement),
-130 interrupted by the user.
+10 no error, but a difference (`policy diff`), 130 interrupted by the user.
 
 `str(error)` says what is wrong and names the value, lower-case, in one line, without secrets. `error.cure`
 says what to do about it; the command line prints both.

@@ -6,7 +6,6 @@ Spec: spec/trust.md TR-13; spec/keys.md KM-1.
 """
 
 import hashlib
-import ipaddress
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -20,72 +19,19 @@ from sealcast.authority.site import Site
 from sealcast.errors import ChannelError, UsageError
 from sealcast.keys import COUNTER_RESERVE, ChannelKeys, MemberKey, MemberRole, ObjectVersion
 from sealcast.keys.epochs import RESTORE_JUMP
-from sealcast.keys.server import MAX_SLOTS_AHEAD
+from sealcast.pki.channel_settings import SECOND
+from sealcast.pki.channel_settings import ChannelSettings as ChannelSettings
 from sealcast.pki.crl import GRACE, LIFE
-from sealcast.pki.names import channel_id, check_channel_name
-from sealcast.pki.policy import SUITES, Policy, check_pattern, expand_members
+from sealcast.pki.names import channel_id
+from sealcast.pki.policy import Policy
+from sealcast.pki.policy_rules import ChannelRules, Rule, Subject
 from sealcast.pki.times import microseconds
-
-SECOND = 1_000_000
-"""Microseconds."""
 
 FIRST_SLOT = 1
 """Number of a new channel's first slot; there is none before it that a joiner could be given."""
 
 _BEYOND_PREFETCH = 48 * 3600 * SECOND
 """Design 7: the grace of a policy is at least the prefetch depth and 48 h."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelSettings:
-    """What an operator says about a channel; checked when made.
-
-    Raises:
-        UsageError: a value makes no sense; the text names it.
-    """
-
-    name: str
-    group: str
-    """IPv4 or IPv6 multicast address."""
-    port: int
-    """UDP port."""
-    publish: tuple[str, ...]
-    """Globs over device names."""
-    subscribe: tuple[str, ...]
-    """Globs over device names."""
-    interface: str | None = None
-    rate: int = 20_000_000
-    """Most bits a second of one publisher. 20 Mbit/s does not hurt a network of 100 Mbit/s."""
-    suite: int = 1
-    slot: int = 3600 * SECOND
-    """Slot length in microseconds."""
-    slots_ahead: int = 24
-    """Slots that members may prefetch: traffic outlives an absent authority for a day of hourly slots."""
-    retention: int = 60 * SECOND
-    """For how long a publisher keeps packets for repair, in microseconds."""
-    retention_bytes: int = 256 * 1024 * 1024
-    """How much it keeps, in bytes: 60 s at 20 Mbit/s are 150 MB."""
-    publisher_limit: int = 30 * SECOND
-    """How long after a removal packets of the old generation may still be sealed, in microseconds."""
-
-    def __post_init__(self) -> None:
-        check_channel_name(self.name)
-        _check_group(self.group)
-        if not 1 <= self.port <= 65535:
-            raise UsageError(f"not a UDP port: {self.port}", cure="use one of 1 to 65535")
-        for pattern in (*self.publish, *self.subscribe):
-            check_pattern(pattern)
-        if self.suite not in SUITES:
-            raise UsageError(f"unknown suite {self.suite}", cure="use 1 (AES) or 2 (ChaCha20)")
-        if self.rate < 1:
-            raise UsageError(f"the rate must be positive: {self.rate}", cure="for example 20Mbit/s")
-        if not 1 <= self.slots_ahead <= MAX_SLOTS_AHEAD:
-            raise UsageError(f"slots ahead: {self.slots_ahead}", cure=f"use 1 to {MAX_SLOTS_AHEAD}")
-        for what, value in (("slot", self.slot), ("retention", self.retention)):
-            if value < SECOND // 10:
-                raise UsageError(f"{what} of {value} µs is too short", cure="use at least 100ms")
-        if min(self.retention_bytes, self.publisher_limit) < 0:
-            raise UsageError("retention bytes and publisher limit must not be negative")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +72,10 @@ def add_channel(session: Session, site: Site, settings: ChannelSettings, now: in
 
     Raises:
         ChannelError: there is one of that name.
+        UsageError: a rule names this site as if it were another.
     """
+    rules = settings.rules()
+    check_sites(rules, site)
     if session.get(ChannelRow, settings.name) is not None:
         raise ChannelError(
             f"channel {settings.name!r} exists already", channel=settings.name, cure="choose another name"
@@ -147,8 +96,9 @@ def add_channel(session: Session, site: Site, settings: ChannelSettings, now: in
         retention=settings.retention,
         retention_bytes=settings.retention_bytes,
         publisher_limit=settings.publisher_limit,
-        publish_globs=list(settings.publish),
-        subscribe_globs=list(settings.subscribe),
+        publish_globs=[rule.text() for rule in rules.publish],
+        subscribe_globs=[rule.text() for rule in rules.subscribe],
+        deny_rules=[rule.text() for rule in rules.deny],
         present_slot=FIRST_SLOT,
         beacon_limit=1 + COUNTER_RESERVE,
     )
@@ -173,24 +123,90 @@ def set_members(
     subscribe: tuple[str, ...] | None,
     now: int,
 ) -> StoredChannel:
-    """Replace the globs of a channel; members that no longer match are removed under a fresh generation.
+    """Replace the rules of a channel; members that no longer match are removed under a fresh generation.
 
     Raises:
-        UsageError: a glob makes no sense.
+        UsageError: a rule makes no sense.
         ChannelError: no such channel.
     """
-    row = session.get(ChannelRow, name)
-    if row is None:
-        raise ChannelError(f"unknown channel {name!r}", channel=name)
-    for pattern in (*(publish or ()), *(subscribe or ())):
-        check_pattern(pattern)
+    row = channel_row(session, name)
+    rules = ChannelRules(
+        publish=tuple(map(Rule.parse, publish or ())), subscribe=tuple(map(Rule.parse, subscribe or ()))
+    )
+    check_sites(rules, site)
     if publish is not None:
-        row.publish_globs = list(publish)
+        row.publish_globs = [rule.text() for rule in rules.publish]
     if subscribe is not None:
-        row.subscribe_globs = list(subscribe)
+        row.subscribe_globs = [rule.text() for rule in rules.subscribe]
     audit.record(session, now, "set members", name)
     settle(session, site, row, now)
     return load_channel(session, site, row)
+
+
+def change_channel(session: Session, site: Site, settings: ChannelSettings, now: int) -> StoredChannel:
+    """Give a channel other settings and rules; a new version of its policy tells its members.
+
+    Slots of another length begin now, under the number of the present one, so that numbers go on.
+
+    Raises:
+        UsageError: a rule names this site as if it were another.
+        ChannelError: no such channel, or another suite: keys and credentials of a channel are for one.
+    """
+    row = channel_row(session, settings.name)
+    rules = settings.rules()
+    check_sites(rules, site)
+    if settings.suite != row.suite:
+        raise ChannelError(
+            f"channel {row.name!r} has suite {row.suite} for good, not {settings.suite}",
+            channel=row.name,
+            cure="make another channel with that suite",
+        )
+    if settings.slot != row.slot_length:
+        present = load_keys(session, row, site.vault).slots.at(slot_clock(row), now)
+        # The slot before stays in the count: joiners are given it too, for clocks that lag (KM-10).
+        before = present - max(row.origin_number, present - 1)
+        row.origin_number, row.origin_time = present - before, now - before * settings.slot
+        row.slot_length = settings.slot
+    row.group, row.port, row.interface = settings.group, settings.port, settings.interface
+    row.rate, row.slots_ahead = settings.rate, settings.slots_ahead
+    row.retention, row.retention_bytes = settings.retention, settings.retention_bytes
+    row.publisher_limit = settings.publisher_limit
+    row.publish_globs = [rule.text() for rule in rules.publish]
+    row.subscribe_globs = [rule.text() for rule in rules.subscribe]
+    row.deny_rules = [rule.text() for rule in rules.deny]
+    audit.record(session, now, "change channel", row.name, group=row.group, port=row.port)
+    keys = load_keys(session, row, site.vault)
+    turned = keys.turned(now, draw_secret)
+    if turned is not keys:
+        store_keys(session, row, site.vault, keys, turned, now)
+    settle(session, site, row, now, is_changed=True)
+    return load_channel(session, site, row)
+
+
+def set_roles(
+    session: Session, site: Site, device: str, roles: tuple[str, ...], now: int
+) -> list[StoredChannel]:
+    """Give a device other roles; returns the channels where that changed anything.
+
+    Args:
+        session: the transaction.
+        site: the site.
+        device: its name.
+        roles: as `check_roles` gave them.
+        now: microseconds.
+
+    Raises:
+        UsageError: nobody knows the device.
+    """
+    row = session.get(DeviceRow, device)
+    if row is None:
+        raise UsageError(f"unknown device {device[:80]!r}", cure="see: sealcast authority device list DIR")
+    if list(roles) == row.roles:
+        return []
+    row.roles = list(roles)
+    audit.record(session, now, "set roles", device, roles=" ".join(roles))
+    session.flush()
+    return settle_all(session, site, now)
 
 
 def settle_all(session: Session, site: Site, now: int) -> list[StoredChannel]:
@@ -199,26 +215,37 @@ def settle_all(session: Session, site: Site, now: int) -> list[StoredChannel]:
     return [load_channel(session, site, row) for row in rows if settle(session, site, row, now)]
 
 
-def settle(session: Session, site: Site, row: ChannelRow, now: int) -> bool:
+def settle(session: Session, site: Site, row: ChannelRow, now: int, *, is_changed: bool = False) -> bool:
     """Sign a new policy if its members changed or it is due, and remove members that are not in it.
 
     A member whose last certificate has ended is removed too, though the policy still lists it: what is
-    expired must not go on reading (it can join again once it has a new certificate).
+    expired must not go on reading (it can join again once it has a new certificate). One that may still do
+    the other of the two things goes on with the keys, which are the same for both.
+
+    Args:
+        session: the transaction.
+        site: the site.
+        row: the channel.
+        now: microseconds.
+        is_changed: whether other settings of the channel changed, which the policy has to say.
 
     Returns:
         Whether anything changed.
     """
-    signed = sign_policy(session, site, row, now)
+    signed = sign_policy(session, site, row, now, is_changed=is_changed)
     policy = load_policy(session, row)
     keys = load_keys(session, row, site.vault)
     alive = _devices_with_certificate(session, now)
+    members = keys.membership.members.values()
     gone = {
         member.device
-        for member in keys.membership.members.values()
-        if not policy.allows(member.device, member.role)
-        or (":" not in member.device and member.device not in alive)
+        for member in members
+        if not policy.mentions(member.device) or (":" not in member.device and member.device not in alive)
     }
-    after = keys.removed(sorted(gone), draw_secret)
+    lapsed = [
+        member.key for member in members if not member.left and not policy.allows(member.device, member.role)
+    ]
+    after = keys.removed(sorted(gone), draw_secret).lapsed(lapsed)
     if after is not keys:
         store_keys(session, row, site.vault, keys, after, now)
         audit.record(
@@ -228,8 +255,10 @@ def settle(session: Session, site: Site, row: ChannelRow, now: int) -> bool:
     return signed or after is not keys
 
 
-def sign_policy(session: Session, site: Site, row: ChannelRow, now: int, *, jump: int = 0) -> bool:
-    """Sign the next version of a channel's policy, if its members changed or the present one is due.
+def sign_policy(
+    session: Session, site: Site, row: ChannelRow, now: int, *, jump: int = 0, is_changed: bool = False
+) -> bool:
+    """Sign the next version of a channel's policy, if what it says changed or the present one is due.
 
     Args:
         session: the transaction.
@@ -237,16 +266,17 @@ def sign_policy(session: Session, site: Site, row: ChannelRow, now: int, *, jump
         row: the channel.
         now: microseconds.
         jump: versions to leave out, after a restore; then a version is signed in any case.
+        is_changed: whether settings besides the members changed.
     """
-    devices = session.scalars(select(DeviceRow.name).where(DeviceRow.revoked.is_(None))).all()
-    publishers = expand_members(row.publish_globs, devices)
-    subscribers = expand_members(row.subscribe_globs, devices)
+    devices, rules = registered(session), channel_rules(row)
+    publishers, subscribers = rules.publishers(devices), rules.subscribers(devices)
     present = _latest_policy(session, row)
     if (
         present is not None
         and (present.publishers, present.subscribers) == (list(publishers), list(subscribers))
         and now < present.issued + microseconds(LIFE)
         and not jump
+        and not is_changed
     ):
         return False
     grace = max(microseconds(GRACE), row.slots_ahead * row.slot_length + _BEYOND_PREFETCH)
@@ -284,6 +314,17 @@ def sign_policy(session: Session, site: Site, row: ChannelRow, now: int, *, jump
     session.flush()
     audit.record(session, now, "sign policy", row.name, version=version)
     return True
+
+
+def registered(session: Session) -> list[Subject]:
+    """The devices that rules may match: those of the register that are not revoked."""
+    rows = session.execute(select(DeviceRow.name, DeviceRow.roles).where(DeviceRow.revoked.is_(None)))
+    return [Subject(member=name, roles=frozenset(roles)) for name, roles in rows]
+
+
+def channel_rules(row: ChannelRow) -> ChannelRules:
+    """The rules of a channel."""
+    return ChannelRules.stored(row.publish_globs, row.subscribe_globs, row.deny_rules)
 
 
 def load_policy(session: Session, row: ChannelRow) -> StoredPolicy:
@@ -408,6 +449,7 @@ def list_channels(session: Session) -> list[dict[str, object]]:
                 "publisher_limit_us": row.publisher_limit,
                 "publish": row.publish_globs,
                 "subscribe": row.subscribe_globs,
+                "deny": row.deny_rules,
                 "policy_version": policy.version.version,
                 "publishers": sorted(policy.publishers),
                 "subscribers": sorted(policy.subscribers),
@@ -436,14 +478,13 @@ def _devices_with_certificate(session: Session, now: int) -> set[str]:
     )
 
 
-def _check_group(group: str) -> None:
-    cure = "use one of 239.192.0.0/14 or ff15::/16"
-    try:
-        address = ipaddress.ip_address(group)
-    except ValueError:
-        raise UsageError(f"not an IP address: {group[:80]!r}", cure=cure) from None
-    if not address.is_multicast:
-        raise UsageError(f"not a multicast address: {group!r}", cure=cure)
-    if address in ipaddress.ip_network("224.0.0.0/24"):
-        # RFC 5771 section 4: for routing protocols; switches flood it whoever has joined.
-        raise UsageError(f"{group} is reserved for the network itself", cure=cure)
+def check_sites(rules: ChannelRules, site: Site) -> None:
+    """Refuse rules that name this site as if it were another: a policy lists its devices by name alone.
+
+    Raises:
+        UsageError: one does.
+    """
+    for rule in (*rules.publish, *rules.subscribe, *rules.deny):
+        if rule.site_id == site.site_id:
+            name = rule.pattern.partition(":")[2]
+            raise UsageError(f"{rule.text()} is a device of this very site", cure=f"write {name}")

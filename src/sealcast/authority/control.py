@@ -15,13 +15,15 @@ from typing import Any
 from aiohttp import web
 
 from sealcast import errors
-from sealcast.authority import channels, enrolment, issuance
+from sealcast.authority import channels, enrolment, issuance, policies
 from sealcast.authority.channels import ChannelSettings
 from sealcast.authority.service import Authority, revoke
 from sealcast.authority.site import SOCKET_FILE, Site, exclusive
 from sealcast.ca.remote import short_path
 from sealcast.errors import InternalError, SealcastError, StorageError
 from sealcast.pki.files import storage_errors
+from sealcast.pki.policy_rules import check_roles
+from sealcast.pki.policy_source import MAX_SOURCE_BYTES, PolicySource, read_source
 from sealcast.pki.times import system_time
 
 Parameters = dict[str, Any]
@@ -32,6 +34,9 @@ START_SECONDS = 15.0
 
 ANSWER_SECONDS = 60.0
 
+MAX_COMMAND_BYTES = 4 * MAX_SOURCE_BYTES
+"""A policy's source is the longest parameter there is; JSON makes it longer."""
+
 
 def run_command(folder: Path, command: str, parameters: Parameters) -> Answer:
     """Run an operator's command: in the running service if there is one, else here.
@@ -40,7 +45,7 @@ def run_command(folder: Path, command: str, parameters: Parameters) -> Answer:
 
     Args:
         folder: of the authority.
-        command: `create-token`, `add-channel`, `set-members` or `revoke-device`.
+        command: one of `_IN_SERVICE`, for example `create-token`.
         parameters: of the command; JSON values.
 
     Raises:
@@ -80,7 +85,7 @@ class ControlSocket:
         Raises:
             StorageError: the socket cannot be made.
         """
-        application = web.Application()
+        application = web.Application(client_max_size=MAX_COMMAND_BYTES)
         application.router.add_post("/{command}", self._serve)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
@@ -110,7 +115,8 @@ class ControlSocket:
 
 
 async def _create_token(authority: Authority, parameters: Parameters) -> Answer:
-    return {"token": await authority.create_token(parameters["device"], parameters["ttl"])}
+    token = await authority.create_token(parameters["device"], parameters["ttl"], parameters.get("roles"))
+    return {"token": token}
 
 
 async def _add_channel(authority: Authority, parameters: Parameters) -> Answer:
@@ -125,6 +131,16 @@ async def _set_members(authority: Authority, parameters: Parameters) -> Answer:
     return {}
 
 
+async def _set_roles(authority: Authority, parameters: Parameters) -> Answer:
+    await authority.set_roles(parameters["name"], parameters["roles"])
+    return {}
+
+
+async def _apply_policy(authority: Authority, parameters: Parameters) -> Answer:
+    change = await authority.apply_policy(_source(parameters), force=parameters["force"])
+    return change.to_json()
+
+
 async def _revoke_device(authority: Authority, parameters: Parameters) -> Answer:
     return {"changed": await authority.revoke_device(parameters["name"])}
 
@@ -133,6 +149,8 @@ _IN_SERVICE: dict[str, Callable[[Authority, Parameters], Awaitable[Answer]]] = {
     "create-token": _create_token,
     "add-channel": _add_channel,
     "set-members": _set_members,
+    "set-roles": _set_roles,
+    "apply-policy": _apply_policy,
     "revoke-device": _revoke_device,
 }
 
@@ -144,7 +162,11 @@ def _run_here(site: Site, command: str, parameters: Parameters) -> Answer:
             case "create-token":
                 issuance.readmit(session, site.issuer, parameters["device"], now)
                 token = enrolment.create_token(
-                    session, device=parameters["device"], ttl=parameters["ttl"], now=now
+                    session,
+                    device=parameters["device"],
+                    ttl=parameters["ttl"],
+                    now=now,
+                    roles=parameters.get("roles"),
                 )
                 return {"token": token}
             case "add-channel":
@@ -160,6 +182,12 @@ def _run_here(site: Site, command: str, parameters: Parameters) -> Answer:
                     now=now,
                 )
                 return {}
+            case "set-roles":
+                channels.set_roles(session, site, parameters["name"], check_roles(parameters["roles"]), now)
+                return {}
+            case "apply-policy":
+                change, _ = policies.apply(session, site, _source(parameters), now, force=parameters["force"])
+                return change.to_json()
             case "revoke-device":
                 done, _ = revoke(session, site, parameters["name"], now)
                 return {"changed": done}
@@ -168,9 +196,12 @@ def _run_here(site: Site, command: str, parameters: Parameters) -> Answer:
 
 
 def _settings(parameters: Parameters) -> ChannelSettings:
-    return ChannelSettings(
-        **{**parameters, "publish": tuple(parameters["publish"]), "subscribe": tuple(parameters["subscribe"])}
-    )
+    rules = {name: tuple(parameters.get(name, ())) for name in ("publish", "subscribe", "deny")}
+    return ChannelSettings(**{**parameters, **rules})
+
+
+def _source(parameters: Parameters) -> PolicySource:
+    return read_source(parameters["source"].encode()).accepted(parameters["file"])
 
 
 def _globs(parameters: Parameters, name: str) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ Spec: spec/side-channel.md SC-10 to SC-12.
 import base64
 import hashlib
 import secrets
+from collections.abc import Iterable
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -17,6 +18,7 @@ from sealcast.ca import IssuedCertificate, Issuer
 from sealcast.errors import CertificateError, TokenError
 from sealcast.pki.certificates import parse_certificate
 from sealcast.pki.names import check_device_name
+from sealcast.pki.policy_rules import check_roles
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import microseconds
 
@@ -30,7 +32,9 @@ _TOKEN_BYTES = 20
 """160 bits: 32 characters of base32, which no shell and no option parser takes for anything else."""
 
 
-def create_token(session: Session, *, device: str, ttl: int, now: int) -> str:
+def create_token(
+    session: Session, *, device: str, ttl: int, now: int, roles: Iterable[str] | None = None
+) -> str:
     """Make a one-time token for the enrolment of `device`; only its hash is stored.
 
     Args:
@@ -38,15 +42,19 @@ def create_token(session: Session, *, device: str, ttl: int, now: int) -> str:
         device: name of the device; it need not exist.
         ttl: microseconds that it is good for.
         now: microseconds.
+        roles: that the device gets by its enrolment; None leaves a device that is known those it has.
 
     Raises:
-        UsageError: not a device name.
+        UsageError: not a device name, not a role, or too many roles.
     """
     check_device_name(device)
+    checked = None if roles is None else list(check_roles(roles))
     session.execute(delete(TokenRow).where(TokenRow.expires <= now, TokenRow.used.is_(None)))
     token = base64.b32encode(secrets.token_bytes(_TOKEN_BYTES)).decode("ascii").lower()
-    session.add(TokenRow(hash=_hash(token), device=device, created=now, expires=now + ttl))
-    audit.record(session, now, "make token", device, expires=now + ttl)
+    session.add(TokenRow(hash=_hash(token), device=device, created=now, expires=now + ttl, roles=checked))
+    audit.record(
+        session, now, "make token", device, expires=now + ttl, roles=" ".join(checked) if checked else None
+    )
     return token
 
 
@@ -83,10 +91,12 @@ def enrol(
     row.used, row.serial = now, f"{issued.serial:x}"
     known = session.get(DeviceRow, device)
     if known is None:
-        session.add(DeviceRow(name=device, enrolled=now))
+        session.add(DeviceRow(name=device, enrolled=now, roles=row.roles or []))
     else:
         # The operator made the token after the removal (revoke_device deletes older ones): it may come back.
         known.enrolled, known.revoked = now, None
+        if row.roles is not None:
+            known.roles = row.roles
     audit.record(session, now, "enrol device", device, serial=f"{issued.serial:x}")
     return issued
 
@@ -161,7 +171,7 @@ def recover(
 
 
 def list_devices(session: Session) -> list[dict[str, object]]:
-    """Every device: name, when enrolled, when revoked, end of its last certificate (microseconds)."""
+    """Every device: name, roles, when enrolled, when revoked, end of its last certificate (microseconds)."""
     ends: dict[str, int] = {  # noqa: C416  # a Row is a tuple to Python, not to mypy
         name: end
         for name, end in session.execute(
@@ -173,6 +183,7 @@ def list_devices(session: Session) -> list[dict[str, object]]:
     return [
         {
             "name": row.name,
+            "roles": row.roles,
             "state": "revoked" if row.revoked is not None else "enrolled",
             "enrolled": row.enrolled,
             "revoked": row.revoked,

@@ -63,6 +63,8 @@ class DeviceRow(Base):
     enrolled: Mapped[int]
     revoked: Mapped[int | None]
     """When it was removed; it stays removed until it is enrolled anew with a token made after that."""
+    roles: Mapped[list[str]] = mapped_column(server_default="[]", default=list)
+    """What policies may call it by besides its name; sorted, none twice."""
 
 
 class CertificateRow(Base):
@@ -118,6 +120,8 @@ class TokenRow(Base):
     used: Mapped[int | None]
     serial: Mapped[str | None] = mapped_column(ForeignKey("certificates.serial"))
     """The certificate that used it up."""
+    roles: Mapped[list[str] | None]
+    """The roles that the device gets; None: those that it has."""
 
 
 class ChannelRow(Base):
@@ -144,11 +148,22 @@ class ChannelRow(Base):
     retention_bytes: Mapped[int]
     publisher_limit: Mapped[int]
     publish_globs: Mapped[list[str]]
+    """Rules of `pki.policy_rules`, as are the next two."""
     subscribe_globs: Mapped[list[str]]
+    deny_rules: Mapped[list[str]] = mapped_column(server_default="[]", default=list)
     present_slot: Mapped[int]
     """The highest slot that was ever the present one."""
     beacon_limit: Mapped[int]
     """No beacon has a counter at or above it."""
+
+
+class KnownSiteRow(Base):
+    """What the operator calls another site, in the source of the policy."""
+
+    __tablename__ = "known_sites"
+
+    name: Mapped[str] = mapped_column(String, primary_key=True)
+    site_id: Mapped[bytes]
 
 
 class PolicyRow(Base):

@@ -15,12 +15,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sealcast import _core
-from sealcast.authority import bundles, channels, directory, enrolment, issuance, revocation
+from sealcast.authority import bundles, channels, directory, enrolment, issuance, policies, revocation
 from sealcast.authority.channels import ChannelSettings, StoredChannel
 from sealcast.authority.directory import StoredStream
 from sealcast.authority.issuance import certificate_row
 from sealcast.authority.live import LiveChannel
 from sealcast.authority.models import DeviceRow, SiteRow
+from sealcast.authority.policies import PolicyChange
 from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity, Site
 from sealcast.authority.storage import StorageWorker
@@ -30,6 +31,8 @@ from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, Memb
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.names import Role
+from sealcast.pki.policy_rules import check_roles
+from sealcast.pki.policy_source import PolicySource
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import system_time
 from sealcast.pki.validator import VerifiedPeer
@@ -168,13 +171,13 @@ class Authority:
 
     # --- the operator ---------------------------------------------------------------------------------------
 
-    async def create_token(self, device: str, ttl: int) -> str:
-        """Make a one-time token; `ttl` in microseconds."""
+    async def create_token(self, device: str, ttl: int, roles: Sequence[str] | None = None) -> str:
+        """Make a one-time token; `ttl` in microseconds, `roles` as enrolment gives them."""
         now = self.clock()
 
         def job(session: Session) -> str:
             issuance.readmit(session, self.site.issuer, device, now)
-            return enrolment.create_token(session, device=device, ttl=ttl, now=now)
+            return enrolment.create_token(session, device=device, ttl=ttl, now=now, roles=roles)
 
         return await self._change(job, lambda _: None)
 
@@ -223,6 +226,27 @@ class Authority:
 
         changes = await self._change(job, self._install)
         return 0 if changes.bundle is None else changes.bundle.version
+
+    async def set_roles(self, device: str, roles: Sequence[str]) -> None:
+        """Give a device other roles; what policies say of it changes at once."""
+        now, checked = self.clock(), check_roles(roles)
+
+        def job(session: Session) -> Changes:
+            return Changes(channels=channels.set_roles(session, self.site, device, checked, now))
+
+        await self._change(job, self._install)
+
+    async def apply_policy(self, source: PolicySource, *, force: bool) -> PolicyChange:
+        """Make the channels what `source` says; whoever loses access is removed under a fresh generation."""
+        now = self.clock()
+
+        def job(session: Session) -> tuple[PolicyChange, Changes]:
+            change, stored = policies.apply(session, self.site, source, now, force=force)
+            return change, Changes(channels=stored)
+
+        change, _ = await self._change(job, lambda result: self._install(result[1]))
+        self.channels_changed.set()
+        return change
 
     async def revoke_device(self, name: str) -> bool:
         """Remove a device: when this returns, no later key is handed to it, and members are being told.

@@ -21,7 +21,7 @@ import typer
 from sealcast.cli.settings import ENVIRONMENT, defaults_of, read_settings
 from sealcast.errors import InternalError, SealcastError, StorageError
 
-COMMANDS = ("authority", "root", "device", "publish", "subscribe", "send", "receive", "demo")
+COMMANDS = ("authority", "policy", "root", "device", "publish", "subscribe", "send", "receive", "demo")
 """Files beside this one, in the order of `--help`."""
 
 EXIT_USAGE = 2

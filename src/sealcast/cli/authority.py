@@ -171,11 +171,19 @@ def token(
     folder: _Folder,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="The device that it is for.")],
     ttl: Annotated[str, typer.Option("--ttl", metavar="TIME", help="How long it is good for.")] = "1h",
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--role",
+            metavar="R",
+            help="Role that the device gets; more than once if need be. Default: those that it has.",
+        ),
+    ] = None,
 ) -> None:
     """Print a one-time token for the enrolment of a device, alone on standard output."""
     from sealcast.authority.quantities import parse_duration
 
-    answer = _run(folder, "create-token", {"device": device, "ttl": parse_duration(ttl)})
+    answer = _run(folder, "create-token", {"device": device, "ttl": parse_duration(ttl), "roles": role})
     typer.echo(answer["token"])
 
 
@@ -300,7 +308,26 @@ def device_list(folder: _Folder, as_json: _Json = False) -> None:
         typer.echo(json.dumps(listed, indent=2))
         return
     for entry in listed:
-        typer.echo(escape(f"{entry['name']:<32} {entry['state']:<10} until {entry['not_after']}"))
+        roles = " ".join(_texts(entry["roles"]))
+        typer.echo(
+            escape(f"{entry['name']:<32} {entry['state']:<10} until {entry['not_after']} {roles}".rstrip())
+        )
+
+
+@_device.command("set")
+def device_set(
+    folder: _Folder,
+    name: Annotated[str, typer.Argument(help="The device's name.", metavar="NAME", show_default=False)],
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", metavar="R", help="Replaces all roles; more than once if need be."),
+    ] = None,
+    no_role: Annotated[bool, typer.Option("--no-role", help="Take every role away.")] = False,
+) -> None:
+    """Change the roles of a device. Policies that name them follow at once, without a new certificate."""
+    if bool(role) == no_role:
+        raise UsageError("nothing to change, or both", cure="give --role, or --no-role")
+    _run(folder, "set-roles", {"name": name, "roles": role or []})
 
 
 @_device.command("revoke")

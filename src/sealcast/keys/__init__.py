@@ -19,11 +19,10 @@ from sealcast.keys.beacon import (
 from sealcast.keys.epochs import Generation, NumbersExhaustedError, Slots
 from sealcast.keys.membership import JoinBatch, Member, MemberKey, MemberRole, Membership
 from sealcast.keys.secret import Secret
-from sealcast.keys.server import MAX_SLOTS_AHEAD, ChannelKeys, KeyServer, KeysReply
+from sealcast.keys.server import ChannelKeys, KeyServer, KeysReply
 
 __all__ = [
     "COUNTER_RESERVE",
-    "MAX_SLOTS_AHEAD",
     "BeaconCounter",
     "BeaconSealer",
     "ChannelKeys",

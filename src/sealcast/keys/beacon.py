@@ -8,8 +8,9 @@ from typing import Protocol
 
 from sealcast import _core
 from sealcast.keys.epochs import Generation, Slots
+from sealcast.pki.policy import MAX_SLOTS_AHEAD
 
-MAX_SLOT_COMMITMENTS = 32
+MAX_SLOT_COMMITMENTS = MAX_SLOTS_AHEAD + 2
 """KM-15: `n` is 1..32, so that a beacon fits one datagram (1,324 bytes at the most)."""
 
 COUNTER_RESERVE = 2**20

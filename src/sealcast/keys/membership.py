@@ -118,6 +118,13 @@ class Membership:
             for member in self.members.values()
         )
 
+    def lapsing(self, keys: Iterable[MemberKey]) -> "Membership":
+        """This membership with `keys` marked as left; their devices may still hold keys in another role."""
+        lapsed = set(keys)
+        return Membership.of(
+            replace(member, left=True) if member.key in lapsed else member for member in self.members.values()
+        )
+
     def removing(self, devices: Iterable[str]) -> "Membership":
         """This membership at the turn of a generation: without `devices`, and without those that had left."""
         gone = set(devices)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from sealcast.keys.beacon import (
-    MAX_SLOT_COMMITMENTS,
     BeaconCounter,
     BeaconSealer,
     SealedBeacon,
@@ -26,10 +25,7 @@ from sealcast.keys.beacon import (
 from sealcast.keys.epochs import MAX_SLOT, DrawSecret, Generation, Slots, start_of
 from sealcast.keys.membership import MemberKey, Membership
 from sealcast.keys.secret import Secret
-from sealcast.pki.policy import SlotClock
-
-MAX_SLOTS_AHEAD = MAX_SLOT_COMMITMENTS - 2
-"""The previous and the present slot take two of the places that a beacon has for commitments."""
+from sealcast.pki.policy import MAX_SLOTS_AHEAD, SlotClock
 
 MAX_ANNOUNCEMENT_AGE = 1_000_000
 """Microseconds; members judge silence by a beacon's time (KM-16), so a late poll is not given an old one."""
@@ -104,6 +100,15 @@ class ChannelKeys:
         return replace(
             self, generation=self.generation.fresh(draw), membership=self.membership.removing(gone)
         )
+
+    def lapsed(self, members: Iterable[MemberKey]) -> "ChannelKeys":
+        """Those of `members` that are there marked as left, as their device may only do other things now.
+
+        The epoch stays: such a device is entitled to the keys, and what it must not do any more the policy
+        keeps it from. Its row stays too, so that its removal turns the generation.
+        """
+        known = [key for key in members if key in self.membership.members]
+        return replace(self, membership=self.membership.lapsing(known)) if known else self
 
     def restored(self, draw: DrawSecret, reported: int = 0) -> "ChannelKeys":
         """These keys after a restore from a backup: the generation jumps, and slots held are drawn anew.

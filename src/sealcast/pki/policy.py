@@ -1,13 +1,11 @@
 """A channel's policy: the site CA's signed statement of who may do what on it.
 
-Globs are how an operator writes a policy; the signed one lists device names. Spec: spec/trust.md TR-13,
-TR-15.
+Rules and globs are how an operator writes a policy (`policy_rules`, `policy_source`); the signed one lists
+device names. Spec: spec/trust.md TR-13, TR-15.
 """
 
 import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Self
 
 from sealcast.errors import CertificateError, UsageError
@@ -17,6 +15,9 @@ from sealcast.pki.signed import Context, PublicKey, SignedObject, Signer, decode
 POLICY_FORMAT = 1
 SUITES = (1, 2)
 """Spec: registry.md, suites."""
+
+MAX_SLOTS_AHEAD = 30
+"""Slots beyond the present one that members may hold; with it and the one before they fill a beacon."""
 
 _MAX_SLOT = 2**24 - 1
 
@@ -189,24 +190,6 @@ class Policy:
         return cls.decode(envelope.tbs if public_key is None else envelope.verify(Context.POLICY, public_key))
 
 
-def expand_members(patterns: Iterable[str], devices: Iterable[str]) -> tuple[str, ...]:
-    """Return the names that a policy lists for an operator's patterns.
-
-    `patterns`: globs over device names (`*`, `?`, `[abc]`; case counts), or `<site id>:<name>` taken as it
-    is.
-    `devices`: every device name of the site that is not revoked. Raises: UsageError for a member of another
-    site that is malformed.
-    """
-    names = sorted(set(devices))
-    members: set[str] = set()
-    for pattern in patterns:
-        if ":" in pattern:
-            members.add(check_member(pattern))
-        else:
-            members.update(name for name in names if fnmatchcase(name, pattern))
-    return tuple(sorted(members))
-
-
 def check_member(member: str) -> str:
     """Return `member` if it is a device name, or `<site id>:<name>`; raise UsageError otherwise. Spec.
 
@@ -217,17 +200,6 @@ def check_member(member: str) -> str:
         parse_site_id(site)
     check_device_name(name)
     return member
-
-
-def check_pattern(pattern: str) -> str:
-    """Return an operator's pattern if it can match a member at all; raise UsageError otherwise."""
-    if ":" in pattern:
-        return check_member(pattern)
-    if not pattern or any(not (c.isascii() and (c.isalnum() or c in "._-*?[]!")) for c in pattern):
-        raise UsageError(
-            f"not a pattern for device names: {pattern[:80]!r}", cure="use letters, digits, . _ - * ? [ ]"
-        )
-    return pattern
 
 
 def _is_multicast(address: str) -> bool:
