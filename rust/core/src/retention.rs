@@ -34,6 +34,12 @@ impl Retention {
         }
     }
 
+    /// Other bounds, from now on; `max_age` in microseconds.
+    pub fn set_bounds(&mut self, max_bytes: u64, max_age: u64, now: Time) {
+        (self.max_bytes, self.max_age) = (max_bytes, max_age);
+        self.expire(now);
+    }
+
     /// The lowest sequence still kept.
     pub fn oldest(&self) -> u64 {
         self.first

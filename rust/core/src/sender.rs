@@ -508,6 +508,11 @@ impl Sender {
                     self.retention = Some(Retention::new(policy.retention_bytes, policy.retention));
                 }
             }
+            Outcome::TrustChanged => {
+                if let (Some(retention), Some(policy)) = (&mut self.retention, self.member.policy()) {
+                    retention.set_bounds(policy.retention_bytes, policy.retention, now);
+                }
+            }
             Outcome::KeysChanged if self.certified.is_some() => {
                 // A membership that turned is followed at once, also by a silent publisher.
                 self.heartbeat_due = Some(now);

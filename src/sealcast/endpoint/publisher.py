@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from sealcast import _core
 from sealcast.device.identity import DeviceIdentity
-from sealcast.endpoint.events import Blocked, Event, Joined, Refused, parse_event
+from sealcast.endpoint.events import Blocked, Event, Joined, PolicyChanged, Refused, parse_event
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.errors import (
@@ -113,6 +113,8 @@ class Publisher:
         self._engine: _core.SendEngine | None = None
         self._session: Session | None = None
         self._driver: _core.SendDriver | None = None
+        # What the driver was started with: route and rate.
+        self._path: tuple[Route, int] | None = None
         self._server: PeerServer | None = None
         self._refusal: SealcastError | None = None
         # What kept packets from being sealed when it was last tried.
@@ -171,20 +173,8 @@ class Publisher:
         await self._listen(engine, session)
         self._certify(engine, session, session.identity, engine.predecessor())
         session.on_renewal = lambda renewed: self._renewed(engine, session, renewed)
-        route = Route.of(policy, self._routing.send_to, self._routing.interface, identity.keys_url)
-        try:
-            self._driver = _core.SendDriver(
-                engine,
-                group=route.address,
-                port=route.port,
-                interface=route.interface,
-                rate=policy["rate"],
-                notify=session.notify,
-            )
-        except _core.NetworkError as error:
-            raise network_error(error, route) from None
-        session.attach(self._driver)
-        session.spawn(self._watch(session))
+        self._drive(engine, session, policy)
+        session.spawn(self._watch(engine, session))
         session.spawn(self._recertify(engine, session))
         deadline = asyncio.get_running_loop().time() + _REGISTER_SECONDS
         # Who joins after this loop is told of the stream.
@@ -196,6 +186,37 @@ class Publisher:
                     cure="see its log; try again",
                 )
             await self._changed()
+
+    def _drive(self, engine: _core.SendEngine, session: Session, policy: _core.Policy) -> None:
+        """Send as the policy says; while that stays the same nothing changes."""
+        keys_url = session.identity.keys_url
+        route = Route.of(policy, self._routing.send_to, self._routing.interface, keys_url)
+        if (route, policy["rate"]) == self._path:
+            return
+        try:
+            driver = _core.SendDriver(
+                engine,
+                group=route.address,
+                port=route.port,
+                interface=route.interface,
+                rate=policy["rate"],
+                notify=session.notify,
+            )
+        except _core.NetworkError as error:
+            raise network_error(error, route) from None
+        before, self._driver, self._path = self._driver, driver, (route, policy["rate"])
+        session.attach(driver)
+        if before is not None:
+            session.spawn(asyncio.to_thread(before.stop))
+
+    def _follow(self, engine: _core.SendEngine, session: Session) -> None:
+        """A new policy is in force: it may name another address or rate."""
+        policy = engine.policy()
+        try:
+            if policy is not None:
+                self._drive(engine, session, policy)
+        except SealcastError as error:
+            log.warning("channel %s: going on as before the new policy: %s", self.channel, error)
 
     async def _listen(self, engine: _core.SendEngine, session: Session) -> None:
         own_channel = _core.channel_id(self._identity.site_id, self.channel)
@@ -402,7 +423,7 @@ class Publisher:
             return
         self._room.clear()
 
-    async def _watch(self, session: Session) -> None:
+    async def _watch(self, engine: _core.SendEngine, session: Session) -> None:
         while True:
             await session.wait()
             for item in session.take_events():
@@ -418,6 +439,9 @@ class Publisher:
                         log.warning("channel %s: the key server refuses: %s", self.channel, reason)
                     case Joined():
                         self._refusal = None
+                        self._follow(engine, session)
+                    case PolicyChanged():
+                        self._follow(engine, session)
                 if self._on_event is not None:
                     self._on_event(event)
             self._room.set()

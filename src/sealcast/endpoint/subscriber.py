@@ -17,7 +17,7 @@ from typing import Literal, Self, TypedDict
 
 from sealcast import _core
 from sealcast.device.identity import DeviceIdentity
-from sealcast.endpoint.events import Event, Gap, MessageLost, Refused, parse_event
+from sealcast.endpoint.events import Event, Gap, Joined, MessageLost, PolicyChanged, Refused, parse_event
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import Session
 from sealcast.errors import SealcastError, UsageError
@@ -31,6 +31,9 @@ Delivery = Literal["reliable", "unordered"]
 MAX_MESSAGE_BYTES = 16 << 20
 
 _LEAVE_SECONDS = 2.0
+_MOVE_SECONDS = 10.0
+"""How long the group before is listened to as well, when a policy names another one."""
+
 _ACKNOWLEDGE_SECONDS = 60.0
 _ACKNOWLEDGE_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Between tries; the last goes on."""
@@ -91,6 +94,10 @@ class Subscriber:
         self._engine: _core.ReceiveEngine | None = None
         self._session: Session | None = None
         self._driver: _core.ReceiveDriver | None = None
+        # What the driver was started with.
+        self._route: Route | None = None
+        # By drivers that have been left.
+        self._received = self._dropped = 0
         self._items: deque[_core.Message | Event] = deque()
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -127,9 +134,16 @@ class Subscriber:
         self._session = session
         session.start()
         policy = await session.joined()
-        route = Route.of(policy, self._routing.listen, self._routing.interface, identity.keys_url)
+        self._drive(engine, session, policy)
+
+    def _drive(self, engine: _core.ReceiveEngine, session: Session, policy: _core.Policy) -> None:
+        """Listen where the policy says; while that stays the same nothing changes."""
+        keys_url = session.identity.keys_url
+        route = Route.of(policy, self._routing.listen, self._routing.interface, keys_url)
+        if route == self._route:
+            return
         try:
-            self._driver = _core.ReceiveDriver(
+            driver = _core.ReceiveDriver(
                 engine,
                 group=route.address,
                 port=route.port,
@@ -138,14 +152,40 @@ class Subscriber:
             )
         except _core.NetworkError as error:
             raise network_error(error, route) from None
-        _, _, granted, capped = self._driver.statistics()
+        before, self._driver, self._route = self._driver, driver, route
+        if before is None:
+            session.attach(driver)
+        else:
+            # Publishers move at their own moment: for a while both groups are listened to.
+            session.attach(_Both(driver, before))
+            session.spawn(self._leave_route(session, driver, before))
+        _, _, granted, capped = driver.statistics()
         if capped:
             log.warning(
                 "the system caps the receive buffer at %d bytes: bursts may be lost and come back by repair "
                 "(raise net.core.rmem_max)",
                 granted,
             )
-        session.attach(self._driver)
+
+    async def _leave_route(
+        self, session: Session, driver: _core.ReceiveDriver, before: _core.ReceiveDriver
+    ) -> None:
+        await asyncio.sleep(_MOVE_SECONDS)
+        if driver is self._driver:
+            session.attach(driver)
+        received, dropped, _, _ = before.statistics()
+        self._received, self._dropped = self._received + received, self._dropped + dropped
+        await asyncio.to_thread(before.stop)
+
+    def _follow(self) -> None:
+        """A new policy may be in force: it may name another address."""
+        engine, session = self._engine, self._session
+        policy = engine.policy() if engine is not None else None
+        try:
+            if engine is not None and session is not None and policy is not None:
+                self._drive(engine, session, policy)
+        except SealcastError as error:
+            log.warning("channel %s: going on as before the new policy: %s", self.channel, error)
 
     async def _release(self) -> None:
         session, self._session = self._session, None
@@ -249,7 +289,10 @@ class Subscriber:
         """What has been counted since the start; refusals under their reason."""
         engine, driver = self._running()
         received, dropped, _, _ = driver.statistics()
-        return engine.counters() | {"datagrams": received, "dropped-by-kernel": dropped}
+        return engine.counters() | {
+            "datagrams": self._received + received,
+            "dropped-by-kernel": self._dropped + dropped,
+        }
 
     def streams(self) -> list[tuple[bytes, str, int, int]]:
         """Id, device, next sequence to resolve and head of each running stream."""
@@ -272,10 +315,13 @@ class Subscriber:
     def _take(self) -> list[_core.Message | Event]:
         if self._session is None:
             raise UsageError("the subscriber is not open", cure="use it inside `async with`")
-        return [
+        items = [
             item if isinstance(item, _core.Message) else parse_event(*item)
             for item in self._session.take_events()
         ]
+        if any(isinstance(item, Joined | PolicyChanged) for item in items):
+            self._follow()
+        return items
 
     def _tell(self, event: Event) -> None:
         if self._on_event is not None:
@@ -293,3 +339,22 @@ class Subscriber:
         if self._engine is None or self._driver is None:
             raise UsageError("the subscriber is not open", cure="use it inside `async with`")
         return self._engine, self._driver
+
+
+class _Both:
+    """Two drivers of one engine, while a subscriber moves."""
+
+    def __init__(self, driver: _core.ReceiveDriver, before: _core.ReceiveDriver) -> None:
+        self._drivers = (driver, before)
+
+    def rearm(self) -> None:
+        for driver in self._drivers:
+            driver.rearm()
+
+    def wake(self) -> None:
+        for driver in self._drivers:
+            driver.wake()
+
+    def stop(self) -> None:
+        for driver in self._drivers:
+            driver.stop()
