@@ -61,7 +61,7 @@ def shown(site: Site) -> str:
 def in_force(site: Site, channel: str = ECG) -> Policy:
     live = site.authority.channel(channel)
     assert live is not None
-    return Policy.parse(live.policy.signed, site.authority.site.issuer.signer.public_key)
+    return Policy.parse(live.policy.signed, site.authority.site.issuer.public_key)
 
 
 def generation(site: Site, channel: str = ECG) -> int:
