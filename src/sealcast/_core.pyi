@@ -68,8 +68,13 @@ class VerifiedCredential:
 class Validator:
     """The one path validator (spec/trust.md section 3)."""
 
-    def __init__(self, anchors: list[bytes], intermediates: list[bytes]) -> None:
+    def __init__(self, anchors: Sequence[Anchor], intermediates: Sequence[bytes]) -> None:
         """Take DER certificates. Raises: ValidationError if one does not parse."""
+
+    def verify_path(
+        self, chain: Sequence[bytes], *, server: bool, now: int, crl: bytes | None = None
+    ) -> None:
+        """Judge a chain, end entity first, by RFC 5280 alone. Raises: ValidationError."""
 
     def verify_peer(self, chain: list[bytes], role: str, now: int, crl: bytes | None = None) -> PeerIdentity:
         """Judge a chain, end entity first. Raises: ValidationError."""
@@ -126,6 +131,9 @@ class ControlStream:
 
 def list_interfaces() -> list[str]:
     """Return the interfaces of this machine that do multicast, each as `name (address)`."""
+
+Anchor = bytes | tuple[bytes, Sequence[bytes]]
+"""DER alone: for every site; or with the ids of the sites that it may vouch for."""
 
 Epoch = tuple[int, int, int]
 """Slot, generation, step."""
@@ -185,7 +193,7 @@ class ReceiveEngine:
         site_id: bytes,
         channel: str,
         device: str,
-        anchors: Sequence[bytes],
+        anchors: Sequence[Anchor],
         issuers: Sequence[bytes],
         now: int,
         jitter_seed: int,
@@ -212,6 +220,9 @@ class ReceiveEngine:
     def policy(self) -> Policy | None: ...
     def crl(self) -> bytes | None:
         """Return the DER CRL in force."""
+
+    def set_trust(self, anchors: Sequence[Anchor], issuers: Sequence[bytes], now: int) -> None:
+        """Believe in other anchors from now on (TR-21); running streams are judged by them at once."""
 
     def floors(self) -> tuple[int, int, int]:
         """Return the highest policy version, CRL number and generation seen, for the host to store."""
@@ -258,7 +269,7 @@ class SendEngine:
         site_id: bytes,
         channel: str,
         device: str,
-        anchors: Sequence[bytes],
+        anchors: Sequence[Anchor],
         issuers: Sequence[bytes],
         now: int,
         jitter_seed: int,
@@ -327,6 +338,9 @@ class SendEngine:
     def policy(self) -> Policy | None: ...
     def crl(self) -> bytes | None:
         """Return the DER CRL in force."""
+
+    def set_trust(self, anchors: Sequence[Anchor], issuers: Sequence[bytes], now: int) -> None:
+        """Believe in other anchors from now on (TR-21); running streams are judged by them at once."""
 
     def floors(self) -> tuple[int, int, int]:
         """Return the highest policy version, CRL number and generation seen, for the host to store."""

@@ -404,12 +404,14 @@ impl Validator {
                 .build()
         });
         let accept = core::cell::RefCell::new(accept);
+        let refused = core::cell::Cell::new(false);
         let judge = |path: &VerifiedPath<'_>| {
-            // Any error makes the library try other paths; this one is told apart below.
-            let is_accepted = (accept.borrow_mut())(path);
-            is_accepted
-                .then_some(())
-                .ok_or(webpki::Error::NameConstraintViolation)
+            if (accept.borrow_mut())(path) {
+                return Ok(());
+            }
+            // Any error makes the library try other paths.
+            refused.set(true);
+            Err(webpki::Error::NameConstraintViolation)
         };
         end_entity
             .verify_for_usage(
@@ -423,7 +425,14 @@ impl Validator {
             )
             .map(|_| ())
             .map_err(|error| match error {
-                webpki::Error::NameConstraintViolation => InvalidChain::WrongSite,
+                // A path was there, and its anchor may not vouch for this site.
+                webpki::Error::NameConstraintViolation
+                | webpki::Error::UnknownIssuer
+                | webpki::Error::InvalidSignatureForPublicKey
+                    if refused.get() =>
+                {
+                    InvalidChain::WrongSite
+                }
                 other => InvalidChain::from(other),
             })
     }

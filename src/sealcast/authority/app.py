@@ -10,7 +10,7 @@ import errno
 import signal
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from sealcast.ca import Issuer, Limits, PassphraseSource
 from sealcast.errors import ConfigError, StorageError
 from sealcast.est.server import make_tls_context, start_listener
 from sealcast.pki.times import system_time
-from sealcast.pki.tls import load_own_certificate, server_context
+from sealcast.pki.tls import load_own_certificate, server_context, trust
 from sealcast.sidechannel.tls import Clock
 
 _NEIGHBOUR_TRIES = 20
@@ -224,7 +224,7 @@ async def _listen(
     authority: Authority, listen: Address, keys: Address | None, stack: contextlib.AsyncExitStack
 ) -> Listening:
     site = authority.site
-    file, authorities = site.server_file, (*site.roots, *site.issuers)
+    file, authorities = site.server_file, authority.tls_authorities()
     est_context = make_tls_context(file, file, authorities)
     keys_context = server_context(file, file, authorities)
 
@@ -232,7 +232,13 @@ async def _listen(
         load_own_certificate(est_context, file, file)
         load_own_certificate(keys_context, file, file)
 
+    def trust_anew(trusted: Sequence[bytes]) -> None:
+        # What was trusted before stays in a live context; the validator has the last word on each request.
+        trust(est_context, trusted)
+        trust(keys_context, trusted)
+
     authority.on_certificate.append(reload)
+    authority.on_trust.append(trust_anew)
     for attempt in range(1, _NEIGHBOUR_TRIES + 1):
         est, est_port = await start_listener(authority, listen.host, listen.port, est_context, authority)
         place = keys or Address(host=listen.host, port=est_port + 1)

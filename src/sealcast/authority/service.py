@@ -29,13 +29,13 @@ from sealcast.ca import IssuedCertificate, KeySigner
 from sealcast.errors import CertificateError
 from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
-from sealcast.pki.bundle import VerifiedBundle
+from sealcast.pki.bundle import TrustBundle, VerifiedBundle
 from sealcast.pki.names import Role
 from sealcast.pki.policy_rules import check_roles
 from sealcast.pki.policy_source import PolicySource
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import system_time
-from sealcast.pki.validator import VerifiedPeer
+from sealcast.pki.validator import Validator, VerifiedPeer
 from sealcast.sidechannel.messages import Report
 
 _log = logging.getLogger("sealcast.authority")
@@ -82,6 +82,8 @@ class Authority:
         self.stopping = False
         # Called when the key server has a new certificate; the listeners load it into their contexts.
         self.on_certificate: list[Callable[[], None]] = []
+        # Told of the certificates (DER) that peers may stand under, when a new trust bundle is in force.
+        self.on_trust: list[Callable[[Sequence[bytes]], None]] = []
         # Set when slots may have to turn earlier than was thought.
         self.channels_changed = asyncio.Event()
 
@@ -271,6 +273,13 @@ class Authority:
             raise RuntimeError("the authority has not been started")
         return self._crl
 
+    def tls_authorities(self) -> tuple[bytes, ...]:
+        """DER: under which certificates of peers may stand; who they are is judged after the handshake."""
+        if self._bundle is None:
+            return (*self.site.roots, *self.site.issuers)
+        bundle = self._bundle.bundle
+        return (*(anchor for anchor, _ in bundle.trusted(self.clock())), *bundle.authorities())
+
     @property
     def bundle(self) -> VerifiedBundle | None:
         """The latest trust bundle, if the site has one."""
@@ -444,6 +453,13 @@ class Authority:
         self._worker.close()
         self.site.storage.release()
 
+    def _trust(self, bundle: TrustBundle, now: int) -> None:
+        """Judge peers, of other sites too, by what the trust bundle says (TR-21)."""
+        self.validator = Validator(bundle.trusted(now), bundle.authorities())
+        self.credentials = _core.Validator(bundle.trusted(now), bundle.authorities())
+        for loaded in self.on_trust:
+            loaded(self.tls_authorities())
+
     def _install(self, changes: Changes) -> None:
         now = self.clock()
         if changes.revoked is not None:
@@ -452,6 +468,7 @@ class Authority:
             self._crl = changes.crl
         if changes.bundle is not None:
             self._bundle = changes.bundle
+            self._trust(changes.bundle.bundle, now)
         for stored in changes.channels:
             channel = self._channels.get(stored.name)
             if channel is not None:

@@ -17,9 +17,9 @@ from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.certificates import certificate_identity, parse_certificate, parse_pem_certificates
 from sealcast.pki.files import read_file
 from sealcast.pki.names import Role, check_device_name, parse_site_id
-from sealcast.pki.times import microseconds
+from sealcast.pki.times import microseconds, system_time
 from sealcast.pki.tls import client_context, server_context
-from sealcast.pki.validator import Validator
+from sealcast.pki.validator import Anchor, Validator
 
 SETTINGS_FILE = "device.toml"
 KEY_FILE = "key.pem"
@@ -187,7 +187,12 @@ class DeviceIdentity:
         """DER: the site CA certificates that help to build paths; they are not trusted by being here."""
         if self.bundle is None:
             return self.told_issuers
-        return tuple(der for site in self.bundle.bundle.sites for der in site.authorities)
+        return self.bundle.bundle.authorities()
+
+    @property
+    def anchors(self) -> tuple[Anchor, ...]:
+        """The trust anchors with their scope (TR-21)."""
+        return self.given_roots if self.bundle is None else self.bundle.bundle.trusted(system_time())
 
     @property
     def state(self) -> tuple[Path, bytes]:
@@ -211,7 +216,7 @@ class DeviceIdentity:
 
     def validator(self) -> Validator:
         """Return a validator that trusts this device's roots and knows its site CAs."""
-        return Validator(self.roots, self.issuers)
+        return Validator(self.anchors, self.issuers)
 
     def ssl_context_client(self) -> ssl.SSLContext:
         """Return a context for the side channel: TLS 1.3, shows our chain.

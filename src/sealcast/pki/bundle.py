@@ -42,6 +42,10 @@ _MAX_ENTRIES = 4096
 _HASH_BYTES = 32
 
 
+ScopedAnchor = tuple[bytes, tuple[bytes, ...]]
+"""A certificate (DER) and the ids of the sites that it may vouch for."""
+
+
 class Purpose(IntEnum):
     """What an anchor may vouch for. Spec: registry.md, purposes of anchors."""
 
@@ -126,6 +130,29 @@ class TrustBundle:
     def makers(self) -> tuple[Anchor, ...]:
         """The roots that vouch for first enrolments."""
         return tuple(anchor for anchor in self.anchors if anchor.purpose is Purpose.MAKER)
+
+    def trusted(self, now: int) -> tuple[ScopedAnchor, ...]:
+        """Return what peers are judged by at a time (TR-21): certificate and the sites it may vouch for.
+
+        `now`: microseconds.
+        """
+        everywhere = tuple(site.site_id for site in self.sites)
+        owners = [
+            (anchor.certificate, anchor.sites or everywhere)
+            for anchor in self.owners()
+            if anchor.since <= now
+        ]
+        by_themselves = [
+            (der, (site.site_id,))
+            for site in self.sites
+            for der in site.authorities
+            if is_self_signed(parse_certificate(der))
+        ]
+        return (*owners, *by_themselves)
+
+    def authorities(self) -> tuple[bytes, ...]:
+        """Return the site CA certificates (DER) of every site; they help to build paths."""
+        return tuple(der for site in self.sites for der in site.authorities)
 
     def site(self, site_id: bytes) -> BundleSite:
         """Return a site's entry. Raises: CertificateError if the bundle does not list it."""

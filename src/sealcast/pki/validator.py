@@ -20,6 +20,13 @@ _CURES = {
 }
 
 
+Anchor = bytes | tuple[bytes, tuple[bytes, ...]]
+"""A trust anchor: DER alone, for every site, or with the ids (16 bytes) of the sites that it may vouch for.
+
+A site CA among them is an anchor for its own site alone (TR-21).
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedPeer:
     """An identity whose chain holds; only the validator makes one."""
@@ -52,7 +59,7 @@ class Validator:
     A wrong yes admits a stranger; a wrong no cuts off a member until its next try.
     """
 
-    def __init__(self, anchors: Sequence[bytes], intermediates: Sequence[bytes] = ()) -> None:
+    def __init__(self, anchors: Sequence[Anchor], intermediates: Sequence[bytes] = ()) -> None:
         """Take DER certificates.
 
         `anchors`: roots, trusted. `intermediates`: site CA certificates that help to build a path where a
@@ -76,7 +83,8 @@ class Validator:
 
         `chain`: DER, end entity first, issuers in any order, the root optional. `role`: the role it must
         have.
-        `now`: microseconds. `crl`: the site's DER CRL; None judges no revocation (TR-9).
+        `now`: microseconds. `crl`: the DER CRLs in force, one after the other; None judges no revocation
+        (TR-9).
         Raises: CertificateError with the engine's reason.
         """
         try:
