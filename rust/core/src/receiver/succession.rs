@@ -85,7 +85,7 @@ impl Receiver {
             return;
         }
         let first = self.successors.get(&id).map(|claim| claim.stream);
-        let claims = |credential: &VerifiedCredential| {
+        let claims = |credential: &&VerifiedCredential| {
             credential.credential.succeeds == Some(id)
                 && is_same_publisher(&credential.publisher, &old.publisher)
                 && first.is_none_or(|first| first == credential.stream())
@@ -93,8 +93,9 @@ impl Receiver {
         let mut credentials: Vec<VerifiedCredential> = self
             .streams
             .values()
-            .map(|stream| stream.credential.clone())
+            .map(|stream| &stream.credential)
             .filter(claims)
+            .cloned()
             .collect();
         credentials.sort_by_key(VerifiedCredential::stream);
         for credential in &credentials {
