@@ -6,6 +6,7 @@ Spec: spec/trust.md TR-13; spec/keys.md KM-1.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -212,10 +213,21 @@ def set_roles(
 def settle_all(session: Session, site: Site, now: int) -> list[StoredChannel]:
     """Bring every channel in line with the register of devices; returns those that changed."""
     rows = session.scalars(select(ChannelRow).order_by(ChannelRow.name)).all()
-    return [load_channel(session, site, row) for row in rows if settle(session, site, row, now)]
+    devices = registered(session)
+    return [
+        load_channel(session, site, row) for row in rows if settle(session, site, row, now, devices=devices)
+    ]
 
 
-def settle(session: Session, site: Site, row: ChannelRow, now: int, *, is_changed: bool = False) -> bool:
+def settle(
+    session: Session,
+    site: Site,
+    row: ChannelRow,
+    now: int,
+    *,
+    is_changed: bool = False,
+    devices: Sequence[Subject] | None = None,
+) -> bool:
     """Sign a new policy if its members changed or it is due, and remove members that are not in it.
 
     A member whose last certificate has ended is removed too, though the policy still lists it: what is
@@ -228,11 +240,12 @@ def settle(session: Session, site: Site, row: ChannelRow, now: int, *, is_change
         row: the channel.
         now: microseconds.
         is_changed: whether other settings of the channel changed, which the policy has to say.
+        devices: what `registered` gives, where it is known already.
 
     Returns:
         Whether anything changed.
     """
-    signed = sign_policy(session, site, row, now, is_changed=is_changed)
+    signed = sign_policy(session, site, row, now, is_changed=is_changed, devices=devices)
     policy = load_policy(session, row)
     keys = load_keys(session, row, site.vault)
     alive = _devices_with_certificate(session, now)
@@ -256,7 +269,14 @@ def settle(session: Session, site: Site, row: ChannelRow, now: int, *, is_change
 
 
 def sign_policy(
-    session: Session, site: Site, row: ChannelRow, now: int, *, jump: int = 0, is_changed: bool = False
+    session: Session,
+    site: Site,
+    row: ChannelRow,
+    now: int,
+    *,
+    jump: int = 0,
+    is_changed: bool = False,
+    devices: Sequence[Subject] | None = None,
 ) -> bool:
     """Sign the next version of a channel's policy, if what it says changed or the present one is due.
 
@@ -267,8 +287,9 @@ def sign_policy(
         now: microseconds.
         jump: versions to leave out, after a restore; then a version is signed in any case.
         is_changed: whether settings besides the members changed.
+        devices: what `registered` gives, where it is known already.
     """
-    devices, rules = registered(session), channel_rules(row)
+    devices, rules = registered(session) if devices is None else devices, channel_rules(row)
     publishers, subscribers = rules.publishers(devices), rules.subscribers(devices)
     present = _latest_policy(session, row)
     if (

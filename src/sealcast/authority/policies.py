@@ -60,9 +60,10 @@ class Changed:
     @classmethod
     def between(cls, before: Sequence[str], after: Sequence[str]) -> "Changed":
         """The difference of two lists, whatever their order."""
+        known, wanted = set(before), set(after)
         return cls(
-            added=tuple(name for name in after if name not in set(before)),
-            removed=tuple(name for name in before if name not in set(after)),
+            added=tuple(name for name in after if name not in known),
+            removed=tuple(name for name in before if name not in wanted),
         )
 
     def __bool__(self) -> bool:
