@@ -164,6 +164,13 @@ async def test_a_signer_that_is_away_costs_a_retry_and_nothing_else(
         channel = site.authority.channel(ECG)
         assert channel is not None
         assert channel.policy.mentions("display-1")
+        # Keys go on: slots turn, members are told, counters are reserved.
+        site.clock.ahead += 3600 * 1_000_000
+        await site.authority.turn_slots()
+        assert channel.keys.slots.present == 2
+        with pytest.raises(StorageError, match="the signer does not answer"):
+            await site.authority.renew_objects()
+        site.clock.ahead = 0
         with signer(apart):
             status, _ = await raw_enrolment(site, "monitor-1", token)
             assert status == 200

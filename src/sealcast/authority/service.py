@@ -379,24 +379,28 @@ class Authority:
         now = self.clock()
         low = [channel.name for channel in self._channels.values() if channel.counter_runs_low]
 
-        def job(session: Session) -> Changes:
+        def reserve(session: Session) -> Changes:
             directory.drop_ended(session, now)
-            found = self._reconcile(session, now)
-            changed = {stored.name: stored for stored in channels.settle_all(session, self.site, now)}
+            changed = []
             for name in low:
                 row = channels.channel_row(session, name)
                 row.beacon_limit += COUNTER_RESERVE
                 session.flush()
-                changed[name] = channels.load_channel(session, self.site, row)
+                changed.append(channels.load_channel(session, self.site, row))
+            return Changes(channels=changed)
+
+        def sign(session: Session) -> Changes:
+            found = self._reconcile(session, now)
+            changed = channels.settle_all(session, self.site, now)
             crl = revocation.load_crl(session)
             renewed = None
             if found or crl.is_due(now):
                 renewed = revocation.issue_crl(session, self.site.issuer, now)
-            return Changes(
-                channels=list(changed.values()), crl=renewed, revoked=_revoked(session) if found else None
-            )
+            return Changes(channels=changed, crl=renewed, revoked=_revoked(session) if found else None)
 
-        await self._change(job, self._install)
+        # Keys go on while a signer is away.
+        await self._change(reserve, self._install)
+        await self._change(sign, self._install)
 
     async def renew_certificate(self) -> None:
         """Give the key server a new key and certificate; open connections go on."""
