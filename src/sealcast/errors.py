@@ -2,6 +2,8 @@
 
     SealcastError                      exit code
     ├── UsageError                     2   a name, an option or a call that makes no sense
+    │   ├── UnknownNameError           2   nothing of that name is there
+    │   └── ConflictError              2   it does not fit what is there by now
     ├── ConfigError                    3   settings, addresses, interfaces
     ├── EnrolmentError                 4   enrolment or renewal refused, or to be tried later
     │   ├── TokenError                 4   the one-time token is unknown, used, expired or of another device
@@ -10,6 +12,7 @@
     ├── ChannelError                   6   a channel
     │   ├── UnknownChannelError        6   nobody knows it
     │   └── NotAllowedError            6   its policy does not list the device
+    ├── RoleError                      6   the admin's role does not allow it
     ├── NetworkError                   7   the network, or an answer that makes no sense
     │   └── UnreachableError           7   nobody answers at that address
     ├── StorageError                   8   a file, a folder, a disk, a database
@@ -48,6 +51,18 @@ class UsageError(SealcastError):
 
     exit_code = 2
     default_cure = "see --help"
+
+
+class UnknownNameError(UsageError):
+    """Nothing of that name, or of that number, is there."""
+
+    default_cure = "see the list"
+
+
+class ConflictError(UsageError):
+    """What is asked for does not fit what is there by now: it exists already, or somebody was faster."""
+
+    default_cure = "read it again, then decide"
 
 
 class ConfigError(SealcastError):
@@ -136,6 +151,17 @@ class NotAllowedError(ChannelError):
         )
         self.device = device
         self.action = action
+
+
+class RoleError(SealcastError):
+    """The admin's role does not allow the request. `role`: the one that it needs."""
+
+    exit_code = 6
+    default_cure = "ask a security officer"
+
+    def __init__(self, problem: str, *, role: str, cure: str = "") -> None:
+        super().__init__(problem, cure=cure)
+        self.role = role
 
 
 class NetworkError(SealcastError):

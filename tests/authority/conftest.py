@@ -1,19 +1,28 @@
 """A running authority on loopback, and devices enrolled there."""
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
+from sqlalchemy.orm import Session
+from yarl import URL
 
-from sealcast.authority.app import Address, Listening, running
+from sealcast.authority import admins, enrolment
+from sealcast.authority.admins import AdminRole
+from sealcast.authority.app import Listening, running
 from sealcast.authority.channels import ChannelSettings
-from sealcast.authority.service import Authority
+from sealcast.authority.quantities import Address
+from sealcast.authority.service import Authority, Changes
 from sealcast.authority.site import ROOT_FILE, exclusive, init_site
 from sealcast.device import DeviceIdentity, enroll_async
 from sealcast.keys import MemberRole
 from sealcast.pki.certificates import parse_pem_certificates
+from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
 from sealcast.sidechannel import KeyServerClient
 
@@ -61,6 +70,32 @@ class Site:
             now=self.clock(),
         )
 
+    async def admin(self, name: str, role: AdminRole) -> DeviceIdentity:
+        """An admin that has enrolled."""
+        now = self.clock()
+
+        def job(session: Session) -> tuple[str, Changes]:
+            admins.add_admin(session, name, role, now)
+            token = enrolment.create_token(session, device=name, ttl=HOUR, now=now, kind=Role.ADMIN)
+            return token, Changes(admins=admins.current_roles(session))
+
+        return await enroll_async(
+            self.devices / f"admin-{name}",
+            authority_url=self.listening.authority,
+            roots=self.roots,
+            name=name,
+            token=await self.authority.apply(job),
+            now=now,
+            role=Role.ADMIN,
+        )
+
+    async def api(self, identity: DeviceIdentity) -> "Api":
+        """The management API as the holder of a certificate sees it, over one connection."""
+        assert self.listening.manage is not None
+        connector = aiohttp.TCPConnector(ssl=identity.ssl_context_client(), limit=1)
+        session = await self.stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        return Api(self.listening.manage, session)
+
     async def client(self, identity: DeviceIdentity) -> KeyServerClient:
         return await self.stack.enter_async_context(KeyServerClient(identity, clock=self.clock))
 
@@ -73,6 +108,32 @@ class Site:
 
     async def add_channel(self, name: str = "ward/ecg", **changes: object) -> None:
         await self.authority.add_channel(settings(name, **changes))
+
+
+@dataclass
+class Reply:
+    """An answer of the management API."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    """JSON; None if there is none."""
+
+
+@dataclass
+class Api:
+    """Requests to the management API."""
+
+    url: str
+    session: aiohttp.ClientSession
+
+    async def __call__(self, method: str, path: str, body: object = None, **headers: str) -> Reply:
+        """`headers`: with underscores for hyphens."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        place = URL(self.url + path, encoded=True)
+        async with self.session.request(method, place, json=body, headers=sent) as answer:
+            text = await answer.read()
+            return Reply(answer.status, answer.headers, json.loads(text) if text else None)
 
 
 def settings(name: str = "ward/ecg", **changes: object) -> ChannelSettings:

@@ -1,7 +1,7 @@
-"""`authority serve`: two listeners, the local socket, upkeep, and a clean end; or the signer alone.
+"""`authority serve`: three listeners, the local socket, upkeep, and a clean end; or the signer alone.
 
-EST must admit clients without a certificate and TLS 1.2; the key server must not. So each has a port and a
-TLS context of its own (design 6).
+EST must admit clients without a certificate and TLS 1.2; the key server and management must not. So each has
+a port and a TLS context of its own (design 6).
 """
 
 import asyncio
@@ -16,10 +16,13 @@ from pathlib import Path
 
 from aiohttp import web
 
+from sealcast.authority.api import listener as management
+from sealcast.authority.api.handling import Running
 from sealcast.authority.at_rest import keys_at_rest
 from sealcast.authority.control import ControlSocket
 from sealcast.authority.issuance import LEDGER_FILE, ensure_ledger, local_issuer, remote_issuer
 from sealcast.authority.maintenance import maintain, renewal_time
+from sealcast.authority.quantities import Address
 from sealcast.authority.roles import ALL, ServeRole
 from sealcast.authority.routes_keys import make_application
 from sealcast.authority.service import Authority
@@ -34,7 +37,7 @@ from sealcast.pki.tls import load_own_certificate, server_context, trust
 from sealcast.sidechannel.tls import Clock
 
 _NEIGHBOUR_TRIES = 20
-"""How often a free pair of neighbouring ports is looked for, when the system picks the first."""
+"""How often free neighbouring ports are looked for, when the system picks the first."""
 
 _KEEP_ALIVE_SECONDS = 75.0
 """Longer than clients keep a connection, so that it is they who close it and no request meets a closed
@@ -49,19 +52,6 @@ DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where to listen."""
-
-    host: str
-    port: int
-    """0: the system picks one."""
-
-    def url(self, port: int) -> str:
-        """The URL of a listener here."""
-        return f"https://[{self.host}]:{port}" if ":" in self.host else f"https://{self.host}:{port}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
     """What `serve` tells when it is ready."""
 
@@ -69,6 +59,8 @@ class Listening:
     """URL of EST."""
     keys: str
     """URL of the key server."""
+    manage: str | None
+    """URL of the management API; None: it is on the local socket only."""
 
 
 def serve(
@@ -76,6 +68,8 @@ def serve(
     *,
     listen: Address,
     keys: Address | None,
+    manage: Address | None,
+    is_managed: bool,
     ready: Callable[[Listening], None],
     roles: frozenset[ServeRole] = ALL,
     passphrases: PassphraseSource | None = None,
@@ -86,7 +80,9 @@ def serve(
         folder: of the authority.
         listen: for EST.
         keys: for the key server; None: the port after that of EST.
-        ready: called once both listen.
+        manage: for the management API; None: the port after that of the key server.
+        is_managed: False: the management API is on the local socket only.
+        ready: called once all listen.
         roles: `ALL`, or `SERVICE`: then a signer process is asked, and no CA key is opened here.
         passphrases: of keys that are encrypted.
 
@@ -100,7 +96,8 @@ def serve(
                 str(folder), "is being served, or changed, by another process", cure="end that one first"
             )
         issuer = _issuer(folder, roles, passphrases)
-        asyncio.run(_serve(folder, listen, keys, ready, issuer, passphrases))
+        places = Places(est=listen, keys=keys, manage=manage, is_managed=is_managed)
+        asyncio.run(_serve(folder, places, ready, issuer, passphrases))
 
 
 def serve_signer(
@@ -174,18 +171,24 @@ def _stop_signals() -> asyncio.Event:
     return stop
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where each listener goes; None: the port after the one before."""
+
+    est: Address
+    keys: Address | None = None
+    manage: Address | None = None
+    is_managed: bool = True
+
+
 async def _serve(
     folder: Path,
-    listen: Address,
-    keys: Address | None,
+    places: Places,
     ready: Callable[[Listening], None],
     issuer: Issuer | None,
     passphrases: PassphraseSource,
 ) -> None:
-    async with running(folder, listen=listen, keys=keys, issuer=issuer, passphrases=passphrases) as (
-        _,
-        listening,
-    ):
+    async with _running(folder, places, system_time, issuer, passphrases) as (_, listening):
         stop = _stop_signals()
         ready(listening)
         await stop.wait()
@@ -202,6 +205,18 @@ async def running(
     passphrases: PassphraseSource | None = None,
 ) -> AsyncIterator[tuple[Authority, Listening]]:
     """Serve an authority for the length of the block; the caller holds the folder's lock."""
+    async with _running(folder, Places(est=listen, keys=keys), clock, issuer, passphrases) as served:
+        yield served
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    folder: Path,
+    places: Places,
+    clock: Clock,
+    issuer: Issuer | None,
+    passphrases: PassphraseSource | None,
+) -> AsyncIterator[tuple[Authority, Listening]]:
     authority = Authority(Site.open(folder, issuer=issuer, passphrases=passphrases), clock)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(authority.stop)
@@ -209,8 +224,9 @@ async def running(
         if authority.clock() >= renewal_time(authority):
             # It may have run out while the authority was off: nobody would talk to it.
             await authority.renew_certificate()
-        listening = await _listen(authority, listen, keys, stack)
-        control = ControlSocket(authority)
+        facts = _Facts(authority)
+        listening = await _listen(authority, places, facts, stack)
+        control = ControlSocket(authority, facts)
         await control.start()
         stack.push_async_callback(control.close)
         upkeep = asyncio.get_running_loop().create_task(maintain(authority))
@@ -220,17 +236,32 @@ async def running(
         yield authority, listening
 
 
+class _Facts:
+    """What the management API tells of the running service."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+        self._started = authority.clock()
+        self.listening: dict[str, str] = {}
+
+    def __call__(self) -> Running:
+        members = {
+            channel.name: len(channel.keys.membership.present()) for channel in self._authority.all_channels()
+        }
+        return Running(started=self._started, listening=self.listening, members=members)
+
+
 async def _listen(
-    authority: Authority, listen: Address, keys: Address | None, stack: contextlib.AsyncExitStack
+    authority: Authority, places: Places, facts: _Facts, stack: contextlib.AsyncExitStack
 ) -> Listening:
     site = authority.site
     file, authorities = site.server_file, authority.tls_authorities()
     est_context = make_tls_context(file, file, authorities)
-    keys_context = server_context(file, file, authorities)
+    keys_context, manage_context = (server_context(file, file, authorities) for _ in range(2))
 
     def reload() -> None:
-        load_own_certificate(est_context, file, file)
-        load_own_certificate(keys_context, file, file)
+        for context in (est_context, keys_context, manage_context):
+            load_own_certificate(context, file, file)
 
     def trust_anew(trusted: Sequence[bytes]) -> None:
         # What was trusted before stays in a live context; the validator has the last word on each request.
@@ -240,26 +271,38 @@ async def _listen(
     authority.on_certificate.append(reload)
     authority.on_trust.append(trust_anew)
     for attempt in range(1, _NEIGHBOUR_TRIES + 1):
-        est, est_port = await start_listener(authority, listen.host, listen.port, est_context, authority)
-        place = keys or Address(host=listen.host, port=est_port + 1)
-        try:
-            if place.port > 65535:
-                raise ConfigError(f"no port after {est_port} for the key server", cure="give one with --keys")
-            runner, keys_port = await _start_keys(authority, place, keys_context)
-        except BaseException as error:
-            await est.cleanup()
-            if (
-                listen.port == 0
-                and keys is None
-                and isinstance(error, ConfigError)
-                and attempt < _NEIGHBOUR_TRIES
-            ):
-                continue
-            raise
-        stack.push_async_callback(est.cleanup)
-        stack.push_async_callback(runner.cleanup)
-        return Listening(authority=listen.url(est_port), keys=place.url(keys_port))
+        async with contextlib.AsyncExitStack() as started:
+            try:
+                runner, est_port = await start_listener(
+                    authority, places.est.host, places.est.port, est_context, authority
+                )
+                started.push_async_callback(runner.cleanup)
+                keys = places.keys or _next(places.est, est_port, "the key server", "--keys")
+                runner, keys_port = await _start_keys(authority, keys, keys_context)
+                started.push_async_callback(runner.cleanup)
+                urls = {"authority": places.est.url(est_port), "keys": keys.url(keys_port)}
+                if places.is_managed:
+                    manage = places.manage or _next(keys, keys_port, "management", "--manage")
+                    runner, port = await management.start_listener(
+                        authority, facts, manage.host, manage.port, manage_context
+                    )
+                    started.push_async_callback(runner.cleanup)
+                    urls["manage"] = manage.url(port)
+            except ConfigError:
+                picked = places.est.port == 0 and not (places.keys and places.manage)
+                if picked and attempt < _NEIGHBOUR_TRIES:
+                    continue
+                raise
+            stack.push_async_callback(started.pop_all().aclose)
+        facts.listening |= urls
+        return Listening(authority=urls["authority"], keys=urls["keys"], manage=urls.get("manage"))
     raise AssertionError("not reached")
+
+
+def _next(place: Address, port: int, what: str, option: str) -> Address:
+    if port >= 65535:
+        raise ConfigError(f"no port after {port} for {what}", cure=f"give one with {option}")
+    return Address(host=place.host, port=port + 1)
 
 
 async def _start_keys(

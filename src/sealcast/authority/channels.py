@@ -17,7 +17,7 @@ from sealcast.authority.directory import StoredStream, load_streams
 from sealcast.authority.keystore import draw_secret, load_keys, slot_clock, store_keys
 from sealcast.authority.models import CertificateRow, ChannelRow, DeviceRow, PolicyRow
 from sealcast.authority.site import Site
-from sealcast.errors import ChannelError, UsageError
+from sealcast.errors import ChannelError, UnknownChannelError, UnknownNameError, UsageError
 from sealcast.keys import COUNTER_RESERVE, ChannelKeys, MemberKey, MemberRole, ObjectVersion
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.channel_settings import SECOND
@@ -197,11 +197,13 @@ def set_roles(
         now: microseconds.
 
     Raises:
-        UsageError: nobody knows the device.
+        UnknownNameError: nobody knows the device.
     """
     row = session.get(DeviceRow, device)
     if row is None:
-        raise UsageError(f"unknown device {device[:80]!r}", cure="see: sealcast authority device list DIR")
+        raise UnknownNameError(
+            f"unknown device {device[:80]!r}", cure="see: sealcast authority device list DIR"
+        )
     if list(roles) == row.roles:
         return []
     row.roles = list(roles)
@@ -383,7 +385,7 @@ def channel_row(session: Session, name: str) -> ChannelRow:
     """
     row = session.get(ChannelRow, name)
     if row is None:
-        raise ChannelError(f"unknown channel {name!r}", channel=name)
+        raise UnknownChannelError(name)
     return row
 
 
@@ -449,34 +451,29 @@ def leave(session: Session, site: Site, name: str, device: str, now: int) -> Sto
     return load_channel(session, site, row)
 
 
-def list_channels(session: Session) -> list[dict[str, object]]:
-    """Settings of every channel, and the versions and members of its policy."""
-    listed = []
-    for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name)):
-        policy = load_policy(session, row)
-        listed.append(
-            {
-                "name": row.name,
-                "channel_id": row.channel_id.hex(),
-                "group": row.group,
-                "port": row.port,
-                "interface": row.interface,
-                "rate": row.rate,
-                "suite": row.suite,
-                "slot_us": row.slot_length,
-                "slots_ahead": row.slots_ahead,
-                "retention_us": row.retention,
-                "retention_bytes": row.retention_bytes,
-                "publisher_limit_us": row.publisher_limit,
-                "publish": row.publish_globs,
-                "subscribe": row.subscribe_globs,
-                "deny": row.deny_rules,
-                "policy_version": policy.version.version,
-                "publishers": sorted(policy.publishers),
-                "subscribers": sorted(policy.subscribers),
-            }
-        )
-    return listed
+def describe_channel(session: Session, row: ChannelRow) -> dict[str, object]:
+    """Settings of a channel, and the version and members of its policy."""
+    policy = load_policy(session, row)
+    return {
+        "name": row.name,
+        "channel_id": row.channel_id.hex(),
+        "group": row.group,
+        "port": row.port,
+        "interface": row.interface,
+        "rate": row.rate,
+        "suite": row.suite,
+        "slot_us": row.slot_length,
+        "slots_ahead": row.slots_ahead,
+        "retention_us": row.retention,
+        "retention_bytes": row.retention_bytes,
+        "publisher_limit_us": row.publisher_limit,
+        "publish": row.publish_globs,
+        "subscribe": row.subscribe_globs,
+        "deny": row.deny_rules,
+        "policy_version": policy.version.version,
+        "publishers": sorted(policy.publishers),
+        "subscribers": sorted(policy.subscribers),
+    }
 
 
 def _latest_policy(session: Session, row: ChannelRow) -> PolicyRow | None:

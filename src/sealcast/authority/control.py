@@ -1,33 +1,37 @@
-"""Commands to a running service: a local socket in the authority's folder, JSON over HTTP.
+"""The management API on this machine: a local socket in the authority's folder, or the folder itself.
 
 The folder is open to its owner only (0700), and so is the socket: whoever can speak here could change the
-files as well. A command that finds no service running does the same work itself, under the folder's lock.
+files as well, so every role is granted. A command that finds no service running does the same work itself,
+by the same handlers, under the folder's lock.
 """
 
 import http.client
 import json
+import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlencode
 
 from aiohttp import web
 
-from sealcast import errors
-from sealcast.authority import channels, enrolment, issuance, policies
-from sealcast.authority.channels import ChannelSettings
-from sealcast.authority.service import Authority, revoke
+from sealcast.authority import audit
+from sealcast.authority.api.callers import local_caller
+from sealcast.authority.api.handling import Asked, Reply, Running, is_change, prepare, record_refusal
+from sealcast.authority.api.listener import make_application
+from sealcast.authority.api.problems import Problem, RefusedError, error_from_json, refusal_of
+from sealcast.authority.api.table import TABLE
+from sealcast.authority.service import Authority
 from sealcast.authority.site import SOCKET_FILE, Site, exclusive
 from sealcast.ca.remote import short_path
-from sealcast.errors import InternalError, SealcastError, StorageError
+from sealcast.errors import SealcastError, StorageError
 from sealcast.pki.files import storage_errors
-from sealcast.pki.policy_rules import check_roles
-from sealcast.pki.policy_source import MAX_SOURCE_BYTES, PolicySource, read_source
+from sealcast.pki.policy_source import MAX_SOURCE_BYTES
 from sealcast.pki.times import system_time
 
-Parameters = dict[str, Any]
-Answer = dict[str, Any]
+Json = dict[str, Any]
 
 START_SECONDS = 15.0
 """For how long a command waits for a service that holds the lock but does not listen yet (or no more)."""
@@ -38,44 +42,103 @@ MAX_COMMAND_BYTES = 4 * MAX_SOURCE_BYTES
 """A policy's source is the longest parameter there is; JSON makes it longer."""
 
 
-def run_command(folder: Path, command: str, parameters: Parameters) -> Answer:
-    """Run an operator's command: in the running service if there is one, else here.
+class Management(Protocol):
+    """The management API, wherever it is."""
 
-    When it returns, the command is stored, and in force where a service runs.
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Json | None = None,
+    ) -> Json:
+        """Make a request and return its answer.
 
-    Args:
-        folder: of the authority.
-        command: one of `_IN_SERVICE`, for example `create-token`.
-        parameters: of the command; JSON values.
+        Args:
+            method: of the table of requests.
+            path: percent-encoded.
+            query: parameters; None values are left out.
+            body: JSON.
 
-    Raises:
-        SealcastError: as the command itself raises it, wherever it ran.
+        Raises:
+            SealcastError: as the handler raised it, wherever it ran; or it cannot be reached.
+        """
+
+
+class FolderManagement:
+    """The API of an authority whose folder is on this machine, whether a service runs on it or not.
+
+    When a change returns it is stored, and in force where a service runs.
     """
-    deadline = time.monotonic() + START_SECONDS
-    site = None
-    while True:
-        with exclusive(folder) as held:
-            if held:
-                site = site or Site.open(folder)
-                return _run_here(site, command, parameters)
-            answer = _ask(folder, command, parameters)
-        if answer is not None:
-            return answer
-        if time.monotonic() > deadline:
-            raise StorageError(
-                str(folder),
-                "another process holds the lock and does not answer",
-                cure="wait for the other command, or restart the service",
-            )
-        time.sleep(0.05)
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder; nothing is opened before the first request."""
+        self._folder = folder
+        self._site: Site | None = None
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Json | None = None,
+    ) -> Json:
+        """As `Management.call`."""
+        asked = make_request(method, path, query, body)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with exclusive(self._folder) as held:
+                if held:
+                    return self._run_here(asked)
+                answer = _ask(self._folder, asked)
+            if answer is not None:
+                return answer
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    str(self._folder),
+                    "another process holds the lock and does not answer",
+                    cure="wait for the other command, or restart the service",
+                )
+            time.sleep(0.05)
+
+    def _run_here(self, asked: Asked) -> Json:
+        if is_change(TABLE, asked):
+            site = Site.open(self._folder)
+        else:
+            # No passphrase is asked for where nothing is signed.
+            site = self._site = self._site or Site.open_for_reading(self._folder)
+        caller, now = local_caller(os.getuid()), system_time()
+        try:
+            prepared = prepare(TABLE, asked, caller)
+            opened = site.storage.transaction() if prepared.route.changes else site.storage.snapshot()
+            with opened as session:
+                reply, _ = prepared.run(session, site, now, None)
+        except (SealcastError, RefusedError) as error:
+            refusal = refusal_of(error)
+            if refusal.problem is not Problem.STORAGE and is_change(TABLE, asked):
+                with site.storage.transaction() as session:
+                    record_refusal(session, now, TABLE, asked, caller, refusal)
+            raise refusal.error from None
+        if prepared.route.changes:
+            with site.storage.snapshot() as session:
+                audit.write_head_file(site.folder, session)
+        return parse_answer(reply)
 
 
 class ControlSocket:
     """The service's end of the local socket."""
 
-    def __init__(self, authority: Authority) -> None:
-        """Prepare; `start` listens."""
+    def __init__(self, authority: Authority, running: Callable[[], Running]) -> None:
+        """Prepare; `start` listens.
+
+        Args:
+            authority: the service.
+            running: what it knows of itself.
+        """
         self._authority = authority
+        self._running = running
         self._path = authority.site.folder / SOCKET_FILE
         self._runner: web.AppRunner | None = None
 
@@ -85,8 +148,7 @@ class ControlSocket:
         Raises:
             StorageError: the socket cannot be made.
         """
-        application = web.Application(client_max_size=MAX_COMMAND_BYTES)
-        application.router.add_post("/{command}", self._serve)
+        application = make_application(self._authority, self._running, local=True)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         with storage_errors(self._path):
@@ -104,112 +166,39 @@ class ControlSocket:
             await self._runner.cleanup()
             self._path.unlink(missing_ok=True)
 
-    async def _serve(self, request: web.Request) -> web.Response:
-        try:
-            run = _IN_SERVICE.get(request.match_info["command"])
-            if run is None:
-                raise InternalError(f"unknown command {request.match_info['command']!r}")
-            return web.json_response({"answer": await run(self._authority, await request.json())})
-        except SealcastError as error:
-            return web.json_response({"error": _error_fields(error)}, status=400)
 
-
-async def _create_token(authority: Authority, parameters: Parameters) -> Answer:
-    token = await authority.create_token(parameters["device"], parameters["ttl"], parameters.get("roles"))
-    return {"token": token}
-
-
-async def _add_channel(authority: Authority, parameters: Parameters) -> Answer:
-    await authority.add_channel(_settings(parameters))
-    return {}
-
-
-async def _set_members(authority: Authority, parameters: Parameters) -> Answer:
-    await authority.set_members(
-        parameters["name"], _globs(parameters, "publish"), _globs(parameters, "subscribe")
+def make_request(method: str, path: str, query: Mapping[str, Any] | None, body: Json | None) -> Asked:
+    """A request as it is sent."""
+    given = {name: _text(value) for name, value in (query or {}).items() if value is not None}
+    return Asked(
+        method=method,
+        raw_path=path,
+        raw_query=urlencode(given),
+        body=b"" if body is None else json.dumps(body).encode("ascii"),
+        content_type="" if body is None else "application/json",
     )
-    return {}
 
 
-async def _set_roles(authority: Authority, parameters: Parameters) -> Answer:
-    await authority.set_roles(parameters["name"], parameters["roles"])
-    return {}
+def parse_answer(reply: Reply) -> Json:
+    """The answer of a request.
+
+    Raises:
+        SealcastError: it is a refusal.
+        ValueError: it is nothing that this API answers.
+    """
+    body = json.loads(reply.body)
+    if reply.status >= 400:
+        raise error_from_json(body)
+    if not isinstance(body, dict):
+        raise ValueError("no JSON object")
+    return body
 
 
-async def _apply_policy(authority: Authority, parameters: Parameters) -> Answer:
-    change = await authority.apply_policy(_source(parameters), force=parameters["force"])
-    return change.to_json()
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
-async def _revoke_device(authority: Authority, parameters: Parameters) -> Answer:
-    return {"changed": await authority.revoke_device(parameters["name"])}
-
-
-_IN_SERVICE: dict[str, Callable[[Authority, Parameters], Awaitable[Answer]]] = {
-    "create-token": _create_token,
-    "add-channel": _add_channel,
-    "set-members": _set_members,
-    "set-roles": _set_roles,
-    "apply-policy": _apply_policy,
-    "revoke-device": _revoke_device,
-}
-
-
-def _run_here(site: Site, command: str, parameters: Parameters) -> Answer:
-    now = system_time()
-    with site.storage.transaction() as session:
-        match command:
-            case "create-token":
-                issuance.readmit(session, site.issuer, parameters["device"], now)
-                token = enrolment.create_token(
-                    session,
-                    device=parameters["device"],
-                    ttl=parameters["ttl"],
-                    now=now,
-                    roles=parameters.get("roles"),
-                )
-                return {"token": token}
-            case "add-channel":
-                channels.add_channel(session, site, _settings(parameters), now)
-                return {}
-            case "set-members":
-                channels.set_members(
-                    session,
-                    site,
-                    parameters["name"],
-                    publish=_globs(parameters, "publish"),
-                    subscribe=_globs(parameters, "subscribe"),
-                    now=now,
-                )
-                return {}
-            case "set-roles":
-                channels.set_roles(session, site, parameters["name"], check_roles(parameters["roles"]), now)
-                return {}
-            case "apply-policy":
-                change, _ = policies.apply(session, site, _source(parameters), now, force=parameters["force"])
-                return change.to_json()
-            case "revoke-device":
-                done, _ = revoke(session, site, parameters["name"], now)
-                return {"changed": done}
-            case _:
-                raise InternalError(f"unknown command {command!r}")
-
-
-def _settings(parameters: Parameters) -> ChannelSettings:
-    rules = {name: tuple(parameters.get(name, ())) for name in ("publish", "subscribe", "deny")}
-    return ChannelSettings(**{**parameters, **rules})
-
-
-def _source(parameters: Parameters) -> PolicySource:
-    return read_source(parameters["source"].encode()).accepted(parameters["file"])
-
-
-def _globs(parameters: Parameters, name: str) -> tuple[str, ...] | None:
-    globs = parameters[name]
-    return None if globs is None else tuple(globs)
-
-
-def _ask(folder: Path, command: str, parameters: Parameters) -> Answer | None:
+def _ask(folder: Path, asked: Asked) -> Json | None:
     """The running service's answer; None while nobody listens."""
     connection = _LocalConnection(folder / SOCKET_FILE)
     try:
@@ -217,11 +206,11 @@ def _ask(folder: Path, command: str, parameters: Parameters) -> Answer | None:
             connection.connect()
         except OSError:
             return None
-        connection.request(
-            "POST", f"/{command}", json.dumps(parameters), {"Content-Type": "application/json"}
-        )
+        target = f"{asked.raw_path}?{asked.raw_query}" if asked.raw_query else asked.raw_path
+        headers = {"Content-Type": asked.content_type} if asked.content_type else {}
+        connection.request(asked.method, target, asked.body or None, headers)
         response = connection.getresponse()
-        body = json.loads(response.read())
+        return parse_answer(Reply(status=response.status, body=response.read()))
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise StorageError(
             str(folder),
@@ -230,10 +219,6 @@ def _ask(folder: Path, command: str, parameters: Parameters) -> Answer | None:
         ) from None
     finally:
         connection.close()
-    if "error" in body:
-        raise _raised(body["error"])
-    answer: Answer = body["answer"]
-    return answer
 
 
 class _LocalConnection(http.client.HTTPConnection):
@@ -248,18 +233,3 @@ class _LocalConnection(http.client.HTTPConnection):
         self.sock.settimeout(ANSWER_SECONDS)
         with short_path(self._path) as path:
             self.sock.connect(path)
-
-
-def _error_fields(error: SealcastError) -> dict[str, Any]:
-    kind = type(error)
-    while kind.__module__ != errors.__name__:
-        kind = kind.__mro__[1]
-    return {"kind": kind.__name__, "problem": error.problem, "cure": error.cure, "fields": vars(error)}
-
-
-def _raised(fields: dict[str, Any]) -> SealcastError:
-    kind = getattr(errors, str(fields["kind"]), SealcastError)
-    error: SealcastError = kind.__new__(kind)
-    Exception.__init__(error, fields["problem"])
-    vars(error).update(fields["fields"])
-    return error

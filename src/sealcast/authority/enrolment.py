@@ -8,7 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit
@@ -17,7 +17,7 @@ from sealcast.authority.models import CertificateRow, DeviceRow, TokenRow
 from sealcast.ca import IssuedCertificate, Issuer
 from sealcast.errors import CertificateError, TokenError
 from sealcast.pki.certificates import parse_certificate
-from sealcast.pki.names import check_device_name
+from sealcast.pki.names import Role, check_device_name
 from sealcast.pki.policy_rules import check_roles
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import microseconds
@@ -33,7 +33,13 @@ _TOKEN_BYTES = 20
 
 
 def create_token(
-    session: Session, *, device: str, ttl: int, now: int, roles: Iterable[str] | None = None
+    session: Session,
+    *,
+    device: str,
+    ttl: int,
+    now: int,
+    roles: Iterable[str] | None = None,
+    kind: Role = Role.DEVICE,
 ) -> str:
     """Make a one-time token for the enrolment of `device`; only its hash is stored.
 
@@ -43,6 +49,7 @@ def create_token(
         ttl: microseconds that it is good for.
         now: microseconds.
         roles: that the device gets by its enrolment; None leaves a device that is known those it has.
+        kind: what enrols; for an admin, `device` is its name.
 
     Raises:
         UsageError: not a device name, not a role, or too many roles.
@@ -51,22 +58,43 @@ def create_token(
     checked = None if roles is None else list(check_roles(roles))
     session.execute(delete(TokenRow).where(TokenRow.expires <= now, TokenRow.used.is_(None)))
     token = base64.b32encode(secrets.token_bytes(_TOKEN_BYTES)).decode("ascii").lower()
-    session.add(TokenRow(hash=_hash(token), device=device, created=now, expires=now + ttl, roles=checked))
+    session.add(
+        TokenRow(
+            hash=token_hash(token),
+            device=device,
+            kind=str(kind),
+            created=now,
+            expires=now + ttl,
+            roles=checked,
+        )
+    )
     audit.record(
-        session, now, "make token", device, expires=now + ttl, roles=" ".join(checked) if checked else None
+        session,
+        now,
+        "make token",
+        device,
+        kind=str(kind),
+        expires=now + ttl,
+        roles=" ".join(checked) if checked else None,
     )
     return token
 
 
-def check_token(session: Session, *, device: str, token: str, now: int) -> TokenRow:
-    """The row of a token that admits `device` now.
+def token_kind(session: Session, token: str) -> Role:
+    """What a token makes; of one that is unknown, a device: `check_token` refuses it."""
+    row = session.get(TokenRow, token_hash(token))
+    return Role.DEVICE if row is None else Role(row.kind)
+
+
+def check_token(session: Session, *, device: str, token: str, now: int, kind: Role = Role.DEVICE) -> TokenRow:
+    """The row of a token that admits `device`, as what it is, now.
 
     Raises:
         TokenError: unknown, used, expired, or of another device. Whoever holds no valid token cannot tell
             whether one exists: the last case reads like the first.
     """
-    row = session.get(TokenRow, _hash(token))
-    if row is None or row.device != device:
+    row = session.get(TokenRow, token_hash(token))
+    if row is None or (row.device, row.kind) != (device, kind):
         raise TokenError(f"no such token for device {device!r}")
     if row.used is not None:
         raise TokenError(f"the token of device {device!r} has been used already")
@@ -170,28 +198,6 @@ def recover(
     return renew(session, issuer, current=proof.certificate, csr=proof.csr, now=now)
 
 
-def list_devices(session: Session) -> list[dict[str, object]]:
-    """Every device: name, roles, when enrolled, when revoked, end of its last certificate (microseconds)."""
-    ends: dict[str, int] = {  # noqa: C416  # a Row is a tuple to Python, not to mypy
-        name: end
-        for name, end in session.execute(
-            select(CertificateRow.name, func.max(CertificateRow.not_after))
-            .where(CertificateRow.role == "device")
-            .group_by(CertificateRow.name)
-        )
-    }
-    return [
-        {
-            "name": row.name,
-            "roles": row.roles,
-            "state": "revoked" if row.revoked is not None else "enrolled",
-            "enrolled": row.enrolled,
-            "revoked": row.revoked,
-            "not_after": ends.get(row.name),
-        }
-        for row in session.scalars(select(DeviceRow).order_by(DeviceRow.name))
-    ]
-
-
-def _hash(token: str) -> bytes:
+def token_hash(token: str) -> bytes:
+    """What is stored of a token: SHA-256, 32 bytes."""
     return hashlib.sha256(token.encode()).digest()

@@ -247,12 +247,14 @@ def _remove_removed(session: Session, issuer: Issuer, now: int) -> bool:
     return bool(gone)
 
 
-def revoke_certificates(session: Session, name: str, now: int) -> None:
-    """Mark every certificate of a device as revoked, those too that only the ledger has told of."""
+def revoke_certificates(session: Session, name: str, now: int, role: Role = Role.DEVICE) -> None:
+    """Mark every certificate of a device, or of an admin, as revoked, those too that only the ledger has told
+    of.
+    """
     for row in (CertificateRow, UnrecordedRow):
         session.execute(
             update(row)
-            .where(row.name == name, row.role == str(Role.DEVICE), row.revoked.is_(None))
+            .where(row.name == name, row.role == str(role), row.revoked.is_(None))
             .values(revoked=now)
         )
 

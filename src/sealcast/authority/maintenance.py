@@ -37,6 +37,7 @@ async def maintain(authority: Authority) -> None:
                 await authority.turn_slots()
             if now >= due or due - now > UPKEEP_SECONDS * 1e6:
                 await authority.renew_objects()
+                await authority.keep_audit_head()
                 if now >= renewal_time(authority):
                     await authority.renew_certificate()
                 due = now + round(UPKEEP_SECONDS * 1e6)

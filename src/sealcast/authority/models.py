@@ -115,6 +115,9 @@ class TokenRow(Base):
     hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     """SHA-256 of the token, which is random and long: no salt or slow hash is needed."""
     device: Mapped[str] = mapped_column(String, index=True)
+    """Name of the device, or of the admin, that it is for."""
+    kind: Mapped[str] = mapped_column(String, server_default="device")
+    """`device` or `admin`: what it makes."""
     created: Mapped[int]
     expires: Mapped[int]
     used: Mapped[int | None]
@@ -271,13 +274,54 @@ class ReportRow(Base):
     reported: Mapped[int]
 
 
+class AdminRow(Base):
+    """Somebody who may use the management API."""
+
+    __tablename__ = "admins"
+
+    name: Mapped[str] = mapped_column(String, primary_key=True)
+    role: Mapped[str] = mapped_column(String)
+    """A word of `admins.AdminRole`; looked up for each request, so it changes without a new certificate."""
+    added: Mapped[int]
+    enrolled: Mapped[int | None]
+    """When it last enrolled by a token; None before."""
+    revoked: Mapped[int | None]
+    """When it was revoked; it stays so until it enrols with a token made after that."""
+
+
+class RequestRow(Base):
+    """A change that was asked for under an Idempotency-Key, and how it was answered."""
+
+    __tablename__ = "requests"
+
+    key: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    """SHA-256 over who asked and the key."""
+    digest: Mapped[bytes]
+    """SHA-256 over the request itself."""
+    time: Mapped[int]
+    status: Mapped[int]
+    sealed_answer: Mapped[bytes]
+
+
 class AuditRow(Base):
-    """What was done, appended in the transaction that did it."""
+    """What was done, appended in the transaction that did it; each row holds the hash of the one before.
+
+    Triggers refuse to change and to delete rows, and to add one that does not continue the chain.
+    """
 
     __tablename__ = "audit"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    """1, 2, 3 and so on."""
     time: Mapped[int]
+    actor: Mapped[str] = mapped_column(String)
+    """`admin:NAME`, `local:UID`, `device:NAME`, or `authority` for what it does by itself."""
     action: Mapped[str] = mapped_column(String)
     subject: Mapped[str] = mapped_column(String)
+    outcome: Mapped[str] = mapped_column(String)
+    """`done` or `refused`."""
     detail: Mapped[dict[str, Any]]
+    previous: Mapped[bytes]
+    """Hash of the entry before, 32 bytes."""
+    hash: Mapped[bytes]
+    """SHA-256 over `previous` and the entry's content (audit.py), 32 bytes."""

@@ -1,14 +1,26 @@
 """Amounts, durations and addresses as an operator writes them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from sealcast.authority.app import Address
 from sealcast.ca import Limits
 from sealcast.errors import UsageError
 from sealcast.pki.quantities import parse_duration, parse_rate, parse_size
 
 __all__ = ["parse_address", "parse_duration", "parse_limits", "parse_rate", "parse_size"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+    """0: the system picks one."""
+
+    def url(self, port: int) -> str:
+        """The URL of a listener here."""
+        return f"https://[{self.host}]:{port}" if ":" in self.host else f"https://{self.host}:{port}"
 
 
 def parse_address(text: str) -> Address:

@@ -12,9 +12,9 @@ from sealcast.authority import audit
 from sealcast.authority.issuance import revoke_certificates
 from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, StreamRow, TokenRow, UnrecordedRow
 from sealcast.ca import Issuer
-from sealcast.errors import UsageError
+from sealcast.errors import UnknownNameError
 from sealcast.pki.crl import GRACE, LIFE, Revocation, crl_number
-from sealcast.pki.names import check_device_name
+from sealcast.pki.names import Role, check_device_name
 from sealcast.pki.times import microseconds
 
 
@@ -83,13 +83,15 @@ def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool
         False if it was revoked before.
 
     Raises:
-        UsageError: no such device.
+        UnknownNameError: no such device.
     """
     device = session.get(DeviceRow, check_device_name(name))
     if device is None:
-        raise UsageError(f"unknown device {name!r}", cure="see: sealcast authority device list DIR")
+        raise UnknownNameError(f"unknown device {name!r}", cure="see: sealcast authority device list DIR")
     # A token that was handed out before must not bring it back.
-    session.execute(delete(TokenRow).where(TokenRow.device == name, TokenRow.used.is_(None)))
+    session.execute(
+        delete(TokenRow).where(TokenRow.device == name, TokenRow.kind == Role.DEVICE, TokenRow.used.is_(None))
+    )
     if device.revoked is not None:
         return False
     device.revoked = now

@@ -7,7 +7,7 @@ after a removal, no later key goes to the removed device.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,7 +15,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sealcast import _core
-from sealcast.authority import bundles, channels, directory, enrolment, issuance, policies, revocation
+from sealcast.authority import (
+    admins,
+    audit,
+    bundles,
+    channels,
+    directory,
+    enrolment,
+    issuance,
+    policies,
+    revocation,
+)
+from sealcast.authority.admins import AdminRole
 from sealcast.authority.channels import ChannelSettings, StoredChannel
 from sealcast.authority.directory import StoredStream
 from sealcast.authority.issuance import certificate_row
@@ -30,6 +41,7 @@ from sealcast.errors import CertificateError
 from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.bundle import TrustBundle, VerifiedBundle
+from sealcast.pki.certificates import certificate_identity, parse_certificate
 from sealcast.pki.names import Role
 from sealcast.pki.policy_rules import check_roles
 from sealcast.pki.policy_source import PolicySource
@@ -45,6 +57,9 @@ JOIN_MOMENT_SECONDS = 0.05
 costs
 a handful of steps."""
 
+_READERS = 4
+"""Reads of the management API at once: each has a thread and a connection of its own."""
+
 Result = TypeVar("Result")
 
 
@@ -56,6 +71,7 @@ class Changes:
     crl: CurrentCrl | None = None
     revoked: frozenset[str] | None = None
     bundle: VerifiedBundle | None = None
+    admins: Mapping[str, AdminRole] | None = None
 
 
 class Authority:
@@ -77,8 +93,11 @@ class Authority:
         self._crl: CurrentCrl | None = None
         self._bundle: VerifiedBundle | None = None
         self._revoked: frozenset[str] = frozenset()
+        self._admins: Mapping[str, AdminRole] = {}
         self._channels: dict[str, LiveChannel] = {}
         self._joins: dict[str, _JoinGathering] = {}
+        self._readers = asyncio.Semaphore(_READERS)
+        self._told_audit = False
         self.stopping = False
         # Called when the key server has a new certificate; the listeners load it into their contexts.
         self.on_certificate: list[Callable[[], None]] = []
@@ -98,7 +117,7 @@ class Authority:
         now = self.clock()
         await asyncio.to_thread(self.site.storage.hold)
 
-        def job(session: Session) -> Changes:
+        def job(session: Session) -> tuple[bool, Changes]:
             row = session.get_one(SiteRow, 1)
             changed = self._reconcile(session, now, restored=row.restored)
             stored = channels.start_channels(session, self.site, now, restored=row.restored)
@@ -106,12 +125,21 @@ class Authority:
             if row.restored or changed or crl.is_due(now):
                 jump = RESTORE_JUMP if row.restored else 0
                 crl = revocation.issue_crl(session, self.site.issuer, now, jump=jump)
-            row.restored = False
-            return Changes(
-                channels=stored, crl=crl, revoked=_revoked(session), bundle=bundles.load_bundle(session)
+            if row.restored:
+                known = audit.told_head(self.site.folder)
+                audit.record(session, now, "start after restore", self.site.name, head=known)
+            restored, row.restored = row.restored, False
+            changes = Changes(
+                channels=stored,
+                crl=crl,
+                revoked=_revoked(session),
+                admins=admins.current_roles(session),
+                bundle=bundles.load_bundle(session),
             )
+            return restored, changes
 
-        await self._change(job, self._install)
+        restored, _ = await self._change(job, lambda result: self._install(result[1]))
+        await self.keep_audit_head(accept=restored)
 
     def end_polls(self) -> None:
         """Answer everyone who waits, and let nobody wait any more."""
@@ -122,7 +150,10 @@ class Authority:
     async def stop(self) -> None:
         """Finish what is being stored; nothing may be asked afterwards."""
         self.end_polls()
-        await asyncio.to_thread(self._close)
+        try:
+            await self.keep_audit_head()
+        finally:
+            await asyncio.to_thread(self._close)
 
     # --- enrolment (EnrolmentService) -----------------------------------------------------------------------
 
@@ -135,6 +166,9 @@ class Authority:
         now = self.clock()
 
         def job(session: Session) -> tuple[bytes, Changes]:
+            if enrolment.token_kind(session, token) is Role.ADMIN:
+                return self._enrol_admin(session, device_name, token, csr, now)
+            audit.act_as(session, f"device:{device_name}")
             issued = enrolment.enrol(
                 session, self.site.issuer, device=device_name, token=token, csr=csr, now=now
             )
@@ -148,9 +182,12 @@ class Authority:
     async def reenroll(self, peer_certificate: bytes, csr: bytes) -> bytes:
         """Certify anew the holder of a certificate; chain, role and revocation are judged here."""
         now = self.clock()
-        self.judge(self.validator.verify_peer([peer_certificate], Role.DEVICE, now, self.crl.der))
+        if certificate_identity(parse_certificate(peer_certificate)).role is Role.ADMIN:
+            return await self._renew_admin(peer_certificate, csr, now)
+        peer = self.judge(self.validator.verify_peer([peer_certificate], Role.DEVICE, now, self.crl.der))
 
         def job(session: Session) -> bytes:
+            audit.act_as(session, f"device:{peer.name}")
             return enrolment.renew(session, self.site.issuer, current=peer_certificate, csr=csr, now=now).der
 
         return await self._change(job, lambda _: None)
@@ -191,7 +228,6 @@ class Authority:
             return Changes(channels=[channels.add_channel(session, self.site, settings, now)])
 
         await self._change(job, self._install)
-        self.channels_changed.set()
 
     async def set_members(
         self, name: str, publish: tuple[str, ...] | None, subscribe: tuple[str, ...] | None
@@ -263,6 +299,25 @@ class Authority:
 
         done, _ = await self._change(job, lambda result: self._install(result[1]))
         return done
+
+    def admin_role(self, name: str) -> AdminRole | None:
+        """What an admin may do at this moment; None if it is unknown or revoked."""
+        return self._admins.get(name)
+
+    async def apply(self, job: Callable[[Session], tuple[Result, Changes]]) -> Result:
+        """Make a change in one transaction and put it in force."""
+        result, _ = await self._change(job, lambda done: self._install(done[1]))
+        return result
+
+    async def read(self, job: Callable[[Session], Result]) -> Result:
+        """Read one state of the database, beside the changes."""
+
+        def work() -> Result:
+            with self.site.storage.snapshot() as session:
+                return job(session)
+
+        async with self._readers:
+            return await asyncio.to_thread(work)
 
     # --- the key server -------------------------------------------------------------------------------------
 
@@ -425,6 +480,20 @@ class Authority:
 
         await self._change(job, install)
 
+    async def keep_audit_head(self, *, accept: bool = False) -> None:
+        """Renew the copy of the audit log's head; `accept`: also over one that the log does not hold."""
+
+        def work() -> bool:
+            with self.site.storage.snapshot() as session:
+                return audit.write_head_file(self.site.folder, session, accept=accept)
+
+        if not await asyncio.to_thread(work) and not self._told_audit:
+            self._told_audit = True
+            _log.error(
+                "the audit log lacks the entry that %s names; see: sealcast authority audit verify DIR",
+                audit.HEAD_FILE,
+            )
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def admit(self, name: str, joins: tuple[MemberKey, ...]) -> None:
@@ -445,6 +514,27 @@ class Authority:
             in_use={IssuedCertificate.of(own).serial: own},
             restored=restored,
         )
+
+    def _enrol_admin(
+        self, session: Session, name: str, token: str, csr: bytes, now: int
+    ) -> tuple[bytes, Changes]:
+        audit.act_as(session, f"admin:{name}")
+        row = enrolment.check_token(session, device=name, token=token, now=now, kind=Role.ADMIN)
+        issued = admins.enrol_admin(session, self.site.issuer, row, csr, now)
+        session.flush()
+        return issued.der, Changes(admins=admins.current_roles(session))
+
+    async def _renew_admin(self, certificate: bytes, csr: bytes, now: int) -> bytes:
+        peer = self.validator.verify_peer([certificate], Role.ADMIN, now, self.crl.der)
+
+        def job(session: Session) -> bytes:
+            audit.act_as(session, f"admin:{peer.name}")
+            issued = admins.renew_admin(
+                session, self.site.issuer, current=certificate, csr=csr, name=peer.name, now=now
+            )
+            return issued.der
+
+        return await self._change(job, lambda _: None)
 
     async def _change(self, job: Callable[[Session], Result], install: Callable[[Result], None]) -> Result:
         def work() -> Result:
@@ -468,6 +558,8 @@ class Authority:
         now = self.clock()
         if changes.revoked is not None:
             self._revoked = changes.revoked
+        if changes.admins is not None:
+            self._admins = changes.admins
         if changes.crl is not None:
             self._crl = changes.crl
         if changes.bundle is not None:
@@ -487,6 +579,7 @@ class Authority:
                     now,
                     self._bundle,
                 )
+                self.channels_changed.set()
         if changes.crl is not None or changes.bundle is not None:
             for channel in self._channels.values():
                 channel.install_trust(self.crl, self._bundle, now)

@@ -8,6 +8,7 @@
 | ledger.db | what the site CA has signed, before it signs it (WAL files beside it) | |
 | server.pem | key and chain of the key server, for TLS and for control streams | yes |
 | authority.db | database (WAL files beside it) | sealed |
+| audit.head | copy of the audit log's head (audit.py) | |
 | storage.key | key-encryption key of the database | yes |
 | lock, control.sock | held, and listened on, by a running service | |
 | signer.sock | listened on by a signer process; a link to it where that has a folder of its own | |
@@ -40,6 +41,7 @@ from sealcast.authority.issuance import (
     certificates,
     ensure_ledger,
     open_issuer,
+    remote_issuer,
 )
 from sealcast.authority.models import SiteRow
 from sealcast.authority.revocation import issue_crl
@@ -160,6 +162,34 @@ class Site:
                 roots=roots,
                 issuer=issuer,
                 vault=vault,
+                storage=storage,
+            )
+
+    @staticmethod
+    def open_for_reading(folder: Path) -> "Site":
+        """Read the folder for who only lists: no key is opened, and nothing can be signed or unsealed.
+
+        Raises:
+            StorageError, CertificateError: as `open`.
+        """
+        storage = open_storage(folder)
+        roots = tuple(certificates(folder / ROOT_FILE))
+        with storage.snapshot() as session:
+            row = session.get(SiteRow, 1)
+            if row is None:
+                raise StorageError(
+                    str(storage.path), "holds no site", cure="restore the folder from a backup"
+                )
+            return Site(
+                folder=folder,
+                site_id=row.site_id,
+                name=row.name,
+                key_server_name=row.key_server_name,
+                hosts=tuple(row.hosts),
+                roots=roots,
+                issuer=remote_issuer(folder),
+                # A key that opens nothing.
+                vault=Vault(Vault.new_key()),
                 storage=storage,
             )
 

@@ -49,8 +49,7 @@ class Vault:
 
     def seal(self, secret: Secret, place: str) -> bytes:
         """Encrypt `secret` for `place`, the name of its row: `nonce (12) ‖ ciphertext ‖ tag (16)`."""
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._aead.encrypt(nonce, secret.reveal(), place.encode())
+        return self.seal_text(secret.reveal(), place)
 
     def open(self, sealed: bytes, place: str) -> Secret:
         """Decrypt what `seal` made for the same place.
@@ -58,8 +57,21 @@ class Vault:
         Raises:
             StorageError: another key, another place, or a damaged row.
         """
+        return Secret(self.open_text(sealed, place))
+
+    def seal_text(self, text: bytes, place: str) -> bytes:
+        """Encrypt what is longer than a secret, and may hold one; otherwise as `seal`."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, text, place.encode())
+
+    def open_text(self, sealed: bytes, place: str) -> bytes:
+        """Decrypt what `seal_text` made for the same place.
+
+        Raises:
+            StorageError: another key, another place, or a damaged row.
+        """
         try:
-            return Secret(self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place.encode()))
+            return self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place.encode())
         except InvalidTag:
             raise StorageError(
                 place,

@@ -21,7 +21,18 @@ import typer
 from sealcast.cli.settings import ENVIRONMENT, defaults_of, read_settings
 from sealcast.errors import InternalError, SealcastError, StorageError
 
-COMMANDS = ("authority", "policy", "root", "device", "publish", "subscribe", "send", "receive", "demo")
+COMMANDS = (
+    "authority",
+    "policy",
+    "root",
+    "admin",
+    "device",
+    "publish",
+    "subscribe",
+    "send",
+    "receive",
+    "demo",
+)
 """Files beside this one, in the order of `--help`."""
 
 EXIT_USAGE = 2

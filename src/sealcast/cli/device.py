@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 _FOLDER = typer.Argument(help="The device's folder.", metavar="DIR", show_default=False)
 _JSON = typer.Option("--json", help="Write one JSON object.")
+TOKEN_OPTION = typer.Option(
+    "--token",
+    metavar="TOKEN",
+    envvar="SEALCAST_TOKEN",
+    help="The one-time token; - reads it from standard input, so that it is in no process list.",
+)
 
 _MAX_TOKEN_CHARACTERS = 1024
 
@@ -47,12 +53,7 @@ def enroll(
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="The device's name at the site.")],
     token: Annotated[
         str,
-        typer.Option(
-            "--token",
-            metavar="TOKEN",
-            envvar="SEALCAST_TOKEN",
-            help="The one-time token; - reads it from standard input, so that it is in no process list.",
-        ),
+        TOKEN_OPTION,
     ],
     keys: Annotated[
         str | None,
@@ -68,12 +69,12 @@ def enroll(
     identity = device.enroll(
         folder,
         authority_url=authority,
-        roots=_read_roots(root),
+        roots=read_roots(root),
         name=name,
-        token=_read_token(token),
+        token=read_token(token),
         keys_url=keys,
     )
-    _show(identity, as_json=as_json)
+    show_identity(identity, as_json=as_json)
 
 
 @_device.command()
@@ -81,7 +82,7 @@ def show(folder: Annotated[Path, _FOLDER], as_json: Annotated[bool, _JSON] = Fal
     """Show name, site, certificate and addresses."""
     from sealcast.device import DeviceIdentity
 
-    _show(DeviceIdentity.open(folder), as_json=as_json)
+    show_identity(DeviceIdentity.open(folder), as_json=as_json)
 
 
 @_device.command()
@@ -89,7 +90,7 @@ def renew(folder: Annotated[Path, _FOLDER], as_json: Annotated[bool, _JSON] = Fa
     """Get a new certificate for a new key, by the present one (RFC 7030 section 4.2.2)."""
     from sealcast import device
 
-    _show(device.renew(folder), as_json=as_json)
+    show_identity(device.renew(folder), as_json=as_json)
 
 
 @_device.command("run")
@@ -141,7 +142,8 @@ def run_agent(
     run(work)
 
 
-def _read_roots(files: list[Path]) -> list[bytes]:
+def read_roots(files: list[Path]) -> list[bytes]:
+    """Read PEM files of roots."""
     from sealcast.errors import CertificateError
     from sealcast.pki.certificates import parse_pem_certificates
     from sealcast.pki.files import read_file
@@ -155,7 +157,8 @@ def _read_roots(files: list[Path]) -> list[bytes]:
     return roots
 
 
-def _read_token(token: str) -> str:
+def read_token(token: str) -> str:
+    """Return the token that was given, or written to standard input."""
     if token != "-":  # noqa: S105 - the word for standard input
         return token
     line = sys.stdin.readline(_MAX_TOKEN_CHARACTERS).strip()
@@ -164,7 +167,8 @@ def _read_token(token: str) -> str:
     return line
 
 
-def _show(identity: "DeviceIdentity", *, as_json: bool) -> None:
+def show_identity(identity: "DeviceIdentity", *, as_json: bool) -> None:
+    """Write what is known of a device, or of an admin."""
     facts: dict[str, str | list[str]] = {
         "name": identity.name,
         "site": identity.site_id.hex(),

@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from sealcast.cli import escape
+from sealcast.cli.authority.place import AdminFolder, Folder, Place, PlacedCommand, Url
 from sealcast.errors import ConfigError
 
 EXIT_DIFFERENT = 10
 """`diff` says by it that `apply` would change something; no error has this code."""
 
-_Folder = Annotated[Path, typer.Argument(help="The authority's folder.", metavar="DIR", show_default=False)]
+_MAX_FILE_CHARACTERS = 256
+
 _File = Annotated[
     Path,
     typer.Argument(
@@ -66,57 +68,45 @@ def check(file: _File, as_json: _Json = False) -> None:
         typer.echo(escape(f"{file}: {_counted(len(reading.source.channels), 'channel')}, no error"))
 
 
-@_policy.command()
-def diff(folder: _Folder, file: _File, as_json: _Json = False) -> int:
+@_policy.command(cls=PlacedCommand)
+def diff(
+    folder: Folder, file: _File, url: Url = None, admin: AdminFolder = None, as_json: _Json = False
+) -> int:
     """Say what `apply` would change. Exit code 0: nothing; 10: something."""
-    from sealcast.authority.policies import compare
-    from sealcast.authority.site import Site
-    from sealcast.pki.policy_source import read_source
-
-    source = read_source(_read(file)).accepted(str(file))
-    site = Site.open(folder)
-    with site.storage.snapshot() as session:
-        change = compare(session, site, source)
-    _tell(json.loads(json.dumps(change.to_json())), as_json=as_json)
-    return 0 if change.is_empty else EXIT_DIFFERENT
+    body = _accepted(file)
+    change = Place(folder, url, admin).change("POST", "policy", "comparison", body=body)
+    _tell(change, as_json=as_json)
+    return 0 if change["is_empty"] else EXIT_DIFFERENT
 
 
-@_policy.command()
+@_policy.command(cls=PlacedCommand)
 def apply(
-    folder: _Folder,
+    folder: Folder,
     file: _File,
     force: Annotated[
         bool, typer.Option("--force", help="Also if that stops a channel that is in use.")
     ] = False,
+    url: Url = None,
+    admin: AdminFolder = None,
     as_json: _Json = False,
 ) -> None:
     """Make the channels what the source says, all at once, and say what has changed.
 
     When this returns, the change is stored and in force; devices that lost access get no later key.
     """
-    from sealcast.authority.control import run_command
-    from sealcast.pki.policy_source import read_source
-
-    data = _read(file)
-    read_source(data).accepted(str(file))
-    parameters = {"source": data.decode(), "file": str(file), "force": force}
-    _tell(run_command(folder, "apply-policy", parameters), as_json=as_json)
+    body = _accepted(file) | {"force": force}
+    _tell(Place(folder, url, admin).change("PUT", "policy", body=body), as_json=as_json)
 
 
-@_policy.command()
-def show(folder: _Folder) -> None:
+@_policy.command(cls=PlacedCommand)
+def show(folder: Folder, url: Url = None, admin: AdminFolder = None) -> None:
     """Write the policy in force as a source; applied, it changes nothing."""
-    from sealcast.authority.policies import show
-    from sealcast.authority.site import Site
-
-    with Site.open(folder).storage.snapshot() as session:
-        source = show(session)
-    typer.echo(source, nl=False)
+    typer.echo(Place(folder, url, admin).get("policy")["source"], nl=False)
 
 
-@_policy.command()
+@_policy.command(cls=PlacedCommand)
 def explain(
-    folder: _Folder,
+    folder: Folder,
     device: Annotated[
         str,
         typer.Argument(
@@ -126,18 +116,12 @@ def explain(
     channel: Annotated[
         str, typer.Argument(help="The channel's name.", metavar="CHANNEL", show_default=False)
     ],
+    url: Url = None,
+    admin: AdminFolder = None,
     as_json: _Json = False,
 ) -> None:
     """Say what a device may do on a channel, by which rule, in which signed version; or why not."""
-    from sealcast.authority.policies import explain
-    from sealcast.authority.site import Site
-    from sealcast.pki.times import system_time, to_datetime
-
-    site = Site.open(folder)
-    with site.storage.snapshot() as session:
-        answer = explain(session, site, device, channel, system_time())
-    for name in ("issued", "next_update"):
-        answer[name] = f"{to_datetime(answer[name]):%Y-%m-%dT%H:%M:%SZ}"
+    answer = Place(folder, url, admin).get("channels", channel, "explanations", device)
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
@@ -153,6 +137,15 @@ def explain(
         typer.echo(escape(f"  {action:<9} {'yes' if verdict['allowed'] else 'no'}: {verdict['reason']}"))
     for note in answer["notes"]:
         typer.echo(escape(f"  note: {note}"))
+
+
+def _accepted(file: Path) -> dict[str, Any]:
+    """The source, if it has no error, for the authority."""
+    from sealcast.pki.policy_source import read_source
+
+    data = _read(file)
+    read_source(data).accepted(str(file))
+    return {"source": data.decode(), "file": str(file)[-_MAX_FILE_CHARACTERS:]}
 
 
 def _read(file: Path) -> bytes:

@@ -25,7 +25,7 @@ from sealcast.errors import CertificateError, ConfigError, EnrolmentError, Stora
 from sealcast.est.client import Enrolled, EstClient, check_authority_url
 from sealcast.pki.certificates import certificates_pem, parse_certificate
 from sealcast.pki.files import PRIVATE
-from sealcast.pki.names import check_device_name
+from sealcast.pki.names import Role, check_device_name
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import system_time
 
@@ -39,11 +39,12 @@ async def enroll_async(
     token: str,
     keys_url: str | None = None,
     now: int | None = None,
+    role: Role = Role.DEVICE,
 ) -> DeviceIdentity:
-    """Enrol a device with a one-time token; also again under the same name, with a new key.
+    """Enrol a device, or an admin, with a one-time token; also again under the same name, with a new key.
 
     `path`: its folder, made if need be. `roots`: DER, trusted from now on; no other is. `keys_url`: the key
-    server, by default the port after the authority's. `now`: microseconds.
+    server, by default the port after the authority's. `now`: microseconds. `role`: what the token is for.
     Raises: TokenError, EnrolmentError, CertificateError, NetworkError, StorageError, ConfigError, UsageError.
     """
     check_device_name(name)
@@ -53,7 +54,7 @@ async def enroll_async(
     keys_url = check_authority_url(keys_url) if keys_url else default_keys_url(authority_url)
     client = EstClient(authority_url, roots)
     with DeviceFolder.open_for_writing(path) as folder:
-        _check_same_device(path, name)
+        _check_same_device(path, name, role)
         with folder.stage() as stage:
             signer = _new_key(stage)
             ca_certificates = await client.cacerts()
@@ -64,31 +65,38 @@ async def enroll_async(
                 name=name,
                 ca_certificates=ca_certificates,
                 now=system_time() if now is None else now,
+                role=role,
             )
             settings = DeviceSettings(
-                name=name, site_id=enrolled.identity.site_id, authority_url=authority_url, keys_url=keys_url
+                name=name,
+                site_id=enrolled.identity.site_id,
+                authority_url=authority_url,
+                keys_url=keys_url,
+                role=role,
             )
             _commit(stage, settings, enrolled, roots)
-    return DeviceIdentity.open(path)
+    return DeviceIdentity.open(path, role)
 
 
-async def renew_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
-    """Renew a device's certificate with a new key. `now`: microseconds.
+async def renew_async(path: Path, *, now: int | None = None, role: Role = Role.DEVICE) -> DeviceIdentity:
+    """Renew a device's, or an admin's, certificate with a new key. `now`: microseconds.
 
     Returns: the identity with the new certificate. Raises: as `enroll_async`; CertificateError if the present
     certificate expired, as then only a token helps.
     """
-    present = DeviceIdentity.open(path)
+    present = DeviceIdentity.open(path, role)
     moment = system_time() if now is None else now
     if moment >= present.not_after:
         raise CertificateError(
-            f"the certificate of device {present.name!r} has expired",
+            f"the certificate of {role} {present.name!r} has expired",
             reason="expired",
-            cure="recover it: sealcast device run --once, or enrol it again with a new token",
+            cure=f"enrol it again with a new token: sealcast {role} enroll"
+            if role is Role.ADMIN
+            else "recover it: sealcast device run --once, or enrol it again with a new token",
         )
     with DeviceFolder.open_for_writing(path) as folder, folder.stage() as stage:
         # Read again under the lock: another process may just have renewed.
-        present = DeviceIdentity.open(path)
+        present = DeviceIdentity.open(path, role)
         client = EstClient(
             present.authority_url, present.roots, own=(present.certificate_file, present.key_file)
         )
@@ -97,7 +105,7 @@ async def renew_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
         csr = signer.make_csr(present.name, current=parse_certificate(present.certificate))
         certificate = await client.simplereenroll(csr)
         _accept(client, stage, present, certificate, signer, ca_certificates, moment)
-    return DeviceIdentity.open(path)
+    return DeviceIdentity.open(path, role)
 
 
 async def recover_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
@@ -138,18 +146,26 @@ def enroll(
     token: str,
     keys_url: str | None = None,
     now: int | None = None,
+    role: Role = Role.DEVICE,
 ) -> DeviceIdentity:
     """Do `enroll_async` where no event loop runs."""
     return asyncio.run(
         enroll_async(
-            path, authority_url=authority_url, roots=roots, name=name, token=token, keys_url=keys_url, now=now
+            path,
+            authority_url=authority_url,
+            roots=roots,
+            name=name,
+            token=token,
+            keys_url=keys_url,
+            now=now,
+            role=role,
         )
     )
 
 
-def renew(path: Path, *, now: int | None = None) -> DeviceIdentity:
+def renew(path: Path, *, now: int | None = None, role: Role = Role.DEVICE) -> DeviceIdentity:
     """Do `renew_async` where no event loop runs."""
-    return asyncio.run(renew_async(path, now=now))
+    return asyncio.run(renew_async(path, now=now, role=role))
 
 
 def default_keys_url(authority_url: str) -> str:
@@ -180,22 +196,23 @@ def _accept(
         name=present.name,
         ca_certificates=ca_certificates,
         now=now,
+        role=present.settings.role,
     )
     if enrolled.identity.site_id != present.site_id:
         raise CertificateError("the authority sent a certificate of another site", reason="wrong-site")
     _commit(stage, present.settings, enrolled, present.given_roots)
 
 
-def _check_same_device(path: Path, name: str) -> None:
+def _check_same_device(path: Path, name: str, role: Role) -> None:
     """Refuse to put one device over another; a damaged folder of unknown name is refused too."""
     if current_credentials(path) is None:
         return
-    present = DeviceIdentity.open(path)
+    present = DeviceIdentity.open(path, role)
     if present.name != name:
         raise StorageError(
             str(path),
-            f"holds device {present.name!r}, not {name!r}",
-            cure="give each device a folder of its own",
+            f"holds {role} {present.name!r}, not {name!r}",
+            cure=f"give each {role} a folder of its own",
         )
 
 

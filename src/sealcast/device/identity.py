@@ -42,6 +42,8 @@ class DeviceSettings:
     """EST: `https://host:port`."""
     keys_url: str
     """Key server: `https://host:port`."""
+    role: Role = Role.DEVICE
+    """`device` or `admin`."""
 
     def serialize(self) -> bytes:
         """Return the file's text."""
@@ -50,6 +52,7 @@ class DeviceSettings:
             "site": self.site_id.hex(),
             "authority": self.authority_url,
             "keys": self.keys_url,
+            **({} if self.role is Role.DEVICE else {"role": str(self.role)}),
         }
         # For printable text a JSON string is a TOML string.
         lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
@@ -61,7 +64,8 @@ class DeviceSettings:
         try:
             values: Mapping[str, object] = tomllib.loads(text.decode())
             name, site, authority, keys = (values[key] for key in ("name", "site", "authority", "keys"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+            role = Role(str(values.get("role", Role.DEVICE)))
+        except (tomllib.TOMLDecodeError, ValueError, KeyError) as error:
             raise UsageError(f"not a device's settings: {error}") from None
         if not (
             isinstance(name, str)
@@ -75,6 +79,7 @@ class DeviceSettings:
             site_id=parse_site_id(site),
             authority_url=authority,
             keys_url=keys,
+            role=role,
         )
 
 
@@ -107,17 +112,17 @@ class DeviceIdentity:
     """The folder of the credentials that were read."""
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
-        """Read a device's folder.
+    def open(cls, path: Path | str, role: Role = Role.DEVICE) -> Self:
+        """Read the folder of a device, or of an admin.
 
-        Raises: StorageError if there is no device, or something is missing or damaged; CertificateError if
-        key and certificate do not belong together.
+        Raises: StorageError if there is no such thing, or something is missing or damaged; CertificateError
+        if key and certificate do not belong together.
         """
         folder = Path(path)
         credentials = current_credentials(folder)
         if credentials is None:
             raise StorageError(
-                str(folder), "holds no device", cure=f"enrol it first: sealcast device enroll {folder} ..."
+                str(folder), f"holds no {role}", cure=f"enrol it first: sealcast {role} enroll {folder} ..."
             )
         try:
             settings = DeviceSettings.parse(read_file(credentials / SETTINGS_FILE))
@@ -125,6 +130,12 @@ class DeviceIdentity:
             raise StorageError(
                 str(credentials / SETTINGS_FILE), str(error), cure="enrol again, or restore the file"
             ) from None
+        if settings.role is not role:
+            raise StorageError(
+                str(folder),
+                f"holds the {settings.role} {settings.name!r}, no {role}",
+                cure="give another folder",
+            )
         signer = FileSigner.open(credentials / KEY_FILE)
         chain = _certificates(credentials / CERTIFICATE_FILE)
         leaf = parse_certificate(chain[0])
@@ -135,7 +146,7 @@ class DeviceIdentity:
                 cure="enrol again with a token",
             )
         identity = certificate_identity(leaf)
-        if (identity.role, identity.name, identity.site_id) != (Role.DEVICE, settings.name, settings.site_id):
+        if (identity.role, identity.name, identity.site_id) != (role, settings.name, settings.site_id):
             raise CertificateError(
                 f"{credentials}: the certificate is that of {identity.uri}, not of {settings.name!r}",
                 reason="wrong-role",

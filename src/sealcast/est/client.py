@@ -120,6 +120,7 @@ class EstClient:
         name: str,
         ca_certificates: Sequence[bytes],
         now: int,
+        role: Role = Role.DEVICE,
     ) -> Enrolled:
         """Check that an issued certificate is ours and stands under a pinned root.
 
@@ -128,7 +129,7 @@ class EstClient:
         if public_key_of(certificate) != public_key:
             raise CertificateError("the authority sent a certificate for another key", reason="key")
         issuers = [der for der in ca_certificates if not is_self_signed(parse_certificate(der))]
-        verified = Validator(self._roots, issuers).verify_peer([certificate], Role.DEVICE, now)
+        verified = Validator(self._roots, issuers).verify_peer([certificate], role, now)
         if verified.name != name:
             raise CertificateError(f"the authority sent a certificate for {verified.name!r}, not {name!r}")
         return Enrolled(

@@ -1,0 +1,50 @@
+"""Every request of the management API. A resource is added by its file and its line here."""
+
+from sealcast.authority.admins import AdminRole
+from sealcast.authority.api.handling import Answer, Call
+from sealcast.authority.api.openapi import make_document
+from sealcast.authority.api.resources import (
+    admins,
+    auditing,
+    channels,
+    devices,
+    policies,
+    policy,
+    revocations,
+    site,
+    tokens,
+)
+from sealcast.authority.api.routing import Route, RouteTable
+from sealcast.authority.api.schema import Component
+
+
+def _document(_: Call) -> Answer:
+    return Answer(body=make_document(TABLE))
+
+
+_DOCUMENT = Route(
+    method="GET",
+    path="/v1/openapi.json",
+    name="getDocument",
+    role=AdminRole.VIEWER,
+    summary="show the API's document",
+    description="This document: OpenAPI 3.1, made from the table by which requests are served.",
+    answer=Component("Document", {"type": "object", "description": "An OpenAPI document."}),
+    handler=_document,
+    tagged=True,
+)
+
+TABLE = RouteTable(
+    (
+        *site.ROUTES,
+        *devices.ROUTES,
+        *tokens.ROUTES,
+        *channels.ROUTES,
+        *policies.ROUTES,
+        *policy.ROUTES,
+        *revocations.ROUTES,
+        *admins.ROUTES,
+        *auditing.ROUTES,
+        _DOCUMENT,
+    )
+)

@@ -1,0 +1,68 @@
+"""`sealcast admin`: enroll, show, renew; on the machine of somebody who manages a site.
+
+An admin's folder is made like a device's; its key is made here and stays here.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sealcast.cli.device import TOKEN_OPTION, read_roots, read_token, show_identity
+from sealcast.pki.names import Role
+
+_Folder = Annotated[Path, typer.Argument(help="Your folder.", metavar="DIR", show_default=False)]
+_Json = Annotated[bool, typer.Option("--json", help="Write one JSON object.")]
+
+_admin = typer.Typer(help="Your identity as an admin of a site.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.add_typer(_admin, name="admin")
+
+
+@_admin.command()
+def enroll(
+    folder: _Folder,
+    authority: Annotated[
+        str, typer.Option("--authority", metavar="URL", help="The authority: https://HOST:PORT.")
+    ],
+    root: Annotated[
+        list[Path],
+        typer.Option(
+            "--root", metavar="FILE", help="PEM file with a root to trust; may be given more than once."
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Your name, as it was added.")],
+    token: Annotated[str, TOKEN_OPTION],
+    as_json: _Json = False,
+) -> None:
+    """Make a key and get a certificate for it with the token of `authority admin add` (RFC 7030)."""
+    from sealcast import device
+
+    identity = device.enroll(
+        folder,
+        authority_url=authority,
+        roots=read_roots(root),
+        name=name,
+        token=read_token(token),
+        role=Role.ADMIN,
+    )
+    show_identity(identity, as_json=as_json)
+
+
+@_admin.command()
+def show(folder: _Folder, as_json: _Json = False) -> None:
+    """Show name, site, certificate and addresses."""
+    from sealcast.device import DeviceIdentity
+
+    show_identity(DeviceIdentity.open(folder, Role.ADMIN), as_json=as_json)
+
+
+@_admin.command()
+def renew(folder: _Folder, as_json: _Json = False) -> None:
+    """Get a new certificate for a new key, by the present one."""
+    from sealcast import device
+
+    show_identity(device.renew(folder, role=Role.ADMIN), as_json=as_json)
