@@ -8,7 +8,7 @@ finds the number again and revokes it.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit
@@ -18,6 +18,8 @@ from sealcast.authority.models import (
     DeviceRow,
     PolicyRow,
     SiteRow,
+    StreamRow,
+    TokenRow,
     UnrecordedRow,
 )
 from sealcast.authority.signer_process import SIGNER_SOCKET_FILE
@@ -242,9 +244,19 @@ def _remove_removed(session: Session, issuer: Issuer, now: int) -> bool:
     ]
     for row in gone:
         row.revoked = now
-        revoke_certificates(session, row.name, now)
+        strike_off(session, row.name, now)
         audit.record(session, now, "remove device again", row.name)
     return bool(gone)
+
+
+def strike_off(session: Session, name: str, now: int) -> None:
+    """Revoke every certificate of a device, and drop its streams and tokens: what else stands in its name, save
+    its place in channels.
+    """
+    # A token that was handed out before must not bring it back.
+    session.execute(delete(TokenRow).where(TokenRow.device == name, TokenRow.used.is_(None)))
+    session.execute(delete(StreamRow).where(StreamRow.device == name))
+    revoke_certificates(session, name, now)
 
 
 def revoke_certificates(session: Session, name: str, now: int, role: Role = Role.DEVICE) -> None:

@@ -9,8 +9,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit
-from sealcast.authority.issuance import revoke_certificates
-from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, StreamRow, TokenRow, UnrecordedRow
+from sealcast.authority.issuance import strike_off
+from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, TokenRow, UnrecordedRow
 from sealcast.ca import Issuer
 from sealcast.errors import UnknownNameError
 from sealcast.pki.crl import GRACE, LIFE, Revocation, crl_number
@@ -96,8 +96,7 @@ def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool
         return False
     device.revoked = now
     issuer.remove(name, now)
-    revoke_certificates(session, name, now)
-    session.execute(delete(StreamRow).where(StreamRow.device == name))
+    strike_off(session, name, now)
     crl = issue_crl(session, issuer, now)
     audit.record(session, now, "revoke device", name, crl_number=crl.number)
     return True
