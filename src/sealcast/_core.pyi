@@ -235,6 +235,9 @@ class ReceiveEngine:
     def streams(self) -> list[tuple[bytes, str, int, int]]:
         """Return id, device, next sequence to resolve and head of each running stream."""
 
+    def last_heard(self) -> list[tuple[bytes, str, int]]:
+        """Return id, device, and when it was last heard, of each stream that has not ended."""
+
     def fingerprint(self) -> bytes:
         """Return a digest of all state that a packet may change."""
 
@@ -332,6 +335,9 @@ class SendEngine:
     @property
     def next_sequence(self) -> int: ...
     def finish(self, now: int, successor: bytes | None = None) -> None: ...
+    def abandon(self) -> None:
+        """Drop what waits for sealing, so that the end can be said at once."""
+
     def repair(self, ranges: Sequence[tuple[int, int]], now: int) -> tuple[list[bytes], int, bytes | None]:
         """Return packets still held, the oldest sequence held, the latest heartbeat (SC-8)."""
 

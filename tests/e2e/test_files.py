@@ -250,9 +250,75 @@ def test_a_file_replaces_one_of_its_name_only_when_it_is_whole(
     output = tmp_path / "output"
     output.mkdir()
     (output / file.name).write_bytes(b"before")
-    receiver = site.receive(archive, channel, output, "--count", "1")
+    receiver = site.receive(archive, channel, output, "--count", "1", "--overwrite")
     with Watch(output) as watch:
         assert processes.run("send", scanner, channel.name, file).code == 0
         assert receiver.wait().code == 0
     assert watch.sizes[file.name] <= {len(b"before"), 3_000_000}
     assert (output / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_file_that_is_there_is_kept_and_both_sides_say_so(
+    site: Site, processes: Processes, channel: Channel, tmp_path: Path
+) -> None:
+    scanner, archive = site.enrol("scanner", "archive-1")
+    file, other = make_files(tmp_path / "source", 100_000, 100_000)
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / file.name).write_bytes(b"before")
+    receiver = site.receive(archive, channel, output, "--count", "1")
+    sent = processes.run("send", scanner, channel.name, file, "--linger", "1s")
+    assert (sent.code, "by: archive-1 (" in sent.err) == (9, True), sent.err
+    receiver.wait_line(r"lost: file .* another file has its name, and is kept", errors=True)
+    assert (output / file.name).read_bytes() == b"before"
+    # One that is there byte for byte is acknowledged, so that it can be sent again to those who missed it.
+    (output / other.name).write_bytes(other.read_bytes())
+    assert processes.run("send", scanner, channel.name, other).code == 0
+    assert receiver.wait().code == 9
+
+
+def test_names_are_refused_before_anything_is_done(processes: Processes, tmp_path: Path) -> None:
+    """No authority runs here, and there is no device."""
+    for name in ("a", "b", ".hidden"):
+        (tmp_path / name).mkdir()
+    left, right = tmp_path / "a" / "file", tmp_path / "b" / "file"
+    sent = processes.run("send", tmp_path / "no device", "any", left, right)
+    assert (sent.code, sent.err.count("\n")) == (2, 1), sent.err
+    assert f"{left} and {right} have the same name" in sent.err
+    for name in (".hidden", "two\nlines", "n" * 240):
+        sent = processes.run("send", tmp_path / "no device", "any", left, tmp_path / name)
+        assert (sent.code, sent.err.count("\n")) == (2, 1), sent.err
+        assert "no receiver takes a file of the name" in sent.err
+
+
+def test_ctrl_c_of_the_sender_is_told_at_once(site: Site, processes: Processes, tmp_path: Path) -> None:
+    channel = site.add_channel("icu3/files", "--rate", "5Mbit/s", "--retention", "1h")
+    scanner, archive = site.enrol("scanner", "archive-1")
+    [file] = make_files(tmp_path / "source", 50_000_000)
+    output = tmp_path / "output"
+    receiver = site.receive(archive, channel, output)
+    sender = processes.start("send", scanner, channel.name, file)
+    wait_until(lambda: any(output.iterdir()), "the file has begun")
+    finished = sender.stop()
+    assert (finished.code, finished.err) == (130, "")
+    receiver.wait_line(r"lost: file .* of scanner: ", errors=True, seconds=5)
+    assert list(output.iterdir()) == []
+    assert receiver.stop().code == 130
+
+
+def test_what_a_killed_receiver_leaves_is_swept_by_the_next(
+    site: Site, processes: Processes, tmp_path: Path
+) -> None:
+    channel = site.add_channel("icu3/files", "--rate", "20Mbit/s")
+    scanner, archive, other = site.enrol("scanner", "archive-1", "archive-2")
+    [file] = make_files(tmp_path / "source", 50_000_000)
+    output = tmp_path / "output"
+    killed = site.receive(archive, channel, output)
+    site.receive(other, channel, output)
+    sender = processes.start("send", scanner, channel.name, file)
+    wait_until(lambda: len(list(output.iterdir())) == 2, "both have begun the file")
+    killed.stop(signal.SIGKILL)
+    assert len(list(output.iterdir())) == 2
+    site.receive(archive, channel, output)
+    wait_until(lambda: len(list(output.iterdir())) == 1, "that of the killed one is removed")
+    assert sender.stop().code == 130

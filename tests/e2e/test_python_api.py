@@ -1,7 +1,9 @@
 """The Python API over real multicast: with an event loop, and without one."""
 
 import asyncio
+import math
 import random
+import signal
 import threading
 
 import pytest
@@ -10,6 +12,7 @@ from sealcast import sync
 from sealcast.endpoint import Device, Message
 from sealcast.endpoint.events import Event, StreamEnded
 from sealcast.errors import IncompleteError, NotAllowedError, UnknownChannelError, UsageError
+from tests.e2e.feed import Feed
 from tests.e2e.processes import wait_until
 from tests.e2e.site import Channel, Site
 
@@ -155,6 +158,101 @@ async def test_refusals_at_the_door(site: Site, channel: Channel) -> None:
         await open_device(site, "display").subscriber(channel.name).recv()
 
 
+async def test_options_are_checked_before_anything_is_done(site: Site, channel: Channel) -> None:
+    device = open_device(site, "monitor")
+    for options, says in (
+        ({"max_block": 0}, "max_block is 0"),
+        ({"max_block": 65}, "max_block is 65"),
+        ({"queue_bytes": 0}, "queue_bytes is 0"),
+        ({"linger": -1.0}, "linger is -1"),
+        ({"linger": math.nan}, "linger is nan"),
+        ({"mtu": 575}, "mtu is 575"),
+        ({"mtu": 9001}, "mtu is 9001"),
+        ({"instance": "a,b"}, "not an instance name: 'a,b'"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            device.publisher(channel.name, **options)
+    for options, says in (
+        ({"max_message_bytes": 0}, "max_message_bytes is 0"),
+        ({"buffer_bytes": 65_535}, "buffer_bytes is 65535"),
+        ({"delivery": "perhaps"}, "no delivery mode 'perhaps'"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            device.subscriber(channel.name, **options)
+    for end in (device.publisher, device.subscriber):
+        with pytest.raises(UsageError, match="not a channel name: 'a,b'"):
+            end("a,b")
+
+
+async def test_the_ends_of_the_ranges_work(site: Site, channel: Channel) -> None:
+    async with (
+        open_device(site, "display").subscriber(
+            channel.name, max_message_bytes=10, buffer_bytes=1 << 16
+        ) as subscriber,
+        open_device(site, "monitor").publisher(
+            channel.name, mtu=576, max_block=1, queue_bytes=1, linger=0
+        ) as publisher,
+        asyncio.timeout(30),
+    ):
+        await publisher.send_many([b"0123456789", b"too long for it", b"last"])
+        assert [(await subscriber.recv()).data for _ in range(2)] == [b"0123456789", b"last"]
+
+
+async def test_what_cannot_be_sent_is_refused_before_any_of_it_is(site: Site, channel: Channel) -> None:
+    async with (
+        open_device(site, "display").subscriber(channel.name) as subscriber,
+        open_device(site, "monitor").publisher(channel.name, linger=0) as publisher,
+        asyncio.timeout(30),
+    ):
+        with pytest.raises(UsageError, match="message 1 of 3 has 16777217 bytes: none was sent"):
+            await publisher.send_many([b"first", bytes((16 << 20) + 1), b"third"])
+        with pytest.raises(UsageError, match="is no UTF-8"):
+            await publisher.send(b"x", topic="a\udcff")
+        with pytest.raises(UsageError, match="a topic of 256 bytes"):
+            await publisher.send_many([b"x"], topic="t" * 256)
+        assert publisher.counters()["messages"] == 0
+        await publisher.send(b"good")
+        assert (await subscriber.recv()).data == b"good"
+
+
+async def test_an_open_end_is_not_opened_again_but_a_closed_one_is(site: Site, channel: Channel) -> None:
+    publisher = open_device(site, "monitor").publisher(channel.name, linger=0)
+    subscriber = open_device(site, "display").subscriber(channel.name)
+    async with asyncio.timeout(30):
+        for text in (b"one", b"two"):
+            async with subscriber, publisher:
+                stream = publisher.stream_id
+                for end in (publisher, subscriber):
+                    with pytest.raises(UsageError, match="is open already"):
+                        await end.__aenter__()
+                assert publisher.stream_id == stream
+                await publisher.send(text)
+                assert (await subscriber.recv()).data == text
+    assert publisher.counters()["messages"] == 1
+
+
+async def test_a_publisher_that_is_heard_no_more_is_told_once(
+    site: Site, channel: Channel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sealcast.endpoint.subscriber.SILENT_SECONDS", 2.0)
+
+    def told() -> list[str]:
+        return [record.message for record in caplog.records if "has been heard" in record.message]
+
+    async with open_device(site, "display").subscriber(channel.name) as subscriber, asyncio.timeout(30):
+        with Feed(site, site.devices / "monitor", channel) as feed:
+            await subscriber.recv()
+            feed.process.send_signal(signal.SIGSTOP)
+            await asyncio.to_thread(wait_until, lambda: bool(told()), "the silence is told")
+            feed.process.send_signal(signal.SIGCONT)
+            await asyncio.to_thread(feed.finish)
+        items = subscriber.items()
+        async for item in items:
+            if isinstance(item, StreamEnded):
+                break
+    assert told() == ["channel icu3/vitals: nothing has been heard of monitor for 2 s; it may be gone"]
+
+
 class TestBlocking:
     """The same names without an event loop."""
 
@@ -233,3 +331,29 @@ async def test_a_publisher_that_cannot_seal_says_why_it_cannot_end(site: Site) -
     async with asyncio.timeout(50):
         with pytest.raises(IncompleteError, match="no key for the present epoch"):
             await publish()
+
+
+async def test_an_error_does_not_wait_for_a_long_queue(site: Site) -> None:
+    """What has not gone out is dropped, and subscribers are told the end of what has."""
+    site.enrol("monitor", "display")
+    channel = site.add_channel("icu3/vitals", "--rate", "1Mbit/s")
+    publisher = open_device(site, "monitor").publisher(channel.name, linger=3600)
+    loop = asyncio.get_running_loop()
+
+    async def fail() -> None:
+        async with publisher:
+            await publisher.send_many([bytes(1000)] * 10_000)
+            raise RuntimeError
+
+    async with open_device(site, "display").subscriber(channel.name) as subscriber, asyncio.timeout(30):
+        began = loop.time()
+        with pytest.raises(RuntimeError):
+            await fail()
+        assert loop.time() - began < 15, "10 MB at 1 Mbit/s are 80 s"
+        counters = publisher.counters()
+        received = 0
+        async for item in subscriber.items():
+            received += isinstance(item, Message)
+            if isinstance(item, StreamEnded):
+                break
+        assert received == counters["messages"] - counters["abandoned"] > 0

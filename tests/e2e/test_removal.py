@@ -3,13 +3,14 @@
 import base64
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.datagrams import Recording
 from tests.e2e.feed import Feed
 from tests.e2e.processes import wait_until
-from tests.e2e.site import Site
+from tests.e2e.site import Site, command
 
 
 def test_a_removed_publisher_is_closed_at_running_subscribers(site: Site) -> None:
@@ -31,7 +32,64 @@ def test_a_removed_publisher_is_closed_at_running_subscribers(site: Site) -> Non
         sent = other.finish()
         wait_until(lambda: sum('"good"' in line for line in subscriber.out) == len(sent), "all of the other")
         assert sum('"bad"' in line for line in subscriber.out) == before
-    assert subscriber.stop().code == 130
+    stopped = subscriber.stop()
+    assert stopped.code == 130
+    assert stopped.err.splitlines()[-1] == "sealcast: interrupted: 1 loss was reported"
+
+
+def test_a_removed_sender_ends_in_the_middle_of_a_file(site: Site, tmp_path: Path) -> None:
+    scanner, archive = site.enrol("scanner", "archive")
+    channel = site.add_channel("icu3/files", "--rate", "5Mbit/s")
+    output, file = tmp_path / "output", tmp_path / "image.bin"
+    file.write_bytes(bytes(50_000_000))
+    receiver = site.receive(archive, channel, output)
+    sender = site.processes.start("send", scanner, channel.name, file)
+    wait_until(lambda: any(output.iterdir()), "the file has begun")
+    site.revoke("scanner")
+    ended = sender.wait(10)
+    assert ended.code == 5, ended.err
+    assert "sealcast: error: device 'scanner' is revoked (" in ended.err
+    receiver.wait_line("lost: file 'image.bin' of scanner: ", errors=True)
+    assert list(output.iterdir()) == []
+    assert receiver.is_running, "another may send to it"
+
+
+@pytest.mark.parametrize("revoked", [True, False])
+def test_a_removed_receiver_ends_and_leaves_nothing(site: Site, tmp_path: Path, revoked: bool) -> None:
+    scanner, archive, other = site.enrol("scanner", "archive", "other")
+    channel = site.add_channel("icu3/files", "--rate", "20Mbit/s", publish="scanner")
+    output, file = tmp_path / "output", tmp_path / "image.bin"
+    file.write_bytes(bytes(20_000_000))
+    receiver = site.receive(archive, channel, output)
+    site.receive(other, channel, tmp_path / "other")
+    sender = site.processes.start("send", scanner, channel.name, file)
+    wait_until(lambda: any(output.iterdir()), "the file has begun")
+    if revoked:
+        site.revoke("archive")
+    else:
+        command("authority", "channel", "set", site.folder, channel.name, "--subscribe", "other")
+    ended = receiver.wait(10)
+    says = "device 'archive' is revoked" if revoked else "device 'archive' may not subscribe on channel"
+    assert ended.code == (5 if revoked else 6), ended.err
+    lost, error = ended.err.splitlines()[-2:]
+    assert lost.startswith(f"sealcast: lost: file 'image.bin' of scanner: {says}")
+    assert error.startswith(f"sealcast: error: {says}")
+    assert list(output.iterdir()) == []
+    assert sender.wait().code == 0, "the others have the file, and nobody waits for the removed one"
+
+
+def test_a_sender_that_is_removed_while_it_waits_ends(site: Site, tmp_path: Path) -> None:
+    scanner, idle = site.enrol("scanner", "idle")
+    channel = site.add_channel("icu3/files")
+    file = tmp_path / "image.bin"
+    file.write_bytes(b"content")
+    site.subscribe(idle, channel, "--raw")  # takes no files, so acknowledges none
+    sender = site.processes.start("send", scanner, channel.name, file, "--linger", "1h")
+    sender.wait_line("image.bin: 7 bytes", errors=True)
+    site.revoke("scanner")
+    ended = sender.wait(10)
+    assert ended.code == 5, ended.err
+    assert "device 'scanner' is revoked" in ended.err
 
 
 def test_a_removed_subscriber_gets_nothing_new(site: Site) -> None:

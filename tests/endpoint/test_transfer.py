@@ -8,10 +8,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sealcast.endpoint.events import Event, Gap, MessageLost, StreamClosed, StreamEnded
+from sealcast.endpoint.events import Event, Gap, MessageLost, Refused, StreamClosed, StreamEnded
 from sealcast.endpoint.publisher import Publisher
 from sealcast.endpoint.subscriber import Subscriber
 from sealcast.endpoint.transfer import (
@@ -20,9 +18,9 @@ from sealcast.endpoint.transfer import (
     FileReceiver,
     FileSender,
     ReceivedFile,
-    is_file_name,
+    check_names,
 )
-from sealcast.errors import IncompleteError, StorageError
+from sealcast.errors import CertificateError, IncompleteError, SealcastError, StorageError, UsageError
 from sealcast.pki.signed import decode_array, encode_cbor
 from sealcast.sidechannel.messages import Acknowledgement
 
@@ -32,20 +30,7 @@ STREAM = b"s" * 16
 ELSEWHERE = b"t" * 16
 
 
-@pytest.mark.parametrize("name", ["image.bin", "a b", "größe.txt", "x" * 239])
-def test_plain_names_are_taken(name: str) -> None:
-    assert is_file_name(name)
-
-
-@pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "a\\b", "a\0b", "a\nb", "\x1b[2J", "x" * 240])
-def test_other_names_are_refused(name: str) -> None:
-    assert not is_file_name(name)
-
-
-@given(st.text())
-def test_an_accepted_name_stays_in_its_folder(name: str) -> None:
-    if is_file_name(name):
-        assert (Path("/folder") / name).parent == Path("/folder")
+REVOKED = CertificateError("device 'tablet' is revoked", reason="revoked")
 
 
 class Feed:
@@ -59,12 +44,15 @@ class Feed:
         for item in self._items:
             yield item
 
+    def refusal(self, event: Refused) -> SealcastError | None:
+        return REVOKED if event.reason == "revoked" else None
+
     async def acknowledge(self, stream: bytes, transfer: bytes, sha256: bytes) -> None:
         self.acknowledged.append((stream, transfer, sha256))
 
 
-def message(*fields: object, topic: str = TOPIC, stream: bytes = STREAM) -> object:
-    return SimpleNamespace(topic=topic, data=encode_cbor(list(fields)), publisher="p", stream_id=stream)
+def message(*fields: object, topic: str = TOPIC, stream: bytes = STREAM, publisher: str = "p") -> object:
+    return SimpleNamespace(topic=topic, data=encode_cbor(list(fields)), publisher=publisher, stream_id=stream)
 
 
 def names(folder: Path) -> list[str]:
@@ -72,29 +60,36 @@ def names(folder: Path) -> list[str]:
 
 
 async def received(
-    folder: Path, items: list[object], *, lost: tuple[str, ...] = ()
+    folder: Path, items: list[object], *, lost: tuple[str, ...] = (), overwrite: bool = False
 ) -> tuple[list[ReceivedFile], Feed]:
     """What comes out of a feed; `lost`: the files that have to be told as lost, once each."""
     feed = Feed(items)
     told: list[str] = []
-    receiver = FileReceiver(folder, on_loss=told.append)
+    receiver = FileReceiver(folder, on_loss=told.append, overwrite=overwrite)
     files = [file async for file in receiver.receive(cast(Subscriber, feed))]
     assert tuple(receiver.lost) == lost
+    assert receiver.unnamed_losses == 0
     assert len(told) == len(lost)
     assert all(f"{name!r} of p" in line for name, line in zip(lost, told, strict=True))
     return files, feed
 
 
 def run_of(
-    data: bytes, *, name: str = "f.bin", transfer: bytes = TRANSFER, stream: bytes = STREAM
+    data: bytes,
+    *,
+    name: str = "f.bin",
+    transfer: bytes = TRANSFER,
+    stream: bytes = STREAM,
+    publisher: str = "p",
 ) -> list[object]:
     half = len(data) // 2
-    return [
-        message("begin", transfer, name, len(data), stream=stream),
-        message("part", transfer, 0, data[:half], stream=stream),
-        message("part", transfer, half, data[half:], stream=stream),
-        message("end", transfer, hashlib.sha256(data).digest(), stream=stream),
+    fields: list[tuple[object, ...]] = [
+        ("begin", transfer, name, len(data)),
+        ("part", transfer, 0, data[:half]),
+        ("part", transfer, half, data[half:]),
+        ("end", transfer, hashlib.sha256(data).digest()),
     ]
+    return [message(*one, stream=stream, publisher=publisher) for one in fields]
 
 
 async def test_a_whole_file_appears_and_is_acknowledged(tmp_path: Path) -> None:
@@ -150,6 +145,82 @@ async def test_a_spoilt_file_harms_no_other(tmp_path: Path, spoil: Any) -> None:
     assert names(tmp_path) == ["after", "f.bin"]
     assert (tmp_path / "f.bin").read_bytes() == b"abcdef"
     assert (tmp_path / "after").read_bytes() == b"ghi"
+
+
+async def test_a_final_refusal_ends_it_and_names_what_is_lost(tmp_path: Path) -> None:
+    feed = Feed([*run_of(b"0123456789")[:2], Refused(reason="revoked"), *run_of(b"01", transfer=OTHER)])
+    told: list[str] = []
+    receiver = FileReceiver(tmp_path, on_loss=told.append)
+    with pytest.raises(CertificateError, match="is revoked"):
+        await anext(receiver.receive(cast(Subscriber, feed)))
+    assert (receiver.lost, names(tmp_path)) == (["f.bin"], [])
+    assert told == ["lost: file 'f.bin' of p: device 'tablet' is revoked"]
+
+
+async def test_another_refusal_is_none_of_its_business(tmp_path: Path) -> None:
+    run = run_of(b"0123456789")
+    files, _ = await received(tmp_path, [*run[:2], Refused(reason="too-many-requests"), *run[2:]])
+    assert len(files) == 1
+
+
+async def test_a_loss_outside_of_any_file_may_have_been_one(tmp_path: Path) -> None:
+    lost = [
+        event(Gap, first=3, last=4),
+        event(MessageLost, message_id=5, reason="longer than this subscriber takes"),
+        event(StreamClosed, reason="revoked"),
+    ]
+    ended = event(StreamEnded, next_sequence=9, successor=None)
+    told: list[str] = []
+    receiver = FileReceiver(tmp_path, on_loss=told.append)
+    feed = Feed([*lost, ended, *run_of(b"01", stream=ELSEWHERE)])
+    assert len([file async for file in receiver.receive(cast(Subscriber, feed))]) == 1
+    assert (receiver.lost, receiver.unnamed_losses) == ([], 3)
+    assert told == [
+        "lost: packets 3 to 4 of p",
+        "lost: message 5 of p: longer than this subscriber takes",
+        "p is no longer accepted: revoked",
+    ]
+
+
+class TestNameThatIsTaken:
+    """Nothing that is there is lost, unless by leave or by its own publisher."""
+
+    async def test_what_was_there_before_is_kept(self, tmp_path: Path) -> None:
+        (tmp_path / "f.bin").write_bytes(b"mine")
+        files, feed = await received(tmp_path, run_of(b"0123456789"), lost=("f.bin",))
+        assert (files, feed.acknowledged, names(tmp_path)) == ([], [], ["f.bin"])
+        assert (tmp_path / "f.bin").read_bytes() == b"mine"
+
+    async def test_by_leave_it_is_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "f.bin").write_bytes(b"mine")
+        files, _ = await received(tmp_path, run_of(b"0123456789"), overwrite=True)
+        assert len(files) == 1
+        assert (tmp_path / "f.bin").read_bytes() == b"0123456789"
+
+    async def test_what_is_there_byte_for_byte_counts_as_received(self, tmp_path: Path) -> None:
+        """So that who sends again to those who missed it is acknowledged by all."""
+        (tmp_path / "f.bin").write_bytes(b"0123456789")
+        files, feed = await received(tmp_path, run_of(b"0123456789"))
+        assert (len(files), len(feed.acknowledged), names(tmp_path)) == (1, 1, ["f.bin"])
+
+    async def test_a_publisher_replaces_what_it_has_sent(self, tmp_path: Path) -> None:
+        items = [*run_of(b"0123456789"), *run_of(b"newer", transfer=OTHER, stream=ELSEWHERE)]
+        files, _ = await received(tmp_path, items)
+        assert len(files) == 2
+        assert (tmp_path / "f.bin").read_bytes() == b"newer"
+
+    async def test_a_publisher_does_not_replace_what_another_has_sent(self, tmp_path: Path) -> None:
+        of_another = run_of(b"0123456789", stream=ELSEWHERE, publisher="p of another name")
+        files, _ = await received(tmp_path, [*of_another, *run_of(b"newer")], lost=("f.bin",))
+        assert [file.publisher for file in files] == ["p of another name"]
+        assert (tmp_path / "f.bin").read_bytes() == b"0123456789"
+
+    async def test_a_link_is_not_followed(self, tmp_path: Path) -> None:
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        (folder / "f.bin").symlink_to(tmp_path / "outside")
+        await received(folder, run_of(b"0123456789"), lost=("f.bin",))
+        assert names(tmp_path) == ["folder"]
 
 
 async def test_a_repeated_begin_is_passed_over(tmp_path: Path) -> None:
@@ -252,11 +323,12 @@ class Stage:
 
 
 async def sent(folder: Path, members: list[list[str]], *, acknowledging: tuple[str, ...]) -> None:
-    file = folder / "f"
-    file.write_bytes(b"01")
+    files = [folder / "f", folder / "g"]
+    for file in files:
+        file.write_bytes(b"01")
     sender = FileSender()
     stage = Stage(sender, members, acknowledging)
-    await sender.send(cast(Publisher, stage), [file, file], linger=0.3)
+    await sender.send(cast(Publisher, stage), files, linger=0.3)
 
 
 async def test_who_joins_later_is_not_waited_for(tmp_path: Path) -> None:
@@ -280,6 +352,29 @@ async def test_a_sender_asks_those_of_this_time_only(tmp_path: Path) -> None:
     for device in ("a", "b"):
         stage = Stage(sender, [[device]], (device,))
         await sender.send(cast(Publisher, stage), [file], linger=0.1)
+
+
+def test_names_that_differ_can_be_sent(tmp_path: Path) -> None:
+    check_names([tmp_path / "a", tmp_path / "b", tmp_path / "a" / "c"])
+
+
+@pytest.mark.parametrize(
+    ("paths", "says"),
+    [
+        (["x/a", "b", "y/a"], r"x/a and y/a have the same name"),
+        (["a", "a"], r"a and a have the same name"),
+        (["a", ".hidden"], r"'\.hidden'"),
+        (["x/a\nb"], r"'a\\nb'"),
+        (["a\\b"], r"'a\\\\b'"),
+        (["n" * 240], r"no receiver takes a file of the name 'nnn"),
+        (["a\udcff"], r"no receiver takes"),
+        ([".."], r"no receiver takes"),
+    ],
+)
+async def test_names_that_no_receiver_could_take(paths: list[str], says: str) -> None:
+    """Before the first byte: nothing is asked of the publisher, and no file is opened."""
+    with pytest.raises(UsageError, match=says):
+        await FileSender().send(cast(Publisher, None), [Path(path) for path in paths], linger=0.0)
 
 
 def test_events_are_values() -> None:

@@ -14,6 +14,7 @@ from sealcast.pki.names import (
     channel_id,
     check_channel_name,
     check_device_name,
+    check_host_name,
     check_instance_name,
     check_site_name,
     new_site_id,
@@ -55,6 +56,23 @@ def test_other_channel_names_are_refused(name: str) -> None:
 
 def test_an_instance_may_be_unnamed() -> None:
     assert check_instance_name("") == ""
+    with pytest.raises(UsageError, match="not an instance name: 'a,b'"):
+        check_instance_name("a,b")
+
+
+@pytest.mark.parametrize(
+    "name", ["localhost", "keys.ward.example", "a-1", "192.0.2.7", "::1", "größe.example", "a" * 63 + ".b"]
+)
+def test_host_names_and_addresses_pass(name: str) -> None:
+    assert check_host_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "bad name!!", "a_b", "-a", "a-", ".a", "a..b", "a" * 64, "a." * 127 + "b", "a\n"]
+)
+def test_other_host_names_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="not a host name or an IP address"):
+        check_host_name(name)
 
 
 @pytest.mark.parametrize("name", ["", " a", "a ", "a\n", "a" * 59, "\u202eab"])

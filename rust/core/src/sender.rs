@@ -91,6 +91,8 @@ struct Certified {
 #[derive(Clone, Debug, Default)]
 pub struct SenderCounters {
     pub messages: u64,
+    /// Of these, dropped before they were sealed, or cut.
+    pub abandoned: u64,
     pub packets: u64,
     pub blocks: u64,
     /// Bytes of all datagrams.
@@ -278,6 +280,13 @@ impl Sender {
 
     pub fn has_queued(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    /// Drops what waits for sealing, so that an end can be said at once; receivers report the message that was cut.
+    pub fn abandon(&mut self) {
+        self.counters.abandoned += self.queue.len() as u64;
+        self.queue.clear();
+        self.queue_bytes = 0;
     }
 
     /// Fills one packet with frames.

@@ -54,6 +54,43 @@ fn a_graceful_end_is_told_when_all_has_been_delivered() {
     );
 }
 
+/// What was not sealed never was; the message that was cut is told as lost, and the end at once.
+#[test]
+fn a_publisher_that_gives_up_its_queue_says_its_end() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    let stream = world.stream(publisher);
+    world.queue_messages(publisher, 3, 50_000);
+    let now = world.now;
+    let sender = world.sender(publisher);
+    assert_eq!(sender.seal_block(now, [1; 16]), 64);
+    sender.abandon();
+    sender.finish(None, now);
+    assert_eq!((sender.has_queued(), sender.queued_bytes()), (false, 0));
+    let counters = sender.counters();
+    assert_eq!((counters.messages, counters.abandoned), (3, 2));
+    assert!(world.run_until(SECOND, |world| world.sender(publisher).is_finished()));
+    world.run_for(SECOND);
+    world.assert_authentic();
+    assert_eq!(world.ids(subscriber, stream), [0]);
+    let lost = |event: &Event| matches!(event, Event::MessageLost { message_id: 1, .. });
+    let ended = |event: &Event| {
+        matches!(
+            event,
+            Event::StreamEnded {
+                next_sequence: 64,
+                ..
+            }
+        )
+    };
+    assert_eq!(
+        (count(&world, subscriber, lost), count(&world, subscriber, ended)),
+        (1, 1)
+    );
+}
+
 #[test]
 fn a_named_successor_continues_without_a_gap() {
     let mut world = World::new(1);

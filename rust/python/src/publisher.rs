@@ -235,6 +235,11 @@ impl SendEngine {
         Ok(())
     }
 
+    /// Drops what waits for sealing, so that the end can be said at once.
+    fn abandon(&self) {
+        lock(&self.0).abandon();
+    }
+
     /// Packets that are still held of `ranges`, the oldest sequence held, the latest heartbeat (SC-8).
     #[allow(clippy::type_complexity)]
     fn repair<'py>(
@@ -294,6 +299,7 @@ impl SendEngine {
         let engine = lock(&self.0);
         let (counters, fields) = (engine.counters(), PyDict::new(py));
         fields.set_item("messages", counters.messages)?;
+        fields.set_item("abandoned", counters.abandoned)?;
         fields.set_item("packets", counters.packets)?;
         fields.set_item("blocks", counters.blocks)?;
         fields.set_item("bytes", counters.bytes)?;

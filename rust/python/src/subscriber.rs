@@ -186,6 +186,17 @@ impl ReceiveEngine {
             .collect()
     }
 
+    /// Each stream that has not ended: id, device, when it was last heard.
+    fn last_heard<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, String, u64)> {
+        let engine = lock(&self.0);
+        let open = engine.streams().filter(|s| !s.is_finished() && !s.is_succeeded());
+        open.map(|s| {
+            let id = PyBytes::new(py, &s.publisher.stream.0);
+            (id, s.publisher.device.clone(), s.last_heard)
+        })
+        .collect()
+    }
+
     /// A digest of all state that a packet may change: equal before and after a refusal.
     fn fingerprint<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &lock(&self.0).fingerprint())

@@ -1,9 +1,10 @@
 """`sealcast publish`: lines or chunks from a file or standard input become messages."""
 
 import json
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,9 +21,12 @@ from sealcast.cli.data import (
     run,
     unattended,
 )
-from sealcast.endpoint.subscriber import MAX_MESSAGE_BYTES
+from sealcast.endpoint.limits import MAX_MESSAGE_BYTES, check_topic
 from sealcast.errors import UsageError
 from sealcast.pki.files import storage_errors
+
+if TYPE_CHECKING:
+    from sealcast.endpoint import Publisher
 
 CHUNK_BYTES = 64 << 10
 
@@ -51,15 +55,19 @@ def publish(
     instance: Instance = "",
     as_json: AsJson = False,
 ) -> None:
-    """Publish messages on a channel: a line is a message."""
+    """Publish messages on a channel: a line is a message.
+
+    Ctrl-C ends the stream behind what has gone out, and says how many messages that were.
+    """
     from sealcast.authority.quantities import parse_duration
 
+    check_topic(topic)
     device = open_device(folder)
     publisher = device.publisher(
         check_channel(channel),
         routing=routing(interface, send_to=send_to),
         instance=instance,
-        linger=parse_duration(linger) / 1e6,
+        linger=parse_duration(linger, may_be_zero=True) / 1e6,
     )
 
     async def work() -> dict[str, int]:
@@ -74,11 +82,23 @@ def publish(
         finally:
             messages.close()
 
-    counters = run(work)
+    try:
+        counters = run(work)
+    except KeyboardInterrupt:
+        _tell_what_had_gone_out(publisher)
+        raise
     if as_json:
         typer.echo(json.dumps(counters))
     else:
         typer.echo(f"{counters['messages']} messages in {counters['packets']} packets", err=True)
+
+
+def _tell_what_had_gone_out(publisher: "Publisher") -> None:
+    with suppress(UsageError):  # It had not come as far as to be opened.
+        counters = publisher.counters()
+        if abandoned := counters["abandoned"]:
+            total = counters["messages"]
+            typer.echo(f"sealcast: interrupted: {total - abandoned} of {total} messages sent", err=True)
 
 
 class _Messages:

@@ -32,18 +32,26 @@ def receive(
     channel: Channel,
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write into.")],
     count: Count = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there, whoever it is from.")
+    ] = False,
     interface: Interface = None,
     listen: Listen = None,
     as_json: AsJson = False,
 ) -> None:
-    """Receive files: each appears under its name once it is whole; ends with 9 if one was lost."""
+    """Receive files: each appears under its name once it is whole.
+
+    A file that is there is kept, and the new one counts as lost; but a publisher may replace what it has sent
+    since this command began, and a file that is there byte for byte counts as received. Ends with 9 if a file
+    was lost, or anything that may have been one.
+    """
     from sealcast.endpoint.transfer import FileReceiver
     from sealcast.errors import IncompleteError
 
     device = open_device(folder)
     target = check_folder(output)
     with FileProgress(quiet=as_json) as progress:
-        receiver = FileReceiver(target, progress.update, progress.say)
+        receiver = FileReceiver(target, progress.update, progress.say, overwrite=overwrite)
         subscriber = device.subscriber(check_channel(channel), routing=routing(interface, listen=listen))
 
         async def work() -> None:
@@ -70,9 +78,13 @@ def receive(
                     await files.aclose()
 
         run(work)
+    losses = []
     if receiver.lost:
-        names = ", ".join(repr(name) for name in dict.fromkeys(receiver.lost))
+        losses.append(f"lost in part: {', '.join(repr(name) for name in dict.fromkeys(receiver.lost))}")
+    if receiver.unnamed_losses:
+        losses.append(f"{receiver.unnamed_losses} losses that may have been files")
+    if losses:
         raise IncompleteError(
-            f"lost in part: {names}",
-            cure="have it sent again, at a lower rate or with a longer retention of the channel",
+            ", and ".join(losses),
+            cure="see above; have it sent again, or raise the channel's retention",
         )

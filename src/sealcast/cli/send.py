@@ -41,11 +41,15 @@ def send(
     send_to: SendTo = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send files and stay until every subscriber there has them; ends with 9 and names who has not."""
+    """Send files and stay until every subscriber there has them; ends with 9 and names who has not.
+
+    A receiver takes files by their names alone, without folders: two of one name are refused.
+    """
     from sealcast.authority.quantities import parse_duration
-    from sealcast.endpoint.transfer import FileSender
+    from sealcast.endpoint.transfer import FileSender, check_names
     from sealcast.errors import IncompleteError, StorageError
 
+    check_names(files)
     device = open_device(folder)
     seconds = parse_duration(linger) / 1e6
     with FileProgress(quiet=as_json) as progress:

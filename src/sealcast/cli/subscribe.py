@@ -24,7 +24,7 @@ from sealcast.cli.data import (
     run,
     unattended,
 )
-from sealcast.endpoint.events import Event, Gap, MessageLost, Refused, StreamClosed
+from sealcast.endpoint.events import Alarm, Event, Loss, Refused
 from sealcast.errors import IncompleteError, StorageError
 from sealcast.pki.files import storage_errors
 
@@ -51,7 +51,7 @@ def subscribe(
 ) -> None:
     """Receive the messages of a channel: a message is a line. Ends with 9 if anything was lost."""
     device = open_device(folder)
-    losses: list[Event] = []
+    losses: list[Loss] = []
     subscriber = device.subscriber(
         check_channel(channel),
         routing=routing(interface, listen=listen),
@@ -73,9 +73,18 @@ def subscribe(
                     lines = (_line(item, as_json=as_json, raw=raw, escaped=escaped) for item in messages)
                     await unattended(partial(_write, target, b"".join(lines), output))
 
-    run(work)
+    try:
+        run(work)
+    except KeyboardInterrupt:
+        if losses:
+            _say(f"interrupted: {_count(losses)}")
+        raise
     if losses:
-        raise IncompleteError(f"{len(losses)} losses were reported on channel {channel!r}")
+        raise IncompleteError(f"{_count(losses)} on channel {channel!r}")
+
+
+def _count(losses: list[Loss]) -> str:
+    return f"{len(losses)} loss{'es were' if len(losses) > 1 else ' was'} reported"
 
 
 def _open(output: Path | None) -> FileIO:
@@ -119,21 +128,11 @@ def _line(message: Message, *, as_json: bool, raw: bool, escaped: bool) -> bytes
     return message.data + b"\n"
 
 
-def _tell(event: Event, losses: list[Event]) -> None:
-    match event:
-        case Gap(publisher=publisher, first=first, last=last):
-            losses.append(event)
-            _say(f"lost: packets {first} to {'an unknown end' if last is None else last} of {publisher}")
-        case MessageLost(publisher=publisher, message_id=message_id, reason=reason):
-            losses.append(event)
-            _say(f"lost: message {message_id} of {publisher}: {reason}")
-        case StreamClosed(publisher=publisher, reason=reason):
-            losses.append(event)
-            _say(f"{publisher} is no longer accepted: {reason}")
-        case Refused(reason=reason):
-            _say(f"the key server refuses this device: {reason}")
-        case _:
-            return
+def _tell(event: Event, losses: list[Loss]) -> None:
+    if isinstance(event, Loss):
+        losses.append(event)
+    if isinstance(event, Loss | Alarm | Refused):
+        _say(str(event))
 
 
 def _say(text: str) -> None:

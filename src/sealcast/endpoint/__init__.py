@@ -1,7 +1,8 @@
 """What an application imports: devices, publishers, subscribers.
 
 `device` opens both ends; `publisher` and `subscriber` are the ends; `session` is the I/O around an engine;
-`routing` says where packets go; `events` says what happens; `transfer` carries files.
+`routing` says where packets go; `events` says what happens; `transfer` carries files; `limits` are the ranges
+of options.
 """
 
 from sealcast._core import Message

@@ -1,6 +1,6 @@
 """What a subscriber or publisher is told besides messages: facts, as frozen values.
 
-What was lost is always among them (spec/wire.md DP-33).
+What was lost is always among them (spec/wire.md DP-33). `str` of an event is a line for people.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from sealcast._core import Message
+from sealcast.pki.times import to_datetime
 
 if TYPE_CHECKING:
     from sealcast._core import Epoch
@@ -25,12 +26,18 @@ class Joined:
 
     epoch: Epoch
 
+    def __str__(self) -> str:
+        return f"joined in {_epoch(self.epoch)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochChanged:
     """Slot, generation or step have turned."""
 
     epoch: Epoch
+
+    def __str__(self) -> str:
+        return f"keys have turned: {_epoch(self.epoch)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,10 @@ class Gap:
     last: int | None
     """Last lost sequence; None: the publisher ended without a word, how many is not known."""
 
+    def __str__(self) -> str:
+        last = "an unknown end" if self.last is None else self.last
+        return f"lost: packets {self.first} to {last} of {_name(self.publisher, self.instance)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageLost:
@@ -57,6 +68,9 @@ class MessageLost:
     message_id: int
     reason: str
 
+    def __str__(self) -> str:
+        return f"lost: message {self.message_id} of {_name(self.publisher, self.instance)}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStarted:
@@ -67,6 +81,9 @@ class StreamStarted:
     stream_id: bytes
     succeeds: bytes | None
     """The stream that it continues, if any."""
+
+    def __str__(self) -> str:
+        return f"{_name(self.publisher, self.instance)} has begun a stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +97,9 @@ class StreamEnded:
     """One above the last sequence."""
     successor: bytes | None
 
+    def __str__(self) -> str:
+        return f"{_name(self.publisher, self.instance)} has ended its stream"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamClosed:
@@ -89,6 +109,9 @@ class StreamClosed:
     instance: str
     stream_id: bytes
     reason: str
+
+    def __str__(self) -> str:
+        return f"{_name(self.publisher, self.instance)} is no longer accepted: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +129,10 @@ class Equivocation:
     """None if the first block is so long ago that only the hash of its packet was kept."""
     second: Evidence
 
+    def __str__(self) -> str:
+        name = _name(self.publisher, self.instance)
+        return f"{name} has signed twice for sequence {self.sequence}; the first stands"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuccessionConflict:
@@ -121,12 +148,19 @@ class SuccessionConflict:
     second: bytes
     second_credential: bytes | None
 
+    def __str__(self) -> str:
+        first, second, before = (id.hex()[:8] for id in (self.first, self.second, self.predecessor))
+        return f"two streams, {first}… and {second}…, claim to continue {before}…; the first stands"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentMismatch:
     """The key server handed out a secret other than it signed for; nothing is opened under it."""
 
     detail: str
+
+    def __str__(self) -> str:
+        return f"the key server signed for another secret than it handed out: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +169,18 @@ class PolicyChanged:
 
     version: int
 
+    def __str__(self) -> str:
+        return f"policy {self.version} is in force"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """The key server refuses this device; `reason` is of spec/registry.md, for example `revoked`."""
 
     reason: str
+
+    def __str__(self) -> str:
+        return f"the key server refuses this device: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,12 +190,18 @@ class OutOfContact:
     since: int
     """Its last verified word, microseconds."""
 
+    def __str__(self) -> str:
+        return f"nothing from the key server since {to_datetime(self.since):%Y-%m-%d %H:%M:%S} UTC"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
     """A publisher cannot seal just now; it goes on by itself once the cause is gone."""
 
     reason: str
+
+    def __str__(self) -> str:
+        return f"nothing can be sealed: {self.reason}"
 
 
 Event = (
@@ -174,6 +220,12 @@ Event = (
     | OutOfContact
     | Blocked
 )
+
+Loss = Gap | MessageLost | StreamClosed
+"""Something that was, or will be, published and is not delivered."""
+
+Alarm = Equivocation | SuccessionConflict | CommitmentMismatch
+"""Somebody who holds keys does not keep to the rules; nothing is lost by it."""
 
 _KINDS: Mapping[str, type[Event]] = {
     "joined": Joined,
@@ -199,7 +251,17 @@ def parse_event(name: str, values: Mapping[str, Any]) -> Event:
     return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
+def _name(publisher: str, instance: str) -> str:
+    return f"{publisher}/{instance}" if instance else publisher
+
+
+def _epoch(epoch: Epoch) -> str:
+    slot, generation, step = epoch
+    return f"slot {slot}, generation {generation}, step {step}"
+
+
 __all__ = [
+    "Alarm",
     "Blocked",
     "CommitmentMismatch",
     "EpochChanged",
@@ -208,6 +270,7 @@ __all__ = [
     "Evidence",
     "Gap",
     "Joined",
+    "Loss",
     "Message",
     "MessageLost",
     "OutOfContact",

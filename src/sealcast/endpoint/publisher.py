@@ -19,6 +19,16 @@ from urllib.parse import urlsplit
 from sealcast import _core
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Blocked, Event, Joined, PolicyChanged, Refused, parse_event
+from sealcast.endpoint.limits import (
+    MAX_BLOCK,
+    MAX_BYTES,
+    MAX_MTU,
+    MIN_MTU,
+    check_messages,
+    check_range,
+    check_seconds,
+    check_topic,
+)
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.errors import (
@@ -29,7 +39,7 @@ from sealcast.errors import (
     SealcastError,
     UsageError,
 )
-from sealcast.pki.names import check_instance_name
+from sealcast.pki.names import check_channel_name, check_instance_name
 from sealcast.pki.signed import Context, SignedObject
 from sealcast.pki.times import system_time
 from sealcast.sidechannel.messages import Acknowledgement
@@ -45,8 +55,9 @@ _SKEW_SECONDS = 60
 _REGISTER_SECONDS = 10.0
 _BLOCKED_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
+_HASTY_DRAIN_SECONDS = 0.5
 _HASTY_END_SECONDS = 1.0
-"""How long a stream that is left by an error may take to say its end."""
+"""How long a stream that is left by an error goes on with its queue, and may then take to say its end."""
 
 
 class PublisherOptions(TypedDict, total=False):
@@ -68,8 +79,9 @@ class Publisher:
     async with device.publisher("icu3/vitals") as publisher:
         await publisher.send(b"...")
 
-    Leaving the block signs the end of the stream and serves repairs for `linger` seconds more; left by an
-    error or by cancellation, it signs the end if that takes no longer than a moment.
+    Leaving the block signs the end of the stream and serves repairs for `linger` seconds more. Left by an
+    error or by cancellation, it drops what is still queued after a moment (`counters`: `abandoned`), and
+    signs the end behind what has gone out.
     """
 
     def __init__(
@@ -93,23 +105,26 @@ class Publisher:
             channel: its name.
             instance: one of several publishers of this device on the channel; empty for the only one.
             routing: overrides of the policy's addresses.
-            linger: seconds for which repairs are served after the end.
-            mtu: bytes of the path's MTU.
+            linger: seconds for which repairs are served after the end; 0: not at all.
+            mtu: bytes of the path's MTU, 576 to 9000.
             max_block: packets that one signature covers at most, 1 to 64.
             queue_bytes: what may wait for the rate; `send` waits for room beyond it.
             on_event: is told what happens besides sending.
             on_acknowledgement: is told device and acknowledgement of a transfer.
+
+        Raises:
+            UsageError: a name, or a number that is out of its range.
         """
-        self.channel = channel
-        self.linger = linger
+        self.channel = check_channel_name(channel)
+        self.linger = check_seconds("linger", linger)
         self._identity = identity
         self._routing = routing or RoutingOverrides()
         self._on_event = on_event
         self._on_acknowledgement = on_acknowledgement
         self._instance = check_instance_name(instance)
-        self._mtu = mtu
-        self._max_block = max_block
-        self._queue_bytes = queue_bytes
+        self._mtu = check_range("mtu", mtu, MIN_MTU, MAX_MTU)
+        self._max_block = check_range("max_block", max_block, 1, MAX_BLOCK)
+        self._queue_bytes = check_range("queue_bytes", queue_bytes, 1, MAX_BYTES)
         self._engine: _core.SendEngine | None = None
         self._session: Session | None = None
         self._driver: _core.SendDriver | None = None
@@ -124,6 +139,9 @@ class Publisher:
     # -- life ------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._session is not None:
+            raise UsageError("the publisher is open already", cure="make another, with an instance name")
+        self._refusal = self._obstacle = None
         try:
             await self._open()
         except BaseException:
@@ -139,9 +157,7 @@ class Publisher:
                 await self._finish()
             elif self._driver is not None and self._refusal is None:
                 # Ctrl-C, or an error of the application: the stream ends here all the same, and says so.
-                with contextlib.suppress(TimeoutError, SealcastError):
-                    async with asyncio.timeout(_HASTY_END_SECONDS):
-                        await self._say_end()
+                await self._say_end_soon()
         finally:
             await self._release()
 
@@ -151,7 +167,7 @@ class Publisher:
             site_id=identity.site_id,
             channel=self.channel,
             device=identity.name,
-            anchors=identity.roots,
+            anchors=identity.anchors,
             issuers=identity.issuers,
             now=now,
             jitter_seed=int.from_bytes(os.urandom(8)),
@@ -310,6 +326,18 @@ class Publisher:
                 )
             await self._changed()
 
+    async def _say_end_soon(self) -> None:
+        """End where the stream stands after a moment, so that nobody waits for what will not come."""
+        engine, _ = self._running()
+        with contextlib.suppress(TimeoutError, SealcastError):
+            async with asyncio.timeout(_HASTY_DRAIN_SECONDS):
+                await self._say_end()
+            return
+        engine.abandon()
+        with contextlib.suppress(TimeoutError, SealcastError):
+            async with asyncio.timeout(_HASTY_END_SECONDS):
+                await self._say_end()
+
     async def _release(self) -> None:
         if self._session is not None:
             await self._session.close()
@@ -327,9 +355,10 @@ class Publisher:
             topic: up to 255 bytes of UTF-8.
 
         Raises:
-            UsageError: the message or topic is too long, or the stream has ended.
+            UsageError: the message or topic is too long, the topic is no UTF-8, or the stream has ended.
             CertificateError, NotAllowedError: the site does not let this device publish any more.
         """
+        check_topic(topic)
         engine, driver = self._allowed()
         while True:
             try:
@@ -343,9 +372,14 @@ class Publisher:
             return message_id
 
     async def send_many(self, messages: Iterable[bytes], *, topic: str | None = None) -> None:
-        """Queue many messages at once, in order; see `send`."""
-        engine, driver = self._allowed()
+        """Queue many messages at once, in order; see `send`.
+
+        Raises: as `send`; of one message that is too long before any is queued.
+        """
         rest = list(messages)
+        check_messages(rest)
+        check_topic(topic)
+        engine, driver = self._allowed()
         while rest:
             try:
                 taken = engine.send_many(rest, topic)
@@ -377,8 +411,14 @@ class Publisher:
         return self._running()[0].epoch(system_time())
 
     def counters(self) -> dict[str, int]:
-        """What has been counted since the start: messages, packets, blocks, bytes, repairs_served."""
-        return self._running()[0].counters()
+        """What has been counted since the start, also after the end.
+
+        messages (taken), abandoned (of these, dropped by a hasty end), packets, blocks, bytes,
+        repairs_served.
+        """
+        if self._engine is None:
+            raise UsageError("the publisher has not been opened", cure="use it inside `async with`")
+        return self._engine.counters()
 
     async def members(self) -> list[str]:
         """Names of the devices that have joined the channel as subscribers."""
@@ -392,8 +432,11 @@ class Publisher:
         ]
 
     def is_listed(self, device: str) -> bool:
-        """Whether the policy in force still lists a device (as TR-13 writes it)."""
-        return self._running()[0].is_member(device)
+        """Whether the policy in force still lists a device (as TR-13 writes it).
+
+        Raises: CertificateError, NotAllowedError: the site refuses this device; it hears of no new policy.
+        """
+        return self._allowed()[0].is_member(device)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -436,7 +479,7 @@ class Publisher:
                         session.spawn(self._warn_if_blocked(event, self.counters()["packets"]))
                     case Refused(reason=reason):
                         self._refusal = session.refusal(reason)
-                        log.warning("channel %s: the key server refuses: %s", self.channel, reason)
+                        log.warning("channel %s: %s", self.channel, event)
                     case Joined():
                         self._refusal = None
                         self._follow(engine, session)
@@ -450,7 +493,7 @@ class Publisher:
         """Waiting a moment for the key of a new generation is no news for an operator."""
         await asyncio.sleep(_BLOCKED_SECONDS)
         if self.counters()["packets"] == packets:
-            log.warning("channel %s: nothing can be sealed: %s", self.channel, event.reason)
+            log.warning("channel %s: %s", self.channel, event)
 
 
 def _address_towards(url: str) -> str:

@@ -17,10 +17,12 @@ from typing import Literal, Self, TypedDict
 
 from sealcast import _core
 from sealcast.device.identity import DeviceIdentity
-from sealcast.endpoint.events import Event, Gap, Joined, MessageLost, PolicyChanged, Refused, parse_event
+from sealcast.endpoint.events import Alarm, Event, Joined, Loss, PolicyChanged, Refused, parse_event
+from sealcast.endpoint.limits import MAX_BYTES, MAX_MESSAGE_BYTES, MIN_BUFFER_BYTES, check_range
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
-from sealcast.endpoint.session import Session
+from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.errors import SealcastError, UsageError
+from sealcast.pki.names import check_channel_name
 from sealcast.pki.times import system_time
 from sealcast.sidechannel.client import PeerClient
 from sealcast.sidechannel.messages import Acknowledgement
@@ -28,12 +30,13 @@ from sealcast.sidechannel.messages import Acknowledgement
 log = logging.getLogger(__name__)
 
 Delivery = Literal["reliable", "unordered"]
-MAX_MESSAGE_BYTES = 16 << 20
 
 _LEAVE_SECONDS = 2.0
 _MOVE_SECONDS = 10.0
 """How long the group before is listened to as well, when a policy names another one."""
 
+SILENT_SECONDS = 30.0
+"""A publisher that lives is heard every second (spec/wire.md DP-28); after so long an operator is told."""
 _ACKNOWLEDGE_SECONDS = 60.0
 _ACKNOWLEDGE_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Between tries; the last goes on."""
@@ -78,18 +81,22 @@ class Subscriber:
             channel: its name.
             delivery: `reliable` (in order, complete, or a reported gap) or `unordered`.
             routing: overrides of the policy's addresses.
-            max_message_bytes: longer messages are reported as lost.
-            buffer_bytes: bound on what waits for a gap to be mended, and on what waits for the application.
+            max_message_bytes: longer messages are reported as lost; at least 1.
+            buffer_bytes: bound on what waits for a gap to be mended, and on what waits for the application;
+                at least 64 KiB.
             on_event: is told what happens besides messages, in its place among them.
+
+        Raises:
+            UsageError: a name, a delivery mode, or a number that is out of its range.
         """
         if delivery not in ("reliable", "unordered"):
             raise UsageError(f"there is no delivery mode {delivery!r}", cure="use 'reliable' or 'unordered'")
-        self.channel = channel
+        self.channel = check_channel_name(channel)
         self._identity = identity
         self._delivery = delivery
         self._routing = routing or RoutingOverrides()
-        self._max_message_bytes = max_message_bytes
-        self._buffer_bytes = buffer_bytes
+        self._max_message_bytes = check_range("max_message_bytes", max_message_bytes, 1, MAX_BYTES)
+        self._buffer_bytes = check_range("buffer_bytes", buffer_bytes, MIN_BUFFER_BYTES, MAX_BYTES)
         self._on_event = on_event
         self._engine: _core.ReceiveEngine | None = None
         self._session: Session | None = None
@@ -103,6 +110,9 @@ class Subscriber:
     # -- life ------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._session is not None:
+            raise UsageError("the subscriber is open already", cure="make another one")
+        self._items.clear()
         try:
             await self._open()
         except BaseException:
@@ -121,7 +131,7 @@ class Subscriber:
             site_id=identity.site_id,
             channel=self.channel,
             device=identity.name,
-            anchors=identity.roots,
+            anchors=identity.anchors,
             issuers=identity.issuers,
             now=system_time(),
             jitter_seed=int.from_bytes(os.urandom(8)),
@@ -135,6 +145,7 @@ class Subscriber:
         session.start()
         policy = await session.joined()
         self._drive(engine, session, policy)
+        session.spawn(self._watch_silence(engine))
 
     def _drive(self, engine: _core.ReceiveEngine, session: Session, policy: _core.Policy) -> None:
         """Listen where the policy says; while that stays the same nothing changes."""
@@ -247,6 +258,10 @@ class Subscriber:
         while True:
             yield await self._next()
 
+    def refusal(self, event: Refused) -> SealcastError | None:
+        """Return the error that `recv` raises for a refusal; None if that is no final word on this device."""
+        return None if self._session is None else self._session.refusal(event.reason)
+
     async def acknowledge(self, stream: bytes, transfer: bytes, sha256: bytes) -> None:
         """Tell the publisher of a stream that a whole transfer is here; tries for a minute.
 
@@ -326,14 +341,27 @@ class Subscriber:
     def _tell(self, event: Event) -> None:
         if self._on_event is not None:
             self._on_event(event)
-        elif isinstance(event, Gap | MessageLost):
-            log.warning("channel %s: lost: %s", self.channel, event)
         else:
-            log.info("channel %s: %s", self.channel, event)
-        if isinstance(event, Refused) and self._session is not None:
-            refusal = self._session.refusal(event.reason)
-            if refusal is not None:
-                raise refusal
+            level = logging.WARNING if isinstance(event, Loss | Alarm) else logging.INFO
+            log.log(level, "channel %s: %s", self.channel, event)
+        if isinstance(event, Refused) and (refusal := self.refusal(event)) is not None:
+            raise refusal
+
+    async def _watch_silence(self, engine: _core.ReceiveEngine) -> None:
+        """Tell once of each stream that is heard no more and has not ended; nothing of it is lost so far."""
+        silent: set[bytes] = set()
+        while True:
+            await asyncio.sleep(SILENT_SECONDS / 4)
+            limit = system_time() - int(SILENT_SECONDS * MICROSECONDS)
+            quiet = {stream: device for stream, device, heard in engine.last_heard() if heard < limit}
+            for stream in sorted(quiet.keys() - silent):
+                log.warning(
+                    "channel %s: nothing has been heard of %s for %g s; it may be gone",
+                    self.channel,
+                    quiet[stream],
+                    SILENT_SECONDS,
+                )
+            silent = set(quiet)
 
     def _running(self) -> tuple[_core.ReceiveEngine, _core.ReceiveDriver]:
         if self._engine is None or self._driver is None:

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import logging
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sealcast import _core
-from sealcast.endpoint.events import Event, Gap, MessageLost, StreamClosed, StreamEnded
+from sealcast.endpoint.events import Alarm, Event, Gap, Loss, MessageLost, Refused, StreamClosed, StreamEnded
+from sealcast.endpoint.partial import PartialFile, is_file_name, sweep
 from sealcast.endpoint.publisher import Publisher
 from sealcast.endpoint.subscriber import Subscriber
-from sealcast.errors import CertificateError, IncompleteError, StorageError
-from sealcast.pki.files import storage_errors, sync_folder
+from sealcast.errors import CertificateError, IncompleteError, StorageError, UsageError
+from sealcast.pki.files import storage_errors
 from sealcast.pki.signed import decode_array, encode_cbor
 from sealcast.sidechannel.messages import Acknowledgement
 
@@ -33,11 +34,11 @@ log = logging.getLogger(__name__)
 TOPIC = "sealcast.file"
 PART_BYTES = 256 << 10
 TRANSFER_ID_BYTES = 16
-MAX_NAME_BYTES = 255
 MAX_OPEN_TRANSFERS = 64
 """Transfers of one stream that a receiver takes at a time."""
 
 _REMEMBERED_TRANSFERS = 1024
+_REMEMBERED_NAMES = 4096
 _BAD_NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 _ACKNOWLEDGEMENT_POLL_SECONDS = 0.1
 
@@ -66,10 +67,30 @@ class ReceivedFile:
 
 OnProgress = Callable[[Progress], None]
 OnLoss = Callable[[str], None]
-"""Is told of a lost file, in one line."""
+"""Is told of a loss, in one line."""
 
 
 # -- sending -------------------------------------------------------------------------------------------------
+
+
+def check_names(paths: Sequence[Path]) -> None:
+    """Check that a receiver can take each file under its name.
+
+    Raises:
+        UsageError: two have one name, or no receiver takes a file of that name.
+    """
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if not is_file_name(path.name):
+            raise UsageError(
+                f"{path}: no receiver takes a file of the name {path.name!r}",
+                cure="rename it: printable, not hidden, without backslash, 239 bytes at most",
+            )
+        if path.name in seen:
+            raise UsageError(
+                f"{seen[path.name]} and {path} have the same name for a receiver", cure="send them one by one"
+            )
+        seen[path.name] = path
 
 
 class FileSender:
@@ -103,9 +124,12 @@ class FileSender:
             linger: seconds after which nobody is waited for any longer.
 
         Raises:
+            UsageError: as `check_names`, before the first byte.
             StorageError: a file cannot be read, or shrinks while it is being sent.
             IncompleteError: nobody has joined, or names those who have not acknowledged.
+            CertificateError, NotAllowedError: the site does not let this device publish any more.
         """
+        check_names(paths)
         # All are opened before the first byte goes out: a missing one is no half-done work.
         files = [_open(path) for path in paths]
         try:
@@ -196,8 +220,7 @@ class _Incoming:
     name: str
     size: int
     publisher: str
-    partial: Path
-    file: BinaryIO
+    partial: PartialFile
     digest: Any
     done: int = 0
 
@@ -205,31 +228,60 @@ class _Incoming:
 class FileReceiver:
     """Writes transfers into a folder; a file has its name only when it is whole and its hash is right.
 
-    A transfer that is lost in part, or that its publisher spoils, is dropped alone: all others go on.
+    A transfer that is lost in part, or that its publisher spoils, is dropped alone: all others go on. A file
+    that is there already is kept, and the new one lost, unless it was received here from the same publisher
+    before; one that is there byte for byte counts as received.
     """
 
     def __init__(
-        self, folder: Path, on_progress: OnProgress | None = None, on_loss: OnLoss | None = None
+        self,
+        folder: Path,
+        on_progress: OnProgress | None = None,
+        on_loss: OnLoss | None = None,
+        *,
+        overwrite: bool = False,
     ) -> None:
-        """Take the folder to write into, which has to be there, and who is told; by default the log."""
+        """Prepare.
+
+        Args:
+            folder: to write into; has to be there.
+            on_progress: is told how far each file has come.
+            on_loss: is told of each loss; by default the log.
+            overwrite: replace whatever file is there.
+        """
         self.lost: list[str] = []
         """Names of the files that had begun and were dropped."""
+        self.unnamed_losses = 0
+        """What was lost while no file of its publisher was open: whole files may be among it."""
         self._folder = folder
+        self._overwrite = overwrite
         self._on_progress = on_progress or (lambda _progress: None)
         self._on_loss = on_loss or log.warning
         self._incoming: dict[tuple[bytes, bytes], _Incoming] = {}
         # No honest publisher uses an id twice; those of late are enough to see a repetition.
         self._closed: deque[tuple[bytes, bytes]] = deque(maxlen=_REMEMBERED_TRANSFERS)
+        # From whom a name was received here. What is forgotten is not replaced.
+        self._owners: OrderedDict[str, str] = OrderedDict()
         self._acknowledging: set[asyncio.Task[None]] = set()
 
     async def receive(self, subscriber: Subscriber) -> AsyncGenerator[ReceivedFile, None]:
         """Iterate over whole files as they come in, acknowledging each; `lost` names the others.
 
+        What a receiver that was killed has left half-written in the folder is removed first.
+
         Raises:
             StorageError: the folder cannot be written; what was half-written is removed.
+            CertificateError, NotAllowedError, UnknownChannelError: the site refuses this device from now on;
+                what was half-written is lost.
         """
+        if count := await asyncio.to_thread(sweep, self._folder):
+            log.info("%s: removed %d half-written files of a receiver that is gone", self._folder, count)
         try:
             async for item in subscriber.items():
+                if isinstance(item, Refused) and (refusal := subscriber.refusal(item)) is not None:
+                    for key in tuple(self._incoming):
+                        self._drop(key, str(refusal))
+                    raise refusal
                 if isinstance(item, Event):
                     self._judge(item)
                 elif item.topic == TOPIC and (received := await self._take(item)) is not None:
@@ -243,7 +295,7 @@ class FileReceiver:
     def discard(self) -> None:
         """Remove everything half-written."""
         for incoming in self._incoming.values():
-            _remove(incoming)
+            incoming.partial.remove()
         self._incoming.clear()
 
     async def _take(self, message: _core.Message) -> tuple[bytes, ReceivedFile] | None:
@@ -268,11 +320,8 @@ class FileReceiver:
         if (problem := self._objection(key, name)) is not None:
             log.warning("file %r of %s is refused: %s", name, message.publisher, problem)
             return
-        # The publisher's id is not part of the name: another's transfer of the same id is no collision.
-        partial = self._folder / f".{name}.{os.urandom(4).hex()}.part"
         try:
-            with storage_errors(partial):
-                file = partial.open("xb")
+            partial = PartialFile.create(self._folder, name)
         except StorageError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _BAD_NAME_ERRORS:
                 log.warning("file %r of %s is refused: %s", name, message.publisher, error.detail)
@@ -283,7 +332,6 @@ class FileReceiver:
             size=size,
             publisher=message.publisher,
             partial=partial,
-            file=file,
             digest=hashlib.sha256(),
         )
         self._on_progress(Progress(name=name, size=size, done=0))
@@ -309,8 +357,7 @@ class FileReceiver:
             )
             return
         incoming.digest.update(data)
-        with storage_errors(incoming.partial):
-            await asyncio.to_thread(incoming.file.write, data)
+        await asyncio.to_thread(incoming.partial.write, data)
         incoming.done += len(data)
         self._on_progress(Progress(name=incoming.name, size=incoming.size, done=incoming.done))
 
@@ -325,16 +372,36 @@ class FileReceiver:
         if incoming.digest.digest() != sha256:
             self._drop(key, "its hash is wrong")
             return None
-        path = self._folder / incoming.name
-        await asyncio.to_thread(_put_in_place, incoming.file, incoming.partial, path)
+        if not await self._place(incoming, sha256):
+            self._drop(key, "another file has its name, and is kept (see --overwrite)")
+            return None
         del self._incoming[key]
         self._closed.append(key)
-        return ReceivedFile(path=path, size=incoming.size, sha256=sha256, publisher=incoming.publisher)
+        return ReceivedFile(
+            path=self._folder / incoming.name,
+            size=incoming.size,
+            sha256=sha256,
+            publisher=incoming.publisher,
+        )
+
+    async def _place(self, incoming: _Incoming, sha256: bytes) -> bool:
+        """Give a whole file its name; False if another one has it that is not to be replaced."""
+        path, name = self._folder / incoming.name, incoming.name
+        replaces = self._overwrite or self._owners.get(name) == incoming.publisher
+        if await asyncio.to_thread(incoming.partial.place, path, replaces=replaces):
+            self._owners[name] = incoming.publisher
+            if len(self._owners) > _REMEMBERED_NAMES:
+                self._owners.popitem(last=False)
+            return True
+        if await asyncio.to_thread(_holds, path, incoming.size, sha256):
+            incoming.partial.remove()
+            return True
+        return False
 
     def _drop(self, key: tuple[bytes, bytes], reason: str) -> None:
         incoming = self._incoming.pop(key)
         self._closed.append(key)
-        _remove(incoming)
+        incoming.partial.remove()
         self.lost.append(incoming.name)
         self._on_loss(f"lost: file {incoming.name!r} of {incoming.publisher}: {reason}")
 
@@ -349,12 +416,15 @@ class FileReceiver:
             case StreamEnded():
                 reason = "the publisher ended before it was whole"
             case _:
+                if isinstance(event, Alarm):
+                    log.warning("%s", event)
                 return
         spoilt = [key for key in self._incoming if key[0] == event.stream_id]
         for key in spoilt:
             self._drop(key, reason)
-        if not spoilt and not isinstance(event, StreamEnded):
-            log.warning("lost: %s", event)
+        if not spoilt and isinstance(event, Loss):
+            self.unnamed_losses += 1
+            self._on_loss(str(event))
 
     def _acknowledge(
         self, subscriber: Subscriber, message: _core.Message, transfer: bytes, sha256: bytes
@@ -365,28 +435,10 @@ class FileReceiver:
         task.add_done_callback(self._acknowledging.discard)
 
 
-def _remove(incoming: _Incoming) -> None:
-    # Closing writes what is buffered, which a full disk refuses; the file has to go all the same.
+def _holds(path: Path, size: int, sha256: bytes) -> bool:
+    """Whether a file is there already, byte for byte."""
     with suppress(OSError):
-        incoming.file.close()
-    with suppress(OSError):
-        incoming.partial.unlink(missing_ok=True)
-
-
-def is_file_name(name: str) -> bool:
-    """Whether a name of a peer is a plain file name: no folder, not hidden, printable."""
-    return (
-        0 < len(name.encode()) <= MAX_NAME_BYTES - 16
-        and not name.startswith(".")
-        and not any(character in "/\\\0" for character in name)
-        and name.isprintable()
-    )
-
-
-def _put_in_place(file: BinaryIO, partial: Path, path: Path) -> None:
-    with storage_errors(path):
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        partial.replace(path)
-        sync_folder(path.parent)
+        if path.is_file() and path.stat().st_size == size:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest() == sha256
+    return False

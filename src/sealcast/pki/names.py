@@ -4,6 +4,7 @@ Spec: spec/trust.md section 1 (TR-1 to TR-3), spec/wire.md DP-3.
 """
 
 import hashlib
+import ipaddress
 import re
 import secrets
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ CHANNEL_ID_BYTES = 32
 
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _CHANNEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,126}")
+_HOST_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
+_HOST_NAME_CHARACTERS = 253
 _SITE_ID = re.compile(r"[0-9a-f]{32}")
 # X.520 allows 64 characters in an organization name; the common names of our CA certificates add " root" and
 # " CA".
@@ -121,7 +125,32 @@ def check_channel_name(name: str) -> str:
 
 def check_instance_name(name: str) -> str:
     """Return `name` if it is an instance name of TR-2 (may be empty); raise UsageError otherwise."""
-    return name if not name else check_device_name(name)
+    if name and _DEVICE_NAME.fullmatch(name) is None:
+        raise UsageError(
+            f"not an instance name: {name[:80]!r}",
+            cure="use none, or 1 to 63 letters, digits, dots, underscores, hyphens; a letter or digit first",
+        )
+    return name
+
+
+def check_host_name(name: str) -> str:
+    """Return `name` if it is an IP address or a DNS name (RFC 1123 section 2.1; of other scripts by IDNA).
+
+    Raises: UsageError.
+    """
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        try:
+            ascii_name = name.encode("idna").decode("ascii")
+        except UnicodeError:
+            ascii_name = ""
+        if len(ascii_name) > _HOST_NAME_CHARACTERS or _HOST_NAME.fullmatch(ascii_name) is None:
+            raise UsageError(
+                f"not a host name or an IP address: {name[:80]!r}",
+                cure="use for example keys.ward.example or 192.0.2.7",
+            ) from None
+    return name
 
 
 def check_site_name(name: str) -> str:

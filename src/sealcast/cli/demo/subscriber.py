@@ -25,7 +25,7 @@ from sealcast.cli.demo.keepsakes import Keepsakes
 from sealcast.cli.demo.plan import CHANNELS, ECG_CHANNEL, FILE_CHANNEL, LOOPBACK, PUBLISHER, REMOVED, Plan
 from sealcast.device import DeviceIdentity
 from sealcast.endpoint import RoutingOverrides, Subscriber
-from sealcast.endpoint.events import Event, StreamEnded
+from sealcast.endpoint.events import Event, Refused, StreamEnded
 from sealcast.endpoint.transfer import FileReceiver, Progress
 from sealcast.errors import SealcastError
 from sealcast.pki.certificates import parse_certificate
@@ -41,7 +41,7 @@ class JournaledSubscriber(Subscriber):
 
     journal: Journal
     outstays = False
-    """Goes on listening when the stream has ended."""
+    """Goes on listening when the stream has ended, and when it is refused."""
     latest: _core.Epoch | None = None
     messages = 0
     payload_bytes = 0
@@ -59,6 +59,10 @@ class JournaledSubscriber(Subscriber):
             yield item
             if isinstance(item, StreamEnded) and not self.outstays:
                 return
+
+    def refusal(self, event: Refused) -> SealcastError | None:
+        """Return the error that a refusal is; to one that outstays it is none."""
+        return None if self.outstays else super().refusal(event)
 
 
 class Receiver:

@@ -1,0 +1,62 @@
+"""Ranges of the options of publishers and subscribers, checked before anything happens."""
+
+import math
+from collections.abc import Sequence
+
+from sealcast.errors import UsageError
+
+MAX_MESSAGE_BYTES = 16 << 20
+"""What a publisher sends at most as one message, and what a subscriber takes unless it is told otherwise."""
+
+MAX_TOPIC_BYTES = 255
+"""The length of a topic is one byte (spec/wire.md DP-23)."""
+
+MIN_MTU, MAX_MTU = 576, 9000
+"""What every IPv4 path carries, and the jumbo frames of a local network."""
+
+MAX_BLOCK = 64
+"""Packets that one signature covers (spec/wire.md DP-4)."""
+
+MAX_BYTES = 1 << 40
+"""Of a buffer: more than a machine has."""
+
+MIN_BUFFER_BYTES = 1 << 16
+"""A packet has to fit, and a gap of some."""
+
+
+def check_range(what: str, value: int, least: int, most: int) -> int:
+    """Return `value` if it lies within `least` and `most`. Raises: UsageError, naming it as `what`."""
+    if not least <= value <= most:
+        raise UsageError(f"{what} is {value}", cure=f"use {least} to {most}")
+    return value
+
+
+def check_seconds(what: str, value: float) -> float:
+    """Return `value` if it is a length of time, which may be zero. Raises: UsageError."""
+    if not 0 <= value < math.inf:
+        raise UsageError(f"{what} is {value} s", cure="use 0 or more seconds")
+    return value
+
+
+def check_topic(topic: str | None) -> None:
+    """Check that a topic can stand in a packet. Raises: UsageError."""
+    if topic is None:
+        return
+    try:
+        length = len(topic.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"topic {topic[:80]!r} is no UTF-8", cure="use text that is") from None
+    if length > MAX_TOPIC_BYTES:
+        raise UsageError(
+            f"a topic of {length} bytes: {topic[:80]!r}", cure=f"use at most {MAX_TOPIC_BYTES} bytes of UTF-8"
+        )
+
+
+def check_messages(messages: Sequence[bytes]) -> None:
+    """Check that all of them can be sent, so that none is when one cannot. Raises: UsageError."""
+    if messages and max(map(len, messages)) > MAX_MESSAGE_BYTES:
+        at, size = next((at, len(one)) for at, one in enumerate(messages) if len(one) > MAX_MESSAGE_BYTES)
+        raise UsageError(
+            f"message {at} of {len(messages)} has {size} bytes: none was sent",
+            cure=f"send at most {MAX_MESSAGE_BYTES} bytes at a time",
+        )

@@ -1,0 +1,55 @@
+"""Options out of their range, and messages that cannot be sent."""
+
+import math
+
+import pytest
+
+from sealcast.endpoint.limits import (
+    MAX_MESSAGE_BYTES,
+    check_messages,
+    check_range,
+    check_seconds,
+    check_topic,
+)
+from sealcast.errors import UsageError
+
+
+@pytest.mark.parametrize("value", [1, 64])
+def test_the_ends_of_a_range_are_in_it(value: int) -> None:
+    assert check_range("max_block", value, 1, 64) == value
+
+
+@pytest.mark.parametrize("value", [0, 65, -1])
+def test_beyond_a_range(value: int) -> None:
+    with pytest.raises(UsageError, match=f"max_block is {value}") as caught:
+        check_range("max_block", value, 1, 64)
+    assert caught.value.cure == "use 1 to 64"
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 3600])
+def test_a_length_of_time(value: float) -> None:
+    assert check_seconds("linger", value) == value
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
+def test_no_length_of_time(value: float) -> None:
+    with pytest.raises(UsageError, match="linger"):
+        check_seconds("linger", value)
+
+
+@pytest.mark.parametrize("topic", [None, "", "ward/ecg", "ö" * 127])
+def test_topics(topic: str | None) -> None:
+    check_topic(topic)
+
+
+@pytest.mark.parametrize("topic", ["t" * 256, "ö" * 128, "a\udcffb"])
+def test_no_topics(topic: str) -> None:
+    with pytest.raises(UsageError, match="topic"):
+        check_topic(topic)
+
+
+def test_one_message_that_is_too_long_is_named() -> None:
+    check_messages([])
+    check_messages([b"", bytes(MAX_MESSAGE_BYTES)])
+    with pytest.raises(UsageError, match="message 1 of 3 has 16777217 bytes: none was sent"):
+        check_messages([b"", bytes(MAX_MESSAGE_BYTES + 1), b""])
