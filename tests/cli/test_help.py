@@ -32,7 +32,7 @@ DOCUMENTED = {
     "publish": "--raw --interface --send-to --json",
     "subscribe": "--output --count --interface --listen --json",
     "send": "--linger --interface --send-to --json",
-    "receive": "--output --count --interface --listen --json",
+    "receive": "--output --count --overwrite --interface --listen --json",
     "demo": "--seed",
 }
 """What scripts rely on."""
@@ -91,5 +91,32 @@ def test_json_can_be_read(site: Site, processes: Processes) -> None:
     assert device["state"] == "revoked"
 
 
-def test_a_token_stands_alone(site: Site) -> None:
+def test_errors_and_json_are_explained_once() -> None:
+    text = " ".join(command("--help").split())
+    assert "With --json, results are JSON on standard output" in text
+    assert "9 something is missing" in text
+
+
+def test_channels_are_listed_with_their_rules(site: Site) -> None:
+    site.enrol("bed12")
+    channel = site.add_channel(
+        "icu4/vitals", "--rate", "5Mbit/s", "--interface", "lo", publish="bed*", subscribe="no*"
+    )
+    lines = command("authority", "channel", "list", site.folder).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith(channel.name))
+    assert lines[at].split() == [channel.name, channel.address, "interface", "lo", "5Mbit/s"]
+    assert [line.split() for line in lines[at + 1 : at + 3]] == [
+        ["publish", "bed*:", "bed12"],
+        ["subscribe", "no*:", "-"],
+    ]
+
+
+def test_a_token_stands_alone(site: Site, processes: Processes) -> None:
     assert len(command("authority", "token", site.folder, "--device", "any").split()) == 1
+    site.enrol("stolen")
+    site.revoke("stolen")
+    made = processes.run("authority", "token", site.folder, "--device", "stolen")
+    assert (made.code, len(made.out.split())) == (0, 1)
+    assert (
+        made.err == "sealcast: warning: device 'stolen' is revoked; who enrols with this token is in again\n"
+    )

@@ -70,7 +70,8 @@ def test_nothing_is_left_running(
 @needs_proc
 @pytest.mark.timeout(90)
 def test_a_process_that_dies_is_named_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from sealcast.cli import main; sys.exit(main())", "demo"]
+    main = "import sys; from sealcast.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", main, "demo", "--json"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
@@ -79,8 +80,12 @@ def test_a_process_that_dies_is_named_in_one_line(tmp_path: Path) -> None:
         victim = find_child(demo.pid, "plan.json recorder")
         assert victim is not None
         os.kill(victim, signal.SIGKILL)
-        _, errors = demo.communicate(timeout=PATIENCE_SECONDS)
+        verdict, errors = demo.communicate(timeout=PATIENCE_SECONDS)
     assert demo.returncode == 9
+    assert json.loads(verdict)["holds"] is False
+    [claim] = json.loads(verdict)["claims"]
+    assert claim["holds"] is False
+    assert claim["figure"].startswith("recorder has ended before its time")
     assert errors.startswith("sealcast: error: recorder has ended before its time")
     assert len(errors.splitlines()) == 1
     assert not any(tmp_path.iterdir())

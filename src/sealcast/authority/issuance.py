@@ -250,8 +250,8 @@ def _remove_removed(session: Session, issuer: Issuer, now: int) -> bool:
 
 
 def strike_off(session: Session, name: str, now: int) -> None:
-    """Revoke every certificate of a device, and drop its streams and tokens: what else stands in its name, save
-    its place in channels.
+    """Revoke every certificate of a device, and drop its streams and tokens: what else stands in its name,
+    save its place in channels.
     """
     # A token that was handed out before must not bring it back.
     session.execute(delete(TokenRow).where(TokenRow.device == name, TokenRow.used.is_(None)))

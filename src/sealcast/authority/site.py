@@ -72,7 +72,7 @@ from sealcast.pki.files import (
     write_and_sync,
     write_atomically,
 )
-from sealcast.pki.names import check_site_name, new_site_id
+from sealcast.pki.names import check_host_name, check_site_name, new_site_id
 from sealcast.pki.profiles import check_usages
 from sealcast.pki.times import microseconds
 from sealcast.pki.validator import Validator
@@ -251,6 +251,8 @@ def init_site(
     """
     check_site_name(site_name)
     device_usages = check_usages(device_usages)
+    for host in hosts:
+        check_host_name(host)
     with storage_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StorageError(
@@ -404,8 +406,11 @@ def _root(
             key_pem=read_file(key_file),
             now=now,
             passphrases=passphrases,
+            key_source=str(key_file),
         )
     except CertificateError as error:
+        if error.problem.startswith(str(key_file)):
+            raise
         raise CertificateError(
             f"{certificate_file}: {error.problem}", reason=error.reason, cure=error.cure
         ) from None

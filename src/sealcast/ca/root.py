@@ -54,12 +54,17 @@ def create_root(*, site_name: str, signer: Signer, now: int) -> Root:
 
 
 def import_root(
-    *, certificate_pem: bytes, key_pem: bytes, now: int, passphrases: PassphraseSource = NO_PASSPHRASE
+    *,
+    certificate_pem: bytes,
+    key_pem: bytes,
+    now: int,
+    passphrases: PassphraseSource = NO_PASSPHRASE,
+    key_source: str = "root key",
 ) -> Root:
     """Take an owner's own root and check that site CAs can be certified with it.
 
     `certificate_pem`: one certificate. `key_pem`: its key; where it is encrypted, `passphrases` is asked
-    under the name `root`. `now`: microseconds.
+    under the name `root`. `now`: microseconds. `key_source`: the key's file, for errors.
     Raises: CertificateError, naming what does not fit: the key, CA:TRUE, keyCertSign, the path length, the
     validity, or that it is no self-signed certificate.
     """
@@ -71,7 +76,7 @@ def import_root(
             cure="give the root alone",
         )
     certificate = x509.load_der_x509_certificate(found[0])
-    signer = KeySigner.from_pem(key_pem, "root key", name="root", passphrases=passphrases)
+    signer = KeySigner.from_pem(key_pem, key_source, name="root", passphrases=passphrases)
     if signer.algorithm not in (Algorithm.ECDSA_P256, Algorithm.ECDSA_P384):
         raise CertificateError(
             "the root's key is neither P-256 nor P-384", reason="key", cure="use another root"

@@ -85,6 +85,9 @@ def _application(arguments: Sequence[str], debug: _Debug) -> typer.Typer:
     app = typer.Typer(
         name="sealcast",
         help="Secure reliable multicast with full key management.",
+        epilog="With --json, results are JSON on standard output; an error is one line of text on standard "
+        "error all the same. Exit codes: 1 internal, 2 usage, 3 configuration, 4 enrolment, 5 certificate, "
+        "6 channel, 7 network, 8 file or disk, 9 something is missing, 130 interrupted.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -117,12 +117,16 @@ def channel_set(
 
 @_channels.command("list", cls=PlacedCommand)
 def channel_list(folder: Folder, url: Url = None, admin: AdminFolder = None, as_json: Json = False) -> None:
-    """List the channels, with who may do what on them."""
+    """List the channels, with who may do what on them: the globs, and whom they match."""
+    from sealcast.pki.quantities import format_rate
+
     listed = list(Place(folder, url, admin).all("channels"))
     if as_json:
         typer.echo(json.dumps(listed, indent=2))
         return
     for entry in listed:
-        typer.echo(escape(f"{entry['name']:<24} {entry['group']}:{entry['port']}"))
-        for what in ("publishers", "subscribers"):
-            typer.echo(escape(f"  {what:<12} {' '.join(entry[what]) or '-'}"))
+        place = f"{entry['group']}:{entry['port']} interface {entry['interface'] or '-'}"
+        typer.echo(escape(f"{entry['name']:<24} {place} {format_rate(entry['rate'])}"))
+        for what, who in (("publish", "publishers"), ("subscribe", "subscribers")):
+            globs, names = (" ".join(entry[key]) or "-" for key in (what, who))
+            typer.echo(escape(f"  {what:<10} {globs}: {names}"))

@@ -34,11 +34,20 @@ def token(
     url: Url = None,
     admin: AdminFolder = None,
 ) -> None:
-    """Print a one-time token for the enrolment of a device, alone on standard output."""
+    """Print a one-time token for the enrolment of a device, alone on standard output.
+
+    A device that was revoked comes back by it.
+    """
     from sealcast.pki.quantities import parse_duration
 
     body = {"device": device, "ttl_us": parse_duration(ttl), "roles": role}
-    typer.echo(Place(folder, url, admin).change("POST", "tokens", body=body)["token"])
+    made = Place(folder, url, admin).change("POST", "tokens", body=body)
+    typer.echo(made["token"])
+    if made["readmits"]:
+        typer.echo(
+            f"sealcast: warning: device {device!r} is revoked; who enrols with this token is in again",
+            err=True,
+        )
 
 
 @_tokens.command("list", cls=PlacedCommand)

@@ -45,7 +45,8 @@ def demo(
     An authority, a publisher and three subscribers, each a process of its own, on the loopback interface: a
     recorded ECG and a file of 64 MiB pass through a switch that drops 5 % for each subscriber. Slots turn,
     the publisher's certificate is renewed, one subscriber is removed and tries all it ever held on what it
-    still hears. Takes less than a minute and needs no rights. Exit code 1 if a claim does not hold.
+    still hears. Takes less than a minute and needs no rights. Exit code 1 if a claim does not hold, that of
+    the error if it did not come to its end; --json writes a verdict then too.
     """
     import json
     import time
@@ -54,14 +55,21 @@ def demo(
 
     from sealcast.cli.demo.plan import Plan, Scale
     from sealcast.cli.demo.table import Lines, LiveTable, Silence, print_verdict
-    from sealcast.cli.demo.verdict import judge
+    from sealcast.cli.demo.verdict import judge, unjudged
+    from sealcast.errors import SealcastError
 
     started = time.monotonic()
     console = Console()
     display: Display = Silence() if as_json else LiveTable(console) if console.is_terminal else Lines(console)
     with _folder(keep) as folder:
         plan = Plan.make(folder, seed=seed, scale=Scale(), ecg=find_recording())
-        claims = judge(_perform(plan, display))
+        try:
+            claims = judge(_perform(plan, display))
+        except SealcastError as error:
+            if as_json:
+                seconds = time.monotonic() - started
+                typer.echo(json.dumps(_as_json([unjudged(error)], seed, seconds), indent=2))
+            raise
     seconds = time.monotonic() - started
     if as_json:
         typer.echo(json.dumps(_as_json(claims, seed, seconds), indent=2))

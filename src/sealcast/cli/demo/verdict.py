@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sealcast.cli.demo.evidence import Evidence, Observed
 from sealcast.cli.demo.plan import CHANNELS, MEMBERS, REMOVED, SUBSCRIBERS
+from sealcast.errors import SealcastError
 
 LEAST_TURNS = 5
 LEAST_PACKETS = 10_000
@@ -44,6 +45,11 @@ def judge(evidence: Evidence) -> list[Claim]:
         _control(evidence),
         _old_generation(evidence, members),
     ]
+
+
+def unjudged(error: SealcastError) -> Claim:
+    """Return what stands for every claim when there is no evidence, since the run was cut short."""
+    return Claim(name="the demo comes to its end", figure=str(error), holds=False)
 
 
 def _samples(evidence: Evidence, members: list[Observed]) -> Claim:

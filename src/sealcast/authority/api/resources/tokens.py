@@ -47,6 +47,7 @@ TOKEN_SECRET = Component(
         token=text("The token itself.", pattern="^[a-z2-7]{32}$"),
         name=text("Whom it admits."),
         expires=moment("Until when."),
+        readmits=flag("Whether it lets a device or admin in again that was revoked."),
     ),
 )
 TOKEN = Component(
@@ -66,26 +67,28 @@ TOKEN = Component(
 TOKENS = page_of(TOKEN, "Tokens", "A page of tokens, by id. Those that expired unused are forgotten in time.")
 
 
-def secret_json(token: str, name: str, expires: int) -> dict[str, Any]:
+def secret_json(token: str, name: str, expires: int, *, readmits: bool = False) -> dict[str, Any]:
     """A new token as `TOKEN_SECRET` describes it."""
     return {
         "id": enrolment.token_hash(token)[:_ID_BYTES].hex(),
         "token": token,
         "name": name,
         "expires": time_text(expires),
+        "readmits": readmits,
     }
 
 
 def _create(call: Call) -> Answer:
     device, ttl = call.body["device"], call.body["ttl_us"]
     known = call.session.get(DeviceRow, device)
-    if known is not None and known.revoked is not None:
+    is_revoked = known is not None and known.revoked is not None
+    if is_revoked:
         # It takes a revocation back.
         call.caller.require(AdminRole.SECURITY_OFFICER)
     issuance.readmit(call.session, call.site.issuer, device, call.now)
     roles = call.body.get("roles")
     token = enrolment.create_token(call.session, device=device, ttl=ttl, now=call.now, roles=roles)
-    return Answer(body=secret_json(token, device, call.now + ttl))
+    return Answer(body=secret_json(token, device, call.now + ttl, readmits=is_revoked))
 
 
 def _list(call: Call) -> Answer:
