@@ -5,6 +5,20 @@ use std::time::Duration;
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
+/// What may leave in one go after a pause is what the rate earns in this time: a driver that wakes late catches up, and a
+/// slow stream stays slow.
+const BURST_MILLISECONDS: u64 = 10;
+/// A few packets, or a slow stream would pay a wait for each of its heartbeats and credentials.
+const MIN_BURST_BYTES: u64 = 4 * 1500;
+/// Two batches, so that a kernel buffer takes it.
+const MAX_BURST_BYTES: u64 = 2 * 64 * 1500;
+
+/// The burst that fits a rate.
+pub(crate) fn burst_bytes(bits_per_second: NonZeroU64) -> u32 {
+    let earned = bits_per_second.get() / 8 / 1000 * BURST_MILLISECONDS;
+    earned.clamp(MIN_BURST_BYTES, MAX_BURST_BYTES) as u32
+}
+
 /// Keeps what is sent within `burst + rate × time`, over every span of time.
 ///
 /// Time comes in as nanoseconds of any clock that never goes back; a reading that does counts as no time passed.
@@ -101,6 +115,33 @@ mod tests {
         assert_eq!(pacer.try_take(500, 499_999_999), Err(Duration::from_nanos(1)));
         assert_eq!(pacer.available_bytes(500_000_000), 500);
         assert_eq!(pacer.try_take(500, 500_000_000), Ok(()));
+    }
+
+    #[test]
+    fn the_burst_follows_the_rate() {
+        for (bits_per_second, bytes) in [
+            (1, 6_000),
+            (1_000_000, 6_000),
+            (20_000_000, 25_000),
+            (100_000_000, 125_000),
+            (1_000_000_000, 192_000),
+            (u64::MAX, 192_000),
+        ] {
+            assert_eq!(burst_bytes(rate(bits_per_second)), bytes);
+        }
+    }
+
+    #[test]
+    fn a_short_stream_keeps_to_its_rate_too() {
+        let slow = rate(1_000_000);
+        let mut pacer = Pacer::new(slow, burst_bytes(slow), 0);
+        let mut now_ns = 0;
+        for _ in 0..100 {
+            now_ns += pacer.delay_until(1_500, now_ns).as_nanos() as u64;
+            assert_eq!(pacer.try_take(1_500, now_ns), Ok(()));
+        }
+        // 150,000 bytes, 6,000 of them at once, are 1.152 s of 1 Mbit/s.
+        assert_eq!(now_ns, 1_152_000_000);
     }
 
     #[test]

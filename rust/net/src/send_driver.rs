@@ -10,11 +10,10 @@ use sealcast_core::retention::Datagram;
 use sealcast_core::sender::Sender;
 
 use crate::driver::{Notifier, fresh_randomness, lock, wall_clock};
+use crate::pacing::burst_bytes;
 use crate::{MulticastSender, NetError, Pacer, SEND_BATCH, SenderConfig};
 
 const MAX_WAIT: Duration = Duration::from_secs(1);
-/// What may leave in one go after a pause; two batches, so that a kernel buffer takes it.
-const BURST_BYTES: u32 = 2 * 64 * 1500;
 /// The most that one batch takes from the pacer, so that a slow rate still flows evenly.
 const BATCH_MILLISECONDS: u64 = 2;
 
@@ -140,7 +139,7 @@ impl Loop<'_> {
     fn run(&self, rate: NonZeroU64) {
         let started = Instant::now();
         let clock = || u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let mut pacer = Pacer::new(rate, BURST_BYTES, clock());
+        let mut pacer = Pacer::new(rate, burst_bytes(rate), clock());
         let per_batch = rate.get() / 8 * BATCH_MILLISECONDS / 1000;
         let mut batch: Vec<Datagram> = Vec::with_capacity(SEND_BATCH);
         while !self.shared.stop.load(Ordering::Acquire) {

@@ -19,23 +19,30 @@ MAX_DURATION = 3650 * 86_400_000_000
 """Microseconds. Sums of a few of them, and of times, fit the database's and the wire's 63 bits."""
 
 MAX_AMOUNT = 10**15
-"""Bits a second, or bytes: more than any machine has."""
+"""Bytes: more than any machine has."""
+
+MIN_RATE = 64_000
+"""Bits a second. A silent publisher's heartbeats and credentials alone are about 13,000."""
+
+MAX_RATE = 100 * 10**9
+"""Bits a second: more than any sender here reaches."""
 
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([a-zA-Z/]*)")
 _RATE_UNIT = re.compile(r"([kmg]?)(?:bit/s|bits/s|bps|bit|b)?")
 _SIZE_UNIT = re.compile(r"([kmg]?)(?:i?b)?")
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, *, may_be_zero: bool = False) -> int:
     """Microseconds of `90s`, `1h`, `1.5h`, `500ms`, `2d`; a bare number is seconds.
 
     Raises:
-        UsageError: nothing like it, not above zero, or more than ten years.
+        UsageError: nothing like it, not above zero (unless it may be zero), or more than ten years.
     """
+    least = 0 if may_be_zero else 1
     found = _AMOUNT.fullmatch(text.strip())
     if found is not None:
         unit = _UNITS_OF_TIME.get(found[2].lower() or "s")
-        if unit is not None and 0 < (amount := round(float(found[1]) * unit)) <= MAX_DURATION:
+        if unit is not None and least <= (amount := round(float(found[1]) * unit)) <= MAX_DURATION:
             return amount
     raise UsageError(
         f"not a duration: {text[:40]!r}", cure="write for example 30s, 5m, 1h or 2d; 10 years at most"
@@ -46,9 +53,15 @@ def parse_rate(text: str) -> int:
     """Bits a second of `20Mbit/s`, `500k`, `1G`, `250000`; decimal prefixes.
 
     Raises:
-        UsageError: nothing like it, or not above zero.
+        UsageError: nothing like it, or not from 64 kbit/s to 100 Gbit/s.
     """
-    return _amount(text, _RATE_UNIT, _PREFIXES, "rate", "write for example 20Mbit/s or 500k")
+    rate = _amount(text, _RATE_UNIT, _PREFIXES, "rate", "write for example 20Mbit/s or 500k")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise UsageError(
+            f"the rate {text[:40]!r} is out of range",
+            cure=f"use {format_rate(MIN_RATE)} to {format_rate(MAX_RATE)}",
+        )
+    return rate
 
 
 def parse_size(text: str) -> int:

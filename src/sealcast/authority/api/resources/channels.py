@@ -20,7 +20,7 @@ from sealcast.authority.service import Changes
 from sealcast.pki.channel_settings import ChannelSettings
 from sealcast.pki.policy import MAX_SLOTS_AHEAD, SUITES
 from sealcast.pki.policy_rules import MAX_RULES
-from sealcast.pki.quantities import MAX_AMOUNT, MAX_DURATION
+from sealcast.pki.quantities import MAX_AMOUNT, MAX_DURATION, MAX_RATE, MIN_RATE
 
 CHANNEL_NAME = text(
     "A channel's name: 1 to 127 letters, digits, dots, slashes, underscores and hyphens, a letter or digit "
@@ -61,7 +61,7 @@ _SETTINGS: dict[str, JsonSchema] = {
     "deny": _rules("Who may do neither, whatever the others say.", default=[]),
     "interface": nullable(text("Network interface of the data path.", pattern="^[!-~]{1,64}$", default=None)),
     "rate": number(
-        "Most bits a second of one publisher.", minimum=1, maximum=MAX_AMOUNT, default=_DEFAULTS["rate"]
+        "Most bits a second of one publisher.", minimum=MIN_RATE, maximum=MAX_RATE, default=_DEFAULTS["rate"]
     ),
     "suite": {
         "type": "integer",
