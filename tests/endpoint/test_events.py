@@ -49,12 +49,18 @@ def test_a_line_has_names_and_numbers(event: Event, line: str) -> None:
 
 
 def test_proof_is_not_poured_into_a_line() -> None:
-    evidence = (b"s" * 122, b"s" * 64, 3)
+    evidence = (b"s" * 122, b"s" * 64, 3, b"")
     forked = Equivocation(
         publisher="bed12", instance="", stream_id=STREAM, sequence=9, first=None, second=evidence
     )
     assert str(forked) == "bed12 has signed twice for sequence 9; the first stands"
-    conflict = SuccessionConflict(predecessor=STREAM, first=b"a" * 16, second=b"b" * 16)
+    conflict = SuccessionConflict(
+        predecessor=STREAM,
+        first=b"a" * 16,
+        first_credential=b"c" * 99,
+        second=b"b" * 16,
+        second_credential=None,
+    )
     assert (
         str(conflict) == "two streams, 61616161… and 62626262…, claim to continue 00010203…; the first stands"
     )

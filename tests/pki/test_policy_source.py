@@ -14,6 +14,8 @@ from sealcast.pki.channel_settings import ChannelSettings
 from sealcast.pki.policy_rules import Rule
 from sealcast.pki.policy_source import MAX_SOURCE_BYTES, PolicySource, Problem, read_source, write_source
 from sealcast.pki.quantities import (
+    MAX_RATE,
+    MIN_RATE,
     format_duration,
     format_rate,
     format_size,
@@ -309,7 +311,7 @@ def test_any_toml_is_judged(channels: dict[str, dict[str, Any]], rest: dict[str,
             settings.rules()
 
 
-@given(st.integers(1, 3 * 10**14), st.integers(1, 10**15), st.integers(1, 10**15))
+@given(st.integers(1, 3 * 10**14), st.integers(MIN_RATE, MAX_RATE), st.integers(1, 10**15))
 def test_amounts_are_written_so_that_they_are_read_as_they_were(duration: int, rate: int, size: int) -> None:
     assert parse_duration(format_duration(duration)) == duration
     assert parse_rate(format_rate(rate)) == rate
