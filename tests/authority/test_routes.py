@@ -18,6 +18,7 @@ from aiohttp import web
 from cryptography import x509
 from yarl import URL
 
+from sealcast.authority.admins import AdminRole
 from sealcast.authority.app import running
 from sealcast.authority.routes_keys import make_application
 from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, SERVER_FILE, exclusive
@@ -62,6 +63,7 @@ IDENTITIES = (
     "revoked",
     "removed",
     "server",
+    "admin",
     "good",
 )
 
@@ -222,6 +224,7 @@ async def world(site: Site, tmp_path: Path) -> AsyncIterator[World]:
         await site.authority.revoke_device("revoked")
         await site.authority.set_members(CHANNEL, ("monitor-*",), ("monitor-*",))
         files["other-site"] = own_files(await enrol_at_another_site(site, tmp_path, stack))
+        files["admin"] = own_files(await site.admin("vera", AdminRole.SECURITY_OFFICER))
         files["good"] = own_files(good)
         yield World(site, good, files, credential_bundle(site, good))
 
@@ -257,7 +260,7 @@ async def request(world: World, listener: Listener, method: str, path: str, name
     if listener.name == "est":
         signer = world.key(name)
         subject = parse_certificate(world.good.certificate) if name == "good" else None
-        device = "fresh" if name == "token" else "removed" if name == "removed" else "monitor-1"
+        device = {"token": "fresh", "removed": "removed", "admin": "vera"}.get(name, "monitor-1")
         headers = {"Content-Type": "application/pkcs10"}
         if name == "token":
             token = await world.site.token("fresh")
