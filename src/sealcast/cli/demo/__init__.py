@@ -4,6 +4,7 @@ command        the options, the signals, the exit code
 run            what happens when: the one process that starts, watches and ends all others
 plan           who takes part, and how much of everything
 site           an authority and enrolled devices, by the command line alone
+console        a process: an operator's commands, one after the other
 children       the processes and how they are ended
 child          what a process of ours says and is told
 leash          ends the authority when its parent is gone

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealcast.cli.demo.children import Child, Children, gather, isolated_command, sealcast_command
+from sealcast.cli.demo.children import (
+    Child,
+    Children,
+    gather,
+    isolated_command,
+    module_command,
+    sealcast_command,
+)
 from sealcast.cli.demo.plan import (
     CHANNELS,
     ECG_CHANNEL,
@@ -34,19 +42,17 @@ class RunningSite:
 
 
 async def open_site(plan: Plan, children: Children) -> RunningSite:
-    """Make the authority, start it, add the channels, enrol every device with a token of its own."""
-    await children.run(
-        "authority-init", sealcast_command("authority", "init", plan.authority, "--site", "Demo ward")
-    )
+    """Make the authority with its channels, start it, enrol every device with a token of its own."""
+    names = (PUBLISHER, *SUBSCRIBERS)
+    tokens = await _make_authority(plan, children, names)
     free = f"{LOOPBACK}:0"
     serve = sealcast_command("authority", "serve", plan.authority, "--listen", free, "--keys", free, "--json")
     # The only child that does not look at its standard input: it has to be held in another way.
     service = await children.start("authority-serve", isolated_command("leash.py", *serve))
     ready = await service.line()
     urls = ready["authority"], ready["keys"]
-    _, _, serial, *_ = await gather(
-        *(_add_channel(plan, children, channel) for channel in CHANNELS),
-        *(_enrol(plan, children, urls, name) for name in (PUBLISHER, *SUBSCRIBERS)),
+    serial, *_ = await gather(
+        *(_enrol(plan, children, urls, name, token) for name, token in zip(names, tokens, strict=True))
     )
     return RunningSite(service=service, authority=urls[0], keys=urls[1], publisher_serial=serial)
 
@@ -66,23 +72,30 @@ async def revoke(plan: Plan, children: Children, name: str) -> None:
     )
 
 
-async def _add_channel(plan: Plan, children: Children, channel: str) -> str:
+async def _make_authority(plan: Plan, children: Children, names: Sequence[str]) -> list[str]:
+    """Make the authority, its channels, and tokens for `names`, which are returned."""
+    commands = [
+        ["authority", "init", str(plan.authority), "--site", "Demo ward"],
+        *(_add_channel(plan, channel) for channel in CHANNELS),
+        *(["authority", "token", str(plan.authority), "--device", name] for name in names),
+    ]
+    written = await children.run("authority-init", module_command("console"), text=json.dumps(commands))
+    return [output.strip() for output in json.loads(written)[-len(names) :]]
+
+
+def _add_channel(plan: Plan, channel: str) -> list[str]:
     group, port = plan.sent_to[channel]
     rates = {ECG_CHANNEL: _ECG_RATE, FILE_CHANNEL: str(plan.scale.file_rate)}
-    command = sealcast_command(
-        *("authority", "channel", "add", plan.authority, channel),
+    return [
+        *("authority", "channel", "add", str(plan.authority), channel),
         *("--group", group, "--port", str(port), "--rate", rates[channel]),
         *("--publish", PUBLISHER, *(part for name in SUBSCRIBERS for part in ("--subscribe", name))),
         *("--slot", f"{plan.scale.slot_seconds:g}s", "--slots-ahead", str(plan.scale.slots_ahead)),
-    )
-    return await children.run(f"channel-add-{CHANNELS.index(channel)}", command)
+    ]
 
 
-async def _enrol(plan: Plan, children: Children, urls: tuple[str, str], name: str) -> str:
+async def _enrol(plan: Plan, children: Children, urls: tuple[str, str], name: str, token: str) -> str:
     """Enrol a device; return the serial of its certificate."""
-    token = await children.run(
-        f"token-{name}", sealcast_command("authority", "token", plan.authority, "--device", name)
-    )
     folder: Path = plan.device(name)
     folder.parent.mkdir()
     command = sealcast_command(
