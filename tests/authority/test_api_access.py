@@ -5,6 +5,7 @@ outlives no removal.
 """
 
 import asyncio
+import base64
 import ssl
 import tomllib
 from collections.abc import AsyncIterator, Callable
@@ -35,6 +36,7 @@ from sealcast.pki.certificates import certificate_der, parse_certificate
 from sealcast.pki.names import Role
 from sealcast.pki.profiles import CertificateIssuer, admin_builder
 from sealcast.sidechannel.messages import EmptyBody
+from tests.authority.bundles import next_bundle
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
 from tests.authority.test_routes import METHODS, own_files, site_ca_of_another_root, write_files
 
@@ -112,6 +114,7 @@ class World:
             "POST /v1/admins": {"name": f"admin-{number}", "role": "viewer"},
             "PATCH /v1/admins/{admin}": {"role": "operator"},
             "POST /v1/admins/{admin}/tokens": {},
+            "POST /v1/bundles": {"bundle": base64.b64encode(next_bundle(self.site)).decode()},
         }
         return path, bodies.get(row)
 

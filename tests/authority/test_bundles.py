@@ -9,51 +9,25 @@ from dataclasses import replace
 import pytest
 
 from sealcast.authority.bundles import bundle_progress, draft_bundle
-from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE
-from sealcast.ca import KeySigner, Root, create_root, import_root
+from sealcast.ca import KeySigner
 from sealcast.device.folder import current_bundle
 from sealcast.device.identity import DeviceIdentity
 from sealcast.device.trust import report_of, sync_trust
 from sealcast.errors import CertificateError, NotAllowedError, StorageError
 from sealcast.keys import MemberRole
-from sealcast.pki.bundle import Anchor, Purpose, SignedBundle, VerifiedBundle
+from sealcast.pki.bundle import SignedBundle
 from sealcast.pki.certificates import certificate_der
-from sealcast.pki.times import system_time
 from sealcast.sidechannel.client import UnknownVersionError
 from sealcast.sidechannel.messages import BundleAnswer, Report
+from tests.authority.bundles import held, new_root, next_bundle, own_root, owner
 from tests.authority.conftest import Site, beacon_counter
 
 ECG = "ward/ecg"
 
 
-def own_root(site: Site) -> Root:
-    return import_root(
-        certificate_pem=(site.folder / ROOT_FILE).read_bytes(),
-        key_pem=(site.folder / ROOT_KEY_FILE).read_bytes(),
-        now=site.clock(),
-    )
-
-
-def new_root() -> Root:
-    return create_root(site_name="Owner", signer=KeySigner.generate(), now=system_time())
-
-
-def owner(root: Root) -> Anchor:
-    return Anchor(certificate=certificate_der(root.certificate), purpose=Purpose.OWNER, since=0)
-
-
-def held(site: Site) -> VerifiedBundle:
-    bundle = site.authority.bundle
-    assert bundle is not None
-    return bundle
-
-
 async def add_version(site: Site, **changes: object) -> bytes:
-    """Sign and import the next version, with another root unless `changes` say otherwise."""
-    values = changes or {"anchors": (*held(site).bundle.anchors, owner(new_root()))}
-    root = own_root(site)
-    bundle = draft_bundle(held(site), site.clock(), **values)
-    signed = SignedBundle.unsigned(bundle).sign(certificate_der(root.certificate), root.signer).serialize()
+    """Import the next version."""
+    signed = next_bundle(site, **changes)
     await site.authority.import_bundle(signed)
     return signed
 

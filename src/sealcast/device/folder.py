@@ -4,6 +4,7 @@
     ├── current                 the number of the credentials in force
     ├── bundle                  the trust bundle in force (spec/trust.md section 5), once there is one
     ├── agent.lock              held by the one agent that looks after this folder
+    ├── floors/                 what was seen of each channel's numbers (sealcast.device.floors)
     └── credentials/
         ├── 7/                  what one enrolment or renewal brought, never changed after
         │   ├── device.toml     name, site, URLs
@@ -43,9 +44,13 @@ CURRENT = "current"
 CREDENTIALS = "credentials"
 BUNDLE = "bundle"
 AGENT_LOCK = "agent.lock"
+FLOORS = "floors"
+
+Stamp = tuple[Path | None, int, int]
+"""Tells one state of a folder from another: the credentials in force, and which file the trust bundle is."""
 
 _REPLACED = (CURRENT, BUNDLE)
-_OWN_NAMES = {CREDENTIALS, AGENT_LOCK, *_REPLACED, *(name + TEMPORARY_SUFFIX for name in _REPLACED)}
+_OWN_NAMES = {CREDENTIALS, AGENT_LOCK, FLOORS, *_REPLACED, *(name + TEMPORARY_SUFFIX for name in _REPLACED)}
 _FOLDER_MODE = 0o700
 
 
@@ -67,6 +72,21 @@ def current_credentials(folder: Path) -> Path | None:
             cure="restore the folder, or enrol into a new one",
         )
     return credentials
+
+
+def stamp(folder: Path) -> Stamp:
+    """Return what changes with each renewal and each new trust bundle; cheap enough for a look every second.
+
+    Takes no lock. Raises: StorageError as `current_credentials`.
+    """
+    credentials = current_credentials(folder)
+    path = folder / BUNDLE
+    with storage_errors(path):
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return credentials, 0, 0
+    return credentials, found.st_ino, found.st_mtime_ns
 
 
 def current_bundle(folder: Path) -> VerifiedBundle | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from sealcast.ca.signer import FileSigner, Signer, fits
-from sealcast.device.folder import current_bundle, current_credentials
+from sealcast.device.folder import Stamp, current_bundle, current_credentials, stamp
 from sealcast.errors import CertificateError, StorageError, UsageError
 from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.certificates import certificate_identity, parse_certificate, parse_pem_certificates
@@ -110,6 +110,8 @@ class DeviceIdentity:
     """Microseconds."""
     credentials: Path
     """The folder of the credentials that were read."""
+    stamp: Stamp
+    """Of the folder before it was read: another one now means that there is something new."""
 
     @classmethod
     def open(cls, path: Path | str, role: Role = Role.DEVICE) -> Self:
@@ -119,6 +121,7 @@ class DeviceIdentity:
         if key and certificate do not belong together.
         """
         folder = Path(path)
+        before = stamp(folder)
         credentials = current_credentials(folder)
         if credentials is None:
             raise StorageError(
@@ -164,6 +167,7 @@ class DeviceIdentity:
             not_before=microseconds(leaf.not_valid_before_utc),
             not_after=microseconds(leaf.not_valid_after_utc),
             credentials=credentials,
+            stamp=before,
         )
 
     @property
@@ -204,11 +208,6 @@ class DeviceIdentity:
     def anchors(self) -> tuple[Anchor, ...]:
         """The trust anchors with their scope (TR-21)."""
         return self.given_roots if self.bundle is None else self.bundle.bundle.trusted(system_time())
-
-    @property
-    def state(self) -> tuple[Path, bytes]:
-        """Changes whenever a renewal or a new trust bundle has changed what this identity is made from."""
-        return self.credentials, b"" if self.bundle is None else self.bundle.hash
 
     @property
     def certificate(self) -> bytes:

@@ -17,6 +17,7 @@ from typing import Self, TypedDict
 from urllib.parse import urlsplit
 
 from sealcast import _core
+from sealcast.device.floors import read_floors
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Blocked, Event, Joined, PolicyChanged, Refused, parse_event
 from sealcast.endpoint.limits import (
@@ -39,7 +40,7 @@ from sealcast.errors import (
     SealcastError,
     UsageError,
 )
-from sealcast.pki.names import check_channel_name, check_instance_name
+from sealcast.pki.names import channel_id, check_channel_name, check_instance_name
 from sealcast.pki.signed import Context, SignedObject
 from sealcast.pki.times import system_time
 from sealcast.sidechannel.messages import Acknowledgement
@@ -163,12 +164,16 @@ class Publisher:
 
     async def _open(self) -> None:
         identity, now = self._identity, system_time()
+        floors = read_floors(identity.path, channel_id(identity.site_id, self.channel))
         engine = _core.SendEngine(
             site_id=identity.site_id,
             channel=self.channel,
             device=identity.name,
             anchors=identity.anchors,
             issuers=identity.issuers,
+            policy_version_floor=floors.policy_version,
+            crl_number_floor=floors.crl_number,
+            generation_floor=floors.generation,
             now=now,
             jitter_seed=int.from_bytes(os.urandom(8)),
             # DP-2: made at this start, never stored.

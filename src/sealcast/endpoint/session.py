@@ -10,12 +10,12 @@ import contextlib
 import logging
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from sealcast import _core
-from sealcast.device.folder import current_credentials
+from sealcast.device.floors import Floors, raise_floors
+from sealcast.device.folder import stamp
 from sealcast.device.identity import DeviceIdentity
 from sealcast.errors import (
     CertificateError,
@@ -26,6 +26,7 @@ from sealcast.errors import (
     UnknownChannelError,
     UnreachableError,
 )
+from sealcast.pki.names import channel_id
 from sealcast.pki.times import system_time
 from sealcast.sidechannel.client import KeyServerClient, PeerClient
 
@@ -53,6 +54,8 @@ class Engine(Protocol):
     def next_deadline(self) -> int | None: ...
     def policy(self) -> _core.Policy | None: ...
     def crl(self) -> bytes | None: ...
+    def floors(self) -> tuple[int, int, int]: ...
+    def set_trust(self, anchors: Sequence[_core.Anchor], issuers: Sequence[bytes], now: int) -> None: ...
 
 
 class Driver(Protocol):
@@ -79,6 +82,7 @@ class Session:
         # The one used last stands last.
         self._peers: OrderedDict[tuple[str, str, int], PeerClient] = OrderedDict()
         self._driver: Driver | None = None
+        self._floors = Floors(*engine.floors())
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader, self._signal = socket.socketpair()
         self._reader.setblocking(False)
@@ -242,6 +246,7 @@ class Session:
         if self._stopped:
             return
         self._engine.handle_response(command.id, status, body, system_time())
+        self._store_floors()
         if self._driver is not None:
             self._driver.wake()
         self._carry_out()
@@ -276,6 +281,17 @@ class Session:
         self._peers.move_to_end(key)
         return client
 
+    def _store_floors(self) -> None:
+        """What was seen must not be taken back by a restart (invariant 8)."""
+        seen = Floors(*self._engine.floors())
+        if seen == self._floors:
+            return
+        try:
+            raise_floors(self.identity.path, channel_id(self.identity.site_id, self._channel), seen)
+        except StorageError as error:
+            log.warning("channel %s: what was seen cannot be stored: %s", self._channel, error)
+        self._floors = seen
+
     def _note(self, error: SealcastError, command: _core.Command) -> None:
         log.debug("%s %s: %s", command.method, command.path, error)
         if command.peers is None and self._engine.policy() is None:
@@ -286,16 +302,19 @@ class Session:
         return "publish" if isinstance(self._engine, _core.SendEngine) else "subscribe"
 
     async def _watch_folder(self) -> None:
-        """Go on with renewed credentials, whoever renewed them."""
+        """Go on with renewed credentials and with a new trust bundle, whoever brought them."""
         while True:
             await asyncio.sleep(FOLDER_INTERVAL_SECONDS)
             try:
-                if _current(self.identity.path) in (None, self.identity.credentials):
+                if stamp(self.identity.path) == self.identity.stamp:
                     continue
                 renewed = DeviceIdentity.open(self.identity.path)
             except SealcastError as error:
                 log.warning("the device's folder cannot be read, going on with what is known: %s", error)
                 continue
+            if renewed.bundle != self.identity.bundle:
+                self._engine.set_trust(renewed.anchors, renewed.issuers, system_time())
+                self._signalled()
             self.identity = renewed
             self._key_server.reload(renewed)
             for peer in self._peers.values():
@@ -306,10 +325,3 @@ class Session:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of channel %s has ended", self._channel, exc_info=error)
-
-
-def _current(folder: Path) -> Path | None:
-    try:
-        return current_credentials(folder)
-    except StorageError:
-        return None

@@ -16,13 +16,14 @@ from types import TracebackType
 from typing import Literal, Self, TypedDict
 
 from sealcast import _core
+from sealcast.device.floors import read_floors
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Alarm, Event, Joined, Loss, PolicyChanged, Refused, parse_event
 from sealcast.endpoint.limits import MAX_BYTES, MAX_MESSAGE_BYTES, MIN_BUFFER_BYTES, check_range
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.errors import SealcastError, UsageError
-from sealcast.pki.names import check_channel_name
+from sealcast.pki.names import channel_id, check_channel_name
 from sealcast.pki.times import system_time
 from sealcast.sidechannel.client import PeerClient
 from sealcast.sidechannel.messages import Acknowledgement
@@ -127,12 +128,16 @@ class Subscriber:
 
     async def _open(self) -> None:
         identity = self._identity
+        floors = read_floors(identity.path, channel_id(identity.site_id, self.channel))
         engine = _core.ReceiveEngine(
             site_id=identity.site_id,
             channel=self.channel,
             device=identity.name,
             anchors=identity.anchors,
             issuers=identity.issuers,
+            policy_version_floor=floors.policy_version,
+            crl_number_floor=floors.crl_number,
+            generation_floor=floors.generation,
             now=system_time(),
             jitter_seed=int.from_bytes(os.urandom(8)),
             unordered=self._delivery == "unordered",

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
 
 from sealcast.errors import CertificateError
 from sealcast.pki.names import Identity
@@ -61,6 +62,12 @@ def certificate_identity(certificate: x509.Certificate) -> Identity:
             f"the certificate holds {len(uris)} sealcast identities, not one", reason="name"
         )
     return Identity.from_uri(uris[0])
+
+
+def organization(certificate: x509.Certificate) -> str:
+    """Return the organization in the subject: of a site CA, the site's name; empty if there is none."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return str(names[0].value) if names else ""
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:

@@ -6,6 +6,7 @@ from sealcast.authority.api.openapi import make_document
 from sealcast.authority.api.resources import (
     admins,
     auditing,
+    bundles,
     channels,
     devices,
     policies,
@@ -43,6 +44,7 @@ TABLE = RouteTable(
         *policies.ROUTES,
         *policy.ROUTES,
         *revocations.ROUTES,
+        *bundles.ROUTES,
         *admins.ROUTES,
         *auditing.ROUTES,
         _DOCUMENT,

@@ -4,6 +4,7 @@ serving    init, serve                      place      which authority: a folder
 channels   channel add, set, list           status     status, openapi
 devices    device list, show, revoke        admins     admin add, token, list, role, revoke
 tokens     token; tokens list, revoke       audit      audit list, verify
+bundles    bundle list, export, draft, import, progress
 
 All but those of `serving` go through the management API: of the service that runs on the folder, of the
 folder itself where none runs, or of an authority on another machine.
@@ -12,7 +13,7 @@ folder itself where none runs, or of an authority on another machine.
 import typer
 
 from sealcast.cli import authority_keys
-from sealcast.cli.authority import admins, audit, channels, devices, serving, status, tokens
+from sealcast.cli.authority import admins, audit, bundles, channels, devices, serving, status, tokens
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +21,6 @@ def register(app: typer.Typer) -> None:
     authority = typer.Typer(
         help="A site's authority: enrolment, channels, keys, removal.", no_args_is_help=True
     )
-    for group in (serving, tokens, channels, devices, admins, audit, authority_keys, status):
+    for group in (serving, tokens, channels, devices, bundles, admins, audit, authority_keys, status):
         group.register(authority)
     app.add_typer(authority, name="authority")
