@@ -111,9 +111,9 @@ def run_agent(
     Publishers and subscribers on the same folder notice by themselves and go on. A certificate that has
     expired is recovered within the grace that the site grants.
     """
-    from sealcast.authority.quantities import parse_duration
     from sealcast.cli.data import run
     from sealcast.device.agent import AgentStatus, DeviceAgent
+    from sealcast.pki.quantities import parse_duration
 
     def tell(status: AgentStatus) -> None:
         bundle = status.identity.bundle

@@ -45,9 +45,9 @@ def send(
 
     A receiver takes files by their names alone, without folders: two of one name are refused.
     """
-    from sealcast.authority.quantities import parse_duration
     from sealcast.endpoint.transfer import FileSender, check_names
     from sealcast.errors import IncompleteError, StorageError
+    from sealcast.pki.quantities import parse_duration
 
     check_names(files)
     device = open_device(folder)
