@@ -120,6 +120,7 @@ def test_what_is_left_out_has_the_default() -> None:
         (ward(interface='"eth 0"'), 6, "interface", "'eth 0'"),
         (ward(interface="0"), 6, "interface", "0"),
         (ward(rate='"fast"'), 6, "rate", "'fast'"),
+        (ward(rate='"63kbit/s"'), 6, "rate", "'63kbit/s'"),
         (ward(rate="0"), 6, "rate", "'0'"),
         (ward(rate="-1"), 6, "rate", "'-1'"),
         (ward(rate="1.5"), 6, "rate", "1.5"),
@@ -219,7 +220,7 @@ SETTINGS = st.fixed_dictionaries(
         "group": st.sampled_from(["239.192.1.1", "239.255.255.1", "ff15::7:1"]),
         "port": st.integers(1, 65535),
         "interface": st.none() | st.from_regex(r"[!-~]{1,15}", fullmatch=True) | st.just("ü\N{SNOWMAN}"),
-        "rate": st.integers(1, 10**12),
+        "rate": st.integers(MIN_RATE, MAX_RATE),
         "suite": st.sampled_from([1, 2]),
         "slot": st.integers(100_000, 10**14),
         "slots_ahead": st.integers(1, 30),
@@ -326,7 +327,9 @@ def test_durations_are_written_as_people_do(amount: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"deny": ("[",)}, {"retention_bytes": 0}, {"publisher_limit": 0}, {"interface": ""}], ids=str
+    "changes",
+    [{"deny": ("[",)}, {"retention_bytes": 0}, {"publisher_limit": 0}, {"rate": 1}, {"interface": ""}],
+    ids=str,
 )
 def test_settings_are_checked_wherever_they_are_made(changes: dict[str, Any]) -> None:
     values: dict[str, Any] = {"name": "a", "group": "239.1.1.1", "port": 1, "publish": (), "subscribe": ()}

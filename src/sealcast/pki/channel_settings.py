@@ -12,6 +12,7 @@ from sealcast.errors import UsageError
 from sealcast.pki.names import check_channel_name
 from sealcast.pki.policy import MAX_SLOTS_AHEAD, SUITES
 from sealcast.pki.policy_rules import MAX_RULES, ChannelRules, Rule
+from sealcast.pki.quantities import MAX_RATE, MIN_RATE, format_rate
 
 SECOND = 1_000_000
 """Microseconds."""
@@ -160,8 +161,11 @@ def _check_suite(suite: int) -> None:
 
 
 def _check_rate(rate: int) -> None:
-    if rate < 1:
-        raise UsageError(f"the rate must be positive: {rate}", cure="for example 20Mbit/s")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise UsageError(
+            f"a rate of {rate} bit/s is out of range",
+            cure=f"use {format_rate(MIN_RATE)} to {format_rate(MAX_RATE)}",
+        )
 
 
 def _check_slots_ahead(slots: int) -> None:
