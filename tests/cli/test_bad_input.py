@@ -225,10 +225,10 @@ def run_all(world: World, cases: list[Case]) -> None:
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Every file below `root`, and the hash of its content but for what a service writes all the time."""
+    """Every file below `root`, and the hash of its content, but for what a service writes at its start and all the time."""
     found = {}
     for path in sorted(root.rglob("*")):
-        if path.suffix in (".db-wal", ".db-shm") or path.name == "lock":
+        if path.suffix in (".db-wal", ".db-shm") or path.name in ("lock", "audit.head"):
             continue
         is_steady = path.is_file() and path.name != "authority.db"
         found[str(path.relative_to(root))] = (
