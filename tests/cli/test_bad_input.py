@@ -225,7 +225,7 @@ def run_all(world: World, cases: list[Case]) -> None:
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Every file below `root`, and the hash of its content, but for what a service writes at its start and all the time."""
+    """Every file below `root`, and the hash of its content, but for what a service writes by itself."""
     found = {}
     for path in sorted(root.rglob("*")):
         if path.suffix in (".db-wal", ".db-shm") or path.name in ("lock", "audit.head"):
