@@ -1,7 +1,6 @@
 """The trust bundle: its versions, the next one, and how far the devices are with it."""
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -109,7 +108,7 @@ def _add(call: Call) -> Answer:
 def _read(body: Mapping[str, Any]) -> bytes:
     try:
         return base64.b64decode(str(body["bundle"]), validate=True)
-    except binascii.Error:
+    except ValueError:
         raise UsageError("the trust bundle is not base64", cure="encode the signed file as it is") from None
 
 
