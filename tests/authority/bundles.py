@@ -37,3 +37,10 @@ def next_bundle(site: Site, **changes: object) -> bytes:
     root = own_root(site)
     bundle = draft_bundle(held(site), site.clock(), **values)
     return SignedBundle.unsigned(bundle).sign(certificate_der(root.certificate), root.signer).serialize()
+
+
+async def add_version(site: Site, **changes: object) -> bytes:
+    """Import the next version."""
+    signed = next_bundle(site, **changes)
+    await site.authority.import_bundle(signed)
+    return signed

@@ -1,7 +1,7 @@
 """A running authority on loopback, and devices enrolled there."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,19 +12,25 @@ import pytest
 from sqlalchemy.orm import Session
 from yarl import URL
 
-from sealcast.authority import admins, enrolment
+from sealcast.authority import admins, approvals, enrolment, issuance, makers
 from sealcast.authority.admins import AdminRole
+from sealcast.authority.api.callers import local_caller
+from sealcast.authority.api.handling import Asked, prepare
+from sealcast.authority.api.table import TABLE
 from sealcast.authority.app import Listening, running
 from sealcast.authority.channels import ChannelSettings
+from sealcast.authority.est_state import load_state, set_settings
 from sealcast.authority.quantities import Address
 from sealcast.authority.service import Authority, Changes
 from sealcast.authority.site import ROOT_FILE, exclusive, init_site
 from sealcast.device import DeviceIdentity, enroll_async
 from sealcast.keys import MemberRole
 from sealcast.pki.certificates import parse_pem_certificates
+from sealcast.pki.idevid import NameRule
 from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
 from sealcast.sidechannel import KeyServerClient
+from tests.authority.maker import Maker
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
@@ -57,8 +63,45 @@ class Site:
     def roots(self) -> list[bytes]:
         return parse_pem_certificates((self.folder / ROOT_FILE).read_bytes())
 
-    async def token(self, name: str, ttl: int = HOUR) -> str:
-        return await self.authority.create_token(name, ttl)
+    async def token(self, name: str, ttl: int = HOUR, *, registers: bool = False) -> str:
+        return await self.authority.create_token(name, ttl, registers=registers)
+
+    async def operate(self, change: Callable[[Session, int], object]) -> None:
+        """Do what a request of the management API does to enrolment, and put it in force."""
+        now = self.clock()
+
+        def job(session: Session) -> tuple[None, Changes]:
+            change(session, now)
+            session.flush()
+            return None, Changes(est=load_state(session))
+
+        await self.authority.apply(job)
+
+    async def set_enrolment(self, **switches: object) -> None:
+        await self.operate(lambda session, now: set_settings(session, now, switches))
+
+    async def approve(self, number: int) -> None:
+        def change(session: Session, now: int) -> None:
+            device = approvals.approve(session, number, now)
+            issuance.readmit(session, self.authority.site.issuer, device, now)
+
+        await self.operate(change)
+
+    async def deny(self, number: int, reason: str = "") -> None:
+        await self.operate(lambda session, now: approvals.deny(session, number, reason, now))
+
+    def approvals(self) -> list[dict[str, Any]]:
+        """The requests, as an operator sees them."""
+        call = Asked(method="GET", raw_path="/v1/approvals", raw_query="limit=1000")
+        with self.authority.site.storage.snapshot() as session:
+            prepared = prepare(TABLE, call, local_caller(0))
+            reply, _ = prepared.run(session, self.authority.site, self.clock(), None)
+        listed: list[dict[str, Any]] = json.loads(reply.body)["items"]
+        return listed
+
+    async def add_maker(self, maker: Maker, rule: str = "serial-number", crls: str = "") -> None:
+        parsed = makers.parse_maker(maker.pem.decode(), NameRule(rule), crls)
+        await self.operate(lambda session, now: makers.add_maker(session, parsed, now))
 
     async def enrol(self, name: str, token: str | None = None) -> DeviceIdentity:
         return await enroll_async(

@@ -6,6 +6,7 @@ outlives no removal.
 
 import asyncio
 import base64
+import hashlib
 import ssl
 import tomllib
 from collections.abc import AsyncIterator, Callable
@@ -20,11 +21,13 @@ import aiohttp
 import pytest
 from cryptography import x509
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 from yarl import URL
 
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.table import TABLE
 from sealcast.authority.app import running
+from sealcast.authority.approvals import Credential, ask
 from sealcast.authority.models import DeviceRow, TokenRow
 from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, SERVER_FILE, exclusive
 from sealcast.ca import FileSigner, KeySigner, SiteCa
@@ -38,6 +41,7 @@ from sealcast.pki.profiles import CertificateIssuer, admin_builder
 from sealcast.sidechannel.messages import EmptyBody
 from tests.authority.bundles import next_bundle
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
+from tests.authority.maker import Maker
 from tests.authority.test_routes import METHODS, own_files, site_ca_of_another_root, write_files
 
 CHANNEL = "ward/ecg"
@@ -65,6 +69,9 @@ ROLES = {
     "revoked": AdminRole.SECURITY_OFFICER,
     "spare": AdminRole.VIEWER,
 }
+
+
+MAKER = Maker()
 
 
 @dataclass
@@ -96,6 +103,8 @@ class World:
             "{channel}": quote(CHANNEL, safe=""),
             "{version}": "latest",
             "{admin}": "spare",
+            "{approval}": await self.approval(number) if "{approval}" in row else "",
+            "{maker}": await self.maker() if "{maker}" in row else "",
         }.items():
             path = path.replace(word, value)
         bodies: dict[str, Any] = {
@@ -115,8 +124,37 @@ class World:
             "PATCH /v1/admins/{admin}": {"role": "operator"},
             "POST /v1/admins/{admin}/tokens": {},
             "POST /v1/bundles": {"bundle": base64.b64encode(next_bundle(self.site)).decode()},
+            "PATCH /v1/enrolment": {"strict_bodies": True},
+            "POST /v1/approvals/{approval}/decision": {"approve": False},
+            "POST /v1/makers": {"certificates": MAKER.pem.decode()},
         }
         return path, bodies.get(row)
+
+    async def approval(self, number: int) -> str:
+        """The number of a request that waits."""
+        found: list[int] = []
+
+        def make(session: Session, now: int) -> None:
+            key = number.to_bytes(32, "big")
+            row = ask(
+                session,
+                device="monitor-3",
+                key_hash=key,
+                generated=False,
+                credential=Credential.TOKEN,
+                credential_id=key,
+                detail="",
+                now=now,
+            )
+            found.append(row.id)
+
+        await self.site.operate(make)
+        return str(found[0])
+
+    async def maker(self) -> str:
+        """The fingerprint of a maker that is admitted."""
+        await self.site.add_maker(MAKER)
+        return hashlib.sha256(certificate_der(MAKER.root)).hexdigest()
 
     def token_id(self, name: str) -> str:
         with self.site.authority.site.storage.snapshot() as session:

@@ -19,17 +19,10 @@ from sealcast.pki.bundle import SignedBundle
 from sealcast.pki.certificates import certificate_der
 from sealcast.sidechannel.client import UnknownVersionError
 from sealcast.sidechannel.messages import BundleAnswer, Report
-from tests.authority.bundles import held, new_root, next_bundle, own_root, owner
+from tests.authority.bundles import add_version, held, new_root, own_root, owner
 from tests.authority.conftest import Site, beacon_counter
 
 ECG = "ward/ecg"
-
-
-async def add_version(site: Site, **changes: object) -> bytes:
-    """Import the next version."""
-    signed = next_bundle(site, **changes)
-    await site.authority.import_bundle(signed)
-    return signed
 
 
 async def test_a_device_walks_every_version_and_reports(site: Site) -> None:

@@ -9,8 +9,9 @@ from sealcast.authority.models import CertificateRow, TokenRow
 from sealcast.ca import KeySigner
 from sealcast.device import renew_async
 from sealcast.errors import CertificateError, EnrolmentError, TokenError, UsageError
-from sealcast.est.client import EstClient
+from sealcast.est import EnrolmentRequest, EstClient
 from sealcast.pki.certificates import parse_certificate
+from sealcast.pki.csr import CertificateRequest
 from tests.authority.conftest import DAY, HOUR, SECOND, Site
 
 
@@ -22,6 +23,12 @@ def count_certificates(site: Site, name: str) -> int:
             )
             or 0
         )
+
+
+def renewal(certificate: bytes, signer: KeySigner) -> EnrolmentRequest:
+    """What the listener makes of a request for the successor of a certificate."""
+    csr = signer.make_csr("", current=parse_certificate(certificate))
+    return EnrolmentRequest(csr=CertificateRequest.parse(csr), certificate=certificate)
 
 
 async def test_a_token_admits_its_device_once(site: Site) -> None:
@@ -64,8 +71,7 @@ async def test_a_request_that_is_refused_leaves_the_token_good(site: Site) -> No
     await site.enrol("monitor-1", token)
 
 
-async def test_a_hundred_parallel_uses_of_a_token_give_one_certificate(site: Site) -> None:
-    """F15."""
+async def test_f15_a_hundred_parallel_uses_of_a_token_give_one_certificate(site: Site) -> None:
     token = await site.token("monitor-1")
     client = EstClient(site.listening.authority, site.roots)
     signers = [KeySigner.generate() for _ in range(100)]
@@ -91,8 +97,8 @@ async def test_a_device_renews_itself(site: Site) -> None:
     assert count_certificates(site, "monitor-1") == 2
 
 
-async def test_a_removed_device_cannot_renew(site: Site) -> None:
-    """EST conformance 23; the register decides, even where the CRL at hand did not."""
+async def test_est_23_a_removed_device_cannot_renew(site: Site) -> None:
+    """The register decides, even where the CRL at hand did not."""
     identity = await site.enrol("monitor-1")
     await site.authority.revoke_device("monitor-1")
     with pytest.raises((CertificateError, EnrolmentError), match="revoked"):
@@ -124,18 +130,16 @@ async def test_a_certificate_that_the_register_does_not_know_is_not_renewed(site
     issuer = site.authority.site.issuer
     signer = KeySigner.generate()
     forged = issuer.issue_device(signer.make_csr("monitor-9"), "monitor-9", site.clock())
-    csr = signer.make_csr("monitor-9", current=parse_certificate(forged.der))
     with pytest.raises(CertificateError, match="register"):
-        await site.authority.reenroll(forged.der, csr)
+        await site.authority.est.reenroll(renewal(forged.der, signer))
 
 
 async def test_invariant_5_the_expired_is_not_renewed(site: Site) -> None:
     identity = await site.enrol("monitor-1")
     signer = KeySigner.generate()
-    csr = signer.make_csr("monitor-1", current=parse_certificate(identity.certificate))
     site.clock.ahead = 91 * DAY
     with pytest.raises(CertificateError) as caught:
-        await site.authority.reenroll(identity.certificate, csr)
+        await site.authority.est.reenroll(renewal(identity.certificate, signer))
     assert caught.value.reason in ("expired", "revocation-unknown")
 
 

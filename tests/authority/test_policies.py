@@ -14,8 +14,9 @@ from sealcast.authority.models import AuditRow, CertificateRow, DeviceRow
 from sealcast.authority.policies import PolicyChange
 from sealcast.authority.site import Site as StoredSite
 from sealcast.errors import ChannelError, NotAllowedError, UsageError
+from sealcast.est import EnrolmentRequest
 from sealcast.keys import MemberRole
-from sealcast.pki.csr import make_csr
+from sealcast.pki.csr import CertificateRequest, make_csr
 from sealcast.pki.policy import Policy
 from sealcast.pki.policy_rules import Subject
 from sealcast.pki.policy_source import PolicySource, read_source
@@ -276,7 +277,8 @@ class TestRoles:
 
         async def again(given: list[str] | None) -> None:
             token = await site.authority.create_token("a", HOUR, given)
-            await site.authority.enroll("a", token, make_csr(generate_private_key(SECP256R1()), "a"))
+            csr = CertificateRequest.parse(make_csr(generate_private_key(SECP256R1()), "a"))
+            await site.authority.est.enroll(EnrolmentRequest(csr=csr, name="a", token=token))
 
         await again(["one"])
         assert roles() == ["one"]

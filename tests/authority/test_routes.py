@@ -25,6 +25,7 @@ from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, SERVER_FILE, exclu
 from sealcast.ca import FileSigner, KeySigner, SiteCa, create_root
 from sealcast.device import DeviceIdentity, enroll_async
 from sealcast.endpoint import Device
+from sealcast.est import CertificateId
 from sealcast.est import server as est_server
 from sealcast.est.messages import encode_body
 from sealcast.keys import MemberRole
@@ -46,6 +47,7 @@ from sealcast.sidechannel.messages import (
     StreamUpdate,
 )
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
+from tests.authority.maker import Maker
 from tests.authority.test_keys import credential_bundle
 
 CHANNEL = "ward/ecg"
@@ -68,6 +70,8 @@ IDENTITIES = (
     "revoked",
     "removed",
     "server",
+    "maker",
+    "registrar",
     "admin",
     "good",
 )
@@ -114,7 +118,7 @@ async def applications(site: Site) -> dict[str, web.Application]:
         crl=lambda: None,
     )
     return {
-        "est": est_server.make_application(site.authority, site.authority),
+        "est": est_server.make_application(site.authority.est, site.authority),
         "keys": make_application(site.authority),
         "publisher": peer.make_application(),
     }
@@ -231,6 +235,14 @@ async def world(site: Site, tmp_path: Path) -> AsyncIterator[World]:
         files["other-site"] = own_files(await enrol_at_another_site(site, tmp_path, stack))
         files["admin"] = own_files(await site.admin("vera", AdminRole.SECURITY_OFFICER))
         files["good"] = own_files(good)
+        token = await site.token("gateway", registers=True)
+        files["registrar"] = own_files(await site.enrol("gateway", token))
+        # A device that its maker alone vouches for.
+        maker = Maker()
+        await site.add_maker(maker, "serial-number")
+        files["maker"] = maker.idevid(tmp_path, serial_number="SN-7")
+        # Off it is 404 for everyone (tests/est/test_server.py).
+        await site.set_enrolment(server_keygen=True)
         yield World(site, good, files, credential_bundle(site, good))
 
 
@@ -264,8 +276,11 @@ async def request(world: World, listener: Listener, method: str, path: str, name
     """Body and headers that get a 200 from whoever may have one."""
     if listener.name == "est":
         signer = world.key(name)
-        subject = parse_certificate(world.good.certificate) if name == "good" else None
-        device = {"token": "fresh", "removed": "removed", "admin": "vera"}.get(name, "monitor-1")
+        files = world.files[name]
+        shown = None if files is None else x509.load_pem_x509_certificate(files[0].read_bytes())
+        device = {"token": "fresh", "maker": "SN-7"}.get(name, "monitor-1")
+        # The request is right for whom the certificate speaks for, or claims to.
+        subject = None if shown is None or name == "maker" else shown
         headers = {"Content-Type": "application/pkcs10"}
         if name == "token":
             token = await world.site.token("fresh")
@@ -292,7 +307,8 @@ async def succeeds(
 ) -> bool:
     method, path = row.split(" ")
     place = path.replace("{channel}", "ward%2Fecg").replace("{stream}", world.stream[0].hex())
-    place = place.replace("{version}", "1")
+    place = place.replace("{version}", "1").replace("{label}", world.site.authority.site.site_id.hex())
+    place = place.replace("{certificate}", CertificateId.of(world.good.certificate).serialize())
     arguments = await request(world, listener, method, path, name)
     try:
         async with session.request(method, URL(listener.url + place, encoded=True), **arguments) as answer:

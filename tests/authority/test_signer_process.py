@@ -212,8 +212,8 @@ class TestBrokenService:
         for request in (
             ["sign", b"anything"],
             ["issue-site", spki(KeySigner.generate().public_key)],
-            ["issue-device", b"not a request", "monitor-1", None],
-            ["issue-device", b"", 7, None],
+            ["issue-device", b"not a request", "monitor-1", None, None, False],
+            ["issue-device", b"", 7, None, None, False],
             ["issue-crl", 1, [[b"x" * 21, 0]]],
             ["issue-crl", 1, [[b"", 0]]],
             ["sign-policy", b"not a policy"],

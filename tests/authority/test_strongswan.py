@@ -52,13 +52,22 @@ class Pki:
         assert process.returncode == 0, "\n".join(lines)
         return out
 
-    async def make_request(self, name: str) -> None:
-        """A new key in key.pem and a request in request.der."""
+    async def make_request(self, name: str, current: x509.Certificate | None = None) -> None:
+        """A new key in key.pem and a request in request.der.
+
+        `current`: its subject and subjectAltName are repeated (RFC 7030 section 4.2.2).
+        """
+        options: list[str] = []
+        if current is not None:
+            # The program knows no word for a URI, but takes the DER of a GeneralName.
+            uri = certificate_identity(current).uri.encode()
+            options = ["--san", f"asn1gn:#86{len(uri):02x}{uri.hex()}"]
         key = await self.run("--gen", "--type", "ecdsa", "--size", "256", "--outform", "pem")
         (self.folder / "key.pem").write_bytes(key)
         request = await self.run(
-            "--req", "--type", "ecdsa", "--in", "key.pem", "--dn", f"O=Ward 3, CN={name}", "--outform", "der"
-        )
+            "--req", "--type", "ecdsa", "--in", "key.pem", "--dn", f"O=Ward, CN={name}", "--outform", "der",
+            *options,
+        )  # fmt: skip
         (self.folder / "request.der").write_bytes(request)
 
     async def est(self, *arguments: str) -> x509.Certificate:
@@ -116,7 +125,7 @@ async def test_estca_fetches_the_ca_certificates(pki: Pki, site: Site) -> None:
         x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER)
         for path in pki.folder.glob("ca*.pem")
     }
-    assert fetched == set(site.authority.ca_certificates())
+    assert fetched == set(site.authority.est.ca_certificates())
 
 
 async def test_est_enrols_and_renews(pki: Pki, site: Site) -> None:
@@ -129,7 +138,7 @@ async def test_est_enrols_and_renews(pki: Pki, site: Site) -> None:
     site_ca = ["--cacert", str(site.folder / CA_FILE)]
     proof = keep_as_old(pki, first)
     # The request is for a new key.
-    await pki.make_request("monitor-1")
+    await pki.make_request("monitor-1", first)
     second = await pki.est(*site_ca, *proof)
     assert certificate_identity(second) == certificate_identity(first)
     assert second.public_key() != first.public_key()
@@ -137,7 +146,7 @@ async def test_est_enrols_and_renews(pki: Pki, site: Site) -> None:
 
     await site.authority.revoke_device("monitor-1")
     proof = keep_as_old(pki, second)
-    await pki.make_request("monitor-1")
+    await pki.make_request("monitor-1", second)
     with pytest.raises(AssertionError, match="EST request failed: HTTP 403"):
         await pki.est(*site_ca, *proof)
     assert len(register(site, "monitor-1").certificates) == 2

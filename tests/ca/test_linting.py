@@ -5,7 +5,7 @@ from pathlib import Path
 from cryptography import x509
 
 from sealcast.ca import KeyKind, KeySigner, create_root, observing
-from sealcast.pki.certificates import certificate_der
+from sealcast.pki.certificates import certificate_der, parse_certificate
 from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.profiles import CertificateIssuer, device_builder
 from tests.ca.test_local import HOSTS, NOW, Ca, csr
@@ -21,7 +21,8 @@ def test_every_profile_has_exactly_the_excused_findings(tmp_path: Path) -> None:
         issuer.issue_device(KeySigner.generate(KeyKind.ED25519).make_csr("monitor-1"), "monitor-1", NOW)
         hardware = HardwareIdentity(serial_number="SN-1", module=("1.3.6.1.4.1.99999.1", b"\x01\x02"))
         issuer.issue_device(csr(), "monitor-1", NOW, hardware=hardware)
-        issuer.renew_device(first.der, csr(), NOW)
+        again = KeySigner.generate().make_csr("monitor-1", current=parse_certificate(first.der))
+        issuer.renew_device(first.der, again, NOW)
         issuer.issue_key_server(public_key=KeySigner.generate().public_key, name="keys", hosts=HOSTS, now=NOW)
         issuer.issue_admin(csr("alice"), "alice", NOW)
     assert {shape[0] for shape in collected.ders} == {"root", "site", "device", "key-server", "admin"}

@@ -13,6 +13,7 @@ import pytest
 
 from sealcast import cli
 from sealcast.errors import NetworkError, TokenError
+from sealcast.est import EnrolmentRequest
 from tests.device.conftest import Authority, entries
 
 RUN = "import sys; from sealcast.cli import main; sys.exit(main())"
@@ -193,7 +194,7 @@ class TestBoundary:
 async def test_ctrl_c_ends_with_130_and_leaves_nothing(authority: Authority, folder: Path) -> None:
     waiting, released = asyncio.Event(), asyncio.Event()
 
-    async def slow(device_name: str, token: str, csr: bytes) -> bytes:
+    async def slow(request: EnrolmentRequest) -> bytes:
         waiting.set()
         await released.wait()
         raise TokenError("too late")

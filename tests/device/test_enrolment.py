@@ -18,6 +18,7 @@ from sealcast.errors import (
     UnreachableError,
     UsageError,
 )
+from sealcast.est import EnrolmentRequest
 from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
 from tests.device.conftest import Authority, entries, leftovers, make_folder
@@ -147,9 +148,9 @@ async def test_a_certificate_for_another_device_is_not_taken(authority: Authorit
     """A server gone wrong issues for another name, or for another key."""
     original = authority.service.enroll
 
-    async def wrong_key(device_name: str, token: str, csr: bytes) -> bytes:
-        await original(device_name, token, csr)
-        return authority.site.device(device_name).der
+    async def wrong_key(request: EnrolmentRequest) -> bytes:
+        await original(request)
+        return authority.site.device(request.name or "").der
 
     authority.service.enroll = wrong_key  # type: ignore[method-assign]
     with pytest.raises(CertificateError, match="another key"):

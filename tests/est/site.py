@@ -1,17 +1,27 @@
 """A site for tests: root, site CA, server certificate, and an enrolment service that keeps all in memory."""
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sealcast.ca import FileSigner, IssuedCertificate, KeySigner, Root, Signer, SiteCa, create_root
 from sealcast.errors import CertificateError, EnrolmentError, TokenError
-from sealcast.est import make_tls_context, start_listener
+from sealcast.est import (
+    CertificateId,
+    CsrAttributes,
+    EnrolmentRequest,
+    EstSettings,
+    GeneratedKey,
+    RenewalWindow,
+    make_tls_context,
+    start_listener,
+)
 from sealcast.pki import Role, Validator
 from sealcast.pki.certificates import certificate_der, certificates_pem, parse_certificate
 from sealcast.pki.crl import Revocation
 from sealcast.pki.names import new_site_id
+from sealcast.pki.signed import PublicKey
 from sealcast.pki.times import system_time
 
 SECOND = 1_000_000
@@ -76,6 +86,10 @@ class TokenService:
         self.revocations: list[Revocation] = []
         self.pending_seconds: int | None = None
         self.failure: Exception | None = None
+        self.settings = EstSettings()
+        self.attributes: CsrAttributes | None = None
+        self.authorities: dict[str | None, Sequence[bytes]] = {None: site.authorities}
+        self.windows: dict[CertificateId, RenewalWindow] = {}
 
     def token(self, name: str) -> str:
         token = secrets.token_urlsafe(16)
@@ -86,29 +100,55 @@ class TokenService:
         serial = parse_certificate(certificate).serial_number
         self.revocations.append(Revocation(serial=serial, time=self.site.now))
 
-    def ca_certificates(self) -> Sequence[bytes]:
-        return self.site.authorities
+    def labels(self) -> Collection[str]:
+        return [label for label in self.authorities if label is not None]
 
-    async def enroll(self, device_name: str, token: str, csr: bytes) -> bytes:
+    def ca_certificates(self, label: str | None) -> Sequence[bytes]:
+        return self.authorities[label]
+
+    def csr_attributes(self, label: str | None) -> CsrAttributes | None:
+        return self.attributes
+
+    def is_registration_authority(self, certificate: bytes) -> bool:
+        return False
+
+    async def renewal_window(self, certificate_id: CertificateId) -> RenewalWindow | None:
+        return self.windows.get(certificate_id)
+
+    async def enroll(self, request: EnrolmentRequest) -> bytes:
+        return self._first(request, None)
+
+    async def generate(self, request: EnrolmentRequest) -> GeneratedKey:
+        signer = KeySigner.generate()
+        return GeneratedKey(
+            certificate=self._first(request, signer.public_key), private_key=signer.to_pkcs8()
+        )
+
+    def _first(self, request: EnrolmentRequest, generated: PublicKey | None) -> bytes:
         if self.failure is not None:
             raise self.failure
+        if request.name is None:
+            raise EnrolmentError("only by a token")
         if self.pending_seconds is not None:
             raise EnrolmentError("an operator must approve", retry_after=self.pending_seconds)
-        if self.tokens.get(token) != device_name:
+        if self.tokens.get(request.token) != request.name:
             raise TokenError("unknown token")
-        issued = self.site.issuer.issue_device(csr, device_name, system_time())
-        del self.tokens[token]
+        issued = self.site.issuer.issue_device(
+            request.csr.der, request.name, system_time(), generated=generated
+        )
+        del self.tokens[request.token]
         self.issued.append(issued)
         return issued.der
 
-    async def reenroll(self, peer_certificate: bytes, csr: bytes) -> bytes:
+    async def reenroll(self, request: EnrolmentRequest) -> bytes:
+        assert request.certificate is not None
         crl = self.site.issuer.issue_crl(number=1, revocations=self.revocations, now=self.site.now)
         validator = Validator([self.site.root_der], [self.site.issuer.certificate])
         try:
-            validator.verify_peer([peer_certificate], Role.DEVICE, system_time(), crl)
+            validator.verify_peer([request.certificate], Role.DEVICE, system_time(), crl)
         except CertificateError as error:
             raise EnrolmentError(str(error)) from None
-        issued = self.site.issuer.renew_device(peer_certificate, csr, system_time())
+        issued = self.site.issuer.renew_device(request.certificate, request.csr.der, system_time())
         self.issued.append(issued)
         return issued.der
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from sealcast.ca import KeySigner
 from sealcast.errors import (
@@ -17,9 +19,13 @@ from sealcast.errors import (
     SealcastError,
     TokenError,
     UnreachableError,
+    UsageError,
 )
-from sealcast.est import EstClient, check_authority_url, make_tls_context
+from sealcast.est import CsrAttributes, EstClient, EstSettings, check_authority_url, make_tls_context
+from sealcast.est.attributes import CHALLENGE_PASSWORD
+from sealcast.est.client import RequestPlan
 from sealcast.est.messages import CACERTS_TYPE, encode_certificates
+from sealcast.pki.certificates import certificate_der, parse_certificate
 from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
 from tests.est.site import DAY, Site, TokenService, serving
@@ -84,7 +90,9 @@ async def test_enrol_and_renew(site: Site) -> None:
         assert enrolled.identity.role is Role.DEVICE
         assert enrolled.identity.site_id == site.site_id
         renewing = EstClient(url, [site.root_der], own=site.device_files("monitor-1"))
-        successor = await renewing.simplereenroll(signer.make_csr("monitor-1"))
+        successor = await renewing.simplereenroll(
+            signer.make_csr("monitor-1", current=parse_certificate(certificate))
+        )
         check(renewing, site, successor, signer)
 
 
@@ -265,3 +273,99 @@ def test_other_urls_are_refused(url: str) -> None:
 def test_a_root_that_is_no_certificate(site: Site) -> None:
     with pytest.raises(CertificateError):
         EstClient("https://a:1", [b"garbage"])
+
+
+class TestOtherServers:
+    """What a server of others may do."""
+
+    async def test_est_36_a_redirect_is_not_followed(self, site: Site) -> None:
+        """Not even to the same origin: whoever answers is who was asked, with the token and all."""
+        service = TokenService(site)
+        async with serving(service) as elsewhere:
+            moved = {"status": 307, "headers": {"Location": f"{elsewhere}/.well-known/est/simpleenroll"}}
+            async with answering(site, **moved) as url:
+                client, token = EstClient(url, [site.root_der]), service.token("monitor-1")
+                with pytest.raises(NetworkError, match="307"):
+                    await client.simpleenroll("monitor-1", token, KeySigner.generate().make_csr("monitor-1"))
+        assert not service.issued
+
+    async def test_a_label_is_asked(self, site: Site, tmp_path: Path) -> None:
+        (tmp_path / "other").mkdir()
+        other, service = Site(tmp_path / "other"), TokenService(site)
+        service.authorities["ward-4"] = other.authorities
+        async with serving(service) as url:
+            told = await EstClient(url, [site.root_der], label="ward-4").cacerts()
+            assert sorted(told) == sorted(other.authorities)
+            with pytest.raises(NetworkError, match="label"):
+                await EstClient(url, [site.root_der], label="nobody").cacerts()
+        with pytest.raises(UsageError):
+            EstClient("https://a:1", [site.root_der], label="cacerts")
+
+    async def test_est_20_linking_that_a_server_wants_is_given(self, site: Site) -> None:
+        service, signer = TokenService(site), KeySigner.generate()
+        service.settings = EstSettings(linking_required=True)
+        service.attributes = CsrAttributes(wanted=(CHALLENGE_PASSWORD,))
+        async with serving(service) as url:
+            client = EstClient(url, [site.root_der])
+            plan = await client.plan("monitor-1")
+            certificate = await client.enroll("monitor-1", service.token("monitor-1"), signer, plan)
+            check(client, site, certificate, signer)
+            own = site.device_files("monitor-1")
+            current = certificate_der(x509.load_pem_x509_certificate(own[0].read_bytes()))
+            renewing = EstClient(url, [site.root_der], own=own)
+            check(renewing, site, await renewing.renew(current, signer, plan), signer)
+
+    @pytest.mark.parametrize("status", [202, 401, 500])
+    async def test_a_linked_request_knows_the_same_answers(self, site: Site, status: int) -> None:
+        kinds: dict[int, type[SealcastError]] = {202: EnrolmentError, 401: TokenError, 500: NetworkError}
+        headers = {"Retry-After": "7"}
+        async with answering(site, status=status, headers=headers, text="no") as url:
+            client = EstClient(url, [site.root_der])
+            with pytest.raises(kinds[status]) as caught:
+                await client.enroll("a", "t", KeySigner.generate(), RequestPlan(linked=True))
+        assert status != 202 or getattr(caught.value, "retry_after", None) == 7
+
+    async def test_a_linked_request_finds_nobody(self, site: Site, tmp_path: Path) -> None:
+        (tmp_path / "impostor").mkdir()
+        plan = RequestPlan(linked=True)
+        async with serving(TokenService(Site(tmp_path / "impostor"))) as url:
+            with pytest.raises(CertificateError, match="refused"):
+                await EstClient(url, [site.root_der]).enroll("a", "t", KeySigner.generate(), plan)
+        with pytest.raises(UnreachableError):
+            await EstClient(url, [site.root_der]).enroll("a", "t", KeySigner.generate(), plan)
+
+    async def test_a_key_made_at_the_server(self, site: Site) -> None:
+        service = TokenService(site)
+        service.settings = EstSettings(server_keygen=True)
+        async with serving(service) as url:
+            made = await EstClient(url, [site.root_der]).serverkeygen(
+                "monitor-1", service.token("monitor-1"), KeySigner.generate().make_csr("monitor-1")
+            )
+        assert repr(made).count("private_key") == 0
+        private_key = serialization.load_der_private_key(made.private_key, password=None)
+        assert parse_certificate(made.certificate).public_key() == private_key.public_key()
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            {"body": b"{}", "content_type": "application/json"},
+            {"body": b"", "content_type": "multipart/mixed"},
+            {
+                "body": b"--x\r\nContent-Type: text/plain\r\n\r\nAAAA\r\n--x--\r\n",
+                "headers": {"Content-Type": "multipart/mixed; boundary=x"},
+            },
+        ],
+    )
+    async def test_another_answer_is_no_key(self, site: Site, answer: dict[str, object]) -> None:
+        async with answering(site, **answer) as url:
+            with pytest.raises((CertificateError, NetworkError)):
+                await EstClient(url, [site.root_der]).serverkeygen(
+                    "a", "t", KeySigner.generate().make_csr("a")
+                )
+
+    @pytest.mark.parametrize("status", [204, 404])
+    async def test_est_28_no_attributes_are_no_error(self, site: Site, status: int) -> None:
+        async with answering(site, status=status) as url:
+            client = EstClient(url, [site.root_der])
+            assert await client.csrattrs() is None
+            assert await client.plan("a") == RequestPlan()

@@ -31,7 +31,7 @@ from sealcast.authority.site import Site, check_folder, exclusive
 from sealcast.authority.storage import DATABASE_FILE, Storage
 from sealcast.ca import Issuer, Limits, PassphraseSource
 from sealcast.errors import ConfigError, StorageError
-from sealcast.est.server import make_tls_context, start_listener
+from sealcast.est.server import make_tls_context, require_linking, start_listener
 from sealcast.pki.times import system_time
 from sealcast.pki.tls import load_own_certificate, server_context, trust
 from sealcast.sidechannel.tls import Clock
@@ -256,17 +256,25 @@ async def _listen(
 ) -> Listening:
     site = authority.site
     file, authorities = site.server_file, authority.tls_authorities()
-    est_context = make_tls_context(file, file, authorities)
+    est_context = make_tls_context(file, file, authority.est.tls_authorities())
     keys_context, manage_context = (server_context(file, file, authorities) for _ in range(2))
 
     def reload() -> None:
         for context in (est_context, keys_context, manage_context):
             load_own_certificate(context, file, file)
 
+    def adapt() -> None:
+        # It only adds: what a maker that was removed could do is judged at each request.
+        trust(est_context, authority.est.tls_authorities())
+        require_linking(est_context, authority.est.settings.linking_required)
+
     def trust_anew(trusted: Sequence[bytes]) -> None:
         # What was trusted before stays in a live context; the validator has the last word on each request.
-        trust(est_context, trusted)
+        adapt()
         trust(keys_context, trusted)
+
+    adapt()
+    authority.est.on_change.append(adapt)
 
     authority.on_certificate.append(reload)
     authority.on_trust.append(trust_anew)
@@ -274,7 +282,7 @@ async def _listen(
         async with contextlib.AsyncExitStack() as started:
             try:
                 runner, est_port = await start_listener(
-                    authority, places.est.host, places.est.port, est_context, authority
+                    authority.est, places.est.host, places.est.port, est_context, authority
                 )
                 started.push_async_callback(runner.cleanup)
                 keys = places.keys or _next(places.est, est_port, "the key server", "--keys")

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit
+from sealcast.authority import approvals, audit
 from sealcast.authority.models import (
     CertificateRow,
     CrlRow,
@@ -250,12 +250,13 @@ def _remove_removed(session: Session, issuer: Issuer, now: int) -> bool:
 
 
 def strike_off(session: Session, name: str, now: int) -> None:
-    """Revoke every certificate of a device, and drop its streams and tokens: what else stands in its name,
-    save its place in channels.
+    """Revoke every certificate of a device, and drop its streams, tokens and requests: what else stands in
+    its name, save its place in channels.
     """
     # A token that was handed out before must not bring it back.
     session.execute(delete(TokenRow).where(TokenRow.device == name, TokenRow.used.is_(None)))
     session.execute(delete(StreamRow).where(StreamRow.device == name))
+    approvals.forget_device(session, name)
     revoke_certificates(session, name, now)
 
 

@@ -65,6 +65,8 @@ class DeviceRow(Base):
     """When it was removed; it stays removed until it is enrolled anew with a token made after that."""
     roles: Mapped[list[str]] = mapped_column(server_default="[]", default=list)
     """What policies may call it by besides its name; sorted, none twice."""
+    maker_key: Mapped[bytes | None]
+    """SHA-256 of the key in the maker's certificate that it was last enrolled by; None: by other means."""
 
 
 class CertificateRow(Base):
@@ -125,6 +127,76 @@ class TokenRow(Base):
     """The certificate that used it up."""
     roles: Mapped[list[str] | None]
     """The roles that the device gets; None: those that it has."""
+    registers: Mapped[bool] = mapped_column(default=False)
+    """Whether it makes the device a registration authority (RFC 7030 section 3.7)."""
+
+
+class ApprovalRow(Base):
+    """A request for a first certificate that an operator decides (RFC 7030 section 4.2.3)."""
+
+    __tablename__ = "approvals"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    device: Mapped[str] = mapped_column(String, index=True)
+    key_hash: Mapped[bytes]
+    """SHA-256 of the request's SubjectPublicKeyInfo: by it the repeated request is known."""
+    generated: Mapped[bool]
+    """Whether the key is to be made here."""
+    credential: Mapped[str] = mapped_column(String)
+    """What was shown with it: `token`, `maker` or `none`."""
+    credential_id: Mapped[bytes]
+    """SHA-256 of the token, or of the key in the maker's certificate; empty for `none`."""
+    detail: Mapped[str] = mapped_column(String)
+    """More for the operator: the subject of the maker's certificate."""
+    state: Mapped[str] = mapped_column(String)
+    """`pending`, `approved`, `denied` or `issued`."""
+    requested: Mapped[int]
+    asked: Mapped[int]
+    """When it was last repeated."""
+    decided: Mapped[int | None]
+    reason: Mapped[str] = mapped_column(String)
+    """Of a denial."""
+    serial: Mapped[str | None] = mapped_column(ForeignKey("certificates.serial"))
+
+
+class MakerRow(Base):
+    """A maker whose certificates (IDevIDs) admit to a first enrolment, and to nothing else."""
+
+    __tablename__ = "makers"
+
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    """SHA-256 of the root."""
+    subject: Mapped[str] = mapped_column(String)
+    certificates: Mapped[bytes]
+    """PEM: the root and the CA certificates below it."""
+    crls: Mapped[bytes]
+    """PEM; empty without any."""
+    rule: Mapped[str] = mapped_column(String)
+    """Which device name: a `NameRule`."""
+    added: Mapped[int]
+
+
+class RenewalWindowRow(Base):
+    """When certificates of a certain age are to be renewed, where that is earlier than by their life."""
+
+    __tablename__ = "renewal_windows"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    issued_before: Mapped[int]
+    """It concerns certificates whose notBefore lies before this."""
+    start: Mapped[int]
+    end: Mapped[int]
+    set_at: Mapped[int]
+
+
+class SettingRow(Base):
+    """Switches of one part of the authority."""
+
+    __tablename__ = "settings"
+
+    part: Mapped[str] = mapped_column(String, primary_key=True)
+    """`est`."""
+    values: Mapped[dict[str, Any]]
 
 
 class ChannelRow(Base):

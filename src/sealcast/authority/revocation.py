@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit
+from sealcast.authority import approvals, audit
 from sealcast.authority.issuance import strike_off
 from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, TokenRow, UnrecordedRow
 from sealcast.ca import Issuer
@@ -92,6 +92,7 @@ def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool
     session.execute(
         delete(TokenRow).where(TokenRow.device == name, TokenRow.kind == Role.DEVICE, TokenRow.used.is_(None))
     )
+    approvals.forget_device(session, name)
     if device.revoked is not None:
         return False
     device.revoked = now

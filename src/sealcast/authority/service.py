@@ -8,10 +8,8 @@ after a removal, no later key goes to the removed device.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sealcast import _core
@@ -27,11 +25,15 @@ from sealcast.authority import (
     revocation,
 )
 from sealcast.authority.admins import AdminRole
-from sealcast.authority.channels import ChannelSettings, StoredChannel
+from sealcast.authority.changes import Changes as Changes
+from sealcast.authority.changes import revoked_devices
+from sealcast.authority.channels import ChannelSettings
 from sealcast.authority.directory import StoredStream
+from sealcast.authority.est_service import EstService
+from sealcast.authority.est_state import load_state
 from sealcast.authority.issuance import certificate_row
 from sealcast.authority.live import LiveChannel
-from sealcast.authority.models import DeviceRow, SiteRow
+from sealcast.authority.models import SiteRow
 from sealcast.authority.policies import PolicyChange
 from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity, Site
@@ -41,8 +43,6 @@ from sealcast.errors import CertificateError
 from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.bundle import TrustBundle, VerifiedBundle
-from sealcast.pki.certificates import certificate_identity, parse_certificate
-from sealcast.pki.names import Role
 from sealcast.pki.policy_rules import check_roles
 from sealcast.pki.policy_source import PolicySource
 from sealcast.pki.renewal_proof import RenewalProof
@@ -63,19 +63,8 @@ _READERS = 4
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
-    """What a transaction changed of what the running service holds."""
-
-    channels: Sequence[StoredChannel] = ()
-    crl: CurrentCrl | None = None
-    revoked: frozenset[str] | None = None
-    bundle: VerifiedBundle | None = None
-    admins: Mapping[str, AdminRole] | None = None
-
-
 class Authority:
-    """The service behind both listeners; satisfies `sealcast.est.server.EnrolmentService`."""
+    """The service behind the listeners; what concerns enrolment is in `est`."""
 
     def __init__(self, site: Site, clock: Callable[[], int] = system_time) -> None:
         """Prepare; `start` reads the database.
@@ -89,6 +78,7 @@ class Authority:
         self.validator = site.validator()
         self.credentials = _core.Validator(list(site.roots), list(site.issuers))
         self.identity: KeyServerIdentity = site.key_server()
+        self.est = EstService(self)
         self._worker = StorageWorker()
         self._crl: CurrentCrl | None = None
         self._bundle: VerifiedBundle | None = None
@@ -132,9 +122,10 @@ class Authority:
             changes = Changes(
                 channels=stored,
                 crl=crl,
-                revoked=_revoked(session),
+                revoked=revoked_devices(session),
                 admins=admins.current_roles(session),
                 bundle=bundles.load_bundle(session),
+                est=load_state(session),
             )
             return restored, changes
 
@@ -155,42 +146,7 @@ class Authority:
         finally:
             await asyncio.to_thread(self._close)
 
-    # --- enrolment (EnrolmentService) -----------------------------------------------------------------------
-
-    def ca_certificates(self) -> Sequence[bytes]:
-        """DER: root and site CA."""
-        return (*self.site.roots, *self.site.issuers)
-
-    async def enroll(self, device_name: str, token: str, csr: bytes) -> bytes:
-        """Certify a device by its one-time token (SC-12), and sign the policies that it now belongs to."""
-        now = self.clock()
-
-        def job(session: Session) -> tuple[bytes, Changes]:
-            if enrolment.token_kind(session, token) is Role.ADMIN:
-                return self._enrol_admin(session, device_name, token, csr, now)
-            audit.act_as(session, f"device:{device_name}")
-            issued = enrolment.enrol(
-                session, self.site.issuer, device=device_name, token=token, csr=csr, now=now
-            )
-            session.flush()
-            changed = channels.settle_all(session, self.site, now)
-            return issued.der, Changes(channels=changed, revoked=_revoked(session))
-
-        certificate, _ = await self._change(job, lambda result: self._install(result[1]))
-        return certificate
-
-    async def reenroll(self, peer_certificate: bytes, csr: bytes) -> bytes:
-        """Certify anew the holder of a certificate; chain, role and revocation are judged here."""
-        now = self.clock()
-        if certificate_identity(parse_certificate(peer_certificate)).role is Role.ADMIN:
-            return await self._renew_admin(peer_certificate, csr, now)
-        peer = self.judge(self.validator.verify_peer([peer_certificate], Role.DEVICE, now, self.crl.der))
-
-        def job(session: Session) -> bytes:
-            audit.act_as(session, f"device:{peer.name}")
-            return enrolment.renew(session, self.site.issuer, current=peer_certificate, csr=csr, now=now).der
-
-        return await self._change(job, lambda _: None)
+    # --- recovery (RecoveryService) -------------------------------------------------------------------------
 
     async def recover(self, proof: RenewalProof) -> bytes:
         """Certify anew the holder of an expired certificate, within the grace (SC-22)."""
@@ -210,13 +166,17 @@ class Authority:
 
     # --- the operator ---------------------------------------------------------------------------------------
 
-    async def create_token(self, device: str, ttl: int, roles: Sequence[str] | None = None) -> str:
-        """Make a one-time token; `ttl` in microseconds, `roles` as enrolment gives them."""
+    async def create_token(
+        self, device: str, ttl: int, roles: Sequence[str] | None = None, *, registers: bool = False
+    ) -> str:
+        """Make a one-time token; `ttl` in microseconds, the others as enrolment takes them."""
         now = self.clock()
 
         def job(session: Session) -> str:
             issuance.readmit(session, self.site.issuer, device, now)
-            return enrolment.create_token(session, device=device, ttl=ttl, now=now, roles=roles)
+            return enrolment.create_token(
+                session, device=device, ttl=ttl, now=now, roles=roles, registers=registers
+            )
 
         return await self._change(job, lambda _: None)
 
@@ -451,7 +411,7 @@ class Authority:
             renewed = None
             if found or crl.is_due(now):
                 renewed = revocation.issue_crl(session, self.site.issuer, now)
-            return Changes(channels=changed, crl=renewed, revoked=_revoked(session) if found else None)
+            return Changes(channels=changed, crl=renewed, revoked=revoked_devices(session) if found else None)
 
         # Keys go on while a signer is away.
         await self._change(reserve, self._install)
@@ -515,27 +475,6 @@ class Authority:
             restored=restored,
         )
 
-    def _enrol_admin(
-        self, session: Session, name: str, token: str, csr: bytes, now: int
-    ) -> tuple[bytes, Changes]:
-        audit.act_as(session, f"admin:{name}")
-        row = enrolment.check_token(session, device=name, token=token, now=now, kind=Role.ADMIN)
-        issued = admins.enrol_admin(session, self.site.issuer, row, csr, now)
-        session.flush()
-        return issued.der, Changes(admins=admins.current_roles(session))
-
-    async def _renew_admin(self, certificate: bytes, csr: bytes, now: int) -> bytes:
-        peer = self.validator.verify_peer([certificate], Role.ADMIN, now, self.crl.der)
-
-        def job(session: Session) -> bytes:
-            audit.act_as(session, f"admin:{peer.name}")
-            issued = admins.renew_admin(
-                session, self.site.issuer, current=certificate, csr=csr, name=peer.name, now=now
-            )
-            return issued.der
-
-        return await self._change(job, lambda _: None)
-
     async def _change(self, job: Callable[[Session], Result], install: Callable[[Result], None]) -> Result:
         def work() -> Result:
             with self.site.storage.transaction() as session:
@@ -565,6 +504,8 @@ class Authority:
         if changes.bundle is not None:
             self._bundle = changes.bundle
             self._trust(changes.bundle.bundle, now)
+        if changes.est is not None:
+            self.est.install(changes.est)
         for stored in changes.channels:
             channel = self._channels.get(stored.name)
             if channel is not None:
@@ -592,11 +533,7 @@ def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Cha
     done = revocation.revoke_device(session, site.issuer, name, now)
     session.flush()
     changed = channels.settle_all(session, site, now)
-    return done, Changes(channels=changed, crl=revocation.load_crl(session), revoked=_revoked(session))
-
-
-def _revoked(session: Session) -> frozenset[str]:
-    return frozenset(session.scalars(select(DeviceRow.name).where(DeviceRow.revoked.is_not(None))))
+    return done, Changes(channels=changed, crl=revocation.load_crl(session), revoked=revoked_devices(session))
 
 
 class _JoinGathering:

@@ -152,8 +152,15 @@ class SignerSocket:
                     reason="not-allowed",
                     cure="run the command as the user that the signer runs as",
                 )
-            case ["issue-device", bytes(csr), str(name), hardware]:
-                return issuer.issue_device(csr, name, 0, hardware=unpack_hardware(hardware)).der
+            case ["issue-device", bytes(csr), str(name), hardware, bytes() | None as key, bool(registers)]:
+                return issuer.issue_device(
+                    csr,
+                    name,
+                    0,
+                    hardware=unpack_hardware(hardware),
+                    generated=None if key is None else unpack_public_key(key),
+                    registers=registers,
+                ).der
             case ["renew-device", bytes(current), bytes(csr)]:
                 return issuer.renew_device(current, csr, 0).der
             case ["issue-key-server", bytes(key), str(name), [*hosts]] if all(map(_is_text, hosts)):

@@ -12,10 +12,11 @@ from sealcast.ca.local import Limits, LocalIssuer
 from sealcast.ca.observation import observing
 from sealcast.ca.passphrase import Passphrase, PassphraseSource
 from sealcast.ca.remote import RemoteIssuer
-from sealcast.ca.root import Root, create_root, import_root
+from sealcast.ca.root import CrossCertificates, Root, create_root, cross_certify, import_root
 from sealcast.ca.signer import FileSigner, KeyKind, KeySigner, Signer
 
 __all__ = [
+    "CrossCertificates",
     "FileSigner",
     "Intent",
     "Issuance",
@@ -34,6 +35,7 @@ __all__ = [
     "Signer",
     "SiteCa",
     "create_root",
+    "cross_certify",
     "import_root",
     "observing",
 ]

@@ -17,9 +17,15 @@ from sealcast.ca.observation import announce
 from sealcast.ca.root import check_alive
 from sealcast.ca.signer import Signer, fits
 from sealcast.errors import CertificateError
-from sealcast.pki.certificates import certificate_der, certificate_identity, parse_certificate, spki
+from sealcast.pki.certificates import (
+    certificate_der,
+    certificate_identity,
+    has_usage,
+    parse_certificate,
+    spki,
+)
 from sealcast.pki.crl import Revocation, crl_builder
-from sealcast.pki.csr import CertificateRequest
+from sealcast.pki.csr import CertificateRequest, check_device_key
 from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.names import Identity, Role, check_device_name
 from sealcast.pki.policy import Policy
@@ -27,6 +33,7 @@ from sealcast.pki.profiles import (
     ADMIN,
     DEVICE,
     KEY_SERVER,
+    REGISTRATION_AUTHORITY,
     CertificateIssuer,
     Profile,
     admin_builder,
@@ -113,22 +120,31 @@ class Issuer(Protocol):
         """The organization in the site CA's subject."""
 
     def issue_device(
-        self, csr: bytes, name: str, now: int, *, hardware: HardwareIdentity | None = None
+        self,
+        csr: bytes,
+        name: str,
+        now: int,
+        *,
+        hardware: HardwareIdentity | None = None,
+        generated: PublicKey | None = None,
+        registers: bool = False,
     ) -> IssuedCertificate:
         """Certify a device's key for the authenticated name.
 
         `csr`: DER. `now`: microseconds; an issuer with a clock of its own goes by that. `hardware`: names of
-        the hardware that the caller has approved. Raises: CsrError if the request is bad or asks for another
-        identity (SC-11), CertificateError if the name has been removed or the site CA is not valid.
+        the hardware that the caller has approved. `generated`: a key that was made for the device, in place
+        of the request's. `registers`: the device is a registration authority. Raises: CsrError if the request
+        is bad or asks for another identity (SC-11), CertificateError if the name has been removed or the site
+        CA is not valid.
         """
 
     def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
         """Certify anew the device that holds a certificate of this site; the key may be the same or new.
 
         `current`: its DER certificate, whose chain, role and revocation the caller has judged; names of the
-        hardware are taken from it. `csr`: DER.
-        Raises: CsrError if the request asks for another identity, CertificateError if `current` is not a
-        device certificate of this site, or is revoked.
+        hardware are taken from it, and whether it registers others. `csr`: DER.
+        Raises: CsrError if the request asks for another subject or subjectAltName, CertificateError if
+        `current` is not a device certificate of this site, or is revoked.
         """
 
     def issue_key_server(
@@ -231,22 +247,30 @@ class SiteCa:
         return self._signer
 
     def issue_device(
-        self, csr: bytes, name: str, now: int, *, hardware: HardwareIdentity | None = None
+        self,
+        csr: bytes,
+        name: str,
+        now: int,
+        *,
+        hardware: HardwareIdentity | None = None,
+        generated: PublicKey | None = None,
+        registers: bool = False,
     ) -> IssuedCertificate:
         """As `Issuer.issue_device`."""
         identity = Identity(role=Role.DEVICE, site_id=self._site_id, name=check_device_name(name))
-        request = CertificateRequest.parse(csr)
+        request = CertificateRequest.parse(csr, own_key=generated is None)
         request.judge(identity, hardware)
         builder = device_builder(
             name=name,
             site_name=self._site_name,
             site_id=self._site_id,
-            public_key=request.public_key,
+            public_key=request.key() if generated is None else check_device_key(generated),
             issuer=self._as_issuer,
             serial=self._serial(identity, csr, DEVICE, now),
             now=now,
             hardware=hardware,
             usages=self._usages(),
+            registers=registers,
         )
         return self._issued(builder)
 
@@ -258,7 +282,9 @@ class SiteCa:
             raise CertificateError(f"not a device of this site: {identity.uri}", reason="wrong-role")
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         hardware = HardwareIdentity.of(certificate.subject, names)
-        return self.issue_device(csr, identity.name, now, hardware=hardware)
+        CertificateRequest.parse(csr).judge_successor(certificate)
+        registers = has_usage(certificate, REGISTRATION_AUTHORITY)
+        return self.issue_device(csr, identity.name, now, hardware=hardware, registers=registers)
 
     def issue_key_server(
         self, *, public_key: PublicKey, name: str, hosts: Sequence[str], now: int
@@ -286,7 +312,7 @@ class SiteCa:
             name=name,
             site_name=self._site_name,
             site_id=self._site_id,
-            public_key=request.public_key,
+            public_key=request.key(),
             issuer=self._as_issuer,
             serial=self._serial(identity, csr, ADMIN, now),
             now=now,

@@ -109,11 +109,23 @@ class LocalIssuer:
         return self._ca.site_name
 
     def issue_device(
-        self, csr: bytes, name: str, now: int, *, hardware: HardwareIdentity | None = None
+        self,
+        csr: bytes,
+        name: str,
+        now: int,
+        *,
+        hardware: HardwareIdentity | None = None,
+        generated: PublicKey | None = None,
+        registers: bool = False,
     ) -> IssuedCertificate:
         """As `Issuer.issue_device`."""
         self._check_not_removed(name)
-        return self._issue(lambda now: self._ca.issue_device(csr, name, now, hardware=hardware), now)
+        return self._issue(
+            lambda now: self._ca.issue_device(
+                csr, name, now, hardware=hardware, generated=generated, registers=registers
+            ),
+            now,
+        )
 
     def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
         """As `Issuer.renew_device`."""

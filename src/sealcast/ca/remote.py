@@ -78,10 +78,18 @@ class RemoteIssuer:
         return site_name_of(self._parsed)
 
     def issue_device(
-        self, csr: bytes, name: str, now: int, *, hardware: HardwareIdentity | None = None
+        self,
+        csr: bytes,
+        name: str,
+        now: int,
+        *,
+        hardware: HardwareIdentity | None = None,
+        generated: PublicKey | None = None,
+        registers: bool = False,
     ) -> IssuedCertificate:
         """As `Issuer.issue_device`; the signer goes by its own clock."""
-        return self._issued(self._ask("issue-device", csr, name, pack_hardware(hardware)))
+        key = None if generated is None else spki(generated)
+        return self._issued(self._ask("issue-device", csr, name, pack_hardware(hardware), key, registers))
 
     def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
         """As `Issuer.renew_device`; the signer goes by its own clock."""

@@ -13,7 +13,7 @@ from sealcast.ca.passphrase import NO_PASSPHRASE, PassphraseSource
 from sealcast.ca.signer import KeySigner, Signer, fits
 from sealcast.errors import CertificateError
 from sealcast.pki.certificates import certificate_der, is_self_signed, parse_pem_certificates
-from sealcast.pki.profiles import CertificateIssuer, root_builder, site_ca_builder
+from sealcast.pki.profiles import CertificateIssuer, cross_builder, root_builder, site_ca_builder
 from sealcast.pki.signed import Algorithm, PublicKey
 from sealcast.pki.times import microseconds
 
@@ -41,6 +41,44 @@ class Root:
         certificate = self.signer.sign_certificate(builder)
         announce(certificate_der(certificate))
         return certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossCertificates:
+    """What leads from one root to another while both are in use (RFC 4210 section 4.4)."""
+
+    new_with_old: bytes
+    """DER: the new root's name and key, signed by the old one: for those who trust only the old root."""
+    old_with_new: bytes
+    """DER: the old root's name and key, signed by the new one: for those who trust only the new root."""
+
+
+def cross_certify(old: Root, new: Root, now: int) -> CrossCertificates:
+    """Certify each of two roots by the other, for as long as both live. `now`: microseconds.
+
+    Neither is trusted by being handed out: a path through them ends at a root that the device already has.
+    Raises: CertificateError if one of them is not valid, or if they are the same.
+    """
+    if old.signer.public_key == new.signer.public_key:
+        raise CertificateError(
+            "old and new root have the same key", reason="key", cure="make a new root with a key of its own"
+        )
+    for root, what in ((old, "old root"), (new, "new root")):
+        check_alive(root.certificate, what, now)
+    return CrossCertificates(
+        new_with_old=_certify_root(new, by=old, now=now), old_with_new=_certify_root(old, by=new, now=now)
+    )
+
+
+def _certify_root(root: Root, *, by: Root, now: int) -> bytes:
+    builder = cross_builder(
+        certificate=root.certificate,
+        public_key=root.signer.public_key,
+        issuer=CertificateIssuer.of(by.certificate, by.signer.public_key),
+        serial=x509.random_serial_number(),
+        now=now,
+    )
+    return announce(certificate_der(by.signer.sign_certificate(builder)))
 
 
 def create_root(*, site_name: str, signer: Signer, now: int) -> Root:

@@ -18,7 +18,7 @@ from sealcast.ca.keyfile import private_key_pem, read_private_key
 from sealcast.ca.passphrase import NO_PASSPHRASE, Passphrase, PassphraseSource
 from sealcast.errors import CertificateError, StorageError
 from sealcast.pki.certificates import certificate_der
-from sealcast.pki.csr import PrivateKey, make_csr
+from sealcast.pki.csr import PrivateKey, RequestExtras, make_csr
 from sealcast.pki.files import PRIVATE, read_file, storage_errors, write_atomically
 from sealcast.pki.signed import Algorithm, PublicKey, algorithm_of, signature_hash
 
@@ -59,7 +59,9 @@ class Signer(ABC):
         """Sign a CRL that `pki.crl` has built. Returns: DER."""
 
     @abstractmethod
-    def make_csr(self, name: str, *, current: x509.Certificate | None = None) -> bytes:
+    def make_csr(
+        self, name: str, *, current: x509.Certificate | None = None, extras: RequestExtras | None = None
+    ) -> bytes:
         """Return a DER request for this key; arguments as `pki.make_csr`."""
 
     @abstractmethod
@@ -103,6 +105,12 @@ class KeySigner(Signer):
         """Return the private key as PKCS#8 PEM: for its own file and for nothing else."""
         return private_key_pem(self._key, passphrase)
 
+    def to_pkcs8(self) -> bytes:
+        """Return the private key as unencrypted PKCS#8 DER: for a device whose key was made for it."""
+        return self._key.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
     @property
     def public_key(self) -> PublicKey:
         """The public half."""
@@ -122,9 +130,11 @@ class KeySigner(Signer):
         """Sign a CRL that `pki.crl` has built. Returns: DER."""
         return builder.sign(self._key, self._hash()).public_bytes(serialization.Encoding.DER)
 
-    def make_csr(self, name: str, *, current: x509.Certificate | None = None) -> bytes:
+    def make_csr(
+        self, name: str, *, current: x509.Certificate | None = None, extras: RequestExtras | None = None
+    ) -> bytes:
         """Return a DER request for this key; arguments as `pki.make_csr`."""
-        return make_csr(self._key, name, current=current)
+        return make_csr(self._key, name, current=current, extras=extras)
 
     def sign_request(self, builder: x509.CertificateSigningRequestBuilder) -> bytes:
         """Sign a request that says more than a device's. Returns: DER."""

@@ -51,10 +51,26 @@ def enroll(
         ),
     ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="The device's name at the site.")],
-    token: Annotated[
-        str,
-        TOKEN_OPTION,
-    ],
+    token: Annotated[str | None, TOKEN_OPTION] = None,
+    maker_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--maker-cert", metavar="FILE", help="In place of a token, PEM: the maker's certificate (IDevID)."
+        ),
+    ] = None,
+    maker_key: Annotated[
+        Path | None, typer.Option("--maker-key", metavar="FILE", help="PEM: the key of that certificate.")
+    ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            "--wait", metavar="TIME", help="How long to wait for the operator's approval, if one is needed."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", metavar="NAME", help="Which of the authority's CAs to ask (EST label)."),
+    ] = None,
     keys: Annotated[
         str | None,
         typer.Option(
@@ -63,15 +79,29 @@ def enroll(
     ] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Make a key and get a certificate for it with a one-time token (RFC 7030 section 4.2.1)."""
+    """Make a key and get a certificate for it, by a one-time token or by the maker's certificate.
+
+    RFC 7030 section 4.2.1.
+    """
     from sealcast import device
+
+    if (maker_cert is None) != (maker_key is None):
+        raise UsageError("--maker-cert and --maker-key belong together", cure="give both, or a token")
+    if (token is None) == (maker_cert is None):
+        raise UsageError(
+            "one credential is needed, a token or a maker's certificate",
+            cure="give --token, or --maker-cert and --maker-key",
+        )
 
     identity = device.enroll(
         folder,
         authority_url=authority,
         roots=read_roots(root),
         name=name,
-        token=read_token(token),
+        token=None if token is None else read_token(token),
+        maker=None if maker_cert is None or maker_key is None else (maker_cert, maker_key),
+        patience=_seconds(wait) if wait else 0,
+        label=label,
         keys_url=keys,
     )
     show_identity(identity, as_json=as_json)
@@ -140,6 +170,12 @@ def run_agent(
                 await agent.run()
 
     run(work)
+
+
+def _seconds(text: str) -> float:
+    from sealcast.pki.quantities import parse_duration
+
+    return parse_duration(text) / 1e6
 
 
 def read_roots(files: list[Path]) -> list[bytes]:

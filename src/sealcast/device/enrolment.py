@@ -6,11 +6,11 @@ interrupted or killed leaves the folder as it was. Spec: spec/side-channel.md se
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sealcast.ca.signer import KeySigner
+from sealcast.ca.signer import KeyKind, KeySigner
 from sealcast.device.folder import DeviceFolder, Stage, current_credentials
 from sealcast.device.identity import (
     CERTIFICATE_FILE,
@@ -36,29 +36,39 @@ async def enroll_async(
     authority_url: str,
     roots: Sequence[bytes],
     name: str,
-    token: str,
+    token: str | None = None,
+    maker: tuple[Path, Path] | None = None,
+    patience: float = 0,
+    label: str | None = None,
     keys_url: str | None = None,
     now: int | None = None,
     role: Role = Role.DEVICE,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> DeviceIdentity:
     """Enrol a device, or an admin, with a one-time token; also again under the same name, with a new key.
 
-    `path`: its folder, made if need be. `roots`: DER, trusted from now on; no other is. `keys_url`: the key
-    server, by default the port after the authority's. `now`: microseconds. `role`: what the token is for.
+    `path`: its folder, made if need be. `roots`: DER, trusted from now on; no other is. `maker`: in place of
+    the token, the PEM files of the maker's certificate and key. `patience`: for how many seconds to wait for
+    an operator's approval; the key stays the same meanwhile. `label`: which of the authority's CAs.
+    `keys_url`: the key server, by default the port after the authority's. `now`: microseconds. `role`: what
+    the token is for. `sleep`: how the wait passes.
     Raises: TokenError, EnrolmentError, CertificateError, NetworkError, StorageError, ConfigError, UsageError.
     """
     check_device_name(name)
-    if not token:
+    if token is None and maker is None:
+        raise UsageError("neither a token nor a maker's certificate is given", cure="give one of them")
+    if token == "":
         raise UsageError("the token is empty", cure="give the one-time token that the authority printed")
     authority_url = check_authority_url(authority_url)
     keys_url = check_authority_url(keys_url) if keys_url else default_keys_url(authority_url)
-    client = EstClient(authority_url, roots)
+    client = EstClient(authority_url, roots, own=maker, label=label)
     with DeviceFolder.open_for_writing(path) as folder:
         _check_same_device(path, name, role)
         with folder.stage() as stage:
-            signer = _new_key(stage)
+            plan = await client.plan(name)
+            signer = _new_key(stage, plan.kind)
             ca_certificates = await client.cacerts()
-            certificate = await client.simpleenroll(name, token, signer.make_csr(name))
+            certificate = await _patiently(lambda: client.enroll(name, token, signer, plan), patience, sleep)
             enrolled = client.check(
                 certificate,
                 public_key=signer.public_key,
@@ -100,10 +110,10 @@ async def renew_async(path: Path, *, now: int | None = None, role: Role = Role.D
         client = EstClient(
             present.authority_url, present.roots, own=(present.certificate_file, present.key_file)
         )
-        signer = _new_key(stage)
+        plan = await client.plan(present.name)
+        signer = _new_key(stage, plan.kind)
         ca_certificates = await client.cacerts()
-        csr = signer.make_csr(present.name, current=parse_certificate(present.certificate))
-        certificate = await client.simplereenroll(csr)
+        certificate = await client.renew(present.certificate, signer, plan)
         _accept(client, stage, present, certificate, signer, ca_certificates, moment)
     return DeviceIdentity.open(path, role)
 
@@ -143,7 +153,10 @@ def enroll(
     authority_url: str,
     roots: Sequence[bytes],
     name: str,
-    token: str,
+    token: str | None = None,
+    maker: tuple[Path, Path] | None = None,
+    patience: float = 0,
+    label: str | None = None,
     keys_url: str | None = None,
     now: int | None = None,
     role: Role = Role.DEVICE,
@@ -156,6 +169,9 @@ def enroll(
             roots=roots,
             name=name,
             token=token,
+            maker=maker,
+            patience=patience,
+            label=label,
             keys_url=keys_url,
             now=now,
             role=role,
@@ -216,8 +232,22 @@ def _check_same_device(path: Path, name: str, role: Role) -> None:
         )
 
 
-def _new_key(stage: Stage) -> KeySigner:
-    signer = KeySigner.generate()
+async def _patiently(
+    ask: Callable[[], Awaitable[bytes]], patience: float, sleep: Callable[[float], Awaitable[None]]
+) -> bytes:
+    """Ask again as long as the authority says that an operator has to decide, and for so many seconds."""
+    while True:
+        try:
+            return await ask()
+        except EnrolmentError as error:
+            if error.retry_after is None or error.retry_after > patience:
+                raise
+            patience -= error.retry_after
+            await sleep(error.retry_after)
+
+
+def _new_key(stage: Stage, kind: KeyKind = KeyKind.P256) -> KeySigner:
+    signer = KeySigner.generate(kind)
     stage.write(KEY_FILE, signer.to_pem(), PRIVATE)
     return signer
 

@@ -22,6 +22,8 @@ class Problem(Enum):
     BAD_REQUEST = _Row(400, "the request is malformed")
     BAD_CSR = _Row(400, "the certificate request is not acceptable")
     BAD_LINKING = _Row(400, "the challengePassword does not belong to this TLS session")
+    NO_LINKING = _Row(400, "the request must carry tls-unique in challengePassword (RFC 7030 section 3.5)")
+    NO_ENCRYPTION = _Row(400, "no key is known that could encrypt the private key")
     NO_CREDENTIALS = _Row(
         401, "authentication is needed: user is the device name, password the one-time token"
     )
@@ -30,12 +32,15 @@ class Problem(Enum):
     NOT_ALLOWED = _Row(403, "not allowed")
     WRONG_NAME = _Row(403, "the certificate request names someone else")
     UNKNOWN_OPERATION = _Row(404, "no such EST operation")
+    UNKNOWN_LABEL = _Row(404, "no such EST label")
+    UNKNOWN_CERTIFICATE = _Row(404, "nothing is known of that certificate")
     WRONG_METHOD = _Row(405, "wrong method for this EST operation")
     TIMEOUT = _Row(408, "the request took too long")
     TOO_LARGE = _Row(413, "the request is too large")
     WRONG_TYPE = _Row(415, "the content type must be application/pkcs10")
     WRONG_PROOF_TYPE = _Row(415, "the content type must be application/cbor")
     INTERNAL = _Row(500, "internal error")
+    TOO_MANY_REQUESTS = _Row(503, "too many requests wait for approval")
     UNAVAILABLE = _Row(503, "the authority cannot store anything now")
 
     @property

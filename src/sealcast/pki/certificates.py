@@ -70,6 +70,14 @@ def organization(certificate: x509.Certificate) -> str:
     return str(names[0].value) if names else ""
 
 
+def has_usage(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:
+    """Tell whether a purpose is named in extKeyUsage; a certificate without any names none."""
+    try:
+        return usage in certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return False
+
+
 def is_self_signed(certificate: x509.Certificate) -> bool:
     """Tell whether subject and issuer are the same and the signature is by its own key."""
     return is_issued_by(certificate, certificate)

@@ -5,7 +5,7 @@ Spec: spec/trust.md section 2 (TR-3, TR-4), RFC 5280.
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from cryptography import x509
@@ -39,6 +39,9 @@ DEVICE = Profile(life=timedelta(days=90), path_length=None, is_ca=False, signs=T
 KEY_SERVER = Profile(life=timedelta(days=90), path_length=None, is_ca=False, signs=True)
 ADMIN = Profile(life=timedelta(days=90), path_length=None, is_ca=False, signs=True)
 
+REGISTRATION_AUTHORITY = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+"""id-kp-cmcRA (RFC 6402): in extKeyUsage of a device that registers others at EST."""
+
 _BOTH_SIDES = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 
 MAX_EXTRA_USAGES = 8
@@ -49,6 +52,7 @@ _REFUSED_USAGES = {
     ExtendedKeyUsageOID.OCSP_SIGNING: "answers about revocation",
     ExtendedKeyUsageOID.CODE_SIGNING: "signing of programs",
     ExtendedKeyUsageOID.TIME_STAMPING: "time stamps",
+    REGISTRATION_AUTHORITY: "registration of other devices",
 }
 
 
@@ -101,6 +105,22 @@ def root_builder(*, site_name: str, public_key: PublicKey, serial: int, now: int
     return _builder(ROOT, subject, public_key, issuer, serial, now)
 
 
+def cross_builder(
+    *, certificate: x509.Certificate, public_key: PublicKey, issuer: CertificateIssuer, serial: int, now: int
+) -> x509.CertificateBuilder:
+    """Build a certificate of a root's name and key, to be signed by another root.
+
+    It ends with the earlier of the two. Its subjectKeyIdentifier is that of `certificate`, as what the root
+    has issued names it. Spec: TR-22.
+    """
+    known = CertificateIssuer.of(certificate, public_key)
+    life = min(known.not_after, issuer.not_after) - now
+    profile = replace(ROOT, life=timedelta(microseconds=life))
+    return _builder(
+        profile, certificate.subject, public_key, issuer, serial, now, key_identifier=known.key_identifier
+    )
+
+
 def site_ca_builder(
     *, site_name: str, site_id: bytes, public_key: PublicKey, issuer: CertificateIssuer, serial: int, now: int
 ) -> x509.CertificateBuilder:
@@ -123,11 +143,13 @@ def device_builder(
     now: int,
     hardware: HardwareIdentity | None = None,
     usages: Sequence[str] = (),
+    registers: bool = False,
 ) -> x509.CertificateBuilder:
     """Build a device certificate, to be signed by the site CA.
 
     `hardware`: approved names of the hardware (802.1AR). `usages`: further extended key usages, dotted OIDs,
-    so that the certificate serves another protocol too.
+    so that the certificate serves another protocol too. `registers`: the device is a registration authority,
+    which asks for the certificates of others.
     """
     identity = Identity(role=Role.DEVICE, site_id=site_id, name=name)
     return _end_entity(
@@ -138,7 +160,11 @@ def device_builder(
         issuer,
         serial,
         now,
-        usages=(*_BOTH_SIDES, *map(x509.ObjectIdentifier, check_usages(usages))),
+        usages=(
+            *_BOTH_SIDES,
+            *map(x509.ObjectIdentifier, check_usages(usages)),
+            *((REGISTRATION_AUTHORITY,) if registers else ()),
+        ),
         hardware=hardware,
     )
 
@@ -236,6 +262,7 @@ def _builder(
     issuer: CertificateIssuer,
     serial: int,
     now: int,
+    key_identifier: x509.SubjectKeyIdentifier | None = None,
 ) -> x509.CertificateBuilder:
     not_after = min(now + microseconds(profile.life), issuer.not_after)
     return (
@@ -250,7 +277,9 @@ def _builder(
             x509.BasicConstraints(ca=profile.is_ca, path_length=profile.path_length), critical=True
         )
         .add_extension(_key_usage(profile), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(
+            key_identifier or x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False
+        )
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer.key_identifier),
             critical=False,

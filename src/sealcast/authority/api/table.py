@@ -5,10 +5,13 @@ from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.openapi import make_document
 from sealcast.authority.api.resources import (
     admins,
+    approvals,
     auditing,
     bundles,
     channels,
     devices,
+    est,
+    makers,
     policies,
     policy,
     revocations,
@@ -40,6 +43,9 @@ TABLE = RouteTable(
         *site.ROUTES,
         *devices.ROUTES,
         *tokens.ROUTES,
+        *est.ROUTES,
+        *approvals.ROUTES,
+        *makers.ROUTES,
         *channels.ROUTES,
         *policies.ROUTES,
         *policy.ROUTES,

@@ -13,7 +13,17 @@ folder itself where none runs, or of an authority on another machine.
 import typer
 
 from sealcast.cli import authority_keys
-from sealcast.cli.authority import admins, audit, bundles, channels, devices, serving, status, tokens
+from sealcast.cli.authority import (
+    admins,
+    audit,
+    bundles,
+    channels,
+    devices,
+    enrolment,
+    serving,
+    status,
+    tokens,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +31,17 @@ def register(app: typer.Typer) -> None:
     authority = typer.Typer(
         help="A site's authority: enrolment, channels, keys, removal.", no_args_is_help=True
     )
-    for group in (serving, tokens, channels, devices, bundles, admins, audit, authority_keys, status):
+    for group in (
+        serving,
+        tokens,
+        enrolment,
+        channels,
+        devices,
+        bundles,
+        admins,
+        audit,
+        authority_keys,
+        status,
+    ):
         group.register(authority)
     app.add_typer(authority, name="authority")

@@ -31,6 +31,12 @@ def token(
             help="Role that the device gets; more than once if need be. Default: those that it has.",
         ),
     ] = None,
+    registrar: Annotated[
+        bool,
+        typer.Option(
+            "--registrar", help="The device is a registration authority: it may enrol and renew others."
+        ),
+    ] = False,
     url: Url = None,
     admin: AdminFolder = None,
 ) -> None:
@@ -40,7 +46,7 @@ def token(
     """
     from sealcast.pki.quantities import parse_duration
 
-    body = {"device": device, "ttl_us": parse_duration(ttl), "roles": role}
+    body = {"device": device, "ttl_us": parse_duration(ttl), "roles": role, "registers": registrar}
     made = Place(folder, url, admin).change("POST", "tokens", body=body)
     typer.echo(made["token"])
     if made["readmits"]:

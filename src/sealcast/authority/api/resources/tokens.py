@@ -37,7 +37,17 @@ _ID = text("The first 16 hexadecimal digits of its hash.", pattern="^[0-9a-f]{16
 
 NEW_TOKEN = Component(
     "NewToken",
-    record("What to make a token for.", ["device"], device=NAME, ttl_us=TTL, roles=nullable(ROLES)),
+    record(
+        "What to make a token for.",
+        ["device"],
+        device=NAME,
+        ttl_us=TTL,
+        roles=nullable(ROLES),
+        registers={
+            **flag("Whether the device is a registration authority: it enrols and renews others."),
+            "default": False,
+        },
+    ),
 )
 TOKEN_SECRET = Component(
     "TokenSecret",
@@ -85,9 +95,19 @@ def _create(call: Call) -> Answer:
     if is_revoked:
         # It takes a revocation back.
         call.caller.require(AdminRole.SECURITY_OFFICER)
+    if call.body["registers"]:
+        # It lets others in, as an admin does.
+        call.caller.require(AdminRole.SECURITY_OFFICER)
     issuance.readmit(call.session, call.site.issuer, device, call.now)
     roles = call.body.get("roles")
-    token = enrolment.create_token(call.session, device=device, ttl=ttl, now=call.now, roles=roles)
+    token = enrolment.create_token(
+        call.session,
+        device=device,
+        ttl=ttl,
+        now=call.now,
+        roles=roles,
+        registers=call.body["registers"],
+    )
     return Answer(body=secret_json(token, device, call.now + ttl, readmits=is_revoked))
 
 
@@ -147,7 +167,8 @@ ROUTES: tuple[Route, ...] = (
         role=AdminRole.OPERATOR,
         summary="make token",
         description="Makes a one-time token that lets a device enrol under a name. The device need not "
-        "exist; one that does enrols anew. For one that is revoked, only a security officer makes a token. "
+        "exist; one that does enrols anew. For one that is revoked, or that is to register others, only a "
+        "security officer makes a token. "
         "The token is in this answer and nowhere else.",
         answer=TOKEN_SECRET,
         handler=_create,

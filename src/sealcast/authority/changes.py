@@ -1,0 +1,31 @@
+"""What a transaction changed of what the running service holds in memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from sealcast.authority.admins import AdminRole
+from sealcast.authority.channels import StoredChannel
+from sealcast.authority.est_state import EstState
+from sealcast.authority.models import DeviceRow
+from sealcast.authority.revocation import CurrentCrl
+from sealcast.pki.bundle import VerifiedBundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What is None or empty is as it was."""
+
+    channels: Sequence[StoredChannel] = ()
+    crl: CurrentCrl | None = None
+    revoked: frozenset[str] | None = None
+    bundle: VerifiedBundle | None = None
+    admins: Mapping[str, AdminRole] | None = None
+    est: EstState | None = None
+
+
+def revoked_devices(session: Session) -> frozenset[str]:
+    """The names of removed devices."""
+    return frozenset(session.scalars(select(DeviceRow.name).where(DeviceRow.revoked.is_not(None))))
