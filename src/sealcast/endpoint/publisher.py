@@ -348,7 +348,7 @@ class Publisher:
             await self._session.close()
         if self._server is not None:
             await self._server.close()
-        self._session = self._server = self._driver = None
+        self._session = self._server = self._driver = self._path = None
 
     # -- sending ---------------------------------------------------------------------------------------------
 

@@ -209,7 +209,7 @@ class Subscriber:
             if self._driver is not None:
                 await self._leave(session)
             await session.close()
-        self._driver = None
+        self._driver = self._route = None
 
     async def _leave(self, session: Session) -> None:
         """Say good-bye, so that no publisher waits for us; a key server that is away is not waited for."""
