@@ -7,11 +7,14 @@ import os
 import shutil
 import sqlite3
 from contextlib import AsyncExitStack
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, delete, select, update
 
 from sealcast.authority import audit
 from sealcast.authority.app import running
@@ -22,7 +25,7 @@ from sealcast.authority.site import exclusive
 from sealcast.authority.storage import DATABASE_FILE, Storage
 from sealcast.cli import main
 from sealcast.errors import StorageError, UsageError
-from tests.authority.conftest import LOOPBACK, Site, make_site
+from tests.authority.conftest import LOOPBACK, Site
 
 COPIED = "actor, action, subject, outcome, detail, previous, hash FROM audit"
 
@@ -241,10 +244,9 @@ class TestWho:
 
 class TestMigration:
     def test_entries_from_before_are_chained(self, tmp_path: Path) -> None:
-        folder = make_site(tmp_path / "authority")
-        path = folder / DATABASE_FILE
+        path = tmp_path / DATABASE_FILE
         old = [(1, 1000, "make site", "Ward", '{"site_id": "00"}'), (2, 2000, "make token", "é", "{}")]
-        _downgrade(path, old)
+        _database_of(path, "0004", old)
         storage = Storage.open(path)
         found = verdict(storage)
         assert (found.first_bad, found.entries) == (None, 2)
@@ -258,21 +260,13 @@ class TestMigration:
         assert verdict(storage).entries == 3
 
 
-def _downgrade(path: Path, entries: list[tuple[Any, ...]]) -> None:
-    """The tables as they were before the log was a chain."""
-    connection = sqlite3.connect(path)
-    for statement in (
-        "DROP TABLE audit",
-        "DROP TABLE admins",
-        "DROP TABLE requests",
-        "ALTER TABLE tokens DROP COLUMN kind",
-        (
-            "CREATE TABLE audit (id INTEGER NOT NULL, time BIGINT NOT NULL, action VARCHAR NOT NULL, "
-            "subject VARCHAR NOT NULL, detail JSON NOT NULL, CONSTRAINT pk_audit PRIMARY KEY (id))"
-        ),
-        "UPDATE alembic_version SET version_num = '0004'",
-    ):
-        connection.execute(statement)
-    connection.executemany("INSERT INTO audit VALUES (?, ?, ?, ?, ?)", entries)
-    connection.commit()
-    connection.close()
+def _database_of(path: Path, revision: str, entries: list[tuple[Any, ...]]) -> None:
+    """A database of an older version, with its log."""
+    config = Config()
+    config.set_main_option("script_location", str(files("sealcast.authority") / "migrations"))
+    config.set_main_option("path_separator", "os")
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        for entry in entries:
+            connection.exec_driver_sql("INSERT INTO audit VALUES (?, ?, ?, ?, ?)", entry)

@@ -117,7 +117,7 @@ async def test_the_policy_is_asked_for_each_request(publisher: Publisher) -> Non
 
 
 async def test_the_crl_is_asked_for_each_request(publisher: Publisher) -> None:
-    """A removal takes effect on a connection that is open."""
+    """D10: a removal takes effect on a connection that is open."""
     site = publisher.site
     identity = identity_of(site, "display-1")
     async with publisher.client(identity) as client:
