@@ -148,12 +148,13 @@ class Told:
 
     @property
     def latest(self) -> Datagram:
-        """The last data packet of the honest publisher."""
-        stream = self.recording.datagrams[0].stream_id
+        """The last data packet of the honest publisher, and none that an outsider has made of one."""
+        first = self.recording.datagrams[0]
         *_, found = (
             datagram
             for datagram in self.recording.datagrams
-            if (datagram.type, datagram.stream_id) == (DATA, stream)
+            if (datagram.type, datagram.stream_id) == (DATA, first.stream_id)
+            and (datagram.slot, datagram.generation) == (first.slot, first.generation)
         )
         return Datagram.parse(found.content)
 
