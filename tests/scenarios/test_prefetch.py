@@ -33,7 +33,8 @@ def test_slots_are_prefetched_in_the_last_third(seed: int) -> None:
             moments.append((fetched.time - held.time) / (end - held.time))
     assert min(moments) > 2 / 3
     assert max(moments) < 1
-    assert max(moments) - min(moments) > 0.15, "spread over the third"
+    # Drawn from the first half of the third, which is a sixth of the whole.
+    assert max(moments) - min(moments) > 0.1, "spread over the third"
     assert len(first_fetches) == len(sim.hosts), "not together"
 
 
