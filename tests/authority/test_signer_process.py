@@ -26,17 +26,18 @@ from sealcast.authority.roles import ALL, SERVICE, SIGNER, parse_roles
 from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket, user_id
 from sealcast.authority.site import Site as StoredSite
 from sealcast.authority.site import exclusive
-from sealcast.ca import FileSigner, KeySigner, Limits, LocalIssuer, PassphraseSource, RemoteIssuer
+from sealcast.ca import FileSigner, KeyKind, KeySigner, Limits, LocalIssuer, PassphraseSource, RemoteIssuer
 from sealcast.ca.ledger import Ledger
 from sealcast.cli import main
 from sealcast.device import renew_async
 from sealcast.errors import CertificateError, ConfigError, CsrError, SealcastError, StorageError, UsageError
 from sealcast.keys import MemberRole
-from sealcast.pki.certificates import spki
+from sealcast.pki.certificates import has_usage, parse_certificate, spki
 from sealcast.pki.crl import CrlFacts, Revocation
 from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.names import Role
 from sealcast.pki.policy import Policy
+from sealcast.pki.profiles import REGISTRATION_AUTHORITY
 from sealcast.pki.signed import decode_cbor, encode_cbor
 from sealcast.pki.times import system_time
 from tests.authority.conftest import LOOPBACK, Clock, Site, make_site
@@ -280,6 +281,17 @@ class TestBrokenService:
         assert b"SN 1" in issued.der
         admin = issuer.issue_admin(KeySigner.generate().make_csr("alice"), "alice", 0)
         assert admin.identity.role is Role.ADMIN
+
+    def test_keys_made_here_and_registration_authorities_pass_through(self, issuer: RemoteIssuer) -> None:
+        generated = KeySigner.generate().public_key
+        asked = KeySigner.generate().make_csr("m")
+        issued = parse_certificate(
+            issuer.issue_device(asked, "m", 0, generated=generated, registers=True).der
+        )
+        assert issued.public_key() == generated
+        assert has_usage(issued, REGISTRATION_AUTHORITY)
+        with pytest.raises(CsrError, match="P-256"):
+            issuer.issue_device(asked, "m", 0, generated=KeySigner.generate(KeyKind.P384).public_key)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
