@@ -3,8 +3,10 @@
 import asyncio
 import logging
 
+from sealcast.authority import ends
 from sealcast.authority.service import Authority
 from sealcast.errors import SealcastError
+from sealcast.pki.ends import warnings
 
 _log = logging.getLogger("sealcast.authority")
 
@@ -13,6 +15,9 @@ UPKEEP_SECONDS = 30.0
 precision.
 """
 
+WARN_SECONDS = 24 * 3600.0
+"""How often the log says what ends soon."""
+
 RETRY_SECONDS = 1.0
 """After a failure, for example of a full disk."""
 
@@ -20,6 +25,7 @@ RETRY_SECONDS = 1.0
 async def maintain(authority: Authority) -> None:
     """Keep `authority` going until cancelled; a failure is logged and tried again."""
     due = authority.clock() + round(UPKEEP_SECONDS * 1e6)
+    warned: int | None = None
     while True:
         now = authority.clock()
         turns = [channel.keys.next_turn(now) for channel in authority.all_channels()]
@@ -40,6 +46,9 @@ async def maintain(authority: Authority) -> None:
                 await authority.keep_audit_head()
                 if now >= renewal_time(authority):
                     await authority.renew_certificate()
+                if warned is None or abs(now - warned) >= WARN_SECONDS * 1e6:
+                    warned = now
+                    await warn_of_ends(authority)
                 due = now + round(UPKEEP_SECONDS * 1e6)
         except SealcastError as error:
             _log.error("upkeep failed, it will be tried again: %s", error)
@@ -47,6 +56,14 @@ async def maintain(authority: Authority) -> None:
         except Exception:  # noqa: BLE001  # slots must go on turning whatever else is wrong
             _log.exception("upkeep failed, it will be tried again")
             await asyncio.sleep(RETRY_SECONDS)
+
+
+async def warn_of_ends(authority: Authority) -> None:
+    """Say in the log what ends soon of all that the site needs, the root and the site CA included."""
+    now = authority.clock()
+    found = await authority.read(lambda session: ends.site_ends(session, authority.site, now))
+    for line in warnings(found, now):
+        _log.warning("%s", line)
 
 
 def renewal_time(authority: Authority) -> int:

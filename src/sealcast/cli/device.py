@@ -205,6 +205,10 @@ def read_token(token: str) -> str:
 
 def show_identity(identity: "DeviceIdentity", *, as_json: bool) -> None:
     """Write what is known of a device, or of an admin."""
+    from sealcast.pki.ends import warnings
+    from sealcast.pki.times import system_time
+
+    ends = identity.ends()
     facts: dict[str, str | list[str]] = {
         "name": identity.name,
         "site": identity.site_id.hex(),
@@ -216,6 +220,8 @@ def show_identity(identity: "DeviceIdentity", *, as_json: bool) -> None:
         "renewal": _time(identity.renewal_time()),
         "certificate_sha256": _fingerprint(identity.certificate),
         "roots_sha256": [_fingerprint(root) for root in identity.roots],
+        "earliest_end": _time(min(end.ends for end in ends)),
+        "warning": list(warnings(ends, system_time())),
     }
     if as_json:
         typer.echo(json.dumps(facts, indent=2))

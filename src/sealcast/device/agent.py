@@ -23,6 +23,7 @@ from sealcast.device.folder import AGENT_LOCK
 from sealcast.device.identity import DeviceIdentity
 from sealcast.device.trust import report_of, sync_trust
 from sealcast.errors import CertificateError, NetworkError, SealcastError, StorageError
+from sealcast.pki.ends import warnings
 from sealcast.pki.files import PRIVATE, storage_errors
 from sealcast.pki.times import system_time
 from sealcast.sidechannel.client import KeyServerClient
@@ -80,6 +81,7 @@ class DeviceAgent:
         self._on_status = on_status
         self._lock: int | None = None
         self._reported: Report | None = None
+        self._warned: tuple[str, ...] = ()
         self._wake = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -122,6 +124,7 @@ class DeviceAgent:
         """
         before = DeviceIdentity.open(self._path)
         identity = before
+        self._warn(before)
         if self._clock() >= identity.not_after:
             identity = await recover_async(self._path, now=self._clock())
         elif self._clock() >= identity.renewal_time():
@@ -158,6 +161,14 @@ class DeviceAgent:
                 cure="end one of them; applications can use the folder beside a running agent",
             ) from None
         self._lock = descriptor
+
+    def _warn(self, identity: DeviceIdentity) -> None:
+        """Say what ends soon in the whole chain, once a day, in the last days hourly."""
+        lines = warnings(identity.ends(), self._clock())
+        for line in lines:
+            if line not in self._warned:
+                log.warning("device folder %s: %s", self._path, line)
+        self._warned = lines
 
     def _note(self, error: SealcastError, failures: int) -> int:
         level = logging.INFO if isinstance(error, NetworkError) and not failures else logging.WARNING

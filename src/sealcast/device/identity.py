@@ -15,6 +15,7 @@ from sealcast.device.folder import Stamp, current_bundle, current_credentials, s
 from sealcast.errors import CertificateError, StorageError, UsageError
 from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.certificates import certificate_identity, parse_certificate, parse_pem_certificates
+from sealcast.pki.ends import End, chain_ends
 from sealcast.pki.files import read_file
 from sealcast.pki.names import Role, check_device_name, parse_site_id
 from sealcast.pki.times import microseconds, system_time
@@ -238,6 +239,10 @@ class DeviceIdentity:
     def ssl_context_server(self) -> ssl.SSLContext:
         """Return a context for our own listener: TLS 1.3, admits holders of certificates under our roots."""
         return server_context(self.certificate_file, self.key_file, (*self.roots, *self.issuers))
+
+    def ends(self) -> tuple[End, ...]:
+        """Return the life of our certificate and of each issuer up to the root."""
+        return chain_ends(self.certificate, (*self.chain[1:], *self.issuers), self.roots)
 
     def renewal_time(self) -> int:
         """Return when to renew, in microseconds: at 2/3 of the certificate's life, less a jitter.

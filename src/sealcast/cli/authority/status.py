@@ -28,10 +28,13 @@ def status(folder: Folder, url: Url = None, admin: AdminFolder = None, as_json: 
         "CRL": f"number {shown['crl']['number']}, good until {shown['crl']['next_update']}",
         "site CA": f"until {shown['certificates']['site_ca']}",
         "key server": f"until {shown['certificates']['key_server']}",
+        "earliest end": f"{shown['ends'][0]['what']}, {shown['ends'][0]['at']}",
         "audit head": shown["audit_head"] or "-",
     }
     for name, value in lines.items():
         typer.echo(escape(f"{name:<16}{value}"))
+    for warning in shown["warnings"]:
+        typer.echo(escape(f"{'warning':<16}{warning}"))
     for channel in shown["channels"]:
         members = "-" if channel["members"] is None else channel["members"]
         typer.echo(escape(f"{'channel':<16}{channel['name']}  members {members}"))

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from sealcast.authority import audit, revocation
+from sealcast.authority import audit, ends, revocation
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.resources.shapes import CERTIFICATE, certificate_json, time_or_none, time_text
@@ -20,6 +20,7 @@ from sealcast.authority.api.schema import (
     text,
 )
 from sealcast.authority.models import ChannelRow, DeviceRow, SiteRow
+from sealcast.pki.ends import warnings
 
 SITE = Component(
     "Site",
@@ -71,6 +72,13 @@ STATUS = Component(
             site_ca=moment("End of the site CA's."),
             key_server=moment("End of the key server's."),
         ),
+        ends=listed(
+            record("An end.", what=text("What ends."), at=moment("When.")),
+            "All that the site needs to live, the root and the site CA included; the earliest end first.",
+        ),
+        warnings=listed(
+            text("A line for people."), "Of each of these that ends soon: it should have been renewed."
+        ),
         audit_head=nullable(text("NUMBER:HASH of the last audit entry.")),
     ),
 )
@@ -107,6 +115,7 @@ def _status(call: Call) -> Answer:
     session, site, running = call.session, call.site, call.running
     crl = revocation.load_crl(session)
     head = audit.head(session)
+    found = ends.site_ends(session, site, call.now)
     names = session.scalars(select(ChannelRow.name).order_by(ChannelRow.name)).all()
     return Answer(
         body={
@@ -130,6 +139,8 @@ def _status(call: Call) -> Answer:
                 "site_ca": certificate_json(site.issuer.certificate)["not_after"],
                 "key_server": time_text(site.key_server().not_after),
             },
+            "ends": [{"what": end.what, "at": time_text(end.ends)} for end in found],
+            "warnings": list(warnings(found, call.now)),
             "audit_head": None if head is None else str(head),
         }
     )
