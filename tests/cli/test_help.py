@@ -13,7 +13,7 @@ from tests.e2e.processes import Processes
 from tests.e2e.site import Site, command
 
 DOCUMENTED = {
-    "authority init": "--site --root-cert --root-key",
+    "authority init": "--site --root-cert --root-key --csr-out --certificate --bundle",
     "authority serve": "--listen --keys --manage --json",
     "authority token": "--device --ttl --role --url --admin",
     "authority status": "--url --admin --json",

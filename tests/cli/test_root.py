@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,16 +92,21 @@ def test_new_overwrites_nothing(ceremony: Ceremony, capsys: pytest.CaptureFixtur
 
 def test_a_site_ca_is_certified_for_its_own_site(ceremony: Ceremony) -> None:
     certificate = ceremony.site_certificate()
-    public_key = ceremony.signer.public_key
-    check_site_certificate(certificate, public_key=public_key, site_id=SITE, root=ceremony.root)
-    with pytest.raises(CertificateError, match="this site CA's key"):
-        check_site_certificate(
-            certificate, public_key=KeySigner.generate().public_key, site_id=SITE, root=ceremony.root
-        )
-    with pytest.raises(CertificateError, match="sealcast:site"):
-        check_site_certificate(certificate, public_key=public_key, site_id=bytes(16), root=ceremony.root)
-    with pytest.raises(CertificateError, match="not signed by that root"):
-        check_site_certificate(certificate, public_key=public_key, site_id=SITE, root=certificate)
+    good: dict[str, Any] = {
+        "public_key": ceremony.signer.public_key,
+        "site_id": SITE,
+        "site_name": "Ward",
+        "root": ceremony.root,
+    }
+    check_site_certificate(certificate, **good)
+    for change, message in (
+        ({"public_key": KeySigner.generate().public_key}, "this site CA's key"),
+        ({"site_id": bytes(16)}, "sealcast:site"),
+        ({"site_name": "Other"}, "named 'Ward'"),
+        ({"root": certificate}, "not signed by that root"),
+    ):
+        with pytest.raises(CertificateError, match=message):
+            check_site_certificate(certificate, **{**good, **change})
 
 
 def test_a_request_that_is_none_of_a_site(ceremony: Ceremony, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@
 | authority.db | database (WAL files beside it) | sealed |
 | audit.head | copy of the audit log's head (audit.py) | |
 | storage.key | key-encryption key of the database | yes |
+| pending.json, request.pem | of a site CA that a root elsewhere has yet to certify (founding.py) | |
 | lock, control.sock | held, and listened on, by a running service | |
 | signer.sock | listened on by a signer process; a link to it where that has a folder of its own | |
 
@@ -72,7 +73,7 @@ from sealcast.pki.files import (
     write_and_sync,
     write_atomically,
 )
-from sealcast.pki.names import check_host_name, check_site_name, new_site_id
+from sealcast.pki.names import Role, check_host_name, check_site_name, new_site_id
 from sealcast.pki.profiles import check_usages
 from sealcast.pki.times import microseconds
 from sealcast.pki.validator import Validator
@@ -82,6 +83,7 @@ ROOT_KEY_FILE = "root.key"
 SERVER_FILE = "server.pem"
 LOCK_FILE = "lock"
 SOCKET_FILE = "control.sock"
+PENDING_FILE = "pending.json"
 
 KEY_SERVER_NAME = "key-server"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -253,6 +255,21 @@ def init_site(
     device_usages = check_usages(device_usages)
     for host in hosts:
         check_host_name(host)
+    check_not_pending(folder)
+    with new_folder(folder) as building:
+        made = _root(building, site_name, root, now, passphrases, new_passphrases)
+        _certify_and_build(
+            building, site_name, made, (*LOCAL_HOSTS, *hosts), now, new_passphrases, device_usages
+        )
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to be filled in the block, which has the name `folder` after it.
+
+    Raises:
+        StorageError: there is something at that place.
+    """
     with storage_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StorageError(
@@ -264,8 +281,7 @@ def init_site(
         building = folder.parent / f".{folder.name}.init-{secrets.token_hex(4)}"
         building.mkdir(mode=0o700)
     try:
-        made = _root(building, site_name, root, now, passphrases, new_passphrases)
-        _build(building, site_name, made, (*LOCAL_HOSTS, *hosts), now, new_passphrases, device_usages)
+        yield building
         with storage_errors(folder):
             sync_folder(building)
             building.rename(folder)
@@ -275,12 +291,32 @@ def init_site(
         raise
 
 
+def is_pending(folder: Path) -> bool:
+    """Whether the site CA of the folder waits for its certificate."""
+    return (folder / PENDING_FILE).is_file() and not (folder / CA_FILE).is_file()
+
+
+def check_not_pending(folder: Path) -> None:
+    """Check that the folder is not that of an authority half made.
+
+    Raises:
+        StorageError: it is.
+    """
+    if is_pending(folder):
+        raise StorageError(
+            str(folder),
+            "is an authority half made: its site CA waits for a certificate",
+            cure="complete it: sealcast authority init DIR --certificate FILE --root-cert FILE",
+        )
+
+
 def check_folder(folder: Path) -> None:
     """Check that an authority was made there.
 
     Raises:
         StorageError: it was not.
     """
+    check_not_pending(folder)
     if not (folder / CA_FILE).is_file():
         raise StorageError(
             str(folder),
@@ -307,6 +343,13 @@ def exclusive(folder: Path) -> Iterator[bool]:
         True: held, this process may change the folder. False: a service, or another command, holds it.
     """
     check_folder(folder)
+    with hold_lock(folder) as held:
+        yield held
+
+
+@contextmanager
+def hold_lock(folder: Path) -> Iterator[bool]:
+    """As `exclusive`, whatever is in the folder."""
     path = folder / LOCK_FILE
     with storage_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
@@ -321,7 +364,7 @@ def exclusive(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _build(
+def _certify_and_build(
     folder: Path,
     site_name: str,
     root: Root,
@@ -340,14 +383,54 @@ def _build(
     )
     ledger = Ledger.create(folder / LEDGER_FILE, settings)
     issuer = LocalIssuer(certificate_der(ca_certificate), ca_signer, ledger)
+    build_site(
+        folder,
+        issuer=issuer,
+        root=certificate_der(root.certificate),
+        hosts=hosts,
+        bundle=_first_bundle(root, issuer, now),
+        now=now,
+        new_passphrases=new_passphrases,
+    )
+    # The folder is moved now, and an open database would not follow.
+    ledger.close()
+
+
+def build_site(
+    folder: Path,
+    *,
+    issuer: LocalIssuer,
+    root: bytes,
+    hosts: tuple[str, ...],
+    bundle: bytes | None,
+    now: int,
+    new_passphrases: PassphraseSource,
+) -> None:
+    """Make everything that a folder with the key of a site CA still lacks; the certificate is written last.
+
+    Args:
+        folder: what is made must not be there.
+        issuer: the site CA.
+        root: DER.
+        hosts: of the key server.
+        bundle: version 1 of the trust bundle, as signed; None: there is none yet.
+        now: microseconds.
+        new_passphrases: under which the storage key is encrypted.
+
+    Raises:
+        CertificateError: the site CA, or the bundle, is not of that root. StorageError.
+    """
+    # What the register does not know of an earlier try is revoked when the authority starts.
+    before = issuer.last_position()
     server_signer = KeySigner.generate()
     issued = issuer.issue_key_server(
         public_key=server_signer.public_key, name=KEY_SERVER_NAME, hosts=hosts, now=now
     )
+    chain = [issued.der, issuer.certificate]
+    Validator([root], [issuer.certificate]).verify_peer(chain, Role.KEY_SERVER, now)
     key = Vault.new_key()
     with storage_errors(folder):
-        write_and_sync(folder / ROOT_FILE, certificates_pem([certificate_der(root.certificate)]))
-        write_and_sync(folder / CA_FILE, certificates_pem([issuer.certificate]))
+        write_and_sync(folder / ROOT_FILE, certificates_pem([root]))
         write_and_sync(folder / SERVER_FILE, _server_pem(issued, server_signer, issuer), PRIVATE)
         write_and_sync(folder / KEY_FILE, wrapped(key, new_passphrases.find("storage")), PRIVATE)
     storage = Storage.create(folder / DATABASE_FILE)
@@ -355,28 +438,30 @@ def _build(
         session.add(
             SiteRow(
                 id=1,
-                site_id=site_id,
-                name=site_name,
+                site_id=issuer.site_id,
+                name=issuer.site_name,
                 key_server_name=KEY_SERVER_NAME,
                 hosts=list(hosts),
                 created=now,
                 restored=False,
-                ledger_position=issuer.last_position(),
+                ledger_position=0 if before else issuer.last_position(),
             )
         )
         session.add(certificate_row(issued))
         issue_crl(session, issuer, now)
-        store_bundle(
-            session,
-            _first_bundle(root, issuer, now),
-            site_id=site_id,
-            issuer=issuer.certificate,
-            roots=[certificate_der(root.certificate)],
-            now=now,
-        )
-        audit.record(session, now, "make site", site_name, site_id=site_id.hex())
-    # The folder is moved now, and an open database would not follow.
-    ledger.close()
+        if bundle is not None:
+            store_bundle(
+                session,
+                bundle,
+                site_id=issuer.site_id,
+                issuer=issuer.certificate,
+                roots=[root],
+                now=now,
+            )
+        audit.record(session, now, "make site", issuer.site_name, site_id=issuer.site_id.hex())
+    with storage_errors(folder):
+        sync_folder(folder)
+    write_atomically(folder / CA_FILE, certificates_pem([issuer.certificate]))
 
 
 def _first_bundle(root: Root, issuer: Issuer, now: int) -> bytes:

@@ -106,14 +106,7 @@ def import_root(
     Raises: CertificateError, naming what does not fit: the key, CA:TRUE, keyCertSign, the path length, the
     validity, or that it is no self-signed certificate.
     """
-    found = parse_pem_certificates(certificate_pem)
-    if len(found) != 1:
-        raise CertificateError(
-            f"the root file holds {len(found)} certificates, not one",
-            reason="malformed",
-            cure="give the root alone",
-        )
-    certificate = x509.load_der_x509_certificate(found[0])
+    certificate = _one_certificate(certificate_pem)
     signer = KeySigner.from_pem(key_pem, key_source, name="root", passphrases=passphrases)
     if signer.algorithm not in (Algorithm.ECDSA_P256, Algorithm.ECDSA_P384):
         raise CertificateError(
@@ -125,13 +118,18 @@ def import_root(
             reason="key",
             cure="give the key of that certificate",
         )
-    if not is_self_signed(certificate):
-        raise CertificateError(
-            "the root certificate is not self-signed", reason="unknown-issuer", cure="give the root itself"
-        )
-    _check_may_certify(certificate)
-    check_alive(certificate, "root", now)
+    _check_root(certificate, now)
     return Root(certificate=certificate, signer=signer)
+
+
+def read_root(certificate_pem: bytes, now: int) -> x509.Certificate:
+    """Read the certificate of a root whose key is elsewhere, and check that it can certify site CAs.
+
+    `certificate_pem`: one certificate. `now`: microseconds. Raises: CertificateError, as `import_root`.
+    """
+    certificate = _one_certificate(certificate_pem)
+    _check_root(certificate, now)
+    return certificate
 
 
 def check_alive(certificate: x509.Certificate, what: str, now: int) -> None:
@@ -148,6 +146,26 @@ def check_alive(certificate: x509.Certificate, what: str, now: int) -> None:
             reason="not-yet-valid",
             cure="check the clock",
         )
+
+
+def _one_certificate(pem: bytes) -> x509.Certificate:
+    found = parse_pem_certificates(pem)
+    if len(found) != 1:
+        raise CertificateError(
+            f"the root file holds {len(found)} certificates, not one",
+            reason="malformed",
+            cure="give the root alone",
+        )
+    return x509.load_der_x509_certificate(found[0])
+
+
+def _check_root(certificate: x509.Certificate, now: int) -> None:
+    if not is_self_signed(certificate):
+        raise CertificateError(
+            "the root certificate is not self-signed", reason="unknown-issuer", cure="give the root itself"
+        )
+    _check_may_certify(certificate)
+    check_alive(certificate, "root", now)
 
 
 def _check_may_certify(certificate: x509.Certificate) -> None:

@@ -19,6 +19,7 @@ from sealcast.pki.certificates import (
     certificate_der,
     certificate_identity,
     is_issued_by,
+    organization,
     parse_certificate,
 )
 from sealcast.pki.names import Identity, Role, check_site_name
@@ -88,8 +89,10 @@ def make_site_request(signer: Signer, site_name: str, site_id: bytes) -> bytes:
     return signer.sign_request(builder)
 
 
-def check_site_certificate(certificate: bytes, *, public_key: PublicKey, site_id: bytes, root: bytes) -> None:
-    """Check that a certificate is the answer to a site's own request: its key, its id, under that root.
+def check_site_certificate(
+    certificate: bytes, *, public_key: PublicKey, site_id: bytes, site_name: str, root: bytes
+) -> None:
+    """Check that a certificate is the answer to a site's own request: its key, its names, under that root.
 
     `certificate`, `root`: DER. Raises: CertificateError, naming what does not fit.
     """
@@ -102,12 +105,40 @@ def check_site_certificate(certificate: bytes, *, public_key: PublicKey, site_id
         )
     identity = certificate_identity(parsed)
     if (identity.role, identity.site_id) != (Role.SITE, site_id):
-        raise CertificateError(f"the certificate is that of {identity.uri}", reason="wrong-site")
+        raise CertificateError(
+            f"the certificate is that of {identity.uri}, not of site {site_id.hex()}",
+            reason="wrong-site",
+            cure="give the certificate that was made from this folder's request",
+        )
+    if organization(parsed) != site_name:
+        raise CertificateError(
+            f"the certificate is for a site named {organization(parsed)!r}, not {site_name!r}",
+            reason="name",
+            cure="have it signed anew, with the name of the request",
+        )
     if not is_issued_by(parsed, parse_certificate(root)):
         raise CertificateError(
             "the certificate was not signed by that root",
             reason="unknown-issuer",
             cure="give the root that signed it with --root-cert",
+        )
+    _check_may_sign(parsed)
+
+
+def _check_may_sign(certificate: x509.Certificate) -> None:
+    """Devices, CRLs and policies are signed with this key."""
+    try:
+        is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+        is_good = is_ca and usage.key_cert_sign and usage.crl_sign and usage.digital_signature
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        is_good = False
+    if not is_good:
+        raise CertificateError(
+            "the certificate is not one of a site CA: it lacks CA:TRUE, keyCertSign, cRLSign or "
+            "digitalSignature",
+            reason="not-a-ca",
+            cure="have it signed with sealcast root sign-site, or with these (spec/trust.md section 2)",
         )
 
 

@@ -74,10 +74,12 @@ def passwd(
     A running service or signer goes on, and asks for the new passphrase at its next start.
     """
     from sealcast.authority.at_rest import change_passphrase
+    from sealcast.authority.site import check_not_pending
     from sealcast.ca import PassphraseSource
 
     if remove and new_passphrase_file is not None:
         raise UsageError("--remove and --new-passphrase-file exclude each other", cure="give one of them")
+    check_not_pending(folder)
     new = None if remove else _new_passphrase(new_passphrase_file)
     changed = change_passphrase(folder, tuple(key or ()), PassphraseSource(file=passphrase_file), new)
     for path in changed:
@@ -98,11 +100,13 @@ def profile(
     from dataclasses import replace
 
     from sealcast.authority.issuance import LEDGER_FILE
+    from sealcast.authority.site import check_not_pending
     from sealcast.ca import Ledger
     from sealcast.pki.profiles import check_usages
 
     if no_device_eku and device_eku:
         raise UsageError("--device-eku and --no-device-eku exclude each other", cure="give one of them")
+    check_not_pending(folder)
     ledger = Ledger(folder / LEDGER_FILE)
     settings = ledger.settings()
     if no_device_eku or device_eku:
@@ -120,9 +124,11 @@ def readmit(
     Needed only where the signer is another user's process: to be run as that user.
     """
     from sealcast.authority.issuance import open_issuer
+    from sealcast.authority.site import check_not_pending
     from sealcast.ca import PassphraseSource
     from sealcast.pki.times import system_time
 
+    check_not_pending(folder)
     issuer = open_issuer(folder, PassphraseSource())
     if name not in issuer.removed_names():
         raise UsageError(f"device {name!r} is not removed", cure="see: sealcast authority device list DIR")

@@ -83,18 +83,40 @@ def sign_site(
     root_cert: _RootCert,
     root_key: _RootKey,
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="Where to write the certificate.")],
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            metavar="FILE",
+            help="Where to write version 1 of a trust bundle with this root and this site, signed.",
+        ),
+    ] = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Certify a site CA; take the certificate back with `sealcast authority init --ca-cert`."""
+    """Certify a site CA; take the certificate back with `sealcast authority init --certificate`."""
+    from sealcast.authority.bundles import first_bundle
     from sealcast.ca.site_request import SiteRequest
+    from sealcast.pki.bundle import SignedBundle
     from sealcast.pki.certificates import certificates_pem
     from sealcast.pki.files import read_file, write_atomically
     from sealcast.pki.times import system_time
 
     asked = SiteRequest.parse(_request_der(read_file(request), request))
-    certificate = asked.certify(_open_root(root_cert, root_key, passphrase_file), system_time())
+    root, now = _open_root(root_cert, root_key, passphrase_file), system_time()
+    certificate = asked.certify(root, now)
     write_atomically(output, certificates_pem([certificate]))
     typer.echo(f"site {escape(asked.site_name)} ({asked.site_id.hex()}): {escape(str(output))}")
+    if bundle is not None:
+        first = first_bundle(
+            root=_der(root),
+            site_id=asked.site_id,
+            site_name=asked.site_name,
+            authority=certificate,
+            now=now,
+        )
+        signed = SignedBundle.unsigned(first).sign(_der(root), root.signer)
+        write_atomically(bundle, signed.serialize())
+        typer.echo(f"trust bundle: {escape(str(bundle))}, fingerprint {signed.hash.hex()}")
 
 
 @_root.command("sign-bundle")

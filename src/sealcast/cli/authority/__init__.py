@@ -1,13 +1,14 @@
 """`sealcast authority`: one file per group of commands.
 
-serving    init, serve                      place      which authority: a folder, or a URL
+founding   init                             place      which authority: a folder, or a URL
+serving    serve
 channels   channel add, set, list           status     status, openapi
 devices    device list, show, revoke        admins     admin add, token, list, role, revoke
 tokens     token; tokens list, revoke       audit      audit list, verify
 bundles    bundle list, export, draft, import, progress
 
-All but those of `serving` go through the management API: of the service that runs on the folder, of the
-folder itself where none runs, or of an authority on another machine.
+All but those of `founding` and `serving` go through the management API: of the service that runs on the
+folder, of the folder itself where none runs, or of an authority on another machine.
 """
 
 import typer
@@ -20,6 +21,7 @@ from sealcast.cli.authority import (
     channels,
     devices,
     enrolment,
+    founding,
     serving,
     status,
     tokens,
@@ -32,6 +34,7 @@ def register(app: typer.Typer) -> None:
         help="A site's authority: enrolment, channels, keys, removal.", no_args_is_help=True
     )
     for group in (
+        founding,
         serving,
         tokens,
         enrolment,

@@ -16,7 +16,7 @@ from sealcast.cli.authority.place import AdminFolder, Folder, Json, Place, Place
 from sealcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from sealcast.pki.bundle import Anchor, BundleSite, VerifiedBundle
+    from sealcast.pki.bundle import Anchor, BundleSite, TrustBundle, VerifiedBundle
 
 _Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="Where to write it.")]
 _Certificates = list[Path] | None
@@ -97,13 +97,25 @@ def bundle_draft(
     url: Url = None,
     admin: AdminFolder = None,
 ) -> None:
-    """Write the next version, unsigned, to a file. One that devices could not live with is refused."""
+    """Write the next version, unsigned, to a file. One that devices could not live with is refused.
+
+    The first one lists the site's root and its CA, and takes no options.
+    """
     from sealcast.authority.bundles import draft_bundle
     from sealcast.pki.bundle import SignedBundle, stored
     from sealcast.pki.files import write_atomically
     from sealcast.pki.times import system_time
 
     place = Place(folder, url, admin)
+    if next(place.all("bundles"), None) is None:
+        if threshold is not None or any((add_root, add_maker, remove_root, add_ca, remove_ca)):
+            raise UsageError(
+                "there is no trust bundle yet, and version 1 takes no options",
+                cure="import version 1 first, then draft version 2",
+            )
+        write_atomically(output, SignedBundle.unsigned(_first(place)).serialize())
+        typer.echo(escape(f"version 1: {output}, to be signed by the site's root"))
+        return
     held = stored(base64.b64decode(place.get("bundles", _number(None))["bundle"]))
     changes: dict[str, Any] = {
         "anchors": _anchors(held, _read(add_root), _read(add_maker), _read(remove_root)),
@@ -156,6 +168,25 @@ def bundle_progress(
     typer.echo(f"version {found['version']}: {found['reported']} of {found['devices']} devices")
     for name in found["missing"]:
         typer.echo(escape(f"  missing: {name}"))
+
+
+def _first(place: Place) -> "TrustBundle":
+    from sealcast.authority.bundles import first_bundle
+    from sealcast.pki.certificates import parse_pem_certificates
+    from sealcast.pki.times import system_time
+
+    site = place.get("site")
+    (root, *_), (authority, *_) = (
+        [parse_pem_certificates(entry["pem"].encode())[0] for entry in place.get(kind)["items"]]
+        for kind in ("roots", "site-cas")
+    )
+    return first_bundle(
+        root=root,
+        site_id=bytes.fromhex(site["site_id"]),
+        site_name=site["name"],
+        authority=authority,
+        now=system_time(),
+    )
 
 
 def _number(version: int | None) -> str:

@@ -1,4 +1,4 @@
-"""`sealcast authority init` and `serve`: what works on the folder itself."""
+"""`sealcast authority serve`: the service, or the signer."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sealcast.cli import escape
-from sealcast.cli.authority_keys import DeviceUsages, PassphraseFile
+from sealcast.cli.authority_keys import PassphraseFile
 from sealcast.errors import UsageError
 
 _NOWHERE = "none"
@@ -17,64 +16,8 @@ _Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
 def register(authority: typer.Typer) -> None:
-    """Add the commands."""
-    authority.command()(init)
+    """Add the command."""
     authority.command()(serve)
-
-
-def init(
-    folder: _Folder,
-    site: Annotated[str, typer.Option("--site", metavar="NAME", help="Name of the site, for people.")],
-    root_cert: Annotated[
-        Path | None,
-        typer.Option("--root-cert", metavar="FILE", help="PEM: your own root. Default: a root is made."),
-    ] = None,
-    root_key: Annotated[
-        Path | None,
-        typer.Option(
-            "--root-key", metavar="FILE", help="PEM: its key, read once to certify the site CA; not copied."
-        ),
-    ] = None,
-    host_name: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--host-name",
-            metavar="HOST",
-            help="Name or address under which devices reach this machine; may be given more than once. "
-            "localhost, 127.0.0.1 and ::1 are always in.",
-        ),
-    ] = None,
-    device_eku: DeviceUsages = None,
-    passphrase_file: PassphraseFile = None,
-) -> None:
-    """Make an authority: root (or yours), site CA, key server certificate, database.
-
-    DIR/root.pem is what devices have to be given. When a root was made here, move DIR/root.key to a safe
-    place: nothing needs it from day to day. With a passphrase, root.key, ca.key and storage.key are
-    encrypted; `serve`, and commands while nothing serves, need it then.
-    """
-    from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, init_site
-    from sealcast.ca import PassphraseSource
-    from sealcast.pki.times import system_time
-
-    if (root_cert is None) != (root_key is None):
-        raise UsageError(
-            "--root-cert and --root-key belong together", cure="give both, or neither to make a root"
-        )
-    root = (root_cert, root_key) if root_cert is not None and root_key is not None else None
-    init_site(
-        folder,
-        site_name=site,
-        root=root,
-        hosts=host_name or (),
-        now=system_time(),
-        passphrases=PassphraseSource(file=passphrase_file),
-        new_passphrases=PassphraseSource(file=passphrase_file, prompt=None),
-        device_usages=device_eku or (),
-    )
-    typer.echo(f"site {escape(site)} is ready; its root is {escape(str(folder / ROOT_FILE))}")
-    if root is None:
-        typer.echo(f"move {escape(str(folder / ROOT_KEY_FILE))} to a safe place", err=True)
 
 
 def serve(
