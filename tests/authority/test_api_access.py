@@ -42,7 +42,13 @@ from sealcast.sidechannel.messages import EmptyBody
 from tests.authority.bundles import next_bundle
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
 from tests.authority.maker import Maker
-from tests.authority.test_routes import METHODS, own_files, site_ca_of_another_root, write_files
+from tests.authority.test_routes import (
+    METHODS,
+    issuer_of_itself,
+    own_files,
+    site_ca_of_another_root,
+    write_files,
+)
 
 CHANNEL = "ward/ecg"
 ALLOW_LIST: dict[str, list[str]] = tomllib.loads(
@@ -176,23 +182,12 @@ def admin_certificate(issuer: SiteCa, name: str, signer: KeySigner, now: int) ->
 
 
 def self_signed_officer(site_id: bytes, signer: KeySigner, now: int) -> bytes:
-    own = x509.Name(
-        [
-            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Ward"),
-            x509.NameAttribute(x509.NameOID.COMMON_NAME, "officer"),
-        ]
-    )
     builder = admin_builder(
         name="officer",
         site_name="Ward",
         site_id=site_id,
         public_key=signer.public_key,
-        issuer=CertificateIssuer(
-            subject=own,
-            public_key=signer.public_key,
-            key_identifier=x509.SubjectKeyIdentifier.from_public_key(signer.public_key),
-            not_after=now + DAY,
-        ),
+        issuer=issuer_of_itself("officer", signer.public_key, not_after=now + DAY),
         serial=1,
         now=now,
     )

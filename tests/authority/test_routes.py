@@ -36,6 +36,7 @@ from sealcast.pki.certificates import (
 )
 from sealcast.pki.names import channel_id
 from sealcast.pki.profiles import CertificateIssuer, device_builder
+from sealcast.pki.signed import PublicKey
 from sealcast.sidechannel import PeerServer
 from sealcast.sidechannel.messages import (
     Acknowledgement,
@@ -148,27 +149,31 @@ def device_certificate(issuer: SiteCa, name: str, signer: KeySigner, now: int) -
 
 def self_signed(site_id: bytes, name: str, signer: KeySigner, now: int) -> bytes:
     """What a device can write about itself."""
-    own = x509.Name(
-        [
-            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Ward"),
-            x509.NameAttribute(x509.NameOID.COMMON_NAME, name),
-        ]
-    )
     builder = device_builder(
         name=name,
         site_name="Ward",
         site_id=site_id,
         public_key=signer.public_key,
-        issuer=CertificateIssuer(
-            subject=own,
-            public_key=signer.public_key,
-            key_identifier=x509.SubjectKeyIdentifier.from_public_key(signer.public_key),
-            not_after=now + DAY,
-        ),
+        issuer=issuer_of_itself(name, signer.public_key, not_after=now + DAY),
         serial=1,
         now=now,
     )
     return certificate_der(signer.sign_certificate(builder))
+
+
+def issuer_of_itself(name: str, key: PublicKey, *, not_after: int) -> CertificateIssuer:
+    """For a certificate that names and signs itself."""
+    return CertificateIssuer(
+        subject=x509.Name(
+            [
+                x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Ward"),
+                x509.NameAttribute(x509.NameOID.COMMON_NAME, name),
+            ]
+        ),
+        public_key=key,
+        key_identifier=x509.SubjectKeyIdentifier.from_public_key(key),
+        not_after=not_after,
+    )
 
 
 def site_ca_of_another_root(site_id: bytes, now: int) -> SiteCa:

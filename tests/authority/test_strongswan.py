@@ -1,8 +1,6 @@
 """An independent EST client against the authority: strongSwan's `pki`, with its own TLS, HTTP and X.509."""
 
-import asyncio
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from sealcast.authority.models import CertificateRow, DeviceRow, TokenRow
 from sealcast.authority.site import ROOT_FILE
 from sealcast.pki.certificates import certificate_identity
 from tests.authority.conftest import Site
+from tests.programs import run_program
 
 # strongSwan's libraries read EC keys by this plugin; Debian has it in libstrongswan-standard-plugins.
 PLUGIN = Path("/usr/lib/ipsec/plugins/libstrongswan-openssl.so")
@@ -38,19 +37,7 @@ class Pki:
     root: Path
 
     async def run(self, *arguments: str) -> bytes:
-        process = await asyncio.create_subprocess_exec(
-            "pki",
-            *arguments,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        async with asyncio.timeout(30):
-            out, log = await process.communicate()
-        lines = [line for line in log.decode().splitlines() if not line.startswith("plugin ")]
-        assert process.returncode == 0, "\n".join(lines)
-        return out
+        return await run_program("pki", *arguments, folder=self.folder)
 
     async def make_request(self, name: str, current: x509.Certificate | None = None) -> None:
         """A new key in key.pem and a request in request.der.

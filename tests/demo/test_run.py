@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from sealcast.cli.demo.plan import Plan, Scale
 from sealcast.cli.demo.run import perform
 from sealcast.cli.demo.table import Silence
 from sealcast.cli.demo.verdict import judge
+from tests.e2e.processes import wait_until
 
 SHORT = Scale(
     stream_seconds=16.0,
@@ -58,12 +57,14 @@ def test_nothing_is_left_running(
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as demo:
         # The publisher is the last to be started: all others run by then.
-        wait_until(lambda: find_child(demo.pid, moment) is not None)
+        wait_until(lambda: find_child(demo.pid, moment) is not None, f"{moment} runs", PATIENCE_SECONDS)
         children = children_of(demo.pid)
         demo.send_signal(number)
         demo.communicate(timeout=PATIENCE_SECONDS)
     assert demo.returncode == code
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+    wait_until(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "all have ended", PATIENCE_SECONDS
+    )
     assert any(tmp_path.iterdir()) == leaves_folder
 
 
@@ -76,7 +77,7 @@ def test_a_process_that_dies_is_named_in_one_line(tmp_path: Path) -> None:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
     ) as demo:
-        wait_until(lambda: find_child(demo.pid, "demo.publisher") is not None)
+        wait_until(lambda: find_child(demo.pid, "demo.publisher") is not None, "it runs", PATIENCE_SECONDS)
         victim = find_child(demo.pid, "plan.json recorder")
         assert victim is not None
         os.kill(victim, signal.SIGKILL)
@@ -126,10 +127,3 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

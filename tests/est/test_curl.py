@@ -1,8 +1,6 @@
 """Clients of others for what must be refused: requests by `openssl req`, sent by `curl`."""
 
-import asyncio
 import base64
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 from sealcast.est.messages import MAX_BODY_BYTES, decode_certificates
 from sealcast.pki.certificates import certificate_identity, parse_certificate
 from tests.est.site import Site, TokenService, serving
+from tests.programs import run_program
 
 pytestmark = pytest.mark.needs_program("curl", "openssl")
 
@@ -25,17 +24,7 @@ class Shell:
     service: TokenService
 
     async def run(self, *command: str) -> bytes:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        async with asyncio.timeout(30):
-            out, log = await process.communicate()
-        assert process.returncode == 0, log.decode()
-        return out
+        return await run_program(*command, folder=self.folder)
 
     async def request(
         self, *options: str, subject: str = "/CN=monitor-1", kind: str = "ec", bits: str = "P-256"

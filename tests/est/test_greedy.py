@@ -22,6 +22,7 @@ from sealcast.errors import CsrError
 from sealcast.est.messages import decode_certificates
 from sealcast.pki.certificates import parse_certificate
 from sealcast.pki.csr import CertificateRequest
+from tests.authority.maker import key_usage
 from tests.est.site import Site, TokenService, serving
 from tests.est.wire import Reply, Wire, body, csr, request, tls
 
@@ -50,14 +51,6 @@ def extensions_of(certificate: x509.Certificate) -> dict[str, tuple[bool, bytes]
         for extension in certificate.extensions
         if not isinstance(extension.value, x509.SubjectKeyIdentifier)
     }
-
-
-def key_usage(**on: bool) -> x509.KeyUsage:
-    names = (
-        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
-        "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
-    )  # fmt: skip
-    return x509.KeyUsage(**{name: on.get(name, False) for name in names})
 
 
 GREEDY: dict[str, list[x509.ExtensionType]] = {

@@ -30,6 +30,7 @@ from sealcast.sidechannel.messages import (
     RepairAnswer,
     RepairRequest,
 )
+from tests.vectors.cases.trust import credential_fields
 from tests.vectors.reading import Case, cases
 
 DATA, HEARTBEAT = 1, 3
@@ -136,19 +137,7 @@ def test_credential(case: Case) -> None:
     assert SignedObject.parse(signed).serialize() == signed
     case.expect(
         tbs=stated.encode(),
-        fields={
-            "spki": stated.spki,
-            "channelId": stated.channel_id,
-            "suite": stated.suite,
-            "siteId": stated.site_id,
-            "device": stated.device,
-            "certificateHash": stated.certificate_hash,
-            "notBefore": stated.not_before,
-            "notAfter": stated.not_after,
-            "startNonce": stated.start_nonce,
-            "instance": stated.instance,
-            "succeeds": stated.succeeds,
-        },
+        fields=credential_fields(stated),
     )
 
 

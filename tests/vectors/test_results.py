@@ -13,6 +13,7 @@ from tests.reference.credential import CHANNEL_NAME, Credential, Policy, Signed
 from tests.reference.receiver import Conflict, Gap, LostMessage, MalformedFrames, Receiver
 from tests.reference.wire import Datagram, Epoch, MalformedError, PacketType, read_varint, write_varint
 from tests.vectors.cases.frames import described
+from tests.vectors.cases.trust import credential_fields
 from tests.vectors.reading import Case, cases
 
 
@@ -297,19 +298,7 @@ def test_credential(case: Case) -> None:
         return
     assert (stated.serialize(), signed.serialize()) == (signed.tbs, case.octets("signed"))
     case.expect(
-        fields={
-            "spki": stated.spki,
-            "channelId": stated.channel_id,
-            "suite": stated.suite,
-            "siteId": stated.site_id,
-            "device": stated.device,
-            "certificateHash": stated.certificate_hash,
-            "notBefore": stated.not_before,
-            "notAfter": stated.not_after,
-            "startNonce": stated.start_nonce,
-            "instance": stated.instance,
-            "succeeds": stated.succeeds,
-        }
+        fields=credential_fields(stated),
     )
 
 

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from sealcast.cli.device import TOKEN_OPTION, read_roots, read_token, show_identity
+from sealcast.cli.device import (
+    AUTHORITY_OPTION,
+    ROOT_OPTION,
+    TOKEN_OPTION,
+    read_roots,
+    read_token,
+    show_identity,
+)
 from sealcast.pki.names import Role
 
 _Folder = Annotated[Path, typer.Argument(help="Your folder.", metavar="DIR", show_default=False)]
@@ -25,15 +32,8 @@ def register(app: typer.Typer) -> None:
 @_admin.command()
 def enroll(
     folder: _Folder,
-    authority: Annotated[
-        str, typer.Option("--authority", metavar="URL", help="The authority: https://HOST:PORT.")
-    ],
-    root: Annotated[
-        list[Path],
-        typer.Option(
-            "--root", metavar="FILE", help="PEM file with a root to trust; may be given more than once."
-        ),
-    ],
+    authority: Annotated[str, AUTHORITY_OPTION],
+    root: Annotated[list[Path], ROOT_OPTION],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Your name, as it was added.")],
     token: Annotated[str, TOKEN_OPTION],
     as_json: _Json = False,

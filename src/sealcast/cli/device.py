@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _FOLDER = typer.Argument(help="The device's folder.", metavar="DIR", show_default=False)
 _JSON = typer.Option("--json", help="Write one JSON object.")
+AUTHORITY_OPTION = typer.Option("--authority", metavar="URL", help="The authority: https://HOST:PORT.")
+ROOT_OPTION = typer.Option(
+    "--root", metavar="FILE", help="PEM file with a root to trust; may be given more than once."
+)
 TOKEN_OPTION = typer.Option(
     "--token",
     metavar="TOKEN",
@@ -41,15 +45,8 @@ _device = typer.Typer(help="This machine's identity at a site.", no_args_is_help
 @_device.command()
 def enroll(
     folder: Annotated[Path, _FOLDER],
-    authority: Annotated[
-        str, typer.Option("--authority", metavar="URL", help="The authority: https://HOST:PORT.")
-    ],
-    root: Annotated[
-        list[Path],
-        typer.Option(
-            "--root", metavar="FILE", help="PEM file with a root to trust; may be given more than once."
-        ),
-    ],
+    authority: Annotated[str, AUTHORITY_OPTION],
+    root: Annotated[list[Path], ROOT_OPTION],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="The device's name at the site.")],
     token: Annotated[str | None, TOKEN_OPTION] = None,
     maker_cert: Annotated[

@@ -139,7 +139,7 @@ def credential() -> VectorFile:
             tbs=signed.tbs,
             signature=signed.signature,
             signed=signed.serialize(),
-            fields=_credential_fields(stated),
+            fields=credential_fields(stated),
         )
 
     def refuse(comment: str, reason: str, flag: str, made: Signed) -> None:
@@ -241,7 +241,8 @@ def credential() -> VectorFile:
     return VectorFile("credential", ["TR-10", "TR-11", "DP-11"], notes, [group])
 
 
-def _credential_fields(stated: Credential) -> dict[str, Any]:
+def credential_fields(stated: Any) -> dict[str, Any]:
+    """What a vector says of a stream credential, whoever has read it."""
     return {
         "spki": stated.spki,
         "channelId": stated.channel_id,
