@@ -11,7 +11,8 @@ from sqlalchemy import select
 from sealcast.authority.app import running
 from sealcast.authority.enrolment import RECOVERY_GRACE
 from sealcast.authority.issuance import certificate_row
-from sealcast.authority.models import DeviceRow, ReportRow
+from sealcast.authority.models import CertificateRow, DeviceRow, ReportRow
+from sealcast.authority.renewal import set_renewal_window
 from sealcast.authority.site import Site as SiteFolder
 from sealcast.authority.site import exclusive
 from sealcast.ca import KeySigner
@@ -19,11 +20,11 @@ from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.agent import AgentStatus, DeviceAgent
 from sealcast.device.identity import CERTIFICATE_FILE
 from sealcast.errors import CertificateError, EnrolmentError, StorageError
-from sealcast.est import EstClient
+from sealcast.est import EstClient, RenewalWindow
 from sealcast.pki.certificates import certificates_pem
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import system_time
-from tests.authority.conftest import DAY, LOOPBACK, SECOND, Clock, Site, make_site
+from tests.authority.conftest import DAY, HOUR, LOOPBACK, SECOND, Clock, Site, make_site
 
 OLD = 130 * DAY
 """How long ago the site was made: its certificates of that day have expired, its CA has not."""
@@ -86,6 +87,34 @@ async def test_it_renews_at_two_thirds_with_a_new_key_each_time(site: Site) -> N
         assert first.identity.signer.public_key != identity.signer.public_key
         # The new one is of the authority's clock, which stands before its time.
         assert first.identity.not_before < now
+
+
+async def test_it_renews_within_the_window_that_the_authority_asks_for(site: Site) -> None:
+    """SC-30: how a rotation has every device take a certificate of another issuer."""
+    identity = await site.enrol("monitor-1")
+
+    async def ask_for(start: int) -> None:
+        window = RenewalWindow(start=start, end=start + SECOND)
+        before = identity.not_before + 1
+        await site.operate(
+            lambda session, now: set_renewal_window(session, issued_before=before, window=window, now=now)
+        )
+
+    async with DeviceAgent(identity.path, clock=site.clock) as agent:
+        await ask_for(system_time() + HOUR)
+        assert not (await agent.look()).renewed
+        await ask_for(system_time() - 2 * SECOND)
+        status = await agent.look()
+    assert status.renewed
+    assert status.identity.serial != identity.serial
+
+
+async def test_an_authority_without_hints_changes_nothing(site: Site) -> None:
+    identity = await site.enrol("monitor-1")
+    with site.authority.site.storage.transaction() as session:
+        session.get_one(CertificateRow, f"{identity.serial:x}").revoked = 1
+    async with DeviceAgent(identity.path, clock=site.clock) as agent:
+        assert not (await agent.look()).renewed
 
 
 async def test_it_goes_on_until_it_is_told_that_the_device_is_revoked(site: Site) -> None:

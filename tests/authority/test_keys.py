@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
 from sealcast import _core
 from sealcast.authority.live import JOIN_BURST, MAX_POLLS_PER_DEVICE
+from sealcast.ca import IssuedCertificate
 from sealcast.device import DeviceIdentity
 from sealcast.errors import (
     CertificateError,
@@ -18,9 +20,11 @@ from sealcast.errors import (
 )
 from sealcast.keys import MemberRole
 from sealcast.pki.credential import StreamCredential, make_bundle
+from sealcast.pki.crl import Revocation
 from sealcast.pki.policy import Policy
 from sealcast.sidechannel import KeysAnswer, KeyServerClient, RefusalError, StreamUpdate
 from tests.authority.conftest import HOUR, SECOND, Site, beacon_counter
+from tests.est.site import Site as OtherSite
 
 PUBLISH, SUBSCRIBE = MemberRole.PUBLISH, MemberRole.SUBSCRIBE
 ECG = "ward/ecg"
@@ -299,3 +303,18 @@ async def test_a_channel_is_added_once(site: Site) -> None:
     await site.add_channel()
     with pytest.raises(ChannelError, match="exists"):
         await site.add_channel()
+
+
+async def test_a_key_server_whose_list_is_missing_is_asked_for_it(site: Site, tmp_path: Path) -> None:
+    """TR-9: as before the first join; one that is on a list is not talked to."""
+    identity = await site.enrol("monitor-1")
+    own = IssuedCertificate.of(site.authority.identity.chain[0])
+    revoked = [Revocation(serial=own.serial, time=site.clock())]
+    of_another = OtherSite(tmp_path).issuer.issue_crl(number=1, revocations=[], now=site.clock())
+    listing = site.authority.site.issuer.issue_crl(number=1, revocations=revoked, now=site.clock())
+    async with KeyServerClient(identity, crl=lambda: of_another) as client:
+        assert (await client.crl()).crl == site.authority.crl.der
+    async with KeyServerClient(identity, crl=lambda: listing) as client:
+        with pytest.raises(CertificateError) as caught:
+            await client.crl()
+    assert caught.value.reason == "revoked"

@@ -4,6 +4,7 @@ import asyncio
 import io
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -159,6 +160,14 @@ async def test_a_client_judges_before_it_asks(publisher: Publisher, tmp_path: Pa
     async with publisher.client(identity_of(publisher.site, "display-1", trusting=other)) as client:
         with pytest.raises(CertificateError):
             await client.repair(CHANNEL, STREAM, ((11, 11),))
+
+
+async def test_a_site_ca_that_is_new_to_this_side_comes_with_the_handshake(publisher: Publisher) -> None:
+    """TR-6: under a root that is trusted; what a peer shows is no anchor."""
+    identity = replace(identity_of(publisher.site, "display-1"), issuers=())
+    async with publisher.client(identity) as client:
+        answer = await client.repair(CHANNEL, STREAM, ((11, 11),))
+    assert list(answer.packets) == [b"packet 11"]
 
 
 async def test_a_renewed_certificate_is_shown_without_a_restart(publisher: Publisher) -> None:

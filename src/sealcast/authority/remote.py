@@ -18,7 +18,7 @@ from sealcast.device import DeviceIdentity
 from sealcast.errors import CertificateError, ConfigError, NetworkError, UnreachableError
 from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
-from sealcast.sidechannel.tls import verdict_of
+from sealcast.sidechannel.tls import shown_chain, verdict_of
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """A CRL of a million entries has 40 MiB."""
@@ -93,13 +93,11 @@ class RemoteManagement:
             connection.close()
 
     def _judge(self, connection: Any) -> None:
-        certificate = (
-            connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else b""
-        )
-        if not certificate:
+        chain = shown_chain(connection) if isinstance(connection, ssl.SSLSocket) else []
+        if not chain:
             raise CertificateError(f"{self._url} showed no certificate", reason="not-authenticated")
         # The admin holds no CRL: whether the key server's certificate was revoked is not judged (TR-9).
-        peer = self._identity.validator().verify_peer([certificate], Role.KEY_SERVER, system_time())
+        peer = self._identity.validator().verify_peer(chain, Role.KEY_SERVER, system_time())
         if peer.site_id != self._identity.site_id:
             raise CertificateError(
                 f"{self._url} is an authority of another site", reason="wrong-site", cure="check the URL"

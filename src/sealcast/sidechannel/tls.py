@@ -6,9 +6,9 @@ judges once, before the first byte of a request leaves.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import ClientError, web
 
@@ -24,8 +24,14 @@ Clock = Callable[[], int]
 CurrentCrl = Callable[[], bytes | None]
 """The DER CRL to judge by at this moment; None where there is none yet (TR-9)."""
 
-Judge = Callable[[bytes], VerifiedPeer]
-"""Takes the peer's DER certificate; raises CertificateError."""
+Judge = Callable[[Sequence[bytes]], VerifiedPeer]
+"""Takes what the peer has shown, DER, its own certificate first; raises CertificateError."""
+
+_MAX_SHOWN = 8
+"""Certificates of a peer that a verdict looks at: its own, and site CAs of a rotation."""
+
+_DER = 2
+"""`_ssl.ENCODING_DER`."""
 
 
 class TlsIdentity(Protocol):
@@ -78,16 +84,32 @@ def judging_context(context: ssl.SSLContext, judge: Judge) -> ssl.SSLContext:
     class JudgedConnection(ssl.SSLObject):
         def do_handshake(self) -> None:
             super().do_handshake()
-            certificate = self.getpeercert(binary_form=True)
+            chain = shown_chain(self)
             try:
-                if not certificate:
+                if not chain:
                     raise CertificateError("the peer showed no certificate", reason="not-authenticated")
-                judge(certificate)
+                judge(chain)
             except CertificateError as error:
                 raise _JudgedError(error) from None
 
     context.sslobject_class = JudgedConnection
     return context
+
+
+def shown_chain(connection: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
+    """What a server has shown in the handshake, DER, its own certificate first; empty if it showed none.
+
+    The others help to build a path, as after a rotation that this side has slept through; none is trusted by
+    being here.
+    """
+    own = connection.getpeercert(binary_form=True)
+    if not own:
+        return []
+    # Public on the connection itself from Python 3.13 on; the object inside has it since 3.10.
+    inner: Any = getattr(connection, "_sslobj", None)
+    shown = inner.get_unverified_chain() if hasattr(inner, "get_unverified_chain") else None
+    others = [certificate.public_bytes(_DER) for certificate in (shown or [])[:_MAX_SHOWN]]
+    return [own, *(der for der in others if der != own)]
 
 
 class _JudgedError(ssl.SSLCertVerificationError):
