@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sealcast.authority.app import running
 from sealcast.authority.approvals import MAX_OPEN, PENDING_LIFE, RETRY_SECONDS
 from sealcast.authority.site import exclusive
-from sealcast.device import enroll_async
+from sealcast.device import DeviceIdentity, PendingRequest, cancel, enroll_async
 from sealcast.errors import ConflictError, EnrolmentError, TokenError, UsageError
 from sealcast.est.messages import decode_certificates
-from sealcast.pki.certificates import parse_certificate
+from sealcast.pki.certificates import parse_certificate, spki
 from tests.authority.conftest import HOUR, LOOPBACK, SECOND, Clock, Site
 from tests.est.wire import CHALLENGE_PASSWORD, Reply, Wire, body, csr, request, tls
 
@@ -245,6 +246,61 @@ async def test_our_device_waits_with_the_same_key(ward: Site, tmp_path: Path) ->
     identity = await enroll_async(tmp_path / "patient", patience=3600, sleep=sleep, **arguments)  # type: ignore[arg-type]
     assert identity.name == "monitor-1"
     assert slept == [RETRY_SECONDS]
+
+
+async def test_our_device_goes_on_with_its_request_after_restarts(folder: Path, tmp_path: Path) -> None:
+    """Its own and the authority's; also where each TLS session needs a request of its own."""
+    device, token = tmp_path / "device", ""
+    identity = None
+    for step in ("ask", "ask linked", "approve"):
+        async with AsyncExitStack() as stack:
+            stack.enter_context(exclusive(folder))
+            authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK))
+            site = Site(folder, tmp_path, authority, listening, Clock(), stack)
+            match step:
+                case "ask":
+                    await switch(site, approve_tokens=True)
+                    token = await site.token("monitor-1")
+                case "ask linked":
+                    await switch(site, linking_required=True)
+                case _:
+                    await site.approve(site.approvals()[0]["id"])
+            enrolling = enroll_async(
+                device, authority_url=listening.authority, roots=site.roots, name="monitor-1", token=token
+            )
+            if step == "approve":
+                identity = await enrolling
+            else:
+                with pytest.raises(EnrolmentError, match="not decided yet"):
+                    await enrolling
+            [row] = site.approvals()
+            waiting = PendingRequest.read(device)
+            signer = waiting.signer if waiting else DeviceIdentity.open(device).signer
+            assert row["key_sha256"] == hashlib.sha256(spki(signer.public_key)).hexdigest()
+            assert row["state"] == ("issued" if step == "approve" else "pending")
+    assert identity is not None
+    assert PendingRequest.read(device) is None
+
+
+async def test_est_27_a_denied_device_is_told_until_it_drops_its_request(ward: Site, tmp_path: Path) -> None:
+    device = tmp_path / "device"
+
+    async def enrol() -> None:
+        await enroll_async(
+            device, authority_url=ward.listening.authority, roots=ward.roots, name="monitor-1", token=token
+        )
+
+    token = await ward.token("monitor-1")
+    with pytest.raises(EnrolmentError, match="not decided yet"):
+        await enrol()
+    await ward.deny(ward.approvals()[0]["id"], "not in this ward")
+    for _ in range(2):
+        with pytest.raises(EnrolmentError, match="not in this ward"):
+            await enrol()
+    cancel(device)
+    with pytest.raises(EnrolmentError, match="not decided yet"):
+        await enrol()
+    assert [row["state"] for row in ward.approvals()] == ["denied", "pending"]
 
 
 async def test_what_is_decided_is_decided(ward: Site, key: ec.EllipticCurvePrivateKey) -> None:

@@ -33,7 +33,7 @@ DOCUMENTED = {
     "policy apply": "--force --json",
     "policy show": "",
     "policy explain": "--json",
-    "device enroll": "--authority --root --name --token --json",
+    "device enroll": "--authority --root --name --token --wait --cancel --json",
     "device show": "--json",
     "device renew": "--json",
     "publish": "--raw --interface --send-to --json",

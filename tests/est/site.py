@@ -82,6 +82,8 @@ class TokenService:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.tokens: dict[str, str] = {}
+        self.asked: list[bytes] = []
+        """The DER of every first request, in their order."""
         self.issued: list[IssuedCertificate] = []
         self.revocations: list[Revocation] = []
         self.pending_seconds: int | None = None
@@ -125,6 +127,7 @@ class TokenService:
         )
 
     def _first(self, request: EnrolmentRequest, generated: PublicKey | None) -> bytes:
+        self.asked.append(request.csr.der)
         if self.failure is not None:
             raise self.failure
         if request.name is None:

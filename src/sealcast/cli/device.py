@@ -16,7 +16,7 @@ from sealcast.cli import escape
 from sealcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from sealcast.device import DeviceIdentity
+    from sealcast.device import DeviceIdentity, PendingRequest
 
 _FOLDER = typer.Argument(help="The device's folder.", metavar="DIR", show_default=False)
 _JSON = typer.Option("--json", help="Write one JSON object.")
@@ -33,6 +33,8 @@ TOKEN_OPTION = typer.Option(
 
 _MAX_TOKEN_CHARACTERS = 1024
 
+_Facts = dict[str, str | list[str]]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -45,9 +47,11 @@ _device = typer.Typer(help="This machine's identity at a site.", no_args_is_help
 @_device.command()
 def enroll(
     folder: Annotated[Path, _FOLDER],
-    authority: Annotated[str, AUTHORITY_OPTION],
-    root: Annotated[list[Path], ROOT_OPTION],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="The device's name at the site.")],
+    authority: Annotated[str | None, AUTHORITY_OPTION] = None,
+    root: Annotated[list[Path] | None, ROOT_OPTION] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The device's name at the site.")
+    ] = None,
     token: Annotated[str | None, TOKEN_OPTION] = None,
     maker_cert: Annotated[
         Path | None,
@@ -74,14 +78,28 @@ def enroll(
             "--keys", metavar="URL", help="The key server; by default the port after the authority's."
         ),
     ] = None,
+    drop: Annotated[
+        bool, typer.Option("--cancel", help="Drop the request that waits for approval, and its key.")
+    ] = False,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Make a key and get a certificate for it, by a one-time token or by the maker's certificate.
 
-    RFC 7030 section 4.2.1.
+    RFC 7030 section 4.2.1. Where an operator has to approve it first, key and request stay in DIR: run it
+    again, with the token or the maker's certificate alone, to go on with the same request.
     """
     from sealcast import device
 
+    if drop:
+        device.cancel(folder)
+        typer.echo("the request is dropped here; an operator may still see it")
+        return
+    waiting = device.PendingRequest.read(folder)
+    if waiting is not None:
+        authority, name = authority or waiting.authority_url, name or waiting.name
+        label, keys = label or waiting.label, keys or waiting.keys_url
+    if authority is None or name is None or not (root or waiting):
+        raise UsageError("--authority, --root and --name are needed", cure="see --help")
     if (maker_cert is None) != (maker_key is None):
         raise UsageError("--maker-cert and --maker-key belong together", cure="give both, or a token")
     if (token is None) == (maker_cert is None):
@@ -93,7 +111,7 @@ def enroll(
     identity = device.enroll(
         folder,
         authority_url=authority,
-        roots=read_roots(root),
+        roots=read_roots(root) if root else waiting.roots if waiting else (),
         name=name,
         token=None if token is None else read_token(token),
         maker=None if maker_cert is None or maker_key is None else (maker_cert, maker_key),
@@ -106,10 +124,21 @@ def enroll(
 
 @_device.command()
 def show(folder: Annotated[Path, _FOLDER], as_json: Annotated[bool, _JSON] = False) -> None:
-    """Show name, site, certificate and addresses."""
-    from sealcast.device import DeviceIdentity
+    """Show name, site, certificate and addresses, or the request that waits for approval."""
+    from sealcast.device import DeviceIdentity, PendingRequest
+    from sealcast.device.folder import current_credentials
 
-    show_identity(DeviceIdentity.open(folder), as_json=as_json)
+    waiting = PendingRequest.read(folder)
+    if waiting is not None and current_credentials(folder) is None:
+        facts: _Facts = {
+            "name": waiting.name,
+            "authority": waiting.authority_url,
+            "keys": waiting.keys_url,
+            "roots_sha256": [_fingerprint(root) for root in waiting.roots],
+        }
+        _write(facts | _pending_facts(waiting), as_json=as_json)
+    else:
+        show_identity(DeviceIdentity.open(folder), waiting, as_json=as_json)
 
 
 @_device.command()
@@ -200,13 +229,15 @@ def read_token(token: str) -> str:
     return line
 
 
-def show_identity(identity: "DeviceIdentity", *, as_json: bool) -> None:
-    """Write what is known of a device, or of an admin."""
+def show_identity(
+    identity: "DeviceIdentity", waiting: "PendingRequest | None" = None, *, as_json: bool
+) -> None:
+    """Write what is known of a device, or of an admin; `waiting`: its request that is not decided yet."""
     from sealcast.pki.ends import warnings
     from sealcast.pki.times import system_time
 
     ends = identity.ends()
-    facts: dict[str, str | list[str]] = {
+    facts: _Facts = {
         "name": identity.name,
         "site": identity.site_id.hex(),
         "authority": identity.authority_url,
@@ -220,6 +251,18 @@ def show_identity(identity: "DeviceIdentity", *, as_json: bool) -> None:
         "earliest_end": _time(min(end.ends for end in ends)),
         "warning": list(warnings(ends, system_time())),
     }
+    _write(facts if waiting is None else facts | _pending_facts(waiting), as_json=as_json)
+
+
+def _pending_facts(request: "PendingRequest") -> _Facts:
+    """By the hash of the key an operator knows the request: `authority approval list` shows it."""
+    from sealcast.pki.certificates import spki
+
+    key = hashlib.sha256(spki(request.signer.public_key)).hexdigest()
+    return {"waits_since": _time(request.time), "waiting_key_sha256": key}
+
+
+def _write(facts: _Facts, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return

@@ -11,18 +11,26 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sealcast.ca.signer import KeyKind, KeySigner
-from sealcast.device.folder import DeviceFolder, Stage, current_credentials
+from sealcast.device.folder import KEY_FILE, DeviceFolder, Stage, current_credentials, pending_request
 from sealcast.device.identity import (
     CERTIFICATE_FILE,
     ISSUERS_FILE,
-    KEY_FILE,
     ROOTS_FILE,
     SETTINGS_FILE,
     DeviceIdentity,
     DeviceSettings,
 )
-from sealcast.errors import CertificateError, ConfigError, EnrolmentError, StorageError, UsageError
-from sealcast.est.client import Enrolled, EstClient, check_authority_url
+from sealcast.device.pending import PendingRequest
+from sealcast.errors import (
+    CertificateError,
+    ConfigError,
+    EnrolmentError,
+    NetworkError,
+    SealcastError,
+    StorageError,
+    UsageError,
+)
+from sealcast.est.client import Enrolled, EstClient, RequestPlan, check_authority_url
 from sealcast.pki.certificates import certificates_pem, parse_certificate
 from sealcast.pki.files import PRIVATE
 from sealcast.pki.names import Role, check_device_name
@@ -47,9 +55,12 @@ async def enroll_async(
 ) -> DeviceIdentity:
     """Enrol a device, or an admin, with a one-time token; also again under the same name, with a new key.
 
+    A request that is not decided yet, or whose answer was lost, is gone on with by the next call, with the
+    same key, until `cancel`.
+
     `path`: its folder, made if need be. `roots`: DER, trusted from now on; no other is. `maker`: in place of
     the token, the PEM files of the maker's certificate and key. `patience`: for how many seconds to wait for
-    an operator's approval; the key stays the same meanwhile. `label`: which of the authority's CAs.
+    an operator's approval. `label`: which of the authority's CAs.
     `keys_url`: the key server, by default the port after the authority's. `now`: microseconds. `role`: what
     the token is for. `sleep`: how the wait passes.
     Raises: TokenError, EnrolmentError, CertificateError, NetworkError, StorageError, ConfigError, UsageError.
@@ -64,28 +75,63 @@ async def enroll_async(
     client = EstClient(authority_url, roots, own=maker, label=label)
     with DeviceFolder.open_for_writing(path) as folder:
         _check_same_device(path, name, role)
-        with folder.stage() as stage:
-            plan = await client.plan(name)
-            signer = _new_key(stage, plan.kind)
-            ca_certificates = await client.cacerts()
-            certificate = await _patiently(lambda: client.enroll(name, token, signer, plan), patience, sleep)
-            enrolled = client.check(
-                certificate,
-                public_key=signer.public_key,
+        request = PendingRequest.read(path)
+        if request is not None:
+            request.check_same(path, name=name, role=role, label=label)
+        is_new = request is None
+        plan = await client.plan(name)
+        ca_certificates = await client.cacerts()
+        if request is None:
+            signer = KeySigner.generate(plan.kind)
+            request = PendingRequest(
                 name=name,
-                ca_certificates=ca_certificates,
-                now=system_time() if now is None else now,
                 role=role,
-            )
-            settings = DeviceSettings(
-                name=name,
-                site_id=enrolled.identity.site_id,
                 authority_url=authority_url,
                 keys_url=keys_url,
-                role=role,
+                label=label,
+                time=system_time(),
+                roots=tuple(roots),
+                signer=signer,
+                csr=None if plan.linked else signer.make_csr(name, extras=plan.extras),
             )
-            _commit(stage, settings, enrolled, roots)
+            folder.write_pending(request.files())
+        try:
+            with folder.stage() as stage:
+                certificate = await _patiently(lambda: _send(client, request, token, plan), patience, sleep)
+                enrolled = client.check(
+                    certificate,
+                    public_key=request.signer.public_key,
+                    name=name,
+                    ca_certificates=ca_certificates,
+                    now=system_time() if now is None else now,
+                    role=role,
+                )
+                settings = DeviceSettings(
+                    name=name,
+                    site_id=enrolled.identity.site_id,
+                    authority_url=authority_url,
+                    keys_url=keys_url,
+                    role=role,
+                )
+                stage.write(KEY_FILE, request.signer.to_pem(), PRIVATE)
+                _commit(stage, settings, enrolled, roots)
+        except SealcastError as error:
+            if is_new and _is_answered(error):
+                folder.remove_pending()
+            raise
+        folder.remove_pending()
     return DeviceIdentity.open(path, role)
+
+
+def cancel(path: Path) -> None:
+    """Drop a request that is not decided yet, with its key; the authority is not told.
+
+    Raises: StorageError if nothing waits there.
+    """
+    if pending_request(path) is None:
+        raise StorageError(str(path), "no request waits here", cure="see: sealcast device show DIR")
+    with DeviceFolder.open_for_writing(path) as folder:
+        folder.remove_pending()
 
 
 async def renew_async(path: Path, *, now: int | None = None, role: Role = Role.DEVICE) -> DeviceIdentity:
@@ -230,6 +276,20 @@ def _check_same_device(path: Path, name: str, role: Role) -> None:
             f"holds {role} {present.name!r}, not {name!r}",
             cure=f"give each {role} a folder of its own",
         )
+
+
+async def _send(client: EstClient, request: PendingRequest, token: str | None, plan: RequestPlan) -> bytes:
+    """Send the request as it was sent before, or, if it has to name the TLS session, for the same key."""
+    if request.csr is None or plan.linked:
+        return await client.enroll(request.name, token, request.signer, plan)
+    return await client.simpleenroll(None if token is None else request.name, token or "", request.csr)
+
+
+def _is_answered(error: SealcastError) -> bool:
+    """Whether nothing can come of the request any more."""
+    if isinstance(error, EnrolmentError):
+        return error.retry_after is None
+    return not isinstance(error, NetworkError)
 
 
 async def _patiently(

@@ -5,6 +5,7 @@
     ├── bundle                  the trust bundle in force (spec/trust.md section 5), once there is one
     ├── agent.lock              held by the one agent that looks after this folder
     ├── floors/                 what was seen of each channel's numbers (sealcast.device.floors)
+    ├── pending/                key and request of an enrolment that waits (sealcast.device.pending)
     └── credentials/
         ├── 7/                  what one enrolment or renewal brought, never changed after
         │   ├── device.toml     name, site, URLs
@@ -22,7 +23,7 @@ processes that have read the old number a moment ago.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ from typing import Self
 from sealcast.errors import CertificateError, StorageError
 from sealcast.pki.bundle import VerifiedBundle, stored
 from sealcast.pki.files import (
+    PRIVATE,
     PUBLIC,
     TEMPORARY_SUFFIX,
     read_file,
@@ -45,12 +47,15 @@ CREDENTIALS = "credentials"
 BUNDLE = "bundle"
 AGENT_LOCK = "agent.lock"
 FLOORS = "floors"
+PENDING = "pending"
+KEY_FILE = "key.pem"
 
 Stamp = tuple[Path | None, int, int]
 """Tells one state of a folder from another: the credentials in force, and which file the trust bundle is."""
 
 _REPLACED = (CURRENT, BUNDLE)
-_OWN_NAMES = {CREDENTIALS, AGENT_LOCK, FLOORS, *_REPLACED, *(name + TEMPORARY_SUFFIX for name in _REPLACED)}
+_WRITTEN = (*_REPLACED, PENDING)
+_OWN_NAMES = {CREDENTIALS, AGENT_LOCK, FLOORS, *_WRITTEN, *(name + TEMPORARY_SUFFIX for name in _WRITTEN)}
 _FOLDER_MODE = 0o700
 
 
@@ -102,6 +107,22 @@ def current_bundle(folder: Path) -> VerifiedBundle | None:
         return stored(read_file(path))
     except CertificateError as error:
         raise StorageError(str(path), f"damaged: {error.problem}", cure="restore the folder") from None
+
+
+def pending_request(folder: Path) -> Path | None:
+    """Return the folder of the request that is not decided yet, or None if none waits.
+
+    One whose key is in force has been answered, and a crash has kept it from being removed. Takes no lock.
+    Raises: StorageError.
+    """
+    pending = folder / PENDING
+    with storage_errors(pending):
+        if not pending.is_dir():
+            return None
+    credentials = current_credentials(folder)
+    if credentials is not None and read_file(credentials / KEY_FILE) == read_file(pending / KEY_FILE):
+        return None
+    return pending
 
 
 class DeviceFolder:
@@ -157,6 +178,34 @@ class DeviceFolder:
         """Put a trust bundle in force, durably; the caller has believed it. Raises: StorageError."""
         write_atomically(self._path / BUNDLE, data)
 
+    def write_pending(self, files: Mapping[str, bytes]) -> None:
+        """Keep a request that is about to be sent, whole or not at all. Raises: StorageError."""
+        pending = self._path / PENDING
+        temporary = pending.with_name(PENDING + TEMPORARY_SUFFIX)
+        with storage_errors(pending):
+            try:
+                temporary.mkdir(mode=_FOLDER_MODE)
+                for name, data in files.items():
+                    write_and_sync(temporary / name, data, PRIVATE)
+                sync_folder(temporary)
+                temporary.rename(pending)
+                sync_folder(self._path)
+            except OSError:
+                for place in (temporary, pending):
+                    shutil.rmtree(place, ignore_errors=True)
+                raise
+
+    def remove_pending(self) -> None:
+        """Drop the request, if there is one. Raises: StorageError."""
+        pending = self._path / PENDING
+        with storage_errors(pending):
+            if pending.is_dir():
+                # One rename: a half of it must never look like a whole one.
+                temporary = pending.with_name(PENDING + TEMPORARY_SUFFIX)
+                pending.rename(temporary)
+                sync_folder(self._path)
+                shutil.rmtree(temporary)
+
     @contextmanager
     def stage(self) -> Iterator["Stage"]:
         """Open a place for new credentials; what is not committed is removed.
@@ -202,6 +251,11 @@ class DeviceFolder:
         """Remove all but the credentials in force and those before. Raises: OSError."""
         for name in _REPLACED:
             (self._path / (name + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+        temporary = self._path / (PENDING + TEMPORARY_SUFFIX)
+        if temporary.exists():
+            shutil.rmtree(temporary)
+        if pending_request(self._path) is None:
+            self.remove_pending()
         credentials = self._path / CREDENTIALS
         if not credentials.exists():
             return

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Self
 
 from sealcast.ca.signer import FileSigner, Signer, fits
-from sealcast.device.folder import Stamp, current_bundle, current_credentials, stamp
+from sealcast.device.folder import (
+    KEY_FILE,
+    Stamp,
+    current_bundle,
+    current_credentials,
+    pending_request,
+    stamp,
+)
 from sealcast.errors import CertificateError, StorageError, UsageError
 from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.certificates import certificate_identity, parse_certificate, parse_pem_certificates
@@ -23,7 +30,6 @@ from sealcast.pki.tls import client_context, server_context
 from sealcast.pki.validator import Anchor, Validator
 
 SETTINGS_FILE = "device.toml"
-KEY_FILE = "key.pem"
 CERTIFICATE_FILE = "certificate.pem"
 ISSUERS_FILE = "issuers.pem"
 ROOTS_FILE = "roots.pem"
@@ -125,6 +131,12 @@ class DeviceIdentity:
         before = stamp(folder)
         credentials = current_credentials(folder)
         if credentials is None:
+            if pending_request(folder) is not None:
+                raise StorageError(
+                    str(folder),
+                    f"holds no {role} yet: its request is not decided",
+                    cure=f"see: sealcast device show {folder}; go on: sealcast {role} enroll {folder}",
+                )
             raise StorageError(
                 str(folder), f"holds no {role}", cure=f"enrol it first: sealcast {role} enroll {folder} ..."
             )
