@@ -21,9 +21,9 @@ import pytest
 from sqlalchemy import select
 
 from sealcast.authority.app import running
-from sealcast.authority.channels import load_policy
 from sealcast.authority.keystore import load_keys
 from sealcast.authority.models import CertificateRow, ChannelRow, DeviceRow, TokenRow
+from sealcast.authority.policy_versions import load_policy
 from sealcast.authority.revocation import load_crl
 from sealcast.authority.service import Authority
 from sealcast.authority.site import ROOT_FILE, Site, exclusive
@@ -67,7 +67,7 @@ def state_of(site: Site, name: str) -> State:
     with site.storage.snapshot() as session:
         device = session.get(DeviceRow, name)
         row = session.scalars(select(ChannelRow)).one()
-        policy, keys = load_policy(session, row), load_keys(session, row, site.vault)
+        policy, keys = load_policy(session, row.name), load_keys(session, row, site.vault)
         crl = load_crl(session)
         certificates = session.scalars(select(CertificateRow).where(CertificateRow.name == name)).all()
         tokens = session.scalars(select(TokenRow).where(TokenRow.device == name)).all()

@@ -22,6 +22,7 @@ from sealcast.pki.certificates import certificate_der, parse_certificate
 from sealcast.pki.crl import CrlFacts, Revocation, crl_number
 from sealcast.pki.names import Role, new_site_id
 from sealcast.pki.policy import Policy, SlotClock
+from sealcast.pki.policy_names import Names
 from sealcast.pki.profiles import DEVICE
 from sealcast.pki.times import microseconds
 
@@ -80,8 +81,8 @@ def make_policy(**changes: object) -> Policy:
         "retention": HOUR,
         "retention_bytes": 1,
         "publisher_limit": 0,
-        "publishers": ("monitor-1",),
-        "subscribers": (),
+        "publishers": Names.of(["monitor-1"]),
+        "subscribers": Names(),
         **changes,
     }
     return Policy(**values)  # type: ignore[arg-type]

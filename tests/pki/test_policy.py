@@ -8,6 +8,7 @@ from sealcast.ca import KeySigner
 from sealcast.errors import CertificateError
 from sealcast.pki.names import channel_id
 from sealcast.pki.policy import Policy, SlotClock
+from sealcast.pki.policy_names import Names
 from sealcast.pki.signed import Context, SignedObject, decode_cbor, encode_cbor
 from tests.pki.test_names import CHANNEL_NAMES, DEVICE_NAMES, SITE_IDS
 
@@ -15,7 +16,7 @@ SIGNER = KeySigner.generate()
 UINTS = st.integers(0, 2**63)
 MEMBERS = st.lists(
     DEVICE_NAMES | st.builds(lambda site, name: f"{site.hex()}:{name}", SITE_IDS, DEVICE_NAMES), max_size=5
-).map(lambda names: tuple(sorted(set(names))))
+).map(lambda names: Names.of(sorted(set(names))))
 POLICIES = st.builds(
     Policy,
     site_id=SITE_IDS,
@@ -58,8 +59,8 @@ def example() -> Policy:
         retention=30_000_000,
         retention_bytes=64 << 20,
         publisher_limit=1_000_000,
-        publishers=("monitor-1",),
-        subscribers=("central", "monitor-1"),
+        publishers=Names.of(["monitor-1"]),
+        subscribers=Names.of(["central", "monitor-1"]),
     )
 
 

@@ -19,6 +19,7 @@ from sealcast.pki.certificates import spki
 from sealcast.pki.credential import StreamCredential, make_bundle
 from sealcast.pki.crl import GRACE, LIFE, Revocation
 from sealcast.pki.names import Identity, Role, channel_id
+from sealcast.pki.policy_names import Names
 from sealcast.pki.times import microseconds
 from sealcast.pki.validator import Validator
 from tests.est.site import DAY, SECOND, Site
@@ -187,7 +188,7 @@ class TestCredentials:
             site_id=site.site_id,
             issued=site.now,
             next_update=site.now + DAY,
-            publishers=("monitor-1",),
+            publishers=Names.of(["monitor-1"]),
         )
         accepted = reference.accept_policy(
             policy.sign(site.issuer.signer),

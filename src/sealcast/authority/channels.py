@@ -5,27 +5,28 @@ Every function runs inside the caller's transaction.
 Spec: spec/trust.md TR-13; spec/keys.md KM-1.
 """
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit
+from sealcast.authority import audit, policy_versions, register
 from sealcast.authority.directory import StoredStream, load_streams
 from sealcast.authority.keystore import draw_secret, load_keys, slot_clock, store_keys
-from sealcast.authority.models import CertificateRow, ChannelRow, DeviceRow, PolicyRow
+from sealcast.authority.models import CertificateRow, ChannelRow, DeviceRow, MemberRow
+from sealcast.authority.policy_versions import StoredPolicy as StoredPolicy
 from sealcast.authority.site import Site
 from sealcast.errors import ChannelError, UnknownChannelError, UnknownNameError, UsageError
-from sealcast.keys import COUNTER_RESERVE, ChannelKeys, MemberKey, MemberRole, ObjectVersion
+from sealcast.keys import COUNTER_RESERVE, ChannelKeys, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.channel_settings import SECOND
 from sealcast.pki.channel_settings import ChannelSettings as ChannelSettings
 from sealcast.pki.crl import GRACE, LIFE
 from sealcast.pki.names import channel_id
 from sealcast.pki.policy import Policy
-from sealcast.pki.policy_rules import ChannelRules, Rule, Subject
+from sealcast.pki.policy_names import Names
+from sealcast.pki.policy_rules import ChannelRules, Rule
 from sealcast.pki.times import microseconds
 
 FIRST_SLOT = 1
@@ -33,26 +34,6 @@ FIRST_SLOT = 1
 
 _BEYOND_PREFETCH = 48 * 3600 * SECOND
 """Design 7: the grace of a policy is at least the prefetch depth and 48 h."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredPolicy:
-    """The policy in force."""
-
-    signed: bytes
-    version: ObjectVersion
-    next_update: int
-    """Microseconds."""
-    publishers: frozenset[str]
-    subscribers: frozenset[str]
-
-    def allows(self, device: str, role: MemberRole) -> bool:
-        """Whether `device`, as a policy writes it, may do what `role` says."""
-        return device in (self.publishers if role is MemberRole.PUBLISH else self.subscribers)
-
-    def mentions(self, device: str) -> bool:
-        """Whether `device` may do anything on the channel."""
-        return device in self.publishers or device in self.subscribers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +47,15 @@ class StoredChannel:
     keys: ChannelKeys
     streams: tuple[StoredStream, ...]
     beacon_limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """A channel that is in line with its rules and with the register."""
+
+    channel: StoredChannel
+    is_changed: bool
+    """Whether it was not before."""
 
 
 def add_channel(session: Session, site: Site, settings: ChannelSettings, now: int) -> StoredChannel:
@@ -140,8 +130,7 @@ def set_members(
     if subscribe is not None:
         row.subscribe_globs = [rule.text() for rule in rules.subscribe]
     audit.record(session, now, "set members", name)
-    settle(session, site, row, now)
-    return load_channel(session, site, row)
+    return settle(session, site, row, now).channel
 
 
 def change_channel(session: Session, site: Site, settings: ChannelSettings, now: int) -> StoredChannel:
@@ -172,6 +161,8 @@ def change_channel(session: Session, site: Site, settings: ChannelSettings, now:
     row.rate, row.slots_ahead = settings.rate, settings.slots_ahead
     row.retention, row.retention_bytes = settings.retention, settings.retention_bytes
     row.publisher_limit = settings.publisher_limit
+    policy = policy_versions.load_policy(session, row.name)
+    names = (policy.publishers, policy.subscribers) if channel_rules(row) == rules else None
     row.publish_globs = [rule.text() for rule in rules.publish]
     row.subscribe_globs = [rule.text() for rule in rules.subscribe]
     row.deny_rules = [rule.text() for rule in rules.deny]
@@ -180,8 +171,7 @@ def change_channel(session: Session, site: Site, settings: ChannelSettings, now:
     turned = keys.turned(now, draw_secret)
     if turned is not keys:
         store_keys(session, row, site.vault, keys, turned, now)
-    settle(session, site, row, now, is_changed=True)
-    return load_channel(session, site, row)
+    return settle(session, site, row, now, is_changed=True, names=names, before=policy).channel
 
 
 def set_roles(
@@ -208,17 +198,68 @@ def set_roles(
         return []
     row.roles = list(roles)
     audit.record(session, now, "set roles", device, roles=" ".join(roles))
-    session.flush()
-    return settle_all(session, site, now)
+    return settle_devices(session, site, [device], now)
 
 
 def settle_all(session: Session, site: Site, now: int) -> list[StoredChannel]:
     """Bring every channel in line with the register of devices; returns those that changed."""
     rows = session.scalars(select(ChannelRow).order_by(ChannelRow.name)).all()
-    devices = registered(session)
-    return [
-        load_channel(session, site, row) for row in rows if settle(session, site, row, now, devices=devices)
-    ]
+    settled = [settle(session, site, row, now) for row in rows]
+    return [each.channel for each in settled if each.is_changed]
+
+
+def settle_devices(session: Session, site: Site, devices: Iterable[str], now: int) -> list[StoredChannel]:
+    """Bring the channels in line with what has changed of some devices; returns those that changed.
+
+    The same as `settle_all` after it, but for what time alone has changed: a channel that says of these
+    devices what its rules say is not read.
+
+    Args:
+        session: the transaction.
+        site: the site.
+        devices: names of those that came, went, or have other roles.
+        now: microseconds.
+    """
+    session.flush()
+    subjects = {name: register.subject_of(session, name) for name in devices}
+    listings = {name: policy_versions.listings(session, name) for name in subjects}
+    changed = []
+    for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name)).all():
+        rules = channel_rules(row)
+        moved = {
+            role: {
+                name: is_meant
+                for name, subject in subjects.items()
+                if (is_meant := subject is not None and rules.permits(subject, allow))
+                is not ((row.name, role) in listings[name])
+            }
+            for role, allow in ((MemberRole.PUBLISH, rules.publish), (MemberRole.SUBSCRIBE, rules.subscribe))
+        }
+        if any(moved.values()):
+            before = policy_versions.load_policy(session, row.name)
+            names = (
+                _moved(before.publishers, moved[MemberRole.PUBLISH]),
+                _moved(before.subscribers, moved[MemberRole.SUBSCRIBE]),
+            )
+            changed.append(settle(session, site, row, now, names=names, before=before).channel)
+    return changed
+
+
+def settle_due(session: Session, site: Site, now: int) -> list[StoredChannel]:
+    """Sign the policies anew that are due, and remove members whose certificates have ended; returns the
+    channels that changed.
+    """
+    changed = []
+    for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name)).all():
+        latest = policy_versions.latest_row(session, row.name)
+        if latest is not None and not _is_due(latest.issued, now) and not _ended_members(session, row, now):
+            continue
+        before = policy_versions.load_policy(session, row.name)
+        names = before.publishers, before.subscribers
+        settled = settle(session, site, row, now, names=names, before=before)
+        if settled.is_changed:
+            changed.append(settled.channel)
+    return changed
 
 
 def settle(
@@ -228,8 +269,9 @@ def settle(
     now: int,
     *,
     is_changed: bool = False,
-    devices: Sequence[Subject] | None = None,
-) -> bool:
+    names: tuple[Names, Names] | None = None,
+    before: StoredPolicy | None = None,
+) -> Settled:
     """Sign a new policy if its members changed or it is due, and remove members that are not in it.
 
     A member whose last certificate has ended is removed too, though the policy still lists it: what is
@@ -242,20 +284,16 @@ def settle(
         row: the channel.
         now: microseconds.
         is_changed: whether other settings of the channel changed, which the policy has to say.
-        devices: what `registered` gives, where it is known already.
-
-    Returns:
-        Whether anything changed.
+        names: publishers and subscribers, where they are known already.
+        before: the policy in force, where it is loaded already.
     """
-    signed = sign_policy(session, site, row, now, is_changed=is_changed, devices=devices)
-    policy = load_policy(session, row)
+    signed = sign_policy(session, site, row, now, is_changed=is_changed, names=names, before=before)
+    policy = signed or before or policy_versions.load_policy(session, row.name)
     keys = load_keys(session, row, site.vault)
-    alive = _devices_with_certificate(session, now)
+    ended = _ended_members(session, row, now)
     members = keys.membership.members.values()
     gone = {
-        member.device
-        for member in members
-        if not policy.mentions(member.device) or (":" not in member.device and member.device not in alive)
+        member.device for member in members if member.device in ended or not policy.mentions(member.device)
     }
     lapsed = [
         member.key for member in members if not member.left and not policy.allows(member.device, member.role)
@@ -267,7 +305,10 @@ def settle(
             session, now, "remove members", row.name, count=len(gone), generation=after.generation.number
         )
     session.flush()
-    return signed or after is not keys
+    return Settled(
+        channel=_stored_channel(session, row, policy, after),
+        is_changed=signed is not None or after is not keys,
+    )
 
 
 def sign_policy(
@@ -278,8 +319,9 @@ def sign_policy(
     *,
     jump: int = 0,
     is_changed: bool = False,
-    devices: Sequence[Subject] | None = None,
-) -> bool:
+    names: tuple[Names, Names] | None = None,
+    before: StoredPolicy | None = None,
+) -> StoredPolicy | None:
     """Sign the next version of a channel's policy, if what it says changed or the present one is due.
 
     Args:
@@ -289,24 +331,31 @@ def sign_policy(
         now: microseconds.
         jump: versions to leave out, after a restore; then a version is signed in any case.
         is_changed: whether settings besides the members changed.
-        devices: what `registered` gives, where it is known already.
+        names: publishers and subscribers, where they are known already.
+        before: the policy in force, where it is loaded already.
+
+    Returns:
+        The new version, if there is one.
     """
-    devices, rules = registered(session) if devices is None else devices, channel_rules(row)
-    publishers, subscribers = rules.publishers(devices), rules.subscribers(devices)
-    present = _latest_policy(session, row)
+    if names is None:
+        rules = channel_rules(row)
+        names = register.publishers(session, rules), register.subscribers(session, rules)
+    latest = policy_versions.latest_row(session, row.name)
+    if before is None and latest is not None:
+        before = policy_versions.load_version(session, latest)
     if (
-        present is not None
-        and (present.publishers, present.subscribers) == (list(publishers), list(subscribers))
-        and now < present.issued + microseconds(LIFE)
+        before is not None
+        and (before.publishers, before.subscribers) == names
+        and not _is_due(before.issued, now)
         and not jump
         and not is_changed
     ):
-        return False
+        return None
     grace = max(microseconds(GRACE), row.slots_ahead * row.slot_length + _BEYOND_PREFETCH)
-    policy = Policy(
+    asked = Policy(
         site_id=site.site_id,
         channel=row.name,
-        version=present.version + 1 + jump if present else 1,
+        version=before.version.version + 1 + jump if before else 1,
         issued=now,
         next_update=now + microseconds(LIFE) + grace,
         suite=row.suite,
@@ -318,31 +367,14 @@ def sign_policy(
         retention=row.retention,
         retention_bytes=row.retention_bytes,
         publisher_limit=row.publisher_limit,
-        publishers=publishers,
-        subscribers=subscribers,
+        publishers=names[0],
+        subscribers=names[1],
     )
-    signed = site.issuer.sign_policy(policy)
-    version = Policy.parse(signed, None).version
-    session.add(
-        PolicyRow(
-            channel=row.name,
-            version=version,
-            issued=policy.issued,
-            next_update=policy.next_update,
-            publishers=list(publishers),
-            subscribers=list(subscribers),
-            signed=signed,
-        )
-    )
-    session.flush()
-    audit.record(session, now, "sign policy", row.name, version=version)
-    return True
-
-
-def registered(session: Session) -> list[Subject]:
-    """The devices that rules may match: those of the register that are not revoked."""
-    rows = session.execute(select(DeviceRow.name, DeviceRow.roles).where(DeviceRow.revoked.is_(None)))
-    return [Subject(member=name, roles=frozenset(roles)) for name, roles in rows]
+    data = site.issuer.sign_policy(asked)
+    policy, signed = asked.signed_as(data)
+    stored = policy_versions.store_version(session, before, policy, signed, data)
+    audit.record(session, now, "sign policy", row.name, version=policy.version)
+    return stored
 
 
 def channel_rules(row: ChannelRow) -> ChannelRules:
@@ -350,28 +382,21 @@ def channel_rules(row: ChannelRow) -> ChannelRules:
     return ChannelRules.stored(row.publish_globs, row.subscribe_globs, row.deny_rules)
 
 
-def load_policy(session: Session, row: ChannelRow) -> StoredPolicy:
-    """The policy in force on a channel; there is one from its first transaction on."""
-    policy = _latest_policy(session, row)
-    if policy is None:
-        raise ChannelError(f"channel {row.name!r} has no policy", channel=row.name, cure="restore a backup")
-    return StoredPolicy(
-        signed=policy.signed,
-        version=ObjectVersion(version=policy.version, digest=hashlib.sha256(policy.signed).digest()),
-        next_update=policy.next_update,
-        publishers=frozenset(policy.publishers),
-        subscribers=frozenset(policy.subscribers),
-    )
-
-
 def load_channel(session: Session, site: Site, row: ChannelRow) -> StoredChannel:
     """A channel as it stands now in the transaction."""
+    policy = policy_versions.load_policy(session, row.name)
+    return _stored_channel(session, row, policy, load_keys(session, row, site.vault))
+
+
+def _stored_channel(
+    session: Session, row: ChannelRow, policy: StoredPolicy, keys: ChannelKeys
+) -> StoredChannel:
     return StoredChannel(
         name=row.name,
         channel_id=row.channel_id,
         suite=row.suite,
-        policy=load_policy(session, row),
-        keys=load_keys(session, row, site.vault),
+        policy=policy,
+        keys=keys,
         streams=load_streams(session, row.name),
         beacon_limit=row.beacon_limit,
     )
@@ -430,7 +455,7 @@ def turn_slots(session: Session, site: Site, now: int) -> list[StoredChannel]:
 def admit(session: Session, site: Site, name: str, joins: tuple[MemberKey, ...], now: int) -> StoredChannel:
     """Admit those of `joins` that the policy allows at this moment, with one step together (SC-6)."""
     row = channel_row(session, name)
-    policy = load_policy(session, row)
+    policy = policy_versions.load_policy(session, row.name)
     keys = load_keys(session, row, site.vault)
     allowed = tuple((device, role) for device, role in joins if policy.allows(device, role))
     after = keys.turned(now, draw_secret).admitted(allowed, now, draw_secret)
@@ -453,7 +478,7 @@ def leave(session: Session, site: Site, name: str, device: str, now: int) -> Sto
 
 def describe_channel(session: Session, row: ChannelRow) -> dict[str, object]:
     """Settings of a channel, and the version and members of its policy."""
-    policy = load_policy(session, row)
+    policy = policy_versions.load_policy(session, row.name)
     return {
         "name": row.name,
         "channel_id": row.channel_id.hex(),
@@ -471,26 +496,38 @@ def describe_channel(session: Session, row: ChannelRow) -> dict[str, object]:
         "subscribe": row.subscribe_globs,
         "deny": row.deny_rules,
         "policy_version": policy.version.version,
-        "publishers": sorted(policy.publishers),
-        "subscribers": sorted(policy.subscribers),
+        "publishers": list(policy.publishers),
+        "subscribers": list(policy.subscribers),
     }
 
 
-def _latest_policy(session: Session, row: ChannelRow) -> PolicyRow | None:
-    return session.scalars(
-        select(PolicyRow).where(PolicyRow.channel == row.name).order_by(PolicyRow.version.desc()).limit(1)
-    ).first()
+def _is_due(issued: int, now: int) -> bool:
+    return now >= issued + microseconds(LIFE)
 
 
-def _devices_with_certificate(session: Session, now: int) -> set[str]:
+def _moved(names: Names, moved: Mapping[str, bool]) -> Names:
+    """A list with each of some names in it, or not."""
+    for name, is_meant in moved.items():
+        names = names.adding(name) if is_meant else names.removing(name)
+    return names
+
+
+def _ended_members(session: Session, row: ChannelRow, now: int) -> set[str]:
+    """Devices of this site that are members, and hold no certificate that is in force."""
+    alive = (
+        select(CertificateRow.serial)
+        .where(
+            CertificateRow.name == MemberRow.device,
+            CertificateRow.role == "device",
+            CertificateRow.revoked.is_(None),
+            CertificateRow.not_after > now,
+        )
+        .exists()
+    )
     return set(
         session.scalars(
-            select(CertificateRow.name)
-            .where(
-                CertificateRow.role == "device",
-                CertificateRow.revoked.is_(None),
-                CertificateRow.not_after > now,
-            )
+            select(MemberRow.device)
+            .where(MemberRow.channel == row.name, MemberRow.device.not_like("%:%"), ~alive)
             .distinct()
         )
     )

@@ -176,7 +176,7 @@ class EstService:
             if isinstance(result, Waiting):
                 return result, Changes()
             session.flush()
-            changed = channels.settle_all(session, site, now)
+            changed = channels.settle_devices(session, site, [admission.device], now)
             return result, Changes(channels=changed, revoked=revoked_devices(session))
 
         result = await self._authority.apply(job)

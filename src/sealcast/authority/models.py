@@ -7,7 +7,7 @@ test compares both.
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Integer, LargeBinary, MetaData, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -242,7 +242,7 @@ class KnownSiteRow(Base):
 
 
 class PolicyRow(Base):
-    """Each version of each policy, as signed (TR-13)."""
+    """Each version of each policy (TR-13): with its names it is what was signed, byte for byte."""
 
     __tablename__ = "policies"
 
@@ -250,9 +250,32 @@ class PolicyRow(Base):
     version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     issued: Mapped[int]
     next_update: Mapped[int]
-    publishers: Mapped[list[str]]
-    subscribers: Mapped[list[str]]
-    signed: Mapped[bytes]
+    head: Mapped[bytes]
+    """What was signed, up to the two lists of names."""
+    algorithm: Mapped[int]
+    signature: Mapped[bytes]
+    digest: Mapped[bytes]
+    """SHA-256 of the signed object, 32 bytes."""
+
+
+class PolicyNamesRow(Base):
+    """A run of the names that versions of a policy list; neighbouring versions share most of them."""
+
+    __tablename__ = "policy_names"
+    __table_args__ = (Index("ix_policy_names_in_force", "channel", "role", "until", "first"),)
+
+    channel: Mapped[str] = mapped_column(ForeignKey("channels.name"), primary_key=True)
+    role: Mapped[str] = mapped_column(String, primary_key=True)
+    """`publish` or `subscribe`."""
+    first: Mapped[str] = mapped_column(String, primary_key=True)
+    """The lowest of them."""
+    since: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    """The first version that lists them."""
+    until: Mapped[int | None]
+    """The first that lists them no more, or not so; None: the one in force does."""
+    count: Mapped[int]
+    names: Mapped[bytes]
+    """Their encodings, one after the other (`pki.policy_names`)."""
 
 
 class MemberRow(Base):

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit
+from sealcast.authority import audit, register
 from sealcast.authority.channels import (
     StoredChannel,
     add_channel,
@@ -19,8 +19,6 @@ from sealcast.authority.channels import (
     channel_row,
     channel_rules,
     check_sites,
-    load_policy,
-    registered,
 )
 from sealcast.authority.models import (
     CertificateRow,
@@ -30,11 +28,12 @@ from sealcast.authority.models import (
     MemberRow,
     StreamRow,
 )
+from sealcast.authority.policy_versions import StoredPolicy, load_policy
 from sealcast.authority.site import Site
 from sealcast.errors import ChannelError
 from sealcast.keys import MemberRole
 from sealcast.pki.channel_settings import ChannelSettings
-from sealcast.pki.policy import Policy
+from sealcast.pki.policy_names import Names
 from sealcast.pki.policy_rules import ChannelRules, Rule, Subject
 from sealcast.pki.policy_source import PolicySource, write_source
 from sealcast.pki.quantities import format_duration, format_rate, format_size
@@ -65,6 +64,11 @@ class Changed:
             added=tuple(name for name in after if name not in known),
             removed=tuple(name for name in before if name not in wanted),
         )
+
+    @classmethod
+    def of_names(cls, before: Names, after: Names) -> "Changed":
+        """The difference of two lists of a policy."""
+        return cls(added=tuple(after.beyond(before)), removed=tuple(before.beyond(after)))
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed)
@@ -121,15 +125,14 @@ def compare(session: Session, site: Site, source: PolicySource) -> PolicyChange:
         ChannelError: a channel's suite would change.
     """
     rows = {row.name: row for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name))}
-    devices = registered(session)
     changes, idle = [], []
     for settings in source.channels:
         rules = settings.rules()
         check_sites(rules, site)
-        change = _compare_channel(session, rows.pop(settings.name, None), settings, rules, devices)
+        change = _compare_channel(session, rows.pop(settings.name, None), settings, rules)
         if not change.is_empty:
             changes.append(change)
-        idle += _idle_rules(settings.name, rules, devices)
+        idle += _idle_rules(session, settings.name, rules)
     before = [f"{name} = {site_id.hex()}" for name, site_id in known_sites(session).items()]
     after = [f"{name} = {site_id.hex()}" for name, site_id in sorted(source.sites.items())]
     return PolicyChange(
@@ -216,13 +219,13 @@ def explain(session: Session, site: Site, device: str, channel: str, now: int) -
     member = _member(device, sites, site)
     found = session.get(DeviceRow, member) if ":" not in member else None
     subject = Subject(member=member, roles=frozenset(found.roles if found else ()))
-    policy = Policy.parse(load_policy(session, row).signed, None)
+    policy = load_policy(session, row.name)
     rules = channel_rules(row)
     answer: dict[str, Any] = {
         "channel": row.name,
         "device": member,
         "roles": sorted(subject.roles),
-        "version": policy.version,
+        "version": policy.version.version,
         "issued": policy.issued,
         "next_update": policy.next_update,
     }
@@ -254,7 +257,6 @@ def _compare_channel(
     row: ChannelRow | None,
     settings: ChannelSettings,
     rules: ChannelRules,
-    devices: Sequence[Subject],
 ) -> ChannelChange:
     before = _fields(row) if row is not None else {}
     if row is not None and row.suite != settings.suite:
@@ -263,8 +265,11 @@ def _compare_channel(
             channel=row.name,
             cure="make another channel with that suite",
         )
-    policy = load_policy(session, row) if row is not None else None
-    publishers, subscribers = rules.publishers(devices), rules.subscribers(devices)
+    policy = load_policy(session, row.name) if row is not None else None
+    before_names = (policy.publishers, policy.subscribers) if policy is not None else (Names(), Names())
+    after_names = before_names
+    if row is None or channel_rules(row) != rules:
+        after_names = register.publishers(session, rules), register.subscribers(session, rules)
     return ChannelChange(
         name=settings.name,
         is_new=row is None,
@@ -283,8 +288,8 @@ def _compare_channel(
                 )
             )
         },
-        publishers=Changed.between(sorted(policy.publishers) if policy else (), publishers),
-        subscribers=Changed.between(sorted(policy.subscribers) if policy else (), subscribers),
+        publishers=Changed.of_names(before_names[0], after_names[0]),
+        subscribers=Changed.of_names(before_names[1], after_names[1]),
     )
 
 
@@ -292,16 +297,16 @@ def _refuse_standstill(session: Session, change: ChannelChange) -> None:
     """Refuse what would silence a channel that is in use, or shut everybody out of one."""
     if change.is_new or not (change.publishers.removed or change.subscribers.removed):
         return
-    policy = load_policy(session, channel_row(session, change.name))
-    publishers = policy.publishers - set(change.publishers.removed) | set(change.publishers.added)
-    subscribers = policy.subscribers - set(change.subscribers.removed) | set(change.subscribers.added)
+    policy = load_policy(session, change.name)
+    publishers = len(policy.publishers) + len(change.publishers.added) - len(change.publishers.removed)
+    subscribers = len(policy.subscribers) + len(change.subscribers.added) - len(change.subscribers.removed)
     cure = "correct the file, or give --force if that is meant"
     if not publishers and not subscribers:
         raise ChannelError(
             f"nobody could use channel {change.name!r} any more", channel=change.name, cure=cure
         )
     if policy.publishers and not publishers and _is_in_use(session, change.name):
-        last = ", ".join(sorted(policy.publishers)[:3])
+        last = ", ".join(policy.publishers[:3])
         raise ChannelError(
             f"channel {change.name!r} is in use and would lose its last publisher ({last})",
             channel=change.name,
@@ -315,17 +320,18 @@ def _is_in_use(session: Session, channel: str) -> bool:
     return any(session.scalars(query.limit(1)).first() is not None for query in (members, streams))
 
 
-def _idle_rules(channel: str, rules: ChannelRules, devices: Sequence[Subject]) -> list[str]:
+def _idle_rules(session: Session, channel: str, rules: ChannelRules) -> list[str]:
     idle = []
     for key in _LISTS:
         for rule in getattr(rules, key):
-            matches = rule.matcher()
-            if rule.site_id is None and not any(matches(device) for device in devices):
+            if rule.site_id is None and not register.matches_any(session, rule):
                 idle.append(f"channel {channel}: {rule.text()} in {key}")
     return idle
 
 
-def _notes(session: Session, policy: Policy, member: str, found: DeviceRow | None, now: int) -> list[str]:
+def _notes(
+    session: Session, policy: StoredPolicy, member: str, found: DeviceRow | None, now: int
+) -> list[str]:
     """What keeps a device out although the policy lists it."""
     notes = []
     if now >= policy.next_update:

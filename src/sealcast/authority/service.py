@@ -156,10 +156,7 @@ class Authority:
             issued = enrolment.recover(
                 session, self.site.issuer, proof=proof, grace=enrolment.RECOVERY_GRACE, now=now
             )
-            session.flush()
-            # Its name had gone from the policies with its last certificate.
-            changed = channels.settle_all(session, self.site, now)
-            return issued.der, Changes(channels=changed)
+            return issued.der, Changes()
 
         certificate, _ = await self._change(job, lambda result: self._install(result[1]))
         return certificate
@@ -406,7 +403,8 @@ class Authority:
 
         def sign(session: Session) -> Changes:
             found = self._reconcile(session, now)
-            changed = channels.settle_all(session, self.site, now)
+            settle = channels.settle_all if found else channels.settle_due
+            changed = settle(session, self.site, now)
             crl = revocation.load_crl(session)
             renewed = None
             if found or crl.is_due(now):
@@ -532,7 +530,7 @@ def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Cha
     """
     done = revocation.revoke_device(session, site.issuer, name, now)
     session.flush()
-    changed = channels.settle_all(session, site, now)
+    changed = channels.settle_devices(session, site, [name], now)
     return done, Changes(channels=changed, crl=revocation.load_crl(session), revoked=revoked_devices(session))
 
 

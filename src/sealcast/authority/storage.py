@@ -236,10 +236,17 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-def _upgrade(engine: Engine) -> None:
+def migrations(connection: Connection | None = None) -> Config:
+    """What alembic has to know of the tables' history, to change those behind a connection."""
     config = Config()
     config.set_main_option("script_location", str(files("sealcast.authority") / "migrations"))
     config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _upgrade(engine: Engine) -> None:
+    config = migrations()
     head = ScriptDirectory.from_config(config).get_current_head()
     with engine.connect() as connection, connection.begin():
         present = MigrationContext.configure(connection).get_current_revision()

@@ -184,7 +184,11 @@ class LocalIssuer:
             raise UsageError(
                 f"the times of the policy of channel {policy.channel!r} make no sense", cure="check the clock"
             )
-        removed = self._ledger.removed_names() & {*policy.publishers, *policy.subscribers}
+        removed = [
+            name
+            for name in self._ledger.removed_names()
+            if name in policy.publishers or name in policy.subscribers
+        ]
         if removed:
             raise UsageError(
                 f"the policy of channel {policy.channel!r} lists a removed device: {min(removed)!r}",

@@ -16,7 +16,10 @@ from sealcast.errors import CertificateError, UsageError
 SITE_ID_BYTES = 16
 CHANNEL_ID_BYTES = 32
 
-_DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+DEVICE_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+"""Regular expression of TR-2."""
+
+_DEVICE_NAME = re.compile(DEVICE_NAME)
 _CHANNEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,126}")
 _HOST_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")

@@ -5,12 +5,22 @@ device names. Spec: spec/trust.md TR-13, TR-15.
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from sealcast.errors import CertificateError, UsageError
-from sealcast.pki.names import channel_id, check_channel_name, check_device_name, check_site_id, parse_site_id
-from sealcast.pki.signed import Context, PublicKey, SignedObject, Signer, decode_array, encode_cbor, items
+from sealcast.pki.names import channel_id, check_channel_name, check_site_id
+from sealcast.pki.policy_names import Names
+from sealcast.pki.signed import (
+    Context,
+    PublicKey,
+    SignedObject,
+    Signer,
+    array_head,
+    decode_array,
+    encode_cbor,
+    items,
+)
 
 POLICY_FORMAT = 1
 SUITES = (1, 2)
@@ -20,6 +30,8 @@ MAX_SLOTS_AHEAD = 30
 """Slots beyond the present one that members may hold; with it and the one before they fill a beacon."""
 
 _MAX_SLOT = 2**24 - 1
+_HEAD_FIELDS = 16
+"""Before the two lists of names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +85,9 @@ class Policy:
 
     KM-12.
     """
-    publishers: tuple[str, ...]
+    publishers: Names
     """Device names, or `<site id>:<name>` of another site; sorted, none twice."""
-    subscribers: tuple[str, ...]
+    subscribers: Names
 
     def __post_init__(self) -> None:
         check_site_id(self.site_id)
@@ -100,11 +112,6 @@ class Policy:
         )
         if min(amounts) < 0 or self.rate == 0 or self.version == 0:
             raise UsageError(f"the policy's numbers make no sense: {amounts}")
-        for members in (self.publishers, self.subscribers):
-            if list(members) != sorted(set(members)):
-                raise UsageError("the members of a policy must be sorted, none twice")
-            for member in members:
-                check_member(member)
 
     @property
     def channel_id(self) -> bytes:
@@ -113,28 +120,29 @@ class Policy:
 
     def encode(self) -> bytes:
         """Return the `tbs` of TR-13."""
-        return encode_cbor(
-            [
-                POLICY_FORMAT,
-                self.site_id,
-                self.channel,
-                self.channel_id,
-                self.version,
-                self.issued,
-                self.next_update,
-                self.suite,
-                self.group,
-                self.port,
-                self.interface,
-                self.rate,
-                [self.slots.origin_time, self.slots.origin_number, self.slots.length],
-                self.retention,
-                self.retention_bytes,
-                self.publisher_limit,
-                list(self.publishers),
-                list(self.subscribers),
-            ]
-        )
+        return self.encode_head() + self.publishers.encode() + self.subscribers.encode()
+
+    def encode_head(self) -> bytes:
+        """Return what the `tbs` begins with: all of it but the two lists of names, which are its end."""
+        fields: list[object] = [
+            POLICY_FORMAT,
+            self.site_id,
+            self.channel,
+            self.channel_id,
+            self.version,
+            self.issued,
+            self.next_update,
+            self.suite,
+            self.group,
+            self.port,
+            self.interface,
+            self.rate,
+            [self.slots.origin_time, self.slots.origin_number, self.slots.length],
+            self.retention,
+            self.retention_bytes,
+            self.publisher_limit,
+        ]
+        return array_head(_HEAD_FIELDS + 2) + b"".join(map(encode_cbor, fields))
 
     def sign(self, signer: Signer) -> bytes:
         """Return the signed object, as peers get it; `signer` holds the site CA's key."""
@@ -170,14 +178,29 @@ class Policy:
                 retention=retention,
                 retention_bytes=retention_bytes,
                 publisher_limit=publisher_limit,
-                publishers=tuple(publishers),
-                subscribers=tuple(subscribers),
+                publishers=Names.of(publishers),
+                subscribers=Names.of(subscribers),
             )
         except UsageError as error:
             raise CertificateError(f"not a policy: {error}", reason="malformed") from None
         if policy.channel_id != identifier:
             raise CertificateError("the policy's channel id is not that of its site and name", reason="name")
         return policy
+
+    def signed_as(self, signed: bytes) -> tuple[Self, SignedObject]:
+        """Read what a signer has made of this policy: the same, under this version or a higher one.
+
+        The names are compared and not read anew. Raises: CertificateError if it signed anything else.
+        """
+        envelope = SignedObject.parse(signed)
+        names = self.publishers.encode() + self.subscribers.encode()
+        head = envelope.tbs[: len(envelope.tbs) - len(names)]
+        match decode_array(array_head(_HEAD_FIELDS) + head[1:]):
+            case [_, _, _, _, int(version), *_] if version >= self.version:
+                stated = replace(self, version=version)
+                if stated.encode_head() == head and envelope.tbs.endswith(names):
+                    return stated, envelope
+        raise CertificateError("the signer has signed another policy than it was given", reason="malformed")
 
     @classmethod
     def parse(cls, signed: bytes, public_key: PublicKey | None) -> Self:
@@ -188,18 +211,6 @@ class Policy:
         """
         envelope = SignedObject.parse(signed)
         return cls.decode(envelope.tbs if public_key is None else envelope.verify(Context.POLICY, public_key))
-
-
-def check_member(member: str) -> str:
-    """Return `member` if it is a device name, or `<site id>:<name>`; raise UsageError otherwise. Spec.
-
-    TR-13.
-    """
-    site, colon, name = member.rpartition(":")
-    if colon:
-        parse_site_id(site)
-    check_device_name(name)
-    return member
 
 
 def _is_multicast(address: str) -> bool:

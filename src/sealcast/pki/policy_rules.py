@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import translate
+from functools import lru_cache
 from typing import Self
 
 from sealcast.errors import UsageError
@@ -92,6 +93,15 @@ class Rule:
         """Of the other site that the rule names, if it does."""
         return bytes.fromhex(self.pattern.partition(":")[0]) if self.kind is RuleKind.SITE else None
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether `parse` would take it; what was stored by an earlier version may not be."""
+        try:
+            Rule.parse(self.text())
+        except UsageError:
+            return False
+        return True
+
     def text(self, sites: Mapping[str, bytes] | None = None) -> str:
         """How the rule is written; another site by its name in `sites` if it has one there."""
         if self.kind is RuleKind.NAME:
@@ -106,7 +116,7 @@ class Rule:
         """What tells whether a device is meant; made once for many devices."""
         if self.kind is RuleKind.SITE:
             return lambda subject: subject.member == self.pattern
-        is_match = re.compile(translate(self.pattern)).match
+        is_match = _compiled(self.pattern).match
         if self.kind is RuleKind.ROLE:
             # A role of a device elsewhere is that site's business, and not known here.
             return lambda subject: any(is_match(role) is not None for role in subject.roles)
@@ -147,6 +157,12 @@ class ChannelRules:
         """The names that the signed policy lists as subscribers; see `expand`."""
         return expand(self.subscribe, self.deny, devices)
 
+    def permits(self, subject: Subject, allow: tuple[Rule, ...]) -> bool:
+        """Whether a device of this site may do what `allow` (one of the lists) is about."""
+        return any(rule.matcher()(subject) for rule in allow) and not any(
+            rule.matcher()(subject) for rule in self.deny
+        )
+
     def explain(self, subject: Subject, allow: tuple[Rule, ...]) -> Verdict:
         """Say by which rule a device may do what `allow` (one of the lists) is about, or why not."""
         denied = next((rule for rule in self.deny if rule.matcher()(subject)), None)
@@ -178,6 +194,12 @@ def expand(allow: Iterable[Rule], deny: Iterable[Rule], devices: Iterable[Subjec
             }
         )
     )
+
+
+@lru_cache(maxsize=4096)
+def _compiled(glob: str) -> re.Pattern[str]:
+    """The expression of a glob; rules are tried anew whenever a device comes or goes."""
+    return re.compile(translate(glob))
 
 
 def check_role_name(role: str) -> str:

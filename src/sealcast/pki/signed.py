@@ -147,6 +147,23 @@ def encode_cbor(value: object) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
+def array_head(count: int) -> bytes:
+    """Return what an array of `count` items begins with; their encodings follow."""
+    empty = cbor2.dumps(count)
+    # The length of an array is written as an unsigned integer is, under major type 4.
+    return bytes([empty[0] | 0x80]) + empty[1:]
+
+
+def encode_texts(texts: Sequence[str]) -> bytes:
+    """Return the encodings of text strings one after the other, as an array holds them."""
+    return cbor2.dumps(list(texts))[len(array_head(len(texts))) :]
+
+
+def decode_texts(data: bytes, count: int) -> tuple[str, ...]:
+    """Read `count` text strings that `encode_texts` has written."""
+    return tuple(cbor2.loads(array_head(count) + data))
+
+
 def decode_cbor(data: bytes) -> Any:
     """Decode one structure and refuse every encoding of it but the deterministic one.
 

@@ -24,6 +24,7 @@ from sealcast.keys import (
 )
 from sealcast.pki import Policy, Role, SlotClock, StreamCredential, channel_id, make_bundle
 from sealcast.pki.crl import GRACE, LIFE
+from sealcast.pki.policy_names import Names
 from sealcast.pki.times import microseconds
 from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.messages import (
@@ -454,8 +455,8 @@ class SimulatedKeyServer:
             retention=options.retention,
             retention_bytes=options.retention_bytes,
             publisher_limit=options.publisher_limit,
-            publishers=tuple(sorted(self._publishers)),
-            subscribers=tuple(sorted(self._subscribers)),
+            publishers=Names.of(sorted(self._publishers)),
+            subscribers=Names.of(sorted(self._subscribers)),
         )
         self._signed_policy = policy.sign(self.site.issuer.signer)
 

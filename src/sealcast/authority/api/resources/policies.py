@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from sealcast.authority import channels
+from sealcast.authority import channels, policy_versions
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.problems import Problem
@@ -14,6 +14,7 @@ from sealcast.authority.api.resources.shapes import page, page_of, parameters, t
 from sealcast.authority.api.routing import PAGE, Route
 from sealcast.authority.api.schema import Component, listed, moment, number, record, text
 from sealcast.authority.models import PolicyRow
+from sealcast.authority.policy_versions import StoredPolicy
 from sealcast.errors import UnknownNameError
 
 _MAX_VERSION = 2**62
@@ -47,7 +48,8 @@ def _list(call: Call) -> Answer:
     if "after" in call.query:
         chosen = chosen.where(PolicyRow.version < call.query["after"])
     rows = call.session.scalars(chosen.order_by(PolicyRow.version.desc()).limit(limit + 1)).all()
-    return Answer(body=page([_json(each) for each in rows], limit, "version"))
+    versions = [policy_versions.load_version(call.session, each) for each in rows]
+    return Answer(body=page([_json(each) for each in versions], limit, "version"))
 
 
 def _show(call: Call) -> Answer:
@@ -56,21 +58,22 @@ def _show(call: Call) -> Answer:
     chosen = select(PolicyRow).where(PolicyRow.channel == row.name)
     if wanted != "latest":
         chosen = chosen.where(PolicyRow.version == int(wanted))
-    policy = call.session.scalars(chosen.order_by(PolicyRow.version.desc()).limit(1)).first()
-    if policy is None:
+    found = call.session.scalars(chosen.order_by(PolicyRow.version.desc()).limit(1)).first()
+    if found is None:
         raise UnknownNameError(
             f"channel {row.name!r} has no policy of version {wanted}", cure="see the list of its policies"
         )
+    policy = policy_versions.load_version(call.session, found)
     return Answer(body=_json(policy) | {"signed": base64.b64encode(policy.signed).decode("ascii")})
 
 
-def _json(row: PolicyRow) -> dict[str, Any]:
+def _json(policy: StoredPolicy) -> dict[str, Any]:
     return {
-        "version": row.version,
-        "issued": time_text(row.issued),
-        "next_update": time_text(row.next_update),
-        "publishers": row.publishers,
-        "subscribers": row.subscribers,
+        "version": policy.version.version,
+        "issued": time_text(policy.issued),
+        "next_update": time_text(policy.next_update),
+        "publishers": list(policy.publishers),
+        "subscribers": list(policy.subscribers),
     }
 
 

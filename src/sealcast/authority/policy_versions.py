@@ -1,0 +1,225 @@
+"""The versions of a channel's policy as rows: what each says, and its names in blocks that versions share.
+
+A policy may list every device of a large site, and gets a version whenever one of them comes or goes. So a
+version writes the blocks of names that it changes (`pki.policy_names`), and no version is lost: each can be
+put together again, byte for byte. Every function runs inside the caller's transaction.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    bindparam,
+    func,
+    insert,
+    join,
+    literal,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
+from sqlalchemy.orm import Session, aliased
+
+from sealcast.authority.models import ChannelRow, PolicyNamesRow, PolicyRow
+from sealcast.errors import ChannelError
+from sealcast.keys import MemberRole, ObjectVersion
+from sealcast.pki.policy import Policy
+from sealcast.pki.policy_names import NameBlock, Names
+from sealcast.pki.signed import Algorithm, SignedObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPolicy:
+    """A version of a policy, as a rule the one in force."""
+
+    signed: bytes
+    version: ObjectVersion
+    issued: int
+    next_update: int
+    """Microseconds, as `issued`."""
+    publishers: Names
+    subscribers: Names
+
+    def allows(self, device: str, role: MemberRole) -> bool:
+        """Whether `device`, as a policy writes it, may do what `role` says."""
+        return device in (self.publishers if role is MemberRole.PUBLISH else self.subscribers)
+
+    def mentions(self, device: str) -> bool:
+        """Whether `device` may do anything on the channel."""
+        return device in self.publishers or device in self.subscribers
+
+
+def latest_row(session: Session, channel: str) -> PolicyRow | None:
+    """The row of the version in force; None before there is any."""
+    return session.scalars(
+        select(PolicyRow).where(PolicyRow.channel == channel).order_by(PolicyRow.version.desc()).limit(1)
+    ).first()
+
+
+def load_policy(session: Session, channel: str) -> StoredPolicy:
+    """The policy in force on a channel; there is one from its first transaction on."""
+    row = latest_row(session, channel)
+    if row is None:
+        raise ChannelError(f"channel {channel!r} has no policy", channel=channel, cure="restore a backup")
+    return load_version(session, row)
+
+
+def load_version(session: Session, row: PolicyRow) -> StoredPolicy:
+    """A version as it was signed."""
+    publishers = load_names(session, row.channel, MemberRole.PUBLISH, row.version)
+    subscribers = load_names(session, row.channel, MemberRole.SUBSCRIBE, row.version)
+    signed = SignedObject(
+        tbs=b"".join([row.head, publishers.encode(), subscribers.encode()]),
+        algorithm=Algorithm(row.algorithm),
+        signature=row.signature,
+    )
+    return StoredPolicy(
+        signed=signed.serialize(),
+        version=ObjectVersion(version=row.version, digest=row.digest),
+        issued=row.issued,
+        next_update=row.next_update,
+        publishers=publishers,
+        subscribers=subscribers,
+    )
+
+
+def load_names(session: Session, channel: str, role: MemberRole, version: int) -> Names:
+    """The names that a version lists under a role; of the version in force they are found fastest."""
+    rows = session.execute(
+        select(PolicyNamesRow.first, PolicyNamesRow.count, PolicyNamesRow.names)
+        .where(
+            PolicyNamesRow.channel == channel,
+            PolicyNamesRow.role == str(role),
+            PolicyNamesRow.since <= version,
+            or_(PolicyNamesRow.until.is_(None), PolicyNamesRow.until > version),
+        )
+        .order_by(PolicyNamesRow.first)
+    )
+    return Names(NameBlock(first, count, encoded) for first, count, encoded in rows)
+
+
+def listings(session: Session, name: str) -> set[tuple[str, MemberRole]]:
+    """Channel and role of every policy in force that lists a name; reads the blocks where it would stand."""
+    return {
+        (channel, MemberRole(role))
+        for channel, role, first, count, encoded in session.execute(_BLOCK_OF, {"name": name})
+        if name in NameBlock(first, count, encoded).names
+    }
+
+
+def store_version(
+    session: Session, before: StoredPolicy | None, policy: Policy, signed: SignedObject, data: bytes
+) -> StoredPolicy:
+    """Store a version as the one in force.
+
+    Args:
+        session: the transaction.
+        before: the one in force until now, if there is one.
+        policy: the new one.
+        signed: its signature.
+        data: the signed object, as peers get it.
+    """
+    stored = StoredPolicy(
+        signed=data,
+        version=ObjectVersion(version=policy.version, digest=hashlib.sha256(data).digest()),
+        issued=policy.issued,
+        next_update=policy.next_update,
+        publishers=policy.publishers,
+        subscribers=policy.subscribers,
+    )
+    session.add(
+        PolicyRow(
+            channel=policy.channel,
+            version=policy.version,
+            issued=policy.issued,
+            next_update=policy.next_update,
+            head=policy.encode_head(),
+            algorithm=int(signed.algorithm),
+            signature=signed.signature,
+            digest=stored.version.digest,
+        )
+    )
+    session.flush()
+    for role in MemberRole:
+        old, new = _listed(before, role), _listed(stored, role)
+        if old is not new:
+            _store_names(session, policy.channel, role, old, new, policy.version)
+    return stored
+
+
+_LATER = aliased(PolicyNamesRow)
+_ROLE = union_all(*(select(literal(str(role)).label("role")) for role in MemberRole)).subquery()
+_BLOCK_OF = (
+    select(
+        PolicyNamesRow.channel,
+        PolicyNamesRow.role,
+        PolicyNamesRow.first,
+        PolicyNamesRow.count,
+        PolicyNamesRow.names,
+    )
+    .select_from(join(ChannelRow, _ROLE, true()))
+    .join(
+        PolicyNamesRow,
+        and_(
+            PolicyNamesRow.channel == ChannelRow.name,
+            PolicyNamesRow.role == _ROLE.c.role,
+            PolicyNamesRow.until.is_(None),
+            PolicyNamesRow.first
+            == select(func.max(_LATER.first))
+            .where(
+                _LATER.channel == ChannelRow.name,
+                _LATER.role == _ROLE.c.role,
+                _LATER.until.is_(None),
+                _LATER.first <= bindparam("name"),
+            )
+            .scalar_subquery(),
+        ),
+    )
+)
+"""Of each list of names in force, the block with the highest first name that is not above `name`."""
+
+
+def _listed(policy: StoredPolicy | None, role: MemberRole) -> Names:
+    if policy is None:
+        return Names()
+    return policy.publishers if role is MemberRole.PUBLISH else policy.subscribers
+
+
+def _store_names(
+    session: Session, channel: str, role: MemberRole, old: Names, new: Names, version: int
+) -> None:
+    known = {block.first: block.encoded for block in old.blocks}
+    wanted = {block.first: block.encoded for block in new.blocks}
+    ended = [first for first, encoded in known.items() if wanted.get(first) != encoded]
+    begun = [block for block in new.blocks if known.get(block.first) != block.encoded]
+    for first in ended:
+        session.execute(update(PolicyNamesRow).where(*_in_force(channel, role, first)).values(until=version))
+    if begun:
+        session.execute(
+            insert(PolicyNamesRow),
+            [
+                {
+                    "channel": channel,
+                    "role": str(role),
+                    "first": block.first,
+                    "since": version,
+                    "until": None,
+                    "count": block.count,
+                    "names": block.encoded,
+                }
+                for block in begun
+            ],
+        )
+
+
+def _in_force(channel: str, role: MemberRole, first: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        PolicyNamesRow.channel == channel,
+        PolicyNamesRow.role == str(role),
+        PolicyNamesRow.until.is_(None),
+        PolicyNamesRow.first == first,
+    )
