@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,18 +29,20 @@ from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.table import TABLE
 from sealcast.authority.app import running
 from sealcast.authority.approvals import Credential, ask
-from sealcast.authority.models import DeviceRow, TokenRow
+from sealcast.authority.models import DeviceRow, RotationRow, TokenRow
+from sealcast.authority.rotation_steps import Step
 from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, SERVER_FILE, exclusive
 from sealcast.ca import FileSigner, KeySigner, SiteCa
+from sealcast.ca.site_request import SiteRequest
 from sealcast.device import DeviceIdentity
 from sealcast.errors import CertificateError, NotAllowedError, TokenError
 from sealcast.est.messages import encode_body
 from sealcast.keys import MemberRole
-from sealcast.pki.certificates import certificate_der, parse_certificate
+from sealcast.pki.certificates import certificate_der, certificates_pem, parse_certificate
 from sealcast.pki.names import Role
 from sealcast.pki.profiles import CertificateIssuer, admin_builder
 from sealcast.sidechannel.messages import EmptyBody
-from tests.authority.bundles import next_bundle
+from tests.authority.bundles import new_root, next_bundle
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
 from tests.authority.maker import Maker
 from tests.authority.test_routes import (
@@ -78,6 +81,7 @@ ROLES = {
 
 
 MAKER = Maker()
+ANOTHER_ROOT = new_root()
 
 
 @dataclass
@@ -111,6 +115,7 @@ class World:
             "{admin}": "spare",
             "{approval}": await self.approval(number) if "{approval}" in row else "",
             "{maker}": await self.maker() if "{maker}" in row else "",
+            "{rotation}": await self.rotation(path) if "{rotation}" in row else "",
         }.items():
             path = path.replace(word, value)
         bodies: dict[str, Any] = {
@@ -133,6 +138,11 @@ class World:
             "PATCH /v1/enrolment": {"strict_bodies": True},
             "POST /v1/approvals/{approval}/decision": {"approve": False},
             "POST /v1/makers": {"certificates": MAKER.pem.decode()},
+            "POST /v1/rotations": {"kind": "server"},
+            "POST /v1/rotations/{rotation}/certificate": {
+                "certificate": certificates_pem([self.recertified]).decode()
+            },
+            "POST /v1/rotations/{rotation}/advance": {"force": True},
         }
         return path, bodies.get(row)
 
@@ -161,6 +171,34 @@ class World:
         """The fingerprint of a maker that is admitted."""
         await self.site.add_maker(MAKER)
         return hashlib.sha256(certificate_der(MAKER.root)).hexdigest()
+
+    @cached_property
+    def recertified(self) -> bytes:
+        """The certificate of the site CA by another root."""
+        asked = SiteRequest.of_certificate(self.site.authority.site.issuer.certificate)
+        return asked.certify(ANOTHER_ROOT, self.site.clock())
+
+    async def rotation(self, path: str) -> str:
+        """The number of a rotation that waits for what `path` brings, or does."""
+        step = {
+            "certificate": Step.CERTIFICATE,
+            "advance": Step.REISSUE,
+            "abandon": Step.CERTIFICATE,
+        }.get(path.rpartition("/")[2], Step.PUBLISH)
+        owner = self.site.authority.bundle
+        assert owner is not None
+        row = RotationRow(
+            kind="site" if step is Step.REISSUE else "root",
+            step=str(step),
+            old=self.site.authority.site.issuers[0],
+            new=None if step is Step.CERTIFICATE else self.recertified,
+            old_root=owner.bundle.owners()[0].certificate,
+            new_root=certificate_der(ANOTHER_ROOT.certificate),
+            started=0,
+            forced=[],
+        )
+        await self.site.operate(lambda session, _: session.add(row))
+        return str(row.id)
 
     def token_id(self, name: str) -> str:
         with self.site.authority.site.storage.snapshot() as session:

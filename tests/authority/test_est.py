@@ -27,9 +27,9 @@ from tests.authority.conftest import DAY, Site
 from tests.est.wire import Wire, body, csr, tls
 
 
-def client(site: Site, own: DeviceIdentity | None = None, **arguments: str) -> EstClient:
+def client(site: Site, own: DeviceIdentity | None = None, label: str | None = None) -> EstClient:
     files = None if own is None else (own.certificate_file, own.key_file)
-    return EstClient(site.listening.authority, site.roots, own=files, **arguments)
+    return EstClient(site.listening.authority, site.roots, own=files, label=label)
 
 
 def wire(site: Site, own: DeviceIdentity | None = None) -> Wire:

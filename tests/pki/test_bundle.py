@@ -17,8 +17,8 @@ from sealcast.pki.bundle import (
     TrustBundle,
     VerifiedBundle,
     accept,
+    begin_by_roots,
     pin,
-    pin_by_roots,
     walk,
 )
 from sealcast.pki.certificates import certificate_der
@@ -169,9 +169,9 @@ def test_tr_18_version_1_is_pinned_by_its_hash() -> None:
         pin(signed(bundle, root), bytes(32))
     with pytest.raises(CertificateError, match="lacks signatures"):
         pinned(bundle, new_root())
-    assert pin_by_roots(signed(bundle, root), [der(new_root()), der(root)]).bundle == bundle
+    assert begin_by_roots(signed(bundle, root), [der(new_root()), der(root)]).bundle == bundle
     with pytest.raises(CertificateError, match="roots that were given"):
-        pin_by_roots(signed(bundle, root), [der(new_root())])
+        begin_by_roots(signed(bundle, root), [der(new_root())])
     later = successor(pinned(bundle, root))
     data = signed(later, root)
     with pytest.raises(CertificateError, match="only version 1"):

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from sealcast.authority.api import listener as management
 from sealcast.authority.api.handling import Running
+from sealcast.authority.arrangement import settle
 from sealcast.authority.at_rest import keys_at_rest
 from sealcast.authority.control import ControlSocket
 from sealcast.authority.issuance import LEDGER_FILE, ensure_ledger, local_issuer, remote_issuer
@@ -95,6 +96,7 @@ def serve(
             raise StorageError(
                 str(folder), "is being served, or changed, by another process", cure="end that one first"
             )
+        settle(folder, Storage.open(folder / DATABASE_FILE))
         issuer = _issuer(folder, roles, passphrases)
         places = Places(est=listen, keys=keys, manage=manage, is_managed=is_managed)
         asyncio.run(_serve(folder, places, ready, issuer, passphrases))

@@ -21,6 +21,9 @@ from sealcast.pki.files import PRIVATE, storage_errors, sync_folder, write_and_s
 KEY_FILES = {"ca": "ca.key", "root": "root.key", "storage": KEY_FILE}
 """What may be encrypted, by the name under which a passphrase is looked for."""
 
+ROTATING_KEYS = "ca-*.key"
+"""Keys of the site CA beside `ca.key` while a rotation goes on; they have its passphrase."""
+
 _READY = "keys.ready"
 _STAGING = ".keys."
 
@@ -52,7 +55,9 @@ def change_passphrase(
     with _locked(folder, fcntl.LOCK_EX):
         _finish(folder)
         contents = {
-            KEY_FILES[name]: _reencrypted(folder / KEY_FILES[name], name, old, new) for name in chosen
+            path.name: _reencrypted(path, name, old, new)
+            for name in chosen
+            for path in (folder / KEY_FILES[name], *(folder.glob(ROTATING_KEYS) if name == "ca" else ()))
         }
         with storage_errors(folder):
             staging = folder / f"{_STAGING}{secrets.token_hex(4)}"

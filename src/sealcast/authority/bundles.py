@@ -143,6 +143,18 @@ def record_report(
 
 def bundle_progress(session: Session, version: int, now: int) -> BundleProgress:
     """Tell how many devices hold at least a version."""
+    names = living_devices(session, now)
+    have = set(session.scalars(select(ReportRow.device).where(ReportRow.bundle_version >= version)))
+    return BundleProgress(
+        version=version,
+        devices=len(names),
+        reported=len(names & have),
+        missing=tuple(sorted(names - have)),
+    )
+
+
+def living_devices(session: Session, now: int) -> set[str]:
+    """Names of the devices that are enrolled and hold a certificate that is good now."""
     alive = (
         select(CertificateRow.name)
         .where(
@@ -150,15 +162,8 @@ def bundle_progress(session: Session, version: int, now: int) -> BundleProgress:
         )
         .distinct()
     )
-    names = set(
+    return set(
         session.scalars(select(DeviceRow.name).where(DeviceRow.revoked.is_(None), DeviceRow.name.in_(alive)))
-    )
-    have = set(session.scalars(select(ReportRow.device).where(ReportRow.bundle_version >= version)))
-    return BundleProgress(
-        version=version,
-        devices=len(names),
-        reported=len(names & have),
-        missing=tuple(sorted(names - have)),
     )
 
 

@@ -11,6 +11,7 @@ from sealcast.authority.channels import StoredChannel
 from sealcast.authority.est_state import EstState
 from sealcast.authority.models import DeviceRow
 from sealcast.authority.revocation import CurrentCrl
+from sealcast.authority.site import KeyServerIdentity, Site
 from sealcast.pki.bundle import VerifiedBundle
 
 
@@ -24,6 +25,10 @@ class Changes:
     bundle: VerifiedBundle | None = None
     admins: Mapping[str, AdminRole] | None = None
     est: EstState | None = None
+    site: Site | None = None
+    """With another issuer; the files of the folder follow."""
+    identity: KeyServerIdentity | None = None
+    """The key server's, which has a new certificate."""
 
 
 def revoked_devices(session: Session) -> frozenset[str]:

@@ -262,6 +262,17 @@ def settle_due(session: Session, site: Site, now: int) -> list[StoredChannel]:
     return changed
 
 
+def sign_all(session: Session, site: Site, now: int) -> list[StoredChannel]:
+    """Sign the policy of every channel anew, as another site CA issues now."""
+    stored = []
+    for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name)).all():
+        before = policy_versions.load_policy(session, row.name)
+        names = before.publishers, before.subscribers
+        settled = settle(session, site, row, now, is_changed=True, names=names, before=before)
+        stored.append(settled.channel)
+    return stored
+
+
 def settle(
     session: Session,
     site: Site,

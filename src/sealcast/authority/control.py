@@ -23,6 +23,7 @@ from sealcast.authority.api.handling import Asked, Reply, Running, is_change, pr
 from sealcast.authority.api.listener import make_application
 from sealcast.authority.api.problems import Problem, RefusedError, error_from_json, refusal_of
 from sealcast.authority.api.table import TABLE
+from sealcast.authority.arrangement import settle
 from sealcast.authority.service import Authority
 from sealcast.authority.site import SOCKET_FILE, Site, exclusive
 from sealcast.ca.remote import short_path
@@ -122,6 +123,7 @@ class FolderManagement:
                     record_refusal(session, now, TABLE, asked, caller, refusal)
             raise refusal.error from None
         if prepared.route.changes:
+            settle(site.folder, site.storage)
             with site.storage.snapshot() as session:
                 audit.write_head_file(site.folder, session)
         return parse_answer(reply)

@@ -98,8 +98,11 @@ class EstService:
         return (self._authority.site.site_id.hex(), *self.settings.labels)
 
     def ca_certificates(self, label: str | None = None) -> Sequence[bytes]:
-        """DER: root and site CA."""
-        return (*self._authority.site.roots, *self._authority.site.issuers)
+        """DER: roots and site CAs; during a change of the root also what leads from one to the other."""
+        site, bundle = self._authority.site, self._authority.bundle
+        owners = () if bundle is None else bundle.bundle.owners()
+        listed = [anchor.certificate for anchor in owners if anchor.covers(site.site_id)]
+        return tuple(dict.fromkeys([*site.roots, *listed, *self._state.crosses, *site.issuers]))
 
     def csr_attributes(self, label: str | None = None) -> CsrAttributes:
         """A common name to be filled in, and a P-256 key."""

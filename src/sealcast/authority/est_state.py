@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit, makers
+from sealcast.authority.arrangement import rollover_certificates
 from sealcast.authority.models import SettingRow
 from sealcast.errors import StorageError, UsageError
 from sealcast.est.settings import EstSettings
@@ -17,10 +18,12 @@ _PART = "est"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstState:
-    """Switches and makers, as they are stored."""
+    """Switches, makers, and the certificates of a root's change, as they are stored."""
 
     settings: EstSettings = field(default_factory=EstSettings)
     makers: tuple[Maker, ...] = ()
+    crosses: tuple[bytes, ...] = ()
+    """DER: of old and new root by each other (RFC 4210 section 4.4)."""
 
 
 def load_state(session: Session) -> EstState:
@@ -29,7 +32,11 @@ def load_state(session: Session) -> EstState:
     Raises:
         StorageError: it makes no sense to this version.
     """
-    return EstState(settings=load_settings(session), makers=makers.load_makers(session))
+    return EstState(
+        settings=load_settings(session),
+        makers=makers.load_makers(session),
+        crosses=rollover_certificates(session),
+    )
 
 
 def load_settings(session: Session) -> EstSettings:

@@ -38,7 +38,7 @@ from sealcast.ca import (
 )
 from sealcast.ca.local import NO_LIMITS
 from sealcast.errors import CertificateError, StorageError
-from sealcast.pki.certificates import parse_pem_certificates
+from sealcast.pki.certificates import key_identifier, parse_pem_certificates
 from sealcast.pki.crl import Revocation
 from sealcast.pki.files import read_file
 from sealcast.pki.names import Role, check_device_name
@@ -80,16 +80,16 @@ def local_issuer(
     Raises:
         StorageError, CertificateError: the key is missing, unreadable, encrypted, or of another certificate.
     """
-    key_file = folder / CA_KEY_FILE
+    first, *others = certificates(folder / CA_FILE)
+    key_file = ca_key_file(folder, first)
     signer = FileSigner.open(key_file, name="ca", passphrases=passphrases)
     try:
-        return LocalIssuer(
-            certificates(folder / CA_FILE)[0],
-            signer,
-            Ledger(folder / LEDGER_FILE),
-            limits=limits,
-            clock=clock,
-        )
+        issuer = LocalIssuer(first, signer, Ledger(folder / LEDGER_FILE), limits=limits, clock=clock)
+        if not others:
+            return issuer
+        files = {ca_key_file(folder, der) for der in others} - {key_file}
+        more = (FileSigner.open(file, name="ca", passphrases=passphrases) for file in files if file.exists())
+        return issuer.arranged([first, *others], *more)
     except CertificateError as error:
         if error.reason != "key":
             raise
@@ -98,6 +98,17 @@ def local_issuer(
             reason="key",
             cure="restore both files from one backup",
         ) from None
+
+
+def ca_key_file(folder: Path, certificate: bytes) -> Path:
+    """The file of the key of a site CA (DER): one of its own while a rotation goes on, else CA_KEY_FILE."""
+    own = ca_key_name(key_identifier(certificate))
+    return folder / own if (folder / own).exists() else folder / CA_KEY_FILE
+
+
+def ca_key_name(identifier: bytes) -> str:
+    """The name of the file of a site CA's key that is not CA_KEY_FILE yet; `identifier`: of the key."""
+    return f"ca-{identifier.hex()[:16]}.key"
 
 
 def ensure_ledger(folder: Path, storage: Storage) -> None:
@@ -280,5 +291,6 @@ def certificate_row(issued: IssuedCertificate) -> CertificateRow:
         role=str(issued.identity.role),
         not_before=issued.not_before,
         not_after=issued.not_after,
+        issuer=issued.issuer,
         der=issued.der,
     )

@@ -83,6 +83,8 @@ class CertificateRow(Base):
     role: Mapped[str] = mapped_column(String)
     not_before: Mapped[int]
     not_after: Mapped[int]
+    issuer: Mapped[bytes | None]
+    """Key identifier of the site CA's key; None: from before the site's CA was rotated for the first time."""
     der: Mapped[bytes]
     revoked: Mapped[int | None]
     """When; None while it is good."""
@@ -184,6 +186,8 @@ class RenewalWindowRow(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     issued_before: Mapped[int]
     """It concerns certificates whose notBefore lies before this."""
+    issuer: Mapped[bytes | None]
+    """Key identifier: only certificates that this key has signed; None: whoever did."""
     start: Mapped[int]
     end: Mapped[int]
     set_at: Mapped[int]
@@ -355,6 +359,36 @@ class BundleRow(Base):
     hash: Mapped[bytes]
     issued: Mapped[int]
     signed: Mapped[bytes]
+
+
+class RotationRow(Base):
+    """A rotation of a root, of the site CA's key or of the server's certificate (rotation.py)."""
+
+    __tablename__ = "rotations"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    kind: Mapped[str] = mapped_column(String)
+    """A word of `rotation.Kind`."""
+    step: Mapped[str] = mapped_column(String)
+    """A word of `rotation.Step`: what it waits for."""
+    started: Mapped[int]
+    finished: Mapped[int | None]
+    request: Mapped[bytes | None]
+    """DER: the request for the new site CA's certificate."""
+    old: Mapped[bytes]
+    """DER: the site CA's, or the server's, certificate that goes."""
+    new: Mapped[bytes | None]
+    """DER: the one that comes; None until it is there."""
+    old_root: Mapped[bytes | None]
+    new_root: Mapped[bytes | None]
+    """DER: where a root is rotated."""
+    crosses: Mapped[bytes | None]
+    """PEM: the certificates of each root by the other, if they were made."""
+    version: Mapped[int | None]
+    """The version of the trust bundle whose reports are waited for."""
+    switched: Mapped[int | None]
+    forced: Mapped[list[str]] = mapped_column(default=list)
+    """The steps that were taken ahead of the devices."""
 
 
 class ReportRow(Base):

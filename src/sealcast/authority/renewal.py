@@ -13,17 +13,24 @@ from sealcast.errors import UsageError
 from sealcast.est.renewal import CertificateId, RenewalWindow
 
 
-def set_renewal_window(session: Session, *, issued_before: int, window: RenewalWindow, now: int) -> None:
+def set_renewal_window(
+    session: Session, *, issued_before: int, window: RenewalWindow, now: int, issuer: bytes | None = None
+) -> None:
     """Have every certificate renewed in `window` whose notBefore lies before `issued_before`.
 
-    Where the window by a certificate's life, or one set before, starts earlier, that one holds.
+    Where the window by a certificate's life, or one set before, starts earlier, that one holds. `issuer`:
+    only what the key of this key identifier has signed.
 
     Raises:
         UsageError: the window ends before it starts.
     """
     if window.end <= window.start:
         raise UsageError("the renewal window ends before it starts", cure="give a later end")
-    session.add(RenewalWindowRow(issued_before=issued_before, start=window.start, end=window.end, set_at=now))
+    session.add(
+        RenewalWindowRow(
+            issued_before=issued_before, issuer=issuer, start=window.start, end=window.end, set_at=now
+        )
+    )
     audit.record(
         session,
         now,
@@ -41,7 +48,10 @@ def renewal_window(session: Session, certificate_id: CertificateId) -> RenewalWi
     if row is None or row.revoked is not None or CertificateId.of(row.der) != certificate_id:
         return None
     set_windows = session.scalars(
-        select(RenewalWindowRow).where(RenewalWindowRow.issued_before > row.not_before)
+        select(RenewalWindowRow).where(
+            RenewalWindowRow.issued_before > row.not_before,
+            RenewalWindowRow.issuer.is_(None) | (RenewalWindowRow.issuer == certificate_id.key_identifier),
+        )
     )
     return min(
         [

@@ -23,23 +23,24 @@ from sealcast.authority import (
     issuance,
     policies,
     revocation,
+    rotation,
 )
 from sealcast.authority.admins import AdminRole
+from sealcast.authority.arrangement import settle
 from sealcast.authority.changes import Changes as Changes
 from sealcast.authority.changes import revoked_devices
 from sealcast.authority.channels import ChannelSettings
 from sealcast.authority.directory import StoredStream
 from sealcast.authority.est_service import EstService
 from sealcast.authority.est_state import load_state
-from sealcast.authority.issuance import certificate_row
 from sealcast.authority.live import LiveChannel
 from sealcast.authority.models import SiteRow
 from sealcast.authority.policies import PolicyChange
 from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity, Site
 from sealcast.authority.storage import StorageWorker
-from sealcast.ca import IssuedCertificate, KeySigner
-from sealcast.errors import CertificateError
+from sealcast.ca import IssuedCertificate
+from sealcast.errors import CertificateError, SealcastError
 from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.bundle import TrustBundle, VerifiedBundle
@@ -207,20 +208,11 @@ class Authority:
         """
         now = self.clock()
 
-        def job(session: Session) -> Changes:
-            return Changes(
-                bundle=bundles.store_bundle(
-                    session,
-                    data,
-                    site_id=self.site.site_id,
-                    issuer=self.site.issuer.certificate,
-                    roots=self.site.roots,
-                    now=now,
-                )
-            )
+        def job(session: Session) -> tuple[int, Changes]:
+            bundle, changes = rotation.import_bundle(session, self.site, data, now)
+            return bundle.version, changes
 
-        changes = await self._change(job, self._install)
-        return 0 if changes.bundle is None else changes.bundle.version
+        return await self.apply(job)
 
     async def set_roles(self, device: str, roles: Sequence[str]) -> None:
         """Give a device other roles; what policies say of it changes at once."""
@@ -263,7 +255,14 @@ class Authority:
 
     async def apply(self, job: Callable[[Session], tuple[Result, Changes]]) -> Result:
         """Make a change in one transaction and put it in force."""
-        result, _ = await self._change(job, lambda done: self._install(done[1]))
+
+        def work() -> tuple[Result, Changes]:
+            with self.site.storage.transaction() as session:
+                done = job(session)
+            self._follow(done[1])
+            return done
+
+        result, _ = await self._worker.run(work, lambda done: self._install(done[1]))
         return result
 
     async def read(self, job: Callable[[Session], Result]) -> Result:
@@ -419,24 +418,10 @@ class Authority:
         """Give the key server a new key and certificate; open connections go on."""
         now = self.clock()
 
-        def job(session: Session) -> None:
-            signer = KeySigner.generate()
-            issued = self.site.issuer.issue_key_server(
-                public_key=signer.public_key, name=self.site.key_server_name, hosts=self.site.hosts, now=now
-            )
-            session.add(certificate_row(issued))
-            session.flush()
-            # If the transaction fails after this, the ledger still has it, and it is recorded from there.
-            self.site.write_key_server(issued, signer)
+        def job(session: Session) -> Changes:
+            return Changes(identity=rotation.renew_key_server(session, self.site, now))
 
-        def install(_: None) -> None:
-            self.identity = self.site.key_server()
-            for channel in self._channels.values():
-                channel.certify(self.identity, now)
-            for loaded in self.on_certificate:
-                loaded()
-
-        await self._change(job, install)
+        await self._change(job, self._install)
 
     async def keep_audit_head(self, *, accept: bool = False) -> None:
         """Renew the copy of the audit log's head; `accept`: also over one that the log does not hold."""
@@ -480,6 +465,15 @@ class Authority:
 
         return await self._worker.run(work, install)
 
+    def _follow(self, changes: Changes) -> None:
+        """Have the folder's files follow a rotation that has been stored."""
+        if changes.site is None:
+            return
+        try:
+            settle(self.site.folder, self.site.storage)
+        except SealcastError as error:
+            _log.error("the site CA's files do not follow the rotation yet, a new start will: %s", error)
+
     def _close(self) -> None:
         self._worker.close()
         self.site.storage.release()
@@ -493,6 +487,8 @@ class Authority:
 
     def _install(self, changes: Changes) -> None:
         now = self.clock()
+        if changes.site is not None:
+            self.site = changes.site
         if changes.revoked is not None:
             self._revoked = changes.revoked
         if changes.admins is not None:
@@ -522,6 +518,12 @@ class Authority:
         if changes.crl is not None or changes.bundle is not None:
             for channel in self._channels.values():
                 channel.install_trust(self.crl, self._bundle, now)
+        if changes.identity is not None:
+            self.identity = changes.identity
+            for channel in self._channels.values():
+                channel.certify(self.identity, now)
+            for loaded in self.on_certificate:
+                loaded()
 
 
 def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Changes]:

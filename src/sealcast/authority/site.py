@@ -32,6 +32,8 @@ from pathlib import Path
 from cryptography import x509
 
 from sealcast.authority import audit
+from sealcast.authority.arrangement import ROOT_FILE as ROOT_FILE
+from sealcast.authority.arrangement import settle
 from sealcast.authority.at_rest import keys_at_rest
 from sealcast.authority.bundles import first_bundle, store_bundle
 from sealcast.authority.issuance import (
@@ -78,7 +80,6 @@ from sealcast.pki.profiles import check_usages
 from sealcast.pki.times import microseconds
 from sealcast.pki.validator import Validator
 
-ROOT_FILE = "root.pem"
 ROOT_KEY_FILE = "root.key"
 SERVER_FILE = "server.pem"
 LOCK_FILE = "lock"
@@ -116,8 +117,12 @@ class Site:
     roots: tuple[bytes, ...]
     """DER."""
     issuer: Issuer
+    issuers: tuple[bytes, ...]
+    """The site CA certificates (DER) that may have signed policies, CRLs and devices; the first issues."""
     vault: Vault
     storage: Storage
+    passphrases: PassphraseSource
+    """Of the keys that lie in the folder."""
 
     @staticmethod
     def open(
@@ -136,11 +141,13 @@ class Site:
         """
         check_folder(folder)
         passphrases = passphrases or PassphraseSource()
+        storage = Storage.open(folder / DATABASE_FILE)
         with keys_at_rest(folder):
+            settle(folder, storage)
             roots = tuple(certificates(folder / ROOT_FILE))
+            issuers = tuple(certificates(folder / CA_FILE))
             issuer = issuer or open_issuer(folder, passphrases)
             vault = Vault.load(folder / KEY_FILE, passphrases)
-        storage = Storage.open(folder / DATABASE_FILE)
         if isinstance(issuer, LocalIssuer):
             ensure_ledger(folder, storage)
         with storage.transaction() as session:
@@ -163,8 +170,10 @@ class Site:
                 hosts=tuple(row.hosts),
                 roots=roots,
                 issuer=issuer,
+                issuers=issuers,
                 vault=vault,
                 storage=storage,
+                passphrases=passphrases,
             )
 
     @staticmethod
@@ -190,15 +199,12 @@ class Site:
                 hosts=tuple(row.hosts),
                 roots=roots,
                 issuer=remote_issuer(folder),
+                issuers=tuple(certificates(folder / CA_FILE)),
+                passphrases=NO_PASSPHRASE,
                 # A key that opens nothing.
                 vault=Vault(Vault.new_key()),
                 storage=storage,
             )
-
-    @property
-    def issuers(self) -> tuple[bytes, ...]:
-        """The site CA certificates (DER) that may have signed policies, CRLs and devices."""
-        return (self.issuer.certificate,)
 
     @property
     def server_file(self) -> Path:
@@ -217,9 +223,15 @@ class Site:
         """
         return _read_key_server(self.server_file)
 
-    def write_key_server(self, issued: IssuedCertificate, signer: KeySigner) -> None:
-        """Replace the key server's certificate and key, both or neither."""
-        write_atomically(self.server_file, _server_pem(issued, signer, self.issuer), PRIVATE)
+    def write_key_server(
+        self, issued: IssuedCertificate, signer: KeySigner, authorities: Sequence[bytes] = ()
+    ) -> None:
+        """Replace the key server's certificate and key, both or neither.
+
+        `authorities`: site CA certificates (DER) to show with it; by default the one that issues.
+        """
+        chain = [issued.der, *(authorities or self.issuers[:1])]
+        write_atomically(self.server_file, signer.to_pem() + certificates_pem(chain), PRIVATE)
 
 
 def init_site(
@@ -431,7 +443,7 @@ def build_site(
     key = Vault.new_key()
     with storage_errors(folder):
         write_and_sync(folder / ROOT_FILE, certificates_pem([root]))
-        write_and_sync(folder / SERVER_FILE, _server_pem(issued, server_signer, issuer), PRIVATE)
+        write_and_sync(folder / SERVER_FILE, server_signer.to_pem() + certificates_pem(chain), PRIVATE)
         write_and_sync(folder / KEY_FILE, wrapped(key, new_passphrases.find("storage")), PRIVATE)
     storage = Storage.create(folder / DATABASE_FILE)
     with storage.transaction() as session:
@@ -499,10 +511,6 @@ def _root(
         raise CertificateError(
             f"{certificate_file}: {error.problem}", reason=error.reason, cure=error.cure
         ) from None
-
-
-def _server_pem(issued: IssuedCertificate, signer: KeySigner, issuer: Issuer) -> bytes:
-    return signer.to_pem() + certificates_pem([issued.der, issuer.certificate])
 
 
 def _read_key_server(path: Path) -> KeyServerIdentity:

@@ -21,6 +21,7 @@ from sealcast.pki.certificates import (
     certificate_der,
     certificate_identity,
     has_usage,
+    issuer_key,
     parse_certificate,
     spki,
 )
@@ -54,6 +55,8 @@ class IssuedCertificate:
     not_before: int
     not_after: int
     """Microseconds."""
+    issuer: bytes | None
+    """Key identifier of the site CA's key."""
 
     @classmethod
     def of(cls, der: bytes) -> "IssuedCertificate":
@@ -65,6 +68,7 @@ class IssuedCertificate:
             serial=certificate.serial_number,
             not_before=microseconds(certificate.not_valid_before_utc),
             not_after=microseconds(certificate.not_valid_after_utc),
+            issuer=issuer_key(certificate),
         )
 
 
@@ -240,6 +244,11 @@ class SiteCa:
     def site_name(self) -> str:
         """The organization in the site CA's subject."""
         return self._site_name
+
+    @property
+    def not_after(self) -> int:
+        """End of the site CA's certificate, microseconds."""
+        return self._as_issuer.not_after
 
     @property
     def signer(self) -> Signer:

@@ -14,8 +14,9 @@ from datetime import timedelta
 
 from sealcast.ca.issuer import Intent, Issuance, IssuedCertificate, SiteCa
 from sealcast.ca.ledger import Ledger
-from sealcast.ca.signer import Signer
+from sealcast.ca.signer import Signer, public_key_of
 from sealcast.errors import CertificateError, StorageError, UsageError
+from sealcast.pki.certificates import spki
 from sealcast.pki.crl import GRACE, LIFE, Revocation
 from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.names import Role, check_device_name
@@ -72,15 +73,19 @@ class LocalIssuer:
         *,
         limits: Limits = NO_LIMITS,
         clock: Callable[[], int] | None = None,
+        others: Sequence[tuple[bytes, Signer]] = (),
     ) -> None:
         """Take the site CA's DER certificate, the signer of its key, and its ledger.
 
         `limits`: signatures in an hour. `clock`: what to go by in place of the callers' times, microseconds.
+        `others`: site CAs of a rotation, by their DER certificates, that issue nothing but CRLs.
         Raises: CertificateError if certificate and key do not fit, StorageError if the ledger is of another
         site.
         """
         self._ledger = ledger
         self._clock = clock
+        self._limits = limits
+        self._others = [SiteCa(der, other) for der, other in others]
         self._reserved: list[int] = []
         self._ca = SiteCa(certificate, signer, reserve=self._reserve, usages=self._usages)
         self._recent = {
@@ -172,7 +177,10 @@ class LocalIssuer:
         ends = now + microseconds(DEVICE.life)
         listed = self._ledger.revoke(asked, ends, now)
         number = self._ledger.reserve_crl(number, now)
-        return self._ca.issue_crl(number=number, revocations=listed, now=now)
+        # Serial numbers are drawn from one ledger, so a list that names another CA's certificate names no
+        # other one. A CA that has ended is asked for no list any more.
+        alive = [other for other in self._others if now < other.not_after]
+        return b"".join(ca.issue_crl(number=number, revocations=listed, now=now) for ca in (self._ca, *alive))
 
     def sign_policy(self, policy: Policy) -> bytes:
         """As `Issuer.sign_policy`. Raises: UsageError if it lists a removed device, or its times make no
@@ -217,6 +225,31 @@ class LocalIssuer:
     def last_position(self) -> int:
         """As `Issuer.last_position`."""
         return self._ledger.last_position()
+
+    def arranged(self, certificates: Sequence[bytes], *signers: Signer) -> "LocalIssuer":
+        """Return an issuer with the same ledger and limits that issues under another certificate.
+
+        `certificates`: DER, the one that issues first, then those whose CRLs go on. `signers`: of keys that
+        this one does not hold. Raises: CertificateError if the key of the first is held by nobody.
+        """
+        held = [*signers, self._ca.signer, *(other.signer for other in self._others)]
+
+        def signer_of(der: bytes) -> Signer | None:
+            key = public_key_of(der)
+            return next((signer for signer in held if signer.public_key == key), None)
+
+        first = signer_of(certificates[0])
+        if first is None:
+            raise CertificateError("the key of that site CA is not here", reason="key")
+        others = [(der, signer) for der in certificates[1:] if (signer := signer_of(der)) is not None]
+        return LocalIssuer(
+            certificates[0],
+            first,
+            self._ledger,
+            limits=self._limits,
+            clock=self._clock,
+            others=_other_keys(first, others),
+        )
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -265,6 +298,13 @@ class LocalIssuer:
         self._check_ledger()
         if self._ledger.is_removed(check_device_name(name)):
             raise CertificateError(f"device {name!r} is revoked", reason="revoked", cure=_READMIT)
+
+
+def _other_keys(issuing: Signer, others: Sequence[tuple[bytes, Signer]]) -> list[tuple[bytes, Signer]]:
+    """One certificate of each key but the one that issues: a key has one list, under one name."""
+    by_key = {spki(signer.public_key): (der, signer) for der, signer in reversed(others)}
+    by_key.pop(spki(issuing.public_key), None)
+    return list(by_key.values())
 
 
 _READMIT = "make a new token; with a signer of another user, first: sealcast authority readmit DIR NAME"

@@ -134,6 +134,15 @@ class RemoteIssuer:
         """As `Issuer.last_position`."""
         return int(self._ask("last-position"))
 
+    def certified(self, certificate: bytes) -> "RemoteIssuer":
+        """Return an issuer that asks the same signer, whose key has another DER certificate.
+
+        Raises: CertificateError: it is that of another key.
+        """
+        if public_key_of(certificate) != self._public_key:
+            raise CertificateError("the certificate is that of another key than the signer's", reason="key")
+        return RemoteIssuer(certificate, self._path)
+
     def is_listening(self) -> bool:
         """Whether somebody listens on the socket at this moment."""
         try:

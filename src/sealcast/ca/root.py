@@ -26,9 +26,9 @@ class Root:
     signer: Signer
 
     def issue_site_ca(
-        self, *, site_name: str, site_id: bytes, public_key: PublicKey, now: int
+        self, *, site_name: str, site_id: bytes, public_key: PublicKey, now: int, number: int = 1
     ) -> x509.Certificate:
-        """Certify the key of a site CA. `now`: microseconds."""
+        """Certify the key of a site CA. `now`: microseconds. `number`: which key of the site it is."""
         check_alive(self.certificate, "root", now)
         builder = site_ca_builder(
             site_name=site_name,
@@ -37,6 +37,7 @@ class Root:
             issuer=CertificateIssuer.of(self.certificate, self.signer.public_key),
             serial=x509.random_serial_number(),
             now=now,
+            number=number,
         )
         certificate = self.signer.sign_certificate(builder)
         announce(certificate_der(certificate))

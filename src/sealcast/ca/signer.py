@@ -105,6 +105,14 @@ class KeySigner(Signer):
         """Return the private key as PKCS#8 PEM: for its own file and for nothing else."""
         return private_key_pem(self._key, passphrase)
 
+    def store(self, path: Path, passphrase: Passphrase | None = None) -> None:
+        """Write the key as a file of its own, which must not be there. Raises: StorageError."""
+        if path.exists():
+            raise StorageError(
+                str(path), "exists already", cure="choose another folder; keys are never overwritten"
+            )
+        write_atomically(path, self.to_pem(passphrase), PRIVATE)
+
     def to_pkcs8(self) -> bytes:
         """Return the private key as unencrypted PKCS#8 DER: for a device whose key was made for it."""
         return self._key.private_bytes(
@@ -156,12 +164,8 @@ class FileSigner(KeySigner):
     @classmethod
     def create(cls, path: Path, kind: KeyKind = KeyKind.P256, passphrase: Passphrase | None = None) -> Self:
         """Make a new key and store it. Raises: StorageError, also if the file is there already."""
-        if path.exists():
-            raise StorageError(
-                str(path), "exists already", cure="choose another folder; keys are never overwritten"
-            )
         signer = cls.generate(kind)
-        write_atomically(path, signer.to_pem(passphrase), PRIVATE)
+        signer.store(path, passphrase)
         return signer
 
     @classmethod

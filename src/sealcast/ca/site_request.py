@@ -1,5 +1,7 @@
 """The request of a site CA to whoever holds a root: PKCS#10 out, certificate in.
 
+Another root may certify the same key anew by the certificate that the site CA has.
+
 The site's id is in the request, so that the certificate that comes back is for this site and no other. Spec:
 spec/trust.md section 2 (site CA), RFC 2986.
 """
@@ -23,6 +25,7 @@ from sealcast.pki.certificates import (
     parse_certificate,
 )
 from sealcast.pki.names import Identity, Role, check_site_name
+from sealcast.pki.profiles import MAX_SITE_CAS, site_ca_name
 from sealcast.pki.signed import PublicKey
 
 
@@ -34,6 +37,8 @@ class SiteRequest:
     """16 bytes."""
     site_name: str
     public_key: PublicKey
+    number: int = 1
+    """Which key of the site it is (TR-23)."""
 
     @classmethod
     def parse(cls, der: bytes) -> Self:
@@ -59,18 +64,41 @@ class SiteRequest:
             site_id=identity.site_id,
             site_name=check_site_name(str(organizations[0].value)),
             public_key=key,
+            number=_number(request.subject, str(organizations[0].value)),
+        )
+
+    @classmethod
+    def of_certificate(cls, der: bytes) -> Self:
+        """Take it from a site CA's DER certificate, which another root is to certify under the same name.
+
+        Raises: CertificateError if it is none.
+        """
+        certificate = parse_certificate(der)
+        identity, name = certificate_identity(certificate), organization(certificate)
+        key = public_key_of(der)
+        if identity.role is not Role.SITE or not isinstance(key, ec.EllipticCurvePublicKey):
+            raise CertificateError(f"not a site CA: {identity.uri}", reason="wrong-role")
+        return cls(
+            site_id=identity.site_id,
+            site_name=check_site_name(name),
+            public_key=key,
+            number=_number(certificate.subject, name),
         )
 
     def certify(self, root: Root, now: int) -> bytes:
         """Return the DER certificate that a root gives it. `now`: microseconds. Raises: CertificateError."""
         certificate = root.issue_site_ca(
-            site_name=self.site_name, site_id=self.site_id, public_key=self.public_key, now=now
+            site_name=self.site_name,
+            site_id=self.site_id,
+            public_key=self.public_key,
+            now=now,
+            number=self.number,
         )
         return certificate_der(certificate)
 
 
-def make_site_request(signer: Signer, site_name: str, site_id: bytes) -> bytes:
-    """Return a DER request for the site CA's key."""
+def make_site_request(signer: Signer, site_name: str, site_id: bytes, number: int = 1) -> bytes:
+    """Return a DER request for the site CA's key. `number`: which key of the site it is."""
     identity = Identity(role=Role.SITE, site_id=site_id, name="")
     builder = (
         x509.CertificateSigningRequestBuilder()
@@ -78,7 +106,7 @@ def make_site_request(signer: Signer, site_name: str, site_id: bytes) -> bytes:
             x509.Name(
                 [
                     x509.NameAttribute(NameOID.ORGANIZATION_NAME, check_site_name(site_name)),
-                    x509.NameAttribute(NameOID.COMMON_NAME, f"{site_name} CA"),
+                    x509.NameAttribute(NameOID.COMMON_NAME, site_ca_name(site_name, number)),
                 ]
             )
         )
@@ -140,6 +168,13 @@ def _check_may_sign(certificate: x509.Certificate) -> None:
             reason="not-a-ca",
             cure="have it signed with sealcast root sign-site, or with these (spec/trust.md section 2)",
         )
+
+
+def _number(subject: x509.Name, site_name: str) -> int:
+    """Which key of the site a subject names; the first if it says something else."""
+    names = {str(found.value) for found in subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
+    numbers = range(1, MAX_SITE_CAS + 1)
+    return next((number for number in numbers if site_ca_name(site_name, number) in names), 1)
 
 
 def _site_identity(uris: list[str]) -> Identity | None:

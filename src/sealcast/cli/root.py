@@ -1,6 +1,6 @@
 """`sealcast root`: the ceremonies of a root, where its key is. Offline: files in, files out.
 
-new, sign-site, sign-bundle, show-bundle. What an authority needs back is a file, never a key.
+new, sign-site, cross-sign, sign-bundle, show-bundle. What an authority needs back is a file, never a key.
 """
 
 import json
@@ -75,7 +75,8 @@ def sign_site(
     request: Annotated[
         Path,
         typer.Argument(
-            help="PEM: the request, as `authority init --csr-out` wrote it.",
+            help="PEM: the request, as `authority init` or `authority rotate` wrote it; or the site CA's "
+            "certificate by another root.",
             metavar="CSR",
             show_default=False,
         ),
@@ -93,15 +94,19 @@ def sign_site(
     ] = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Certify a site CA; take the certificate back with `sealcast authority init --certificate`."""
+    """Certify a site CA; take the certificate back with the option --certificate of what asked for it."""
     from sealcast.authority.bundles import first_bundle
     from sealcast.ca.site_request import SiteRequest
     from sealcast.pki.bundle import SignedBundle
-    from sealcast.pki.certificates import certificates_pem
+    from sealcast.pki.certificates import certificates_pem, parse_pem_certificates
     from sealcast.pki.files import read_file, write_atomically
     from sealcast.pki.times import system_time
 
-    asked = SiteRequest.parse(_request_der(read_file(request), request))
+    pem = read_file(request)
+    if b"BEGIN CERTIFICATE-" in pem:
+        asked = SiteRequest.of_certificate(parse_pem_certificates(pem)[0])
+    else:
+        asked = SiteRequest.parse(_request_der(pem, request))
     root, now = _open_root(root_cert, root_key, passphrase_file), system_time()
     certificate = asked.certify(root, now)
     write_atomically(output, certificates_pem([certificate]))
@@ -117,6 +122,30 @@ def sign_site(
         signed = SignedBundle.unsigned(first).sign(_der(root), root.signer)
         write_atomically(bundle, signed.serialize())
         typer.echo(f"trust bundle: {escape(str(bundle))}, fingerprint {signed.hash.hex()}")
+
+
+@_root.command("cross-sign")
+def cross_sign(
+    old_cert: Annotated[Path, typer.Option("--old-cert", metavar="FILE", help="PEM: the root that goes.")],
+    old_key: Annotated[Path, typer.Option("--old-key", metavar="FILE", help="PEM: its key.")],
+    new_cert: Annotated[Path, typer.Option("--new-cert", metavar="FILE", help="PEM: the root that comes.")],
+    new_key: Annotated[Path, typer.Option("--new-key", metavar="FILE", help="PEM: its key.")],
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="Where to write both, PEM.")],
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Certify each of two roots by the other, for EST clients that know only one of them.
+
+    Give the file to `sealcast authority rotate root` with --crosses.
+    """
+    from sealcast.ca import cross_certify
+    from sealcast.pki.certificates import certificates_pem
+    from sealcast.pki.files import write_atomically
+    from sealcast.pki.times import system_time
+
+    old = _open_root(old_cert, old_key, passphrase_file)
+    made = cross_certify(old, _open_root(new_cert, new_key, passphrase_file), system_time())
+    write_atomically(output, certificates_pem([made.new_with_old, made.old_with_new]))
+    typer.echo(escape(f"both until the earlier end: {output}"))
 
 
 @_root.command("sign-bundle")

@@ -156,7 +156,7 @@ class DeviceAgent:
         if self._clock() >= by_life:
             return by_life
         try:
-            client = EstClient(identity.authority_url, identity.roots)
+            client = EstClient(identity.authority_url, identity.roots, authorities=identity.issuers)
             hint = await client.renewal_info(identity.certificate)
         except SealcastError as error:
             log.debug("device folder %s: no renewal hint: %s", self._path, error)

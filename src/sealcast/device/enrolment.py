@@ -154,7 +154,10 @@ async def renew_async(path: Path, *, now: int | None = None, role: Role = Role.D
         # Read again under the lock: another process may just have renewed.
         present = DeviceIdentity.open(path, role)
         client = EstClient(
-            present.authority_url, present.roots, own=(present.certificate_file, present.key_file)
+            present.authority_url,
+            present.roots,
+            own=(present.certificate_file, present.key_file),
+            authorities=present.issuers,
         )
         plan = await client.plan(present.name)
         signer = _new_key(stage, plan.kind)
@@ -176,7 +179,7 @@ async def recover_async(path: Path, *, now: int | None = None) -> DeviceIdentity
         if moment < present.not_after:
             # Another process has just renewed.
             return present
-        client = EstClient(present.authority_url, present.roots)
+        client = EstClient(present.authority_url, present.roots, authorities=present.issuers)
         signer = _new_key(stage)
         csr = signer.make_csr(present.name, current=parse_certificate(present.certificate))
         proof = RenewalProof(certificate=present.certificate, csr=csr, time=moment).sign(present.signer)

@@ -26,7 +26,7 @@ from sealcast.pki.ends import End, chain_ends
 from sealcast.pki.files import read_file
 from sealcast.pki.names import Role, check_device_name, parse_site_id
 from sealcast.pki.times import microseconds, system_time
-from sealcast.pki.tls import client_context, server_context
+from sealcast.pki.tls import client_context, leading, server_context
 from sealcast.pki.validator import Anchor, Validator
 
 SETTINGS_FILE = "device.toml"
@@ -246,11 +246,11 @@ class DeviceIdentity:
 
         Judge the peer by `validator()`.
         """
-        return client_context(self.certificate_file, self.key_file, (*self.roots, *self.issuers))
+        return client_context(self.certificate_file, self.key_file, leading(self.roots, self.issuers))
 
     def ssl_context_server(self) -> ssl.SSLContext:
         """Return a context for our own listener: TLS 1.3, admits holders of certificates under our roots."""
-        return server_context(self.certificate_file, self.key_file, (*self.roots, *self.issuers))
+        return server_context(self.certificate_file, self.key_file, leading(self.roots, self.issuers))
 
     def ends(self) -> tuple[End, ...]:
         """Return the life of our certificate and of each issuer up to the root."""

@@ -9,9 +9,12 @@ from typing import Protocol
 from sealcast.device.folder import DeviceFolder, current_bundle
 from sealcast.device.identity import DeviceIdentity
 from sealcast.errors import CertificateError
-from sealcast.pki.bundle import VerifiedBundle, accept, pin_by_roots
+from sealcast.pki.bundle import VerifiedBundle, accept, begin_by_roots
 from sealcast.sidechannel.client import UnknownVersionError
 from sealcast.sidechannel.messages import BundleAnswer, Report
+
+_MAX_VERSIONS = 10_000
+"""How far a device that holds none looks for one to begin with; a site has a few in a year."""
 
 
 class BundleSource(Protocol):
@@ -30,17 +33,27 @@ async def sync_trust(path: Path, source: BundleSource) -> DeviceIdentity:
     is held, which stays in force; NetworkError; StorageError.
     """
     identity = DeviceIdentity.open(path)
-    held = identity.bundle
+    held, number = identity.bundle, 1
     while True:
         try:
-            answer = await source.bundle(1 if held is None else held.version + 1)
+            answer = await source.bundle(number if held is None else held.version + 1)
         except UnknownVersionError:
             return DeviceIdentity.open(path)
-        held = _take(path, held, answer.bundle, identity)
+        try:
+            held = _take(path, held, answer.bundle, identity)
+        except CertificateError as refusal:
+            if (
+                held is not None
+                or refusal.reason != "signature"
+                or number >= min(answer.latest, _MAX_VERSIONS)
+            ):
+                raise
+            # Of roots that had gone before this device was made: it begins with a later version (TR-18).
+            number += 1
 
 
 def _take(path: Path, held: VerifiedBundle | None, data: bytes, identity: DeviceIdentity) -> VerifiedBundle:
-    bundle = pin_by_roots(data, identity.given_roots) if held is None else accept(held, data)
+    bundle = begin_by_roots(data, identity.given_roots) if held is None else accept(held, data)
     if held is None:
         # It replaces the roots that were given: it must not cut this device off from its own site.
         own = bundle.bundle.site(identity.site_id)

@@ -50,7 +50,7 @@ from sealcast.pki.certificates import is_self_signed, parse_certificate
 from sealcast.pki.csr import RequestExtras
 from sealcast.pki.names import Identity, Role
 from sealcast.pki.signed import PublicKey
-from sealcast.pki.tls import load_own_certificate, trust
+from sealcast.pki.tls import leading, load_own_certificate, trust
 from sealcast.pki.validator import Validator
 
 _MAX_ANSWER_BYTES = 1024 * 1024
@@ -112,11 +112,13 @@ class EstClient:
         *,
         own: tuple[Path, Path] | None = None,
         label: str | None = None,
+        authorities: Sequence[bytes] = (),
     ) -> None:
         """Take the server's URL and the DER roots to trust.
 
         `own`: the PEM files of chain and key to show: the present certificate, or at a first enrolment the
-        maker's. `label`: which of the server's CAs to ask (RFC 7030 section 3.2.2).
+        maker's. `label`: which of the server's CAs to ask (RFC 7030 section 3.2.2). `authorities`: CA
+        certificates (DER) that help to build a path to a root.
         Raises: ConfigError for a URL that is not https, and if there is no root: nothing is trusted at first
         sight. CertificateError, StorageError, UsageError.
         """
@@ -126,6 +128,7 @@ class EstClient:
                 "no root is given to check the authority by", cure="give the root's file with --root FILE"
             )
         self._roots = tuple(roots)
+        self._trusted = leading(roots, authorities)
         self._own = own
         self._path = EST_PATH if label is None else f"{EST_PATH}/{check_label(label)}"
         self._context = self._make_context()
@@ -252,7 +255,7 @@ class EstClient:
         if linked:
             # tls-unique exists up to 1.2; Python gives no exporter (RFC 9266) for 1.3.
             context.maximum_version = ssl.TLSVersion.TLSv1_2
-        trust(context, self._roots)
+        trust(context, self._trusted)
         if self._own is not None:
             load_own_certificate(context, *self._own)
         return context

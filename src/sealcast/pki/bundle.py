@@ -297,7 +297,7 @@ class SignedBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedBundle:
-    """A version that is believed; only `pin`, `accept` and `stored` make one."""
+    """A version that is believed; only `pin`, `begin_by_roots`, `accept` and `stored` make one."""
 
     bundle: TrustBundle
     signed: bytes
@@ -342,20 +342,21 @@ def pin(data: bytes, fingerprint: bytes) -> VerifiedBundle:
     return VerifiedBundle(bundle=bundle, signed=data, hash=fingerprint)
 
 
-def pin_by_roots(data: bytes, roots: Sequence[bytes]) -> VerifiedBundle:
-    """Believe version 1 by the owner's roots (DER), which came out of band and signed it (TR-18).
+def begin_by_roots(data: bytes, roots: Sequence[bytes]) -> VerifiedBundle:
+    """Believe any version by owner's roots (DER) of its own that came out of band and signed it (TR-18).
 
-    Raises: CertificateError.
+    For a device that is made after a root of version 1 has gone. Raises: CertificateError.
     """
     signed = SignedBundle.parse(data)
-    owners = {anchor.certificate for anchor in signed.read().owners()}
-    if signed.signed_by(der for der in roots if der in owners) < signed.read().threshold:
+    bundle = signed.read()
+    owners = {anchor.certificate for anchor in bundle.owners()}
+    if signed.signed_by(der for der in roots if der in owners) < bundle.threshold:
         raise CertificateError(
-            "version 1 of the trust bundle is not signed by the roots that were given",
+            f"version {bundle.version} of the trust bundle is not signed by the roots that were given",
             reason="signature",
             cure="give every owner's root with --root FILE, or the fingerprint of the bundle",
         )
-    return pin(data, signed.hash)
+    return VerifiedBundle(bundle=bundle, signed=data, hash=signed.hash)
 
 
 def accept(held: VerifiedBundle, data: bytes) -> VerifiedBundle:

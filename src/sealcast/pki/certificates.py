@@ -70,6 +70,27 @@ def organization(certificate: x509.Certificate) -> str:
     return str(names[0].value) if names else ""
 
 
+def key_identifier(der: bytes) -> bytes:
+    """Return the subjectKeyIdentifier of a CA's DER certificate, by which what it issues names its key.
+
+    Raises: CertificateError if it has none.
+    """
+    try:
+        found = parse_certificate(der).extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        raise CertificateError("the certificate has no subjectKeyIdentifier", reason="malformed") from None
+    return found.value.digest
+
+
+def issuer_key(certificate: x509.Certificate) -> bytes | None:
+    """Return the key identifier of a certificate's issuer; None if it names none."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return None
+    return found.value.key_identifier
+
+
 def has_usage(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:
     """Tell whether a purpose is named in extKeyUsage; a certificate without any names none."""
     try:

@@ -42,8 +42,21 @@ class CrlFacts:
     serials: frozenset[int]
 
     @classmethod
-    def parse(cls, der: bytes) -> Self:
-        """Read a DER CRL. Raises: CertificateError if it is none, or has no CRLNumber or nextUpdate."""
+    def parse(cls, document: bytes) -> Self:
+        """Read one or more DER CRLs, one after the other; the first one's number stands for all (TR-9).
+
+        Raises: CertificateError if one is none, or has no CRLNumber or nextUpdate.
+        """
+        facts = [cls._parse(der) for der in split_crls(document)]
+        return cls(
+            number=facts[0].number,
+            this_update=min(each.this_update for each in facts),
+            next_update=min(each.next_update for each in facts),
+            serials=frozenset().union(*(each.serials for each in facts)),
+        )
+
+    @classmethod
+    def _parse(cls, der: bytes) -> Self:
         try:
             crl = x509.load_der_x509_crl(der)
             number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
@@ -65,10 +78,30 @@ class CrlFacts:
         return now >= self.this_update + microseconds(LIFE)
 
 
-def crl_number(der: bytes) -> int:
-    """Return the CRLNumber of a DER CRL. Raises: CertificateError."""
+def split_crls(document: bytes) -> list[bytes]:
+    """Return the DER CRLs that stand one after the other in a document, at least one.
+
+    Raises: CertificateError if it is no sequence of DER values.
+    """
+    found, rest = [], document
+    while rest:
+        length, header = (rest[1] if len(rest) > 1 else 0), 2
+        if length & 0x80:
+            header += length & 0x7F
+            length = int.from_bytes(rest[2:header], "big")
+        if not 0 < length <= len(rest) - header:
+            raise CertificateError("not a usable CRL: it is cut off", reason="malformed")
+        found.append(rest[: header + length])
+        rest = rest[header + length :]
+    if not found:
+        raise CertificateError("not a usable CRL: it is empty", reason="malformed")
+    return found
+
+
+def crl_number(document: bytes) -> int:
+    """Return the CRLNumber of the first of one or more DER CRLs (TR-9). Raises: CertificateError."""
     try:
-        crl = x509.load_der_x509_crl(der)
+        crl = x509.load_der_x509_crl(split_crls(document)[0])
         return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise CertificateError(f"not a usable CRL: {error}", reason="malformed") from None

@@ -42,6 +42,9 @@ ADMIN = Profile(life=timedelta(days=90), path_length=None, is_ca=False, signs=Tr
 REGISTRATION_AUTHORITY = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 """id-kp-cmcRA (RFC 6402): in extKeyUsage of a device that registers others at EST."""
 
+MAX_SITE_CAS = 99
+"""Names for the keys of a site's CA; with the longest name of a site, the common name has 64 characters."""
+
 _BOTH_SIDES = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 
 MAX_EXTRA_USAGES = 8
@@ -121,12 +124,27 @@ def cross_builder(
     )
 
 
+def site_ca_name(site_name: str, number: int = 1) -> str:
+    """Return the common name of the `number`th key of a site's CA, 1 to MAX_SITE_CAS (TR-23).
+
+    Each key has a name of its own, as CRLs are found by the name of who signed them.
+    """
+    return f"{check_site_name(site_name)} CA" if number == 1 else f"{check_site_name(site_name)} CA {number}"
+
+
 def site_ca_builder(
-    *, site_name: str, site_id: bytes, public_key: PublicKey, issuer: CertificateIssuer, serial: int, now: int
+    *,
+    site_name: str,
+    site_id: bytes,
+    public_key: PublicKey,
+    issuer: CertificateIssuer,
+    serial: int,
+    now: int,
+    number: int = 1,
 ) -> x509.CertificateBuilder:
-    """Build a site CA certificate, to be signed by a root."""
+    """Build a site CA certificate, to be signed by a root. `number`: as `site_ca_name`."""
     identity = Identity(role=Role.SITE, site_id=site_id, name="")
-    subject = _subject(f"{check_site_name(site_name)} CA", site_name)
+    subject = _subject(site_ca_name(site_name, number), site_name)
     return _builder(SITE_CA, subject, public_key, issuer, serial, now).add_extension(
         x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri)]), critical=False
     )

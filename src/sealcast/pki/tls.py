@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sealcast.errors import CertificateError
-from sealcast.pki.certificates import certificates_pem
+from sealcast.pki.certificates import certificates_pem, is_issued_by, is_self_signed, parse_certificate
 from sealcast.pki.files import storage_errors
 
 
@@ -57,6 +57,24 @@ def trust(context: ssl.SSLContext, authorities: Sequence[bytes]) -> None:
         raise CertificateError(
             f"a root cannot be used for TLS: {error.reason or error}", reason="malformed"
         ) from None
+
+
+def leading(roots: Sequence[bytes], authorities: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return DER roots, and of the site CA certificates those that lead to one of them, for a TLS context.
+
+    OpenSSL goes on with the first issuer that it finds, and does not try another one of the same name and
+    key, as there is while a root is rotated; so it is shown none that leads nowhere.
+    """
+    parsed = [parse_certificate(der) for der in roots]
+    known = [(der, parse_certificate(der)) for der in authorities]
+    return (
+        *roots,
+        *(
+            der
+            for der, authority in known
+            if is_self_signed(authority) or any(is_issued_by(authority, root) for root in parsed)
+        ),
+    )
 
 
 def _mutual(

@@ -14,7 +14,7 @@ from aiohttp import ClientError, web
 
 from sealcast.errors import CertificateError
 from sealcast.pki.names import Role
-from sealcast.pki.tls import load_own_certificate, trust
+from sealcast.pki.tls import leading, load_own_certificate, trust
 from sealcast.pki.validator import Validator, VerifiedPeer
 from sealcast.sidechannel.refusals import Refusal, RefusedError
 
@@ -146,7 +146,7 @@ def verdict_of(error: BaseException) -> CertificateError | None:
 
 def reload_context(context: ssl.SSLContext, identity: TlsIdentity) -> None:
     """Show the certificate that `identity` has now from the next handshake on; open connections go on."""
-    trust(context, (*identity.roots, *identity.issuers))
+    trust(context, leading(identity.roots, identity.issuers))
     load_own_certificate(context, identity.certificate_file, identity.key_file)
 
 

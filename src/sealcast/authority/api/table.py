@@ -15,6 +15,7 @@ from sealcast.authority.api.resources import (
     policies,
     policy,
     revocations,
+    rotations,
     site,
     tokens,
 )
@@ -51,6 +52,7 @@ TABLE = RouteTable(
         *policy.ROUTES,
         *revocations.ROUTES,
         *bundles.ROUTES,
+        *rotations.ROUTES,
         *admins.ROUTES,
         *auditing.ROUTES,
         _DOCUMENT,

@@ -6,6 +6,7 @@ channels   channel add, set, list           status     status, openapi
 devices    device list, show, revoke        admins     admin add, token, list, role, revoke
 tokens     token; tokens list, revoke       audit      audit list, verify
 bundles    bundle list, export, draft, import, progress
+rotation   rotate server, site, root, status, abandon
 
 All but those of `founding` and `serving` go through the management API: of the service that runs on the
 folder, of the folder itself where none runs, or of an authority on another machine.
@@ -22,6 +23,7 @@ from sealcast.cli.authority import (
     devices,
     enrolment,
     founding,
+    rotation,
     serving,
     status,
     tokens,
@@ -41,6 +43,7 @@ def register(app: typer.Typer) -> None:
         channels,
         devices,
         bundles,
+        rotation,
         admins,
         audit,
         authority_keys,

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from sealcast.authority import bundles
+from sealcast.authority import bundles, rotation
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.problems import Problem
@@ -14,7 +14,6 @@ from sealcast.authority.api.resources.shapes import page, page_of, time_text
 from sealcast.authority.api.routing import PAGE, Route
 from sealcast.authority.api.schema import Component, listed, moment, number, record, text
 from sealcast.authority.models import BundleRow
-from sealcast.authority.service import Changes
 from sealcast.errors import UnknownNameError, UsageError
 from sealcast.pki.bundle import MAX_BUNDLE_BYTES
 
@@ -92,17 +91,10 @@ def _get(call: Call) -> Answer:
 
 
 def _add(call: Call) -> Answer:
-    bundle = bundles.store_bundle(
-        call.session,
-        call.given,
-        site_id=call.site.site_id,
-        issuer=call.site.issuer.certificate,
-        roots=call.site.roots,
-        now=call.now,
-    )
+    bundle, changes = rotation.import_bundle(call.session, call.site, call.given, call.now)
     call.session.flush()
     row = call.session.get_one(BundleRow, bundle.version)
-    return Answer(body=_json(row), changes=Changes(bundle=bundle))
+    return Answer(body=_json(row), changes=changes)
 
 
 def _read(body: Mapping[str, Any]) -> bytes:

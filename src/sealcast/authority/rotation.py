@@ -1,0 +1,545 @@
+"""Rotations in service, in the safe order: publish, wait for the devices, switch, re-issue, retire.
+
+Each function is one step inside the caller's transaction; nothing is in force before that is committed, and
+the files of the folder follow it (arrangement.py). So a crash leaves a step undone or done, and the same
+request goes on from there. A key of the site CA is made here, as a file of its own, before the row that tells
+of it. What roots have to sign is only drafted here: their keys are elsewhere.
+
+A site CA's key: another key, under the same site id, certified by an owner's root. A root: the site CA keeps
+its key and is certified anew by the new root, so no device needs another certificate. The server's
+certificate: done at once.
+
+Spec: spec/trust.md section 6 (TR-24).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cryptography import x509
+from sqlalchemy.orm import Session
+
+from sealcast.authority import audit, bundles, channels, revocation
+from sealcast.authority.arrangement import authorities_of, latest_rotation, roots_of, shown_authorities
+from sealcast.authority.changes import Changes
+from sealcast.authority.est_state import load_state
+from sealcast.authority.issuance import ca_key_file, ca_key_name, certificate_row
+from sealcast.authority.models import RotationRow
+from sealcast.authority.renewal import set_renewal_window
+from sealcast.authority.rotation_progress import standing_of
+from sealcast.authority.rotation_steps import ENDED, Kind, Step
+from sealcast.authority.site import KeyServerIdentity, Site
+from sealcast.ca import FileSigner, Issuer, KeySigner, LocalIssuer, PassphraseSource, RemoteIssuer, Signer
+from sealcast.ca.keyfile import is_encrypted, no_passphrase_cure
+from sealcast.ca.root import check_alive, read_root
+from sealcast.ca.signer import public_key_of
+from sealcast.ca.site_request import SiteRequest, check_site_certificate, make_site_request
+from sealcast.errors import CertificateError, ConflictError, StorageError, UnknownNameError
+from sealcast.est.renewal import RenewalWindow
+from sealcast.pki.bundle import (
+    Anchor,
+    BundleSite,
+    Purpose,
+    SignedBundle,
+    TrustBundle,
+    VerifiedBundle,
+)
+from sealcast.pki.certificates import (
+    certificate_der,
+    certificates_pem,
+    is_issued_by,
+    key_identifier,
+    parse_certificate,
+    parse_pem_certificates,
+)
+from sealcast.pki.files import read_file
+from sealcast.pki.profiles import MAX_SITE_CAS
+
+WITHIN = 3600 * 1_000_000
+"""Microseconds in which devices take their new certificates: a large site must not ask at one moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A step that was done."""
+
+    row: RotationRow
+    changes: Changes
+
+
+# --- beginning ----------------------------------------------------------------------------------------------
+
+
+def rotate_server(session: Session, site: Site, now: int) -> Result:
+    """Give the key server another key and certificate; the old one is good until its end."""
+    old = site.key_server().chain[0]
+    identity = renew_key_server(session, site, now)
+    row = _row(Kind.SERVER, Step.DONE, old, now, new=identity.chain[0], finished=now)
+    _add(session, row, now)
+    return Result(row=row, changes=Changes(identity=identity))
+
+
+def start_site(session: Session, site: Site, passphrases: PassphraseSource, now: int) -> Result:
+    """Make another key for the site CA, and the request for its certificate.
+
+    `passphrases`: of the present key; the new one is encrypted under the same.
+
+    Raises:
+        ConflictError: a rotation is under way, there is no trust bundle, or a signer process has the key.
+        CertificateError, StorageError: the passphrase is missing or wrong, or the key cannot be written.
+    """
+    if not isinstance(site.issuer, LocalIssuer):
+        raise ConflictError(
+            "a signer process has the site CA's key, and makes no other one",
+            cure="end it, serve with the key in the folder for the length of the rotation, then give the new "
+            "key to the signer",
+        )
+    _check_start(session)
+    passphrase = None
+    present = ca_key_file(site.folder, site.issuer.certificate)
+    if is_encrypted(read_file(present)):
+        passphrase = passphrases.find("ca", what=str(present))
+        if passphrase is None:
+            raise CertificateError(
+                f"{present}: the key is encrypted, and there is no passphrase for the new one",
+                reason="key",
+                cure=no_passphrase_cure("ca"),
+            )
+        if FileSigner.open(present, name="ca", passphrases=passphrases).public_key != site.issuer.public_key:
+            raise CertificateError(f"{present}: is not the key of the site CA", reason="key")
+    signer = KeySigner.generate()
+    identifier = x509.SubjectKeyIdentifier.from_public_key(signer.public_key).digest
+    signer.store(site.folder / ca_key_name(identifier), passphrase)
+    number = _next_number(site)
+    row = _row(Kind.SITE, Step.CERTIFICATE, site.issuer.certificate, now)
+    row.request = make_site_request(signer, site.issuer.site_name, site.site_id, number)
+    _add(session, row, now)
+    return Result(row=row, changes=Changes())
+
+
+def start_root(session: Session, site: Site, root: bytes, now: int) -> Result:
+    """Begin to bring in another root. `root`: PEM.
+
+    Raises:
+        ConflictError: a rotation is under way, there is no trust bundle, or that root is in it already.
+        CertificateError: it is no root that could certify the site CA.
+    """
+    held = _check_start(session)
+    new = certificate_der(read_root(root, now))
+    if any(public_key_of(new) == public_key_of(anchor.certificate) for anchor in held.bundle.owners()):
+        raise ConflictError("the trust bundle lists that root, or its key, already", cure="make another root")
+    row = _row(Kind.ROOT, Step.CERTIFICATE, site.issuer.certificate, now, new_root=new)
+    row.old_root = root_of(site.issuer.certificate, held.bundle)
+    _add(session, row, now)
+    return Result(row=row, changes=Changes())
+
+
+def _row(kind: Kind, step: Step, old: bytes, now: int, **values: object) -> RotationRow:
+    return RotationRow(kind=str(kind), step=str(step), old=old, started=now, forced=[], **values)
+
+
+def _add(session: Session, row: RotationRow, now: int) -> None:
+    session.add(row)
+    session.flush()
+    audit.record(session, now, f"rotate {row.kind}", str(row.id), step=row.step)
+
+
+def _check_start(session: Session) -> VerifiedBundle:
+    latest = latest_rotation(session)
+    if latest is not None and latest.step not in ENDED:
+        raise ConflictError(
+            f"rotation {latest.id} of the {latest.kind} is under way, at the step {latest.step}",
+            cure="finish it, or give it up before it is published: sealcast authority rotate status DIR",
+        )
+    return _held(session)
+
+
+def _held(session: Session) -> VerifiedBundle:
+    held = bundles.load_bundle(session)
+    if held is None:
+        raise ConflictError(
+            "the site has no trust bundle, and without one no device can be told of another root or site CA",
+            cure="draft, sign and import version 1: sealcast authority bundle draft DIR",
+        )
+    return held
+
+
+def _next_number(site: Site) -> int:
+    """The next one that no site CA of the folder bears; the names begin anew at their end."""
+    borne = [SiteRequest.of_certificate(der).number for der in site.issuers]
+    following = [number for number in range(borne[0] + 1, MAX_SITE_CAS + 1) if number not in borne]
+    return (following or [number for number in range(1, MAX_SITE_CAS + 1) if number not in borne])[0]
+
+
+def root_of(certificate: bytes, bundle: TrustBundle) -> bytes:
+    """The owner's root (DER) of a bundle that has signed a site CA. Raises: CertificateError."""
+    parsed = parse_certificate(certificate)
+    for anchor in bundle.owners():
+        if is_issued_by(parsed, parse_certificate(anchor.certificate)):
+            return anchor.certificate
+    raise CertificateError(
+        "no owner's root of the trust bundle has signed the site CA's certificate",
+        reason="unknown-issuer",
+        cure="have one of them sign it: sealcast root sign-site",
+    )
+
+
+# --- the certificate of the new site CA ---------------------------------------------------------------------
+
+
+def take_certificate(
+    session: Session,
+    site: Site,
+    row: RotationRow,
+    certificate: bytes,
+    crosses: bytes,
+    passphrases: PassphraseSource,
+    now: int,
+) -> Result:
+    """Take what a root has signed.
+
+    `certificate`: PEM, of the site CA. `crosses`: PEM, of each root by the other; empty without any.
+    `passphrases`: of the new key.
+
+    Raises:
+        ConflictError: the rotation does not wait for it.
+        CertificateError: it is for another key, name or site, of another root, or not valid now.
+    """
+    _check_step(row, Step.CERTIFICATE)
+    new = _single(certificate)
+    held = _held(session).bundle
+    check_alive(parse_certificate(new), "site CA certificate", now)
+    signers: list[Signer] = []
+    if row.kind == Kind.ROOT:
+        _check_certified_anew(site, row, new)
+        row.crosses = _check_crosses(row, crosses) if crosses else None
+    else:
+        asked = SiteRequest.parse(row.request or b"")
+        check_site_certificate(
+            new,
+            public_key=asked.public_key,
+            site_id=site.site_id,
+            site_name=site.issuer.site_name,
+            root=root_of(new, held),
+        )
+        if parse_certificate(new).subject in [parse_certificate(der).subject for der in site.issuers]:
+            raise CertificateError(
+                "the new site CA's certificate has the name of the old one, by which CRLs are told apart",
+                reason="name",
+                cure="have the request signed with its own subject: sealcast root sign-site",
+            )
+        path = site.folder / ca_key_name(key_identifier(new))
+        signers.append(FileSigner.open(path, name="ca", passphrases=passphrases))
+    row.new, row.step = new, Step.PUBLISH
+    audit.record(session, now, "take certificate of rotation", str(row.id))
+    arranged = _arranged(site, row, signers)
+    # Whoever is in touch has the new CA's list long before it meets one of its certificates (TR-9).
+    crl = revocation.issue_crl(session, arranged.issuer, now)
+    return Result(row=row, changes=Changes(site=arranged, crl=crl, est=load_state(session)))
+
+
+def _check_certified_anew(site: Site, row: RotationRow, new: bytes) -> None:
+    check_site_certificate(
+        new,
+        public_key=site.issuer.public_key,
+        site_id=site.site_id,
+        site_name=site.issuer.site_name,
+        root=row.new_root or b"",
+    )
+    old = parse_certificate(row.old)
+    if parse_certificate(new).subject != old.subject or key_identifier(new) != key_identifier(row.old):
+        raise CertificateError(
+            "the site CA's certificate by the new root has another subject or key identifier than before",
+            reason="name",
+            cure="have the site CA's present certificate signed anew: sealcast root sign-site DIR/ca.pem",
+        )
+
+
+def _check_crosses(row: RotationRow, pem: bytes) -> bytes:
+    roots = [parse_certificate(der) for der in (row.old_root, row.new_root) if der is not None]
+    found = parse_pem_certificates(pem)
+    for der in found:
+        cross = parse_certificate(der)
+        fits = [root for root in roots if root.public_key() == cross.public_key()]
+        if not fits or not any(is_issued_by(cross, root) for root in roots if root not in fits):
+            raise CertificateError(
+                "not a certificate of one of the two roots by the other",
+                reason="unknown-issuer",
+                cure="make them with both roots' keys: sealcast root cross-sign",
+            )
+    return certificates_pem(found)
+
+
+def _single(pem: bytes) -> bytes:
+    found = parse_pem_certificates(pem)
+    if len(found) != 1:
+        raise CertificateError(
+            f"{len(found)} certificates, not one", reason="malformed", cure="give the site CA's alone"
+        )
+    return found[0]
+
+
+# --- the trust bundle ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A version of the trust bundle that has to be signed elsewhere."""
+
+    unsigned: bytes
+    """A signed object without any signature."""
+    version: int
+    threshold: int
+    """How many of `signers` have to sign it."""
+    signers: tuple[bytes, ...]
+    """DER: the owner's roots of the version before."""
+
+
+def draft(session: Session, site: Site, row: RotationRow, now: int) -> Draft:
+    """The version of the trust bundle that the rotation waits for, unsigned.
+
+    Raises:
+        ConflictError: it waits for none.
+        UsageError, CertificateError: devices could not live with it.
+    """
+    held = _held(session)
+    if row.step not in (Step.PUBLISH, Step.RETIRE) or row.new is None:
+        raise ConflictError(
+            f"rotation {row.id} waits for no trust bundle, at the step {row.step}",
+            cure="see: sealcast authority rotate status DIR",
+        )
+    anchors, own = held.bundle.anchors, held.bundle.site(site.site_id)
+    if row.step == Step.PUBLISH:
+        authorities = _once([site.issuer.certificate, *own.authorities, row.new])
+        if row.new_root is not None:
+            scope = next(anchor.sites for anchor in anchors if anchor.certificate == row.old_root)
+            added = Anchor(certificate=row.new_root, purpose=Purpose.OWNER, since=now, sites=scope)
+            anchors = (*anchors, added)
+    else:
+        authorities = tuple(der for der in _once([row.new, *own.authorities]) if der != row.old)
+        if row.old_root is not None:
+            anchors = tuple(anchor for anchor in anchors if anchor.certificate != row.old_root)
+    sites = tuple(
+        replace(each, authorities=authorities) if each.site_id == site.site_id else each
+        for each in held.bundle.sites
+    )
+    bundle = bundles.draft_bundle(held, max(now, held.bundle.issued), anchors=anchors, sites=sites)
+    return Draft(
+        unsigned=SignedBundle.unsigned(bundle).serialize(),
+        version=bundle.version,
+        threshold=held.bundle.threshold,
+        signers=tuple(each.certificate for each in held.bundle.owners() if each in bundle.owners()),
+    )
+
+
+def _once(ders: Sequence[bytes]) -> tuple[bytes, ...]:
+    return tuple(dict.fromkeys(ders))
+
+
+def import_bundle(session: Session, site: Site, data: bytes, now: int) -> tuple[VerifiedBundle, Changes]:
+    """Take a signed version of the trust bundle; a rotation that waits for it goes on.
+
+    Raises: CertificateError: it does not follow, or takes away what this site or a rotation needs.
+    """
+    held = bundles.store_bundle(
+        session, data, site_id=site.site_id, issuer=site.issuer.certificate, roots=site.roots, now=now
+    )
+    row = latest_rotation(session)
+    changes = Changes(bundle=held)
+    if row is None or row.step in ENDED:
+        return held, changes
+    own = held.bundle.site(site.site_id)
+    lists_new, lists_old = (
+        _lists(row, row.new, row.new_root, held, own),
+        _lists(row, row.old, row.old_root, held, own),
+    )
+    match Step(row.step):
+        case Step.PUBLISH if lists_new:
+            row.version = held.version
+            _move(session, row, Step.REPORTS, now)
+        case Step.REPORTS if not lists_new:
+            raise CertificateError(
+                f"the trust bundle takes away what rotation {row.id} has published",
+                reason="lockout",
+                cure="finish the rotation first",
+            )
+        case Step.REISSUE if not lists_old:
+            raise CertificateError(
+                f"the trust bundle drops the old site CA: {standing_of(session, row, now).still_old()}",
+                reason="lockout",
+                cure="wait for them: sealcast authority rotate status DIR, then rotate site DIR",
+            )
+        case Step.RETIRE if not lists_old:
+            _check_beginning(held)
+            row.finished = now
+            _move(session, row, Step.DONE, now)
+            arranged = _arranged(site, row, ())
+            return held, Changes(
+                bundle=held,
+                site=arranged,
+                crl=revocation.issue_crl(session, arranged.issuer, now),
+                est=load_state(session),
+                # With another chain, where that was a root's.
+                identity=renew_key_server(session, arranged, now) if row.kind == Kind.ROOT else None,
+            )
+        case _:
+            pass
+    return held, changes
+
+
+def _check_beginning(held: VerifiedBundle) -> None:
+    """A device that is made from now on begins with this version, by the roots that are left (TR-18)."""
+    owners = [anchor.certificate for anchor in held.bundle.owners()]
+    if SignedBundle.parse(held.signed).signed_by(owners) < held.bundle.threshold:
+        raise CertificateError(
+            "the trust bundle is not signed by the roots that it keeps: no new device could begin with it",
+            reason="lockout",
+            cure="have the new root sign it too: sealcast root sign-bundle",
+        )
+
+
+def _lists(
+    row: RotationRow, authority: bytes | None, root: bytes | None, held: VerifiedBundle, own: BundleSite
+) -> bool:
+    if row.kind == Kind.ROOT and root not in [anchor.certificate for anchor in held.bundle.owners()]:
+        return False
+    return authority in own.authorities
+
+
+# --- going on -----------------------------------------------------------------------------------------------
+
+
+def advance(
+    session: Session, site: Site, row: RotationRow, *, force: bool, within: int = WITHIN, now: int
+) -> Result:
+    """Go one step on, if the devices are so far.
+
+    Args:
+        session: the transaction.
+        site: the site.
+        row: the rotation.
+        force: go on without them; they need an operator's token when they come back.
+        within: in how many microseconds devices take their new certificates.
+        now: microseconds.
+
+    Raises:
+        ConflictError: they are not, with the counts; or the rotation waits for something else.
+    """
+    match Step(row.step):
+        case Step.REPORTS:
+            _check_standing(standing_of(session, row, now).unreported(), row, force=force)
+            return Result(row=row, changes=_switch(session, site, row, within, now))
+        case Step.REISSUE:
+            _check_standing(standing_of(session, row, now).still_old(), row, force=force)
+            _move(session, row, Step.RETIRE, now)
+            return Result(row=row, changes=Changes())
+        case Step.CERTIFICATE:
+            what = "the certificate of the site CA"
+        case Step.PUBLISH | Step.RETIRE:
+            what = "a trust bundle that the owner's roots have signed"
+        case _:
+            what = "nothing: it has ended"
+    raise ConflictError(
+        f"rotation {row.id} waits for {what}", cure="see: sealcast authority rotate status DIR"
+    )
+
+
+def abandon(session: Session, site: Site, row: RotationRow, now: int) -> Result:
+    """Give a rotation up of which nothing has been published; a key that was made for it is destroyed.
+
+    Raises: ConflictError: too late.
+    """
+    if row.step not in (Step.CERTIFICATE, Step.PUBLISH):
+        raise ConflictError(
+            f"rotation {row.id} cannot be given up at the step {row.step}", cure="finish it, then rotate anew"
+        )
+    row.finished = now
+    _move(session, row, Step.ABANDONED, now)
+    arranged = _arranged(site, row, ())
+    crl = revocation.issue_crl(session, arranged.issuer, now)
+    return Result(row=row, changes=Changes(site=arranged, crl=crl, est=load_state(session)))
+
+
+def rotation_row(session: Session, number: int) -> RotationRow:
+    """Raises: UnknownNameError."""
+    row = session.get(RotationRow, number)
+    if row is None:
+        raise UnknownNameError(
+            f"there is no rotation {number}", cure="see: sealcast authority rotate status DIR"
+        )
+    return row
+
+
+def renew_key_server(session: Session, site: Site, now: int) -> KeyServerIdentity:
+    """Give the key server another key and certificate, in the folder at once."""
+    signer = KeySigner.generate()
+    issued = site.issuer.issue_key_server(
+        public_key=signer.public_key, name=site.key_server_name, hosts=site.hosts, now=now
+    )
+    session.add(certificate_row(issued))
+    session.flush()
+    # If the transaction fails after this, the ledger still has it, and it is recorded from there.
+    site.write_key_server(issued, signer, shown_authorities(session, site.issuers))
+    return site.key_server()
+
+
+def _switch(session: Session, site: Site, row: RotationRow, within: int, now: int) -> Changes:
+    own = _held(session).bundle.site(site.site_id)
+    if row.new is None or row.new not in own.authorities:
+        raise ConflictError(
+            "the trust bundle in force does not list the new site CA: whoever trusts by it would be cut off",
+            cure="have a bundle signed that lists it",
+        )
+    row.switched = now
+    is_site = row.kind == Kind.SITE
+    # With a new root above it the site CA keeps its key, and every certificate that it has issued is good.
+    _move(session, row, Step.REISSUE if is_site else Step.RETIRE, now)
+    arranged = _arranged(site, row, ())
+    identity = renew_key_server(session, arranged, now)
+    stored = channels.sign_all(session, arranged, now) if is_site else []
+    crl = revocation.issue_crl(session, arranged.issuer, now)
+    if is_site:
+        window = RenewalWindow(start=now, end=now + within)
+        issuer = key_identifier(row.old)
+        set_renewal_window(session, issued_before=now + within, window=window, now=now, issuer=issuer)
+    return Changes(site=arranged, identity=identity, channels=stored, crl=crl)
+
+
+def _arranged(site: Site, row: RotationRow, signers: Sequence[Signer]) -> Site:
+    """The site with the certificates of the row's step; the files follow when that is stored."""
+    issuers = tuple(authorities_of(row, site.issuers))
+    roots = tuple(roots_of(row, site.roots))
+    return replace(site, roots=roots, issuers=issuers, issuer=_issuer(site.issuer, issuers, signers))
+
+
+def _issuer(present: Issuer, authorities: Sequence[bytes], signers: Sequence[Signer]) -> Issuer:
+    match present:
+        case LocalIssuer():
+            return present.arranged(authorities, *signers)
+        case RemoteIssuer():
+            return present.certified(authorities[0])
+    raise StorageError("site CA", "an issuer of an unknown kind")
+
+
+def _move(session: Session, row: RotationRow, step: Step, now: int) -> None:
+    row.step = str(step)
+    audit.record(session, now, f"rotate {row.kind}", str(row.id), step=row.step, forced=" ".join(row.forced))
+    session.flush()
+
+
+def _check_standing(missing: str, row: RotationRow, *, force: bool) -> None:
+    if not missing:
+        return
+    if not force:
+        raise ConflictError(
+            f"rotation {row.id} would leave devices behind: {missing}",
+            cure="wait for them, or leave them behind with --force",
+        )
+    row.forced = [*row.forced, row.step]
+
+
+def _check_step(row: RotationRow, step: Step) -> None:
+    if row.step != step:
+        raise ConflictError(
+            f"rotation {row.id} waits for no {step}, at the step {row.step}",
+            cure="see: sealcast authority rotate status DIR",
+        )

@@ -1,0 +1,423 @@
+"""`sealcast authority rotate`: server, site, root; status, abandon.
+
+One command takes a rotation as far as it can go, and is given again to go on: after a wait, after a crash,
+after a ceremony elsewhere. Roots' keys are used here, where the command runs, and never leave this process;
+without them it writes what has to be signed.
+"""
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sealcast.cli import escape
+from sealcast.cli.authority.place import REMOTE, AdminFolder, Folder, Json, Place, PlacedCommand, Url
+from sealcast.cli.authority_keys import PassphraseFile
+from sealcast.errors import ConflictError, UsageError
+
+if TYPE_CHECKING:
+    from sealcast.ca import Root
+
+_rotations = typer.Typer(
+    help="Rotate a root, the site CA's key, or the server's certificate, while everything runs.",
+    no_args_is_help=True,
+)
+
+_RootCert = Annotated[
+    Path | None,
+    typer.Option("--root-cert", metavar="FILE", help="PEM: an owner's root. Default: DIR/root.pem."),
+]
+_RootKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--root-key",
+        metavar="FILE",
+        help="PEM: its key, used here and not copied. Default: DIR/root.key, if it is there.",
+    ),
+]
+_Certificate = Annotated[
+    Path | None,
+    typer.Option("--certificate", metavar="FILE", help="PEM: the site CA's, signed where the root's key is."),
+]
+_BundleOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle-out", metavar="FILE", help="Where to write a trust bundle that has to be signed elsewhere."
+    ),
+]
+_Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Take the next step although devices are not so far; those need a new token when they are back.",
+    ),
+]
+
+
+def register(authority: typer.Typer) -> None:
+    """Add the group."""
+    authority.add_typer(_rotations, name="rotate")
+
+
+@_rotations.command("server", cls=PlacedCommand)
+def rotate_server(folder: Folder, url: Url = None, admin: AdminFolder = None) -> None:
+    """Give the server another key and certificate. Open connections go on; the old one stays good."""
+    made = Place(folder, url, admin).change("POST", "rotations", body={"kind": "server"})
+    typer.echo(f"rotation {made['id']} of the server's certificate: done")
+
+
+@_rotations.command("site", cls=PlacedCommand)
+def rotate_site(
+    folder: Folder,
+    root_cert: _RootCert = None,
+    root_key: _RootKey = None,
+    csr_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--csr-out",
+            metavar="FILE",
+            help="Where to write the request, to be signed where the root's key is.",
+        ),
+    ] = None,
+    certificate: _Certificate = None,
+    bundle_out: _BundleOut = None,
+    within: Annotated[
+        str,
+        typer.Option("--within", metavar="TIME", help="In which time devices take their new certificates."),
+    ] = "1h",
+    force: _Force = False,
+    passphrase_file: PassphraseFile = None,
+    url: Url = None,
+    admin: AdminFolder = None,
+) -> None:
+    """Give the site CA another key, step by step, and go as far as the devices are.
+
+    Publishes both site CAs, waits for the devices' reports, switches, has devices take new certificates, and
+    retires the old one, whose key is destroyed.
+    """
+    from sealcast.pki.quantities import parse_duration
+
+    place = Place(folder, url, admin)
+    root = _own_root(folder, root_cert, root_key, passphrase_file)
+    walk = _Walk(place, "site", root, bundle_out, force=force, within_seconds=parse_duration(within) // 10**6)
+    rotation = walk.current() or walk.start({"kind": "site"})
+    if rotation["step"] == "certificate":
+        signed = _read(certificate) if certificate is not None else walk.certify_request(rotation)
+        if signed is None:
+            _write_out(csr_out, "--csr-out", rotation["request"].encode(), "certified by: root sign-site")
+        else:
+            rotation = walk.take(rotation, {"certificate": signed})
+    walk.go_on(rotation)
+
+
+@_rotations.command("root", cls=PlacedCommand)
+def rotate_root(
+    folder: Folder,
+    new_root_cert: Annotated[
+        Path | None,
+        typer.Option("--new-root-cert", metavar="FILE", help="PEM: the new root; made by: root new."),
+    ] = None,
+    new_root_key: Annotated[
+        Path | None,
+        typer.Option("--new-root-key", metavar="FILE", help="PEM: its key, used here and not copied."),
+    ] = None,
+    root_cert: _RootCert = None,
+    root_key: _RootKey = None,
+    certificate: _Certificate = None,
+    crosses: Annotated[
+        Path | None,
+        typer.Option(
+            "--crosses",
+            metavar="FILE",
+            help="PEM: old and new root by each other, made by root cross-sign; for EST clients.",
+        ),
+    ] = None,
+    bundle_out: _BundleOut = None,
+    force: _Force = False,
+    passphrase_file: PassphraseFile = None,
+    url: Url = None,
+    admin: AdminFolder = None,
+) -> None:
+    """Bring in another root above the site CA, step by step, and go as far as the devices are.
+
+    Publishes both roots, waits for the devices' reports, switches, and retires the old one. The site CA keeps
+    its key: no device needs another certificate.
+    """
+    place = Place(folder, url, admin)
+    old = _own_root(folder, root_cert, root_key, passphrase_file)
+    new = _open(new_root_cert, new_root_key, passphrase_file) if new_root_cert and new_root_key else None
+    walk = _Walk(place, "root", old, bundle_out, new_root=new, force=force)
+    rotation = walk.current()
+    if rotation is None:
+        if new_root_cert is None:
+            raise UsageError(
+                "no new root is given", cure="make one with: sealcast root new; --new-root-cert FILE"
+            )
+        rotation = walk.start({"kind": "root", "root": _read(new_root_cert)})
+    if rotation["step"] == "certificate":
+        signed = _read(certificate) if certificate is not None else walk.certify_anew(rotation)
+        if signed is None:
+            typer.echo(
+                "next: have the site CA certified where the new root's key is: sealcast root sign-site "
+                "DIR/ca.pem; then give that with --certificate FILE"
+            )
+        else:
+            cross = _read(crosses) if crosses is not None else walk.cross()
+            body = {"certificate": signed} if cross is None else {"certificate": signed, "crosses": cross}
+            rotation = walk.take(rotation, body)
+    walk.go_on(rotation)
+
+
+@_rotations.command("status", cls=PlacedCommand)
+def rotate_status(folder: Folder, url: Url = None, admin: AdminFolder = None, as_json: Json = False) -> None:
+    """Show the rotations, and how many devices stand where in the one that is under way."""
+    listed = list(Place(folder, url, admin).all("rotations"))
+    if as_json:
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    for rotation in listed:
+        _tell(rotation)
+
+
+@_rotations.command("abandon", cls=PlacedCommand)
+def rotate_abandon(
+    folder: Folder,
+    number: Annotated[
+        int, typer.Argument(help="The rotation's number.", metavar="NUMBER", min=1, show_default=False)
+    ],
+    url: Url = None,
+    admin: AdminFolder = None,
+) -> None:
+    """Give up a rotation of which nothing has been published yet."""
+    _tell(Place(folder, url, admin).change("POST", "rotations", str(number), "abandon"))
+
+
+class _Walk:
+    """Takes one rotation from step to step."""
+
+    def __init__(
+        self,
+        place: Place,
+        kind: str,
+        root: "Root | None",
+        bundle_out: Path | None,
+        *,
+        new_root: "Root | None" = None,
+        force: bool,
+        within_seconds: int | None = None,
+    ) -> None:
+        self._place = place
+        self._kind = kind
+        self._root = root
+        self._new_root = new_root
+        self._bundle_out = bundle_out
+        self._force = force
+        self._within = {} if within_seconds is None else {"within_seconds": max(1, within_seconds)}
+        self._moved = False
+
+    def current(self) -> dict[str, Any] | None:
+        """The rotation of this kind that is under way."""
+        for rotation in self._place.all("rotations"):
+            if rotation["kind"] == self._kind and rotation["finished"] is None:
+                return rotation
+        return None
+
+    def start(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._did(self._place.change("POST", "rotations", body=body))
+
+    def take(self, rotation: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        """Bring the site CA's certificate."""
+        return self._did(
+            self._place.change("POST", "rotations", str(rotation["id"]), "certificate", body=body)
+        )
+
+    def certify_request(self, rotation: dict[str, Any]) -> str | None:
+        """Sign the request, if the root's key is here."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import serialization
+
+        from sealcast.ca.site_request import SiteRequest
+
+        request = x509.load_pem_x509_csr(rotation["request"].encode())
+        asked = SiteRequest.parse(request.public_bytes(serialization.Encoding.DER))
+        return None if self._root is None else _certified(asked, self._root)
+
+    def certify_anew(self, rotation: dict[str, Any]) -> str | None:
+        """Sign the site CA's present certificate by the new root, if its key is here."""
+        from sealcast.ca.site_request import SiteRequest
+        from sealcast.pki.certificates import parse_pem_certificates
+
+        asked = SiteRequest.of_certificate(parse_pem_certificates(rotation["old"].encode())[0])
+        return None if self._new_root is None else _certified(asked, self._new_root)
+
+    def cross(self) -> str | None:
+        """Certify each root by the other, if both keys are here."""
+        from sealcast.ca import cross_certify
+        from sealcast.pki.certificates import certificates_pem
+        from sealcast.pki.times import system_time
+
+        if self._root is None or self._new_root is None:
+            return None
+        made = cross_certify(self._root, self._new_root, system_time())
+        return certificates_pem([made.new_with_old, made.old_with_new]).decode("ascii")
+
+    def go_on(self, rotation: dict[str, Any]) -> None:
+        """Take every step that can be taken now.
+
+        Raises: ConflictError if not one could, with what is missing.
+        """
+        while rotation["finished"] is None and rotation["step"] != "certificate":
+            if rotation["step"] in ("publish", "retire"):
+                if not self._sign_bundle(rotation):
+                    break
+                rotation = self._did(self._place.get("rotations", str(rotation["id"])))
+                continue
+            try:
+                body = {"force": self._force, **self._within}
+                path = ("rotations", str(rotation["id"]), "advance")
+                rotation = self._did(self._place.change("POST", *path, body=body))
+            except ConflictError:
+                if self._moved:
+                    break
+                raise
+            # It is for the one step that it was asked for.
+            self._force = False
+        _tell(self._place.get("rotations", str(rotation["id"])))
+
+    def _sign_bundle(self, rotation: dict[str, Any]) -> bool:
+        """Sign what the rotation waits for with the keys that are here; False if that does not do."""
+        from sealcast.pki.bundle import SignedBundle
+        from sealcast.pki.certificates import certificate_der, parse_pem_certificates
+
+        draft = self._place.get("rotations", str(rotation["id"]), "bundle")
+        signed = SignedBundle.parse(base64.b64decode(draft["bundle"]))
+        signers = [parse_pem_certificates(each["pem"].encode())[0] for each in draft["certificates"]]
+        for root in (self._root, self._new_root):
+            if root is not None and certificate_der(root.certificate) in signers:
+                signed = signed.sign(certificate_der(root.certificate), root.signer)
+        if signed.signed_by(signers) >= draft["threshold"]:
+            data = base64.b64encode(signed.serialize()).decode("ascii")
+            self._place.change("POST", "bundles", body={"bundle": data})
+            return True
+        _write_out(
+            self._bundle_out,
+            "--bundle-out",
+            signed.serialize(),
+            f"signed by {draft['threshold']} owner's roots: root sign-bundle, then: authority bundle import",
+        )
+        return False
+
+    def _did(self, rotation: dict[str, Any]) -> dict[str, Any]:
+        self._moved = True
+        return rotation
+
+
+def _tell(rotation: dict[str, Any]) -> None:
+    """Where a rotation stands, for people."""
+    typer.echo(f"rotation {rotation['id']} of the {_WHAT[rotation['kind']]}: {_WAITS[rotation['step']]}")
+    devices = rotation["devices"]
+    if rotation["finished"] is None and rotation["version"] is not None:
+        typer.echo(f"  trust bundle {rotation['version']}: {rotation['reported']} of {devices} devices")
+        _tell_names("missing", rotation["missing"])
+    if rotation["step"] == "reissue":
+        typer.echo(f"  new certificates: {rotation['reissued']} of {devices} devices")
+        _tell_names("old", rotation["old_devices"])
+        _tell_names("old, admin", rotation["old_admins"])
+    if rotation["forced"]:
+        typer.echo(f"  forced: {', '.join(rotation['forced'])}")
+
+
+def _tell_names(what: str, names: list[str]) -> None:
+    for name in names[:_NAMES_SHOWN]:
+        typer.echo(escape(f"    {what}: {name}"))
+    if len(names) > _NAMES_SHOWN:
+        typer.echo(f"    and {len(names) - _NAMES_SHOWN} more")
+
+
+_NAMES_SHOWN = 10
+_WHAT = {"server": "server's certificate", "site": "site CA", "root": "root"}
+_WAITS = {
+    "certificate": "waits for the certificate of the site CA",
+    "publish": "waits for a signed trust bundle that lists old and new",
+    "reports": "waits for the devices' reports, then switches",
+    "reissue": "has switched; waits for the devices' new certificates",
+    "retire": "waits for a signed trust bundle without the old one",
+    "done": "done",
+    "abandoned": "given up",
+}
+
+
+def _certified(asked: Any, root: "Root") -> str:
+    from sealcast.pki.certificates import certificates_pem
+    from sealcast.pki.times import system_time
+
+    return certificates_pem([asked.certify(root, system_time())]).decode("ascii")
+
+
+def _own_root(
+    folder: Path, certificate: Path | None, key: Path | None, passphrase_file: Path | None
+) -> "Root | None":
+    """The root whose key is at hand; None where it is elsewhere."""
+    from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE
+
+    is_remote = str(folder) == REMOTE
+    if key is None:
+        if certificate is not None:
+            raise UsageError("--root-cert is given without --root-key", cure="give both, or none")
+        key = folder / ROOT_KEY_FILE
+        if is_remote or not key.exists():
+            return None
+    if certificate is None:
+        if is_remote:
+            raise UsageError("--root-key is given without --root-cert", cure="give both")
+        certificate = folder / ROOT_FILE
+    return _open(certificate, key, passphrase_file)
+
+
+def _open(certificate: Path, key: Path, passphrase_file: Path | None) -> "Root":
+    """Open a root's key; of a file of several roots, with the one that it is for."""
+    from sealcast.ca import FileSigner, PassphraseSource, import_root
+    from sealcast.ca.signer import public_key_of
+    from sealcast.pki.certificates import certificates_pem
+    from sealcast.pki.files import read_file
+    from sealcast.pki.times import system_time
+
+    passphrases: PassphraseSource = PassphraseSource(file=passphrase_file)
+    found = _certificates(certificate)
+    if len(found) > 1:
+        public_key = FileSigner.open(key, name="root", passphrases=passphrases).public_key
+        found = [der for der in found if public_key_of(der) == public_key] or found[:1]
+    return import_root(
+        certificate_pem=certificates_pem(found),
+        key_pem=read_file(key),
+        now=system_time(),
+        passphrases=passphrases,
+        key_source=str(key),
+    )
+
+
+def _certificates(path: Path) -> list[bytes]:
+    from sealcast.authority.issuance import certificates
+
+    return certificates(path)
+
+
+def _read(path: Path) -> str:
+    """A file of certificates as PEM text, without what may stand around them."""
+    from sealcast.pki.certificates import certificates_pem
+
+    return certificates_pem(_certificates(path)).decode("ascii")
+
+
+def _write_out(path: Path | None, option: str, data: bytes, what: str) -> None:
+    from sealcast.pki.files import write_atomically
+
+    if path is None:
+        raise UsageError(
+            f"the root's key is not here, and {option} does not say where to write what it has to sign",
+            cure=f"give {option} FILE, or the key with --root-key FILE",
+        )
+    write_atomically(path, data)
+    typer.echo(escape(f"next: {path}, to be {what}"))
