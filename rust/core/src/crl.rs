@@ -78,7 +78,8 @@ fn issuer_and_number(der: &[u8]) -> Option<(Vec<u8>, u64)> {
     let issuer = list.tbs_cert_list.issuer.to_der().ok()?;
     let extensions = list.tbs_cert_list.crl_extensions?;
     let mut numbers = extensions.iter().filter(|found| found.extn_id == CrlNumber::OID);
-    let number = CrlNumber::from_der(numbers.next()?.extn_value.as_bytes()).ok()?;
+    let number = numbers.next().filter(|found| !found.critical)?;
+    let number = CrlNumber::from_der(number.extn_value.as_bytes()).ok()?;
     let bytes = number.0.as_bytes();
     let fits = numbers.next().is_none() && bytes.len() <= 8;
     fits.then(|| {

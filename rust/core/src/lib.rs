@@ -18,6 +18,7 @@ pub mod crypto;
 pub mod event;
 pub mod fingerprint;
 pub mod frames;
+mod key_usage;
 pub mod keyring;
 pub mod member;
 pub mod messages;

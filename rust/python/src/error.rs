@@ -54,6 +54,11 @@ pub(crate) fn malformed(py: Python<'_>, what: &str) -> PyErr {
     with_reason::<ValidationError>(py, "malformed", format!("{what} does not parse"))
 }
 
+pub(crate) fn invalid_anchors(py: Python<'_>) -> PyErr {
+    let text = "a certificate does not parse, or a root is no CA that may sign certificates (keyUsage)";
+    with_reason::<ValidationError>(py, "malformed", text.to_owned())
+}
+
 pub(crate) fn not_sent(py: Python<'_>, error: sealcast_core::sender::SendError) -> PyErr {
     use sealcast_core::sender::SendError as E;
     let (reason, text) = match error {

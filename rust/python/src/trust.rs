@@ -15,7 +15,7 @@ use sealcast_core::stream::Heartbeat;
 use sealcast_core::validator::{Role, Root, Usage, Validator};
 use sealcast_core::wire::{ChannelId, Epoch, PacketType, PacketView, SiteId, StreamId};
 
-use crate::error::{invalid_chain, invalid_credential, malformed};
+use crate::error::{invalid_anchors, invalid_chain, invalid_credential, malformed};
 
 /// A lock that a panic elsewhere does not take down with it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,7 +77,7 @@ pub(crate) fn validator(
     }
     let roots: Vec<Root<'_>> = scoped.iter().map(|(der, sites)| Root { der, sites }).collect();
     let intermediates: Vec<&[u8]> = intermediates.iter().map(Vec::as_slice).collect();
-    Validator::scoped(&roots, &intermediates).ok_or_else(|| malformed(py, "a certificate"))
+    Validator::scoped(&roots, &intermediates).ok_or_else(|| invalid_anchors(py))
 }
 
 /// DP-3.

@@ -17,6 +17,7 @@ _CURES = {
     "revoked": "the device was removed; enrol it anew with a token if that was a mistake",
     "unknown-issuer": "check that the right root is given",
     "revocation-unknown": "the revocation list is too old or of another site; fetch a new one",
+    "wrong-usage": "issue it by its profile: its keyUsage, or its issuer's, leaves out what the key does",
 }
 
 
