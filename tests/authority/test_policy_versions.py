@@ -126,15 +126,15 @@ def test_a_step_at_a_time_signs_what_a_full_expansion_signs(
                 assert policy.publishers == wanted.publishers(subjects)
                 assert policy.subscribers == wanted.subscribers(subjects)
                 listed = {
-                    (row.name, role)
+                    (row.name, role, name)
                     for role, names in (
                         (MemberRole.PUBLISH, policy.publishers), (MemberRole.SUBSCRIBE, policy.subscribers)
                     )
                     if name in names
                 }  # fmt: skip
-                assert {each for each in policy_versions.listings(session, name) if each[0] == row.name} == (
-                    listed
-                )
+                assert {
+                    each for each in policy_versions.listings(session, [name, "z"]) if each[0] == row.name
+                } == (listed)
         for (channel, version), signed in history.items():
             stored = session.get_one(PolicyRow, (channel, version))
             assert policy_versions.load_version(session, stored).signed == signed

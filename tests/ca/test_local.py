@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from sealcast.ca import (
+    DeviceRequest,
     FileSigner,
+    IssuedCertificate,
     KeySigner,
     Ledger,
     LedgerSettings,
@@ -20,6 +22,7 @@ from sealcast.ca import (
 from sealcast.errors import CertificateError, CsrError, StorageError, UsageError
 from sealcast.pki.certificates import certificate_der, parse_certificate
 from sealcast.pki.crl import CrlFacts, Revocation, crl_number
+from sealcast.pki.csr import CertificateRequest
 from sealcast.pki.names import Role, new_site_id
 from sealcast.pki.policy import Policy, SlotClock
 from sealcast.pki.policy_names import Names
@@ -143,6 +146,51 @@ def test_what_was_not_signed_is_void(ca: Ca) -> None:
         issuer.issue_device(csr(), "monitor-1", NOW)
     (entry,) = issuer.issued_after(0, 10)
     assert (entry.is_void, entry.certificate) == (True, None)
+
+
+class TestMany:
+    def wanted(self, *names: str) -> list[DeviceRequest]:
+        return [DeviceRequest(csr=CertificateRequest.parse(csr(name)), name=name) for name in names]
+
+    def test_they_are_durable_together_before_the_first_signature(self, ca: Ca) -> None:
+        signer = RecordingSigner(ca.signer, ca.ledger.path)
+        issuer = ca.issuer(signer=signer)
+        issued = issuer.issue_devices(self.wanted("a", "b", "c"), NOW)
+        entries = issuer.issued_after(0, 10)
+        assert [entry.intent.identity.name for entry in entries] == ["a", "b", "c"]
+        # Each signature found the last of them in the ledger.
+        assert signer.seen == [entries[-1].serial] * 3
+        for entry, each in zip(entries, issued, strict=True):
+            assert isinstance(each, IssuedCertificate)
+            assert (entry.serial, entry.certificate) == (each.serial, hashlib.sha256(each.der).digest())
+
+    def test_what_is_refused_stands_in_its_place(self, ca: Ca) -> None:
+        issuer = ca.issuer(Limits(device=4))
+        first = issuer.issue_device(csr("a"), "a", NOW)
+        issuer.remove("gone", NOW)
+        key = KeySigner.generate()
+        renewal = CertificateRequest.parse(key.make_csr("", current=parse_certificate(first.der)))
+        wanted = [
+            *self.wanted("b", "gone"),
+            DeviceRequest(csr=CertificateRequest.parse(csr("x")), name="c"),
+            DeviceRequest(csr=renewal, current=first.der),
+            DeviceRequest(csr=CertificateRequest.parse(csr("a")), current=first.der),
+            *self.wanted("d", "e"),
+        ]
+        kinds = [type(outcome) for outcome in issuer.issue_devices(wanted, NOW)]
+        assert kinds == [
+            IssuedCertificate, CertificateError, CsrError, IssuedCertificate, CsrError,
+            IssuedCertificate, StorageError,
+        ]  # fmt: skip
+        assert [entry.intent.identity.name for entry in issuer.issued_after(1, 10)] == ["b", "a", "d"]
+
+    def test_none_left_the_issuer_if_one_cannot_be_signed(self, ca: Ca) -> None:
+        signer = RecordingSigner(ca.signer, ca.ledger.path)
+        signer.fails = True
+        issuer = ca.issuer(signer=signer)
+        with pytest.raises(CertificateError, match="pulled out"):
+            issuer.issue_devices(self.wanted("a", "b"), NOW)
+        assert [entry.is_void for entry in issuer.issued_after(0, 10)] == [True, True]
 
 
 def test_a_bad_request_leaves_no_trace(ca: Ca) -> None:

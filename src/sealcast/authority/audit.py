@@ -39,6 +39,7 @@ REFUSED = "refused"
 _GENESIS = bytes(32)
 _ACTOR = "audit actor"
 _WRITTEN = "audit entries"
+_LAST = "audit head"
 _ROWS_AT_ONCE = 1000
 _HEAD = re.compile(r"([1-9][0-9]{0,17}):([0-9a-f]{64})")
 
@@ -206,9 +207,8 @@ def entry_hash(previous: bytes, content: bytes) -> bytes:
 def _append(
     session: Session, now: int, action: str, subject: str, outcome: str, detail: Mapping[str, Detail]
 ) -> None:
-    # What is pending goes first: entries of one transaction must see each other.
-    session.flush()
-    last = head(session) or Head(number=0, hash=_GENESIS)
+    # Entries of one transaction go on from each other.
+    last = session.info.get(_LAST) or head(session) or Head(number=0, hash=_GENESIS)
     row = AuditRow(
         id=last.number + 1,
         time=now,
@@ -221,7 +221,7 @@ def _append(
     )
     row.hash = entry_hash(row.previous, _content(row))
     session.add(row)
-    session.flush()
+    session.info[_LAST] = Head(number=row.id, hash=row.hash)
     session.info[_WRITTEN] = entries_written(session) + 1
 
 

@@ -22,6 +22,11 @@ class Changes:
     channels: Sequence[StoredChannel] = ()
     crl: CurrentCrl | None = None
     revoked: frozenset[str] | None = None
+    """Every device that is removed."""
+    removed: frozenset[str] = frozenset()
+    """Devices that are removed now, where nothing else is known of the others."""
+    readmitted: frozenset[str] = frozenset()
+    """Devices that are not removed, or no longer."""
     bundle: VerifiedBundle | None = None
     admins: Mapping[str, AdminRole] | None = None
     est: EstState | None = None

@@ -221,27 +221,28 @@ def settle_devices(session: Session, site: Site, devices: Iterable[str], now: in
         now: microseconds.
     """
     session.flush()
-    subjects = {name: register.subject_of(session, name) for name in devices}
-    listings = {name: policy_versions.listings(session, name) for name in subjects}
+    names = list(devices)
+    subjects = register.subjects(session, names)
+    listed = policy_versions.listings(session, names)
     changed = []
     for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name)).all():
         rules = channel_rules(row)
         moved = {
             role: {
                 name: is_meant
-                for name, subject in subjects.items()
-                if (is_meant := subject is not None and rules.permits(subject, allow))
-                is not ((row.name, role) in listings[name])
+                for name in names
+                if (is_meant := name in subjects and rules.permits(subjects[name], allow))
+                is not ((row.name, role, name) in listed)
             }
             for role, allow in ((MemberRole.PUBLISH, rules.publish), (MemberRole.SUBSCRIBE, rules.subscribe))
         }
         if any(moved.values()):
             before = policy_versions.load_policy(session, row.name)
-            names = (
+            lists = (
                 _moved(before.publishers, moved[MemberRole.PUBLISH]),
                 _moved(before.subscribers, moved[MemberRole.SUBSCRIBE]),
             )
-            changed.append(settle(session, site, row, now, names=names, before=before).channel)
+            changed.append(settle(session, site, row, now, names=lists, before=before).channel)
     return changed
 
 

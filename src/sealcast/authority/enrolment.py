@@ -156,8 +156,9 @@ def check_token(
         raise TokenError(f"no such token for device {device!r}")
     if row.used is not None:
         raise TokenError(f"the token of device {device!r} has been used already")
-    waits = key_hash is not None and approvals.waits(session, credential_id=row.hash, key_hash=key_hash)
-    if row.expires <= now and not waits:
+    if row.expires <= now and not (
+        key_hash is not None and approvals.waits(session, credential_id=row.hash, key_hash=key_hash)
+    ):
         raise TokenError(f"the token of device {device!r} has expired")
     return row
 
@@ -302,26 +303,47 @@ def enrol(
         token.used, token.serial = now, serial
     if approval is not None:
         approval.state, approval.serial = State.ISSUED, serial
-    known = session.get(DeviceRow, device)
     roles = None if token is None else token.roles
-    if known is None:
-        session.add(DeviceRow(name=device, enrolled=now, roles=roles or [], maker_key=admission.maker_key))
-    else:
-        # The operator made the token, or said yes, after the removal (revoke_device deletes older ones): it
-        # may come back.
-        known.enrolled, known.revoked, known.maker_key = now, None, admission.maker_key
-        if roles is not None:
-            known.roles = roles
-    audit.record(
+    known = session.get(DeviceRow, device)
+    enter_device(session, known, device, now, roles=roles, maker_key=admission.maker_key)
+    record_enrolment(
         session,
-        now,
-        "enrol device",
         device,
+        now,
         serial=serial,
         by=admission.registrar or str(admission.credential),
         generated=generated is not None,
     )
     return issued.der
+
+
+def enter_device(
+    session: Session,
+    known: DeviceRow | None,
+    device: str,
+    now: int,
+    *,
+    roles: list[str] | None,
+    maker_key: bytes | None,
+) -> None:
+    """Enter a device that has been certified into the register, where its row may be `known`; `roles` None
+    leaves it those it has.
+    """
+    if known is None:
+        session.add(DeviceRow(name=device, enrolled=now, roles=roles or [], maker_key=maker_key))
+        return
+    # The operator made the token, or said yes, after the removal (revoke_device deletes older ones): it may
+    # come back.
+    known.enrolled, known.revoked, known.maker_key = now, None, maker_key
+    if roles is not None:
+        known.roles = roles
+
+
+def record_enrolment(
+    session: Session, device: str, now: int, *, serial: str, by: str, generated: bool
+) -> None:
+    """Write an enrolment into the log."""
+    audit.record(session, now, "enrol device", device, serial=serial, by=by, generated=generated)
 
 
 def _issued_before(session: Session, approval: ApprovalRow) -> bytes:

@@ -6,14 +6,16 @@ and opens a first enrolment alone.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.orm import Session
 
 from sealcast.authority import admins, audit, channels, enrolment, renewal
-from sealcast.authority.changes import Changes, revoked_devices
+from sealcast.authority.changes import Changes
 from sealcast.authority.enrolment import Admission, Waiting
+from sealcast.authority.enrolment_batch import AdminTokenError, First, Gathering, Renewal
 from sealcast.authority.est_state import EstState
 from sealcast.ca import KeySigner
 from sealcast.errors import CertificateError, EnrolmentError, TokenError
@@ -50,6 +52,7 @@ class EstService:
         """Take the running authority; `install` brings the state."""
         self._authority = authority
         self._state = EstState()
+        self._gathering = Gathering(lambda: authority.site, authority.clock, authority.apply)
         # Called when settings or makers have changed; the listener adapts its TLS context.
         self.on_change: list[Callable[[], None]] = []
 
@@ -133,6 +136,10 @@ class EstService:
 
     async def enroll(self, request: EnrolmentRequest) -> bytes:
         """Certify a device, and sign the policies that it now belongs to."""
+        if request.name is not None and request.token and not self.settings.approve_tokens:
+            first = First(device=request.name, token=request.token, csr=request.csr)
+            with contextlib.suppress(AdminTokenError):
+                return await self._gathering.ask(first)
         return await self._first(request, None)
 
     async def generate(self, request: EnrolmentRequest) -> GeneratedKey:
@@ -144,18 +151,16 @@ class EstService:
     async def reenroll(self, request: EnrolmentRequest) -> bytes:
         """Certify anew the holder of a certificate; chain, role and revocation are judged here."""
         current, csr, now = _certificate(request), request.csr, self._authority.clock()
-        issuer = self._authority.site.issuer
         if _role(current) is Role.ADMIN:
             return await self._renew_admin(current, csr, now)
         peer = self._verify_own(current, now)
-        for_another = self.is_registration_authority(current) and csr.common_name != peer.name
+        if csr.common_name == peer.name or not self.is_registration_authority(current):
+            return await self._gathering.ask(Renewal(device=peer.name, current=current, csr=csr))
 
         def job(session: Session) -> tuple[bytes, Changes]:
             audit.act_as(session, f"device:{peer.name}")
-            if for_another:
-                issued = enrolment.renew_for(session, issuer, registrar=current, csr=csr, now=now)
-            else:
-                issued = enrolment.renew(session, issuer, current=current, csr=csr, now=now)
+            issuer = self._authority.site.issuer
+            issued = enrolment.renew_for(session, issuer, registrar=current, csr=csr, now=now)
             return issued.der, Changes()
 
         return await self._authority.apply(job)
@@ -180,7 +185,7 @@ class EstService:
                 return result, Changes()
             session.flush()
             changed = channels.settle_devices(session, site, [admission.device], now)
-            return result, Changes(channels=changed, revoked=revoked_devices(session))
+            return result, Changes(channels=changed, readmitted=frozenset([admission.device]))
 
         result = await self._authority.apply(job)
         if isinstance(result, Waiting):

@@ -6,6 +6,8 @@ put together again, byte for byte. Every function runs inside the caller's trans
 """
 
 import hashlib
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -102,13 +104,19 @@ def load_names(session: Session, channel: str, role: MemberRole, version: int) -
     return Names(NameBlock(first, count, encoded) for first, count, encoded in rows)
 
 
-def listings(session: Session, name: str) -> set[tuple[str, MemberRole]]:
-    """Channel and role of every policy in force that lists a name; reads the blocks where it would stand."""
-    return {
-        (channel, MemberRole(role))
-        for channel, role, first, count, encoded in session.execute(_BLOCK_OF, {"name": name})
-        if name in NameBlock(first, count, encoded).names
-    }
+def listings(session: Session, names: Collection[str]) -> set[tuple[str, MemberRole, str]]:
+    """Channel, role and name wherever a policy in force lists one of `names`; reads no more than the blocks
+    where they would stand.
+    """
+    blocks: dict[bytes, NameBlock] = {}
+    found = set()
+    for name, channel, role, first, count, encoded in session.execute(
+        _BLOCK_OF, {"names": json.dumps(list(names))}
+    ):
+        block = blocks.setdefault(encoded, NameBlock(first, count, encoded))
+        if name in block.names:
+            found.add((channel, MemberRole(role), name))
+    return found
 
 
 def store_version(
@@ -153,15 +161,17 @@ def store_version(
 
 _LATER = aliased(PolicyNamesRow)
 _ROLE = union_all(*(select(literal(str(role)).label("role")) for role in MemberRole)).subquery()
+_NAME = func.json_each(bindparam("names")).table_valued("value")
 _BLOCK_OF = (
     select(
+        _NAME.c.value,
         PolicyNamesRow.channel,
         PolicyNamesRow.role,
         PolicyNamesRow.first,
         PolicyNamesRow.count,
         PolicyNamesRow.names,
     )
-    .select_from(join(ChannelRow, _ROLE, true()))
+    .select_from(join(join(_NAME, ChannelRow, true()), _ROLE, true()))
     .join(
         PolicyNamesRow,
         and_(
@@ -174,13 +184,13 @@ _BLOCK_OF = (
                 _LATER.channel == ChannelRow.name,
                 _LATER.role == _ROLE.c.role,
                 _LATER.until.is_(None),
-                _LATER.first <= bindparam("name"),
+                _LATER.first <= _NAME.c.value,
             )
             .scalar_subquery(),
         ),
     )
 )
-"""Of each list of names in force, the block with the highest first name that is not above `name`."""
+"""For each name, of each list in force the block with the highest first name that is not above it."""
 
 
 def _listed(policy: StoredPolicy | None, role: MemberRole) -> Names:

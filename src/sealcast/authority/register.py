@@ -4,7 +4,7 @@ Says the same as `pki.policy_rules.expand`, which is given the devices themselve
 the caller's transaction.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from sqlalchemy import ColumnElement, String, exists, func, or_, select, type_coerce
 from sqlalchemy.orm import Session
@@ -25,14 +25,14 @@ def registered(session: Session) -> list[Subject]:
     return [Subject(member=name, roles=frozenset(roles)) for name, roles in rows]
 
 
-def subject_of(session: Session, device: str) -> Subject | None:
-    """A device as rules see it; None if it is not in the register, or is removed."""
-    row = session.get(DeviceRow, device)
-    return (
-        None
-        if row is None or row.revoked is not None
-        else Subject(member=row.name, roles=frozenset(row.roles))
+def subjects(session: Session, devices: Collection[str]) -> dict[str, Subject]:
+    """Devices as rules see them, by name; without those that the register lacks, or that are removed."""
+    rows = session.execute(
+        select(DeviceRow.name, DeviceRow.roles).where(
+            DeviceRow.name.in_(devices), DeviceRow.revoked.is_(None)
+        )
     )
+    return {name: Subject(member=name, roles=frozenset(roles)) for name, roles in rows}
 
 
 def publishers(session: Session, rules: ChannelRules) -> Names:

@@ -83,7 +83,7 @@ class Authority:
         self._worker = StorageWorker()
         self._crl: CurrentCrl | None = None
         self._bundle: VerifiedBundle | None = None
-        self._revoked: frozenset[str] = frozenset()
+        self._revoked: set[str] = set()
         self._admins: Mapping[str, AdminRole] = {}
         self._channels: dict[str, LiveChannel] = {}
         self._joins: dict[str, _JoinGathering] = {}
@@ -490,7 +490,9 @@ class Authority:
         if changes.site is not None:
             self.site = changes.site
         if changes.revoked is not None:
-            self._revoked = changes.revoked
+            self._revoked = set(changes.revoked)
+        self._revoked |= changes.removed
+        self._revoked -= changes.readmitted
         if changes.admins is not None:
             self._admins = changes.admins
         if changes.crl is not None:
@@ -533,7 +535,7 @@ def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Cha
     done = revocation.revoke_device(session, site.issuer, name, now)
     session.flush()
     changed = channels.settle_devices(session, site, [name], now)
-    return done, Changes(channels=changed, crl=revocation.load_crl(session), revoked=revoked_devices(session))
+    return done, Changes(channels=changed, crl=revocation.load_crl(session), removed=frozenset([name]))
 
 
 class _JoinGathering:

@@ -6,7 +6,7 @@ asks of its site CA, and the bare site CA; `local` puts its `ledger` and its rul
 No HTTP: the authority records, est transports.
 """
 
-from sealcast.ca.issuer import Intent, Issuance, IssuedCertificate, Issuer, SiteCa
+from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificate, Issuer, SiteCa
 from sealcast.ca.ledger import Ledger, LedgerSettings
 from sealcast.ca.local import Limits, LocalIssuer
 from sealcast.ca.observation import observing
@@ -17,6 +17,7 @@ from sealcast.ca.signer import FileSigner, KeyKind, KeySigner, Signer
 
 __all__ = [
     "CrossCertificates",
+    "DeviceRequest",
     "FileSigner",
     "Intent",
     "Issuance",

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from sealcast.ca.observation import announce
 from sealcast.ca.root import check_alive
 from sealcast.ca.signer import Signer, fits
-from sealcast.errors import CertificateError
+from sealcast.errors import CertificateError, SealcastError
 from sealcast.pki.certificates import (
     certificate_der,
     certificate_identity,
@@ -59,12 +59,15 @@ class IssuedCertificate:
     """Key identifier of the site CA's key."""
 
     @classmethod
-    def of(cls, der: bytes) -> "IssuedCertificate":
-        """Read it from a certificate of our own profiles. Raises: CertificateError."""
+    def of(cls, der: bytes, identity: Identity | None = None) -> "IssuedCertificate":
+        """Read it from a certificate of our own profiles. Raises: CertificateError.
+
+        `identity`: its identity, where that is known.
+        """
         certificate = parse_certificate(der)
         return cls(
             der=der,
-            identity=certificate_identity(certificate),
+            identity=identity or certificate_identity(certificate),
             serial=certificate.serial_number,
             not_before=microseconds(certificate.not_valid_before_utc),
             not_after=microseconds(certificate.not_valid_after_utc),
@@ -83,6 +86,30 @@ class Intent:
     """Microseconds."""
     ends: int
     """The latest end that the certificate may have, in microseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRequest:
+    """A certificate of a device that is asked for, by somebody who may have it."""
+
+    csr: CertificateRequest
+    name: str = ""
+    """The authenticated name; at a renewal it is that of `current`."""
+    current: bytes | None = None
+    """At a renewal the present certificate (DER), as `Issuer.renew_device` takes it."""
+    hardware: HardwareIdentity | None = None
+    """This and the next two as `Issuer.issue_device` takes them; at a renewal they follow from `current`."""
+    generated: PublicKey | None = None
+    registers: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A certificate that may be signed once there is a serial number for it."""
+
+    intent: Intent
+    build: Callable[[int], x509.CertificateBuilder]
+    """From the serial number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +176,15 @@ class Issuer(Protocol):
         hardware are taken from it, and whether it registers others. `csr`: DER.
         Raises: CsrError if the request asks for another subject or subjectAltName, CertificateError if
         `current` is not a device certificate of this site, or is revoked.
+        """
+
+    def issue_devices(
+        self, requests: Sequence[DeviceRequest], now: int
+    ) -> list[IssuedCertificate | SealcastError]:
+        """Certify many devices: as one after the other, at the price of one wait for the disk.
+
+        What is refused stands in its place; the others are not touched by it. Raises: StorageError if none
+        can be had.
         """
 
     def issue_key_server(
@@ -266,34 +302,55 @@ class SiteCa:
         registers: bool = False,
     ) -> IssuedCertificate:
         """As `Issuer.issue_device`."""
-        identity = Identity(role=Role.DEVICE, site_id=self._site_id, name=check_device_name(name))
-        request = CertificateRequest.parse(csr, own_key=generated is None)
-        request.judge(identity, hardware)
-        builder = device_builder(
+        request = DeviceRequest(
+            csr=CertificateRequest.parse(csr, own_key=generated is None),
             name=name,
-            site_name=self._site_name,
-            site_id=self._site_id,
-            public_key=request.key() if generated is None else check_device_key(generated),
-            issuer=self._as_issuer,
-            serial=self._serial(identity, csr, DEVICE, now),
-            now=now,
             hardware=hardware,
-            usages=self._usages(),
+            generated=generated,
             registers=registers,
         )
-        return self._issued(builder)
+        return self._certify(request, now)
 
     def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
         """As `Issuer.renew_device`."""
-        certificate = parse_certificate(current)
-        identity = certificate_identity(certificate)
-        if identity.role is not Role.DEVICE or identity.site_id != self._site_id:
-            raise CertificateError(f"not a device of this site: {identity.uri}", reason="wrong-role")
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        hardware = HardwareIdentity.of(certificate.subject, names)
-        CertificateRequest.parse(csr).judge_successor(certificate)
-        registers = has_usage(certificate, REGISTRATION_AUTHORITY)
-        return self.issue_device(csr, identity.name, now, hardware=hardware, registers=registers)
+        return self._certify(DeviceRequest(csr=CertificateRequest.parse(csr), current=current), now)
+
+    def plan_device(self, request: DeviceRequest, now: int) -> Plan:
+        """Judge what is asked for a device. Raises: as `Issuer.issue_device` and `Issuer.renew_device`."""
+        name, hardware, registers = request.name, request.hardware, request.registers
+        if request.current is not None:
+            current = parse_certificate(request.current)
+            held = certificate_identity(current)
+            if held.role is not Role.DEVICE or held.site_id != self._site_id:
+                raise CertificateError(f"not a device of this site: {held.uri}", reason="wrong-role")
+            names = current.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            request.csr.judge_successor(current)
+            name, hardware = held.name, HardwareIdentity.of(current.subject, names)
+            registers = has_usage(current, REGISTRATION_AUTHORITY)
+        identity = Identity(role=Role.DEVICE, site_id=self._site_id, name=check_device_name(name))
+        request.csr.judge(identity, hardware)
+        generated = request.generated
+        public_key = request.csr.key() if generated is None else check_device_key(generated)
+        usages = self._usages()
+        return Plan(
+            intent=self._intent(identity, request.csr.der, DEVICE, now),
+            build=lambda serial: device_builder(
+                name=name,
+                site_name=self._site_name,
+                site_id=self._site_id,
+                public_key=public_key,
+                issuer=self._as_issuer,
+                serial=serial,
+                now=now,
+                hardware=hardware,
+                usages=usages,
+                registers=registers,
+            ),
+        )
+
+    def issue(self, plan: Plan, serial: int) -> IssuedCertificate:
+        """Sign what was planned, under a serial number of its own."""
+        return self._issued(plan.build(serial), plan.intent.identity)
 
     def issue_key_server(
         self, *, public_key: PublicKey, name: str, hosts: Sequence[str], now: int
@@ -310,7 +367,7 @@ class SiteCa:
             serial=self._serial(identity, spki(public_key), KEY_SERVER, now),
             now=now,
         )
-        return self._issued(builder)
+        return self._issued(builder, identity)
 
     def issue_admin(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
         """As `Issuer.issue_admin`."""
@@ -326,7 +383,7 @@ class SiteCa:
             serial=self._serial(identity, csr, ADMIN, now),
             now=now,
         )
-        return self._issued(builder)
+        return self._issued(builder, identity)
 
     def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
         """Return a DER CRL. `number`: above that of every CRL of this site before. `now`: microseconds."""
@@ -340,19 +397,25 @@ class SiteCa:
             raise CertificateError(f"a policy of site {policy.site_id.hex()}", reason="wrong-site")
         return policy.sign(self._signer)
 
+    def _certify(self, request: DeviceRequest, now: int) -> IssuedCertificate:
+        plan = self.plan_device(request, now)
+        return self.issue(plan, self._reserve(plan.intent))
+
     def _serial(self, identity: Identity, request: bytes, profile: Profile, now: int) -> int:
+        return self._reserve(self._intent(identity, request, profile, now))
+
+    def _intent(self, identity: Identity, request: bytes, profile: Profile, now: int) -> Intent:
         check_alive(self._certificate, "site CA certificate", now)
-        return self._reserve(
-            Intent(
-                identity=identity,
-                request=hashlib.sha256(request).digest(),
-                time=now,
-                ends=min(now + microseconds(profile.life), self._as_issuer.not_after),
-            )
+        return Intent(
+            identity=identity,
+            request=hashlib.sha256(request).digest(),
+            time=now,
+            ends=min(now + microseconds(profile.life), self._as_issuer.not_after),
         )
 
-    def _issued(self, builder: x509.CertificateBuilder) -> IssuedCertificate:
-        return IssuedCertificate.of(announce(certificate_der(self._signer.sign_certificate(builder))))
+    def _issued(self, builder: x509.CertificateBuilder, identity: Identity) -> IssuedCertificate:
+        der = announce(certificate_der(self._signer.sign_certificate(builder)))
+        return IssuedCertificate.of(der, identity)
 
 
 def site_name_of(certificate: x509.Certificate) -> str:

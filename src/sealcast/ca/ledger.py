@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -138,28 +138,31 @@ class Ledger:
 
         When this returns it is on the disk.
         """
+        return self.reserve_all([intent])[0]
+
+    def reserve_all(self, intents: Sequence[Intent]) -> list[int]:
+        """As `reserve`, for many in one write."""
+        if not intents:
+            return []
         with self._change() as connection:
-            while True:
-                serial = random_serial_number()
-                text = f"{serial:x}"
-                if _is_unused(connection, text):
-                    break
-            connection.execute(
-                "INSERT INTO issuances (serial, identity, request, time, ends) VALUES (?, ?, ?, ?, ?)",
-                [text, intent.identity.uri, intent.request, intent.time, intent.ends],
-            )
-        return serial
+            return [_reserve(connection, intent) for intent in intents]
 
     def conclude(self, serial: int, certificate: bytes | None) -> None:
         """Note that the certificate with this SHA-256 was signed, or that nothing was.
 
         It may be lost in a power cut; then it stays open whether there was a signature.
         """
+        self.conclude_all({serial: certificate})
+
+    def conclude_all(self, outcomes: Mapping[int, bytes | None]) -> None:
+        """As `conclude`, for many in one write."""
+        if not outcomes:
+            return
         with self._change(durable=False) as connection:
-            connection.execute(
+            connection.executemany(
                 "INSERT INTO outcomes (position, certificate)"
                 " SELECT position, ? FROM issuances WHERE serial = ?",
-                [certificate, f"{serial:x}"],
+                [(certificate, f"{serial:x}") for serial, certificate in outcomes.items()],
             )
 
     def issued_after(self, position: int, limit: int) -> Sequence[Issuance]:
@@ -329,6 +332,18 @@ def _append_only(table: str) -> str:
         "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
         for verb in ("update", "delete")
     )
+
+
+def _reserve(connection: sqlite3.Connection, intent: Intent) -> int:
+    while True:
+        serial = random_serial_number()
+        if _is_unused(connection, f"{serial:x}"):
+            break
+    connection.execute(
+        "INSERT INTO issuances (serial, identity, request, time, ends) VALUES (?, ?, ?, ?, ?)",
+        [f"{serial:x}", intent.identity.uri, intent.request, intent.time, intent.ends],
+    )
+    return serial
 
 
 def _is_unused(connection: sqlite3.Connection, serial: str) -> bool:

@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from sealcast.ca.issuer import Intent, Issuance, IssuedCertificate, SiteCa
+from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificate, Plan, SiteCa
 from sealcast.ca.ledger import Ledger
 from sealcast.ca.signer import Signer, public_key_of
-from sealcast.errors import CertificateError, StorageError, UsageError
+from sealcast.errors import CertificateError, SealcastError, StorageError, UsageError
 from sealcast.pki.certificates import spki
 from sealcast.pki.crl import GRACE, LIFE, Revocation
 from sealcast.pki.hardware import HardwareIdentity
@@ -134,16 +134,35 @@ class LocalIssuer:
 
     def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
         """As `Issuer.renew_device`."""
-        held = IssuedCertificate.of(current)
-        if held.identity.role is Role.DEVICE:
-            self._check_not_removed(held.identity.name)
-        if self._ledger.is_revoked(held.serial):
-            raise CertificateError(
-                f"the certificate of device {held.identity.name!r} is revoked",
-                reason="revoked",
-                cure="enrol it anew with a token",
-            )
+        self._check_renewable(current)
         return self._issue(lambda now: self._ca.renew_device(current, csr, now), now)
+
+    def issue_devices(
+        self, requests: Sequence[DeviceRequest], now: int
+    ) -> list[IssuedCertificate | SealcastError]:
+        """As `Issuer.issue_devices`."""
+        now = self._now(now)
+        plans = [self._plan(request, now) for request in requests]
+        serials = iter(self._ledger.reserve_all([plan.intent for plan in plans if isinstance(plan, Plan)]))
+        outcomes: list[IssuedCertificate | SealcastError] = []
+        signed: dict[int, bytes | None] = {}
+        try:
+            for plan in plans:
+                if not isinstance(plan, Plan):
+                    outcomes.append(plan)
+                    continue
+                serial = next(serials)
+                signed[serial] = None
+                issued = self._ca.issue(plan, serial)
+                signed[serial] = hashlib.sha256(issued.der).digest()
+                outcomes.append(issued)
+        except BaseException:
+            # None has left the issuer.
+            with suppress(StorageError):
+                self._ledger.conclude_all(dict.fromkeys([*signed, *serials]))
+            raise
+        self._ledger.conclude_all(signed)
+        return outcomes
 
     def issue_key_server(
         self, *, public_key: PublicKey, name: str, hosts: Sequence[str], now: int
@@ -265,6 +284,30 @@ class LocalIssuer:
             raise
         self._ledger.conclude(issued.serial, hashlib.sha256(issued.der).digest())
         return issued
+
+    def _plan(self, request: DeviceRequest, now: int) -> Plan | SealcastError:
+        """What may be signed, or why it must not be."""
+        try:
+            if request.current is None:
+                self._check_not_removed(request.name)
+            else:
+                self._check_renewable(request.current)
+            plan = self._ca.plan_device(request, now)
+            self._count(str(Role.DEVICE), now)
+        except SealcastError as error:
+            return error
+        return plan
+
+    def _check_renewable(self, current: bytes) -> None:
+        held = IssuedCertificate.of(current)
+        if held.identity.role is Role.DEVICE:
+            self._check_not_removed(held.identity.name)
+        if self._ledger.is_revoked(held.serial):
+            raise CertificateError(
+                f"the certificate of device {held.identity.name!r} is revoked",
+                reason="revoked",
+                cure="enrol it anew with a token",
+            )
 
     def _reserve(self, intent: Intent) -> int:
         """Called by the CA when all is judged, and right before the signature."""

@@ -18,7 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from sealcast import errors
-from sealcast.ca.issuer import Intent, Issuance, IssuedCertificate, site_name_of
+from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificate, site_name_of
 from sealcast.ca.observation import announce
 from sealcast.ca.signer import public_key_of
 from sealcast.errors import CertificateError, InternalError, SealcastError, StorageError
@@ -95,6 +95,12 @@ class RemoteIssuer:
         """As `Issuer.renew_device`; the signer goes by its own clock."""
         return self._issued(self._ask("renew-device", current, csr))
 
+    def issue_devices(
+        self, requests: Sequence[DeviceRequest], now: int
+    ) -> list[IssuedCertificate | SealcastError]:
+        """As `Issuer.issue_devices`, one after the other: the signer judges each by itself."""
+        return [self._outcome(request, now) for request in requests]
+
     def issue_key_server(
         self, *, public_key: PublicKey, name: str, hosts: Sequence[str], now: int
     ) -> IssuedCertificate:
@@ -150,6 +156,21 @@ class RemoteIssuer:
                 return True
         except OSError:
             return False
+
+    def _outcome(self, request: DeviceRequest, now: int) -> IssuedCertificate | SealcastError:
+        try:
+            if request.current is not None:
+                return self.renew_device(request.current, request.csr.der, now)
+            return self.issue_device(
+                request.csr.der,
+                request.name,
+                now,
+                hardware=request.hardware,
+                generated=request.generated,
+                registers=request.registers,
+            )
+        except SealcastError as error:
+            return error
 
     def _issued(self, der: Any) -> IssuedCertificate:
         try:
