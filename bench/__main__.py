@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import engine, enrolment, latency, memory, removal, report, stream
+from bench import engine, enrolment, latency, memory, removal, report, scale, stream
 from bench.children import ChildError
 from bench.figures import Figures
 from bench.site import Site
@@ -23,6 +23,7 @@ PARTS = {
     "stream": stream.measure,
     "removal": removal.measure,
     "enrolment": enrolment.measure,
+    "scale": scale.measure,
 }
 """In the order in which they run. Memory comes before what makes the authority work hard."""
 ROUNDS = 5

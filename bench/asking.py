@@ -46,10 +46,10 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 # -- the client ----------------------------------------------------------------------------------------------
 
 
-class _Client:
+class Client:
     """Asks over a connection of its own each time, as devices do."""
 
-    def __init__(self, root: str, folder: str) -> None:
+    def __init__(self, root: str, folder: str | Path) -> None:
         self._root = root
         self._folder = Path(folder)
         self._plain = ssl.create_default_context(cafile=root)
@@ -114,7 +114,7 @@ async def ask(*, root: str, folder: str, tokens: Sequence[tuple[str, str]], at_o
 
     `tokens`: pairs of name and token, which are used up one after the other.
     """
-    client = _Client(root, folder)
+    client = Client(root, folder)
     pairs = iter(tokens)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(

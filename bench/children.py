@@ -38,6 +38,12 @@ def end(role: str, **parameters: Any) -> list[str]:
     return [sys.executable, "-m", "bench.ends", role, json.dumps(parameters)]
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the time that a process has used a core, in steps of the system's clock."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Child:
     """One running process."""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.children import Child, sealcast
+from bench.children import Child, cpu_seconds, sealcast
 from bench.figures import Figure, Figures, at_least
 from bench.site import Site
 from sealcast.authority import enrolment
@@ -84,10 +84,10 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
             for index, (server, port) in enumerate(zip(servers, ports, strict=True)):
                 # One that waits for the disk for each certificate is slow, and steady.
                 asked = count // 4 if index == 2 else count
-                before = _cpu_seconds(server.pid)
+                before = cpu_seconds(server.pid)
                 seconds = await _asked(client, f"{what} {port} {asked}")
                 rates[what][index].append(asked / seconds)
-                costs[what][index].append((_cpu_seconds(server.pid) - before) / asked * 1e3)
+                costs[what][index].append((cpu_seconds(server.pid) - before) / asked * 1e3)
     await client.finish()
     for server in servers:
         await server.stop()
@@ -141,8 +141,3 @@ def _tokens(place: Path, count: int) -> list[tuple[str, str]]:
             (name, enrolment.create_token(session, device=name, ttl=_HOUR, now=now))
             for name in (f"device-{number}" for number in range(count))
         ]
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
