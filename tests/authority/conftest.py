@@ -23,6 +23,7 @@ from sealcast.authority.est_state import load_state, set_settings
 from sealcast.authority.quantities import Address
 from sealcast.authority.service import Authority, Changes
 from sealcast.authority.site import ROOT_FILE, exclusive, init_site
+from sealcast.ca import Permit
 from sealcast.device import DeviceIdentity, enroll_async
 from sealcast.keys import MemberRole
 from sealcast.pki.certificates import parse_pem_certificates
@@ -119,6 +120,7 @@ class Site:
 
         def job(session: Session) -> tuple[str, Changes]:
             admins.add_admin(session, name, role, now)
+            issuance.permit(session, self.authority.site.issuer, Permit.ADMIN, name, now)
             token = enrolment.create_token(session, device=name, ttl=HOUR, now=now, kind=Role.ADMIN)
             return token, Changes(admins=admins.current_roles(session))
 

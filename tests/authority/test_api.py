@@ -365,7 +365,7 @@ class TestRefusals:
         done = [
             (entry.actor, entry.action, entry.subject, entry.outcome)
             for entry in entries(site)[before:]
-            if entry.action not in ("add admin", "make token", "enrol admin", "sign policy")
+            if entry.action not in ("add admin", "permit admin", "make token", "enrol admin", "sign policy")
             or entry.outcome == "refused"
         ]
         assert done == [

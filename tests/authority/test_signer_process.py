@@ -26,7 +26,16 @@ from sealcast.authority.roles import ALL, SERVICE, SIGNER, parse_roles
 from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket, user_id
 from sealcast.authority.site import Site as StoredSite
 from sealcast.authority.site import exclusive
-from sealcast.ca import FileSigner, KeyKind, KeySigner, Limits, LocalIssuer, PassphraseSource, RemoteIssuer
+from sealcast.ca import (
+    FileSigner,
+    KeyKind,
+    KeySigner,
+    Limits,
+    LocalIssuer,
+    PassphraseSource,
+    Permit,
+    RemoteIssuer,
+)
 from sealcast.ca.ledger import Ledger
 from sealcast.cli import main
 from sealcast.device import renew_async
@@ -279,12 +288,15 @@ class TestBrokenService:
         hardware = HardwareIdentity(serial_number="SN 1", module=("1.3.6.1.4.1.99999.1", b"\x01\x02"))
         issued = issuer.issue_device(KeySigner.generate().make_csr("m"), "m", 0, hardware=hardware)
         assert b"SN 1" in issued.der
+        issuer.permit(Permit.ADMIN, "alice", 0)
         admin = issuer.issue_admin(KeySigner.generate().make_csr("alice"), "alice", 0)
         assert admin.identity.role is Role.ADMIN
 
     def test_keys_made_here_and_registration_authorities_pass_through(self, issuer: RemoteIssuer) -> None:
         generated = KeySigner.generate().public_key
         asked = KeySigner.generate().make_csr("m")
+        issuer.permit(Permit.REGISTRATION_AUTHORITY, "m", 0)
+        assert issuer.permitted(Permit.REGISTRATION_AUTHORITY) == {"m"}
         issued = parse_certificate(
             issuer.issue_device(asked, "m", 0, generated=generated, registers=True).der
         )
@@ -292,6 +304,9 @@ class TestBrokenService:
         assert has_usage(issued, REGISTRATION_AUTHORITY)
         with pytest.raises(CsrError, match="P-256"):
             issuer.issue_device(asked, "m", 0, generated=KeySigner.generate(KeyKind.P384).public_key)
+        issuer.withdraw(Permit.REGISTRATION_AUTHORITY, "m", 0)
+        with pytest.raises(CertificateError, match="may not certify 'm' as registrar"):
+            issuer.issue_device(asked, "m", 0, registers=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
@@ -310,7 +325,8 @@ class TestTwoUsers:
         script = f"""
 import os, sys
 from pathlib import Path
-from sealcast.ca import KeySigner, RemoteIssuer
+from sealcast.authority.issuance import permit
+from sealcast.ca import KeySigner, Permit, RemoteIssuer
 from sealcast.pki.certificates import parse_pem_certificates
 os.setuid({NOBODY})
 issuer = RemoteIssuer(parse_pem_certificates({certificate!r})[0], Path({str(apart / SIGNER_SOCKET_FILE)!r}))
@@ -337,12 +353,36 @@ issuer = RemoteIssuer(parse_pem_certificates({certificate!r})[0], Path({str(apar
             )
             assert result.stdout == "fine\n", result.stderr
             assert "readmit is for the operator of the signer alone" in result.stderr
-            result = self.as_nobody(
-                "issuer.issue_admin(KeySigner.generate().make_csr('alice'), 'alice', 0)", apart
-            )
-            assert "issue-admin is for the operator of the signer alone" in result.stderr
             assert main(["authority", "readmit", str(apart), "m"]) == 0
             assert main(["authority", "readmit", str(apart), "m"]) == 2
+
+    def test_who_is_an_admin_or_registers_others_is_the_operators_word(
+        self, apart: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        admin = "issuer.issue_admin(KeySigner.generate().make_csr('alice'), 'alice', 0)"
+        registrar = "issuer.issue_device(KeySigner.generate().make_csr('g'), 'g', 0, registers=True)"
+        added = "permit(None, issuer, Permit.ADMIN, 'alice', 0)"
+        with signer(apart, "--service-user", "nobody"):
+            for code, message in (
+                (admin, "may not certify 'alice' as admin"),
+                (registrar, "may not certify 'g' as registrar"),
+                ("issuer.permit(Permit.ADMIN, 'alice', 0)", "permit is for the operator of the signer alone"),
+                # What a request of the management API says to whoever adds an admin.
+                (added, "the signer's operator has not permitted 'alice' to be admin"),
+            ):
+                assert message in self.as_nobody(code, apart).stderr
+            permit = ["authority", "permit", str(apart)]
+            assert main([*permit, "alice", "--admin"]) == 0
+            assert main([*permit, "g", "--registrar"]) == 0
+            assert main(permit) == 0
+            assert "admin  alice\nregistrar  g\n" in capsys.readouterr().out
+            result = self.as_nobody(f"{added}; {admin}; {registrar}; print('fine')", apart)
+            assert result.stdout == "fine\n", result.stderr
+            # To take it away, everybody may ask.
+            result = self.as_nobody("issuer.withdraw(Permit.ADMIN, 'alice', 0)\n" + admin, apart)
+            assert "may not certify 'alice' as admin" in result.stderr
+            for wrong in ([*permit, "alice"], [*permit, "--admin"], [*permit, "../x", "--admin"]):
+                assert main(wrong) == 2
 
     def test_a_user_that_does_not_exist(self) -> None:
         with pytest.raises(ConfigError, match="no-such-user"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from sealcast.ca import KeyKind, KeySigner, create_root, observing
+from sealcast.ca import KeyKind, KeySigner, Permit, create_root, observing
 from sealcast.pki.certificates import certificate_der, parse_certificate
 from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.profiles import CertificateIssuer, device_builder
@@ -24,6 +24,7 @@ def test_every_profile_has_exactly_the_excused_findings(tmp_path: Path) -> None:
         again = KeySigner.generate().make_csr("monitor-1", current=parse_certificate(first.der))
         issuer.renew_device(first.der, again, NOW)
         issuer.issue_key_server(public_key=KeySigner.generate().public_key, name="keys", hosts=HOSTS, now=NOW)
+        issuer.permit(Permit.ADMIN, "alice", NOW)
         issuer.issue_admin(csr("alice"), "alice", NOW)
     assert {shape[0] for shape in collected.ders} == {"root", "site", "device", "key-server", "admin"}
     assert len(collected.ders) == 8, "shapes are told apart, and a renewal has the shape of the first"

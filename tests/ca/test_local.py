@@ -1,5 +1,6 @@
 """The issuer with a ledger: intent before signature, and the rules that hold whoever asks."""
 
+import contextlib
 import hashlib
 import sqlite3
 from dataclasses import replace
@@ -16,17 +17,18 @@ from sealcast.ca import (
     LedgerSettings,
     Limits,
     LocalIssuer,
+    Permit,
     Signer,
     create_root,
 )
 from sealcast.errors import CertificateError, CsrError, StorageError, UsageError
-from sealcast.pki.certificates import certificate_der, parse_certificate
+from sealcast.pki.certificates import certificate_der, has_usage, parse_certificate
 from sealcast.pki.crl import CrlFacts, Revocation, crl_number
 from sealcast.pki.csr import CertificateRequest
 from sealcast.pki.names import Role, new_site_id
 from sealcast.pki.policy import Policy, SlotClock
 from sealcast.pki.policy_names import Names
-from sealcast.pki.profiles import DEVICE
+from sealcast.pki.profiles import DEVICE, REGISTRATION_AUTHORITY
 from sealcast.pki.times import microseconds
 
 NOW = 1_800_000_000_000_000
@@ -208,10 +210,11 @@ def test_the_ledger_is_append_only_and_knows_its_site(ca: Ca, tmp_path: Path) ->
     issuer.issue_crl(number=1, revocations=[Revocation(serial=serial, time=NOW)], now=NOW)
     issuer.sign_policy(ca.policy(1))
     issuer.remove("monitor-1", NOW)
+    issuer.permit(Permit.ADMIN, "alice", NOW)
     connection = sqlite3.connect(ca.ledger.path)
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
     own = [table for table in tables if not table.startswith("sqlite_")]
-    assert len(own) == 7
+    assert len(own) == 8
     for table in own:
         column = connection.execute(f"SELECT * FROM {table}").description[0][0]  # noqa: S608
         for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET {column} = {column}"):  # noqa: S608
@@ -299,6 +302,7 @@ class TestRules:
             issuer.issue_device(csr(), "monitor-1", NOW + 2 * MINUTE)
         assert issuer.last_position() == 2
         issuer.issue_device(csr(), "monitor-1", NOW + HOUR + 1)
+        issuer.permit(Permit.ADMIN, "alice", NOW)
         issuer.issue_admin(csr("alice"), "alice", NOW)
         issuer.issue_crl(number=1, revocations=[], now=NOW)
         with pytest.raises(StorageError, match="within an hour"):
@@ -335,10 +339,93 @@ def test_a_missing_or_damaged_ledger_is_named(ca: Ca, tmp_path: Path) -> None:
         Ledger(tmp_path / "junk.db").last_position()
 
 
-def test_an_issuer_for_an_admin(ca: Ca) -> None:
-    issued = ca.issuer().issue_admin(csr("alice"), "alice", NOW)
-    assert issued.identity.role is Role.ADMIN
-    assert issued.identity.uri == f"sealcast:admin:{ca.site_id.hex()}:alice"
+class TestPermits:
+    """An admin and a registration authority are made by the operator of the site CA, and by nobody else."""
+
+    def test_an_admin(self, ca: Ca) -> None:
+        issuer = ca.issuer()
+        with pytest.raises(CertificateError, match="may not certify 'alice' as admin") as caught:
+            issuer.issue_admin(csr("alice"), "alice", NOW)
+        assert "authority permit DIR NAME --admin" in caught.value.cure
+        issuer.permit(Permit.ADMIN, "alice", NOW)
+        issued = ca.issuer().issue_admin(csr("alice"), "alice", NOW)
+        assert issued.identity.role is Role.ADMIN
+        assert issued.identity.uri == f"sealcast:admin:{ca.site_id.hex()}:alice"
+        with pytest.raises(CertificateError, match="'bob'"):
+            issuer.issue_admin(csr("bob"), "bob", NOW)
+        issuer.withdraw(Permit.ADMIN, "alice", NOW)
+        with pytest.raises(CertificateError, match="'alice'"):
+            issuer.issue_admin(csr("alice"), "alice", NOW)
+        assert issuer.last_position() == 1, "a refusal spends no serial number"
+
+    def test_a_registration_authority(self, ca: Ca) -> None:
+        issuer = ca.issuer()
+        signer = KeySigner.generate()
+        request = signer.make_csr("gateway")
+        with pytest.raises(CertificateError, match="'gateway' as registrar"):
+            issuer.issue_device(request, "gateway", NOW, registers=True)
+        issuer.permit(Permit.REGISTRATION_AUTHORITY, "gateway", NOW)
+        first = issuer.issue_device(request, "gateway", NOW, registers=True)
+        held = parse_certificate(first.der)
+        assert has_usage(held, REGISTRATION_AUTHORITY)
+        again = signer.make_csr("gateway", current=held)
+        renewed = issuer.renew_device(first.der, again, NOW)
+        assert has_usage(parse_certificate(renewed.der), REGISTRATION_AUTHORITY)
+        # Whoever asks does not have to own the certificate that he shows, nor need it be one of ours.
+        issuer.withdraw(Permit.REGISTRATION_AUTHORITY, "gateway", NOW)
+        with pytest.raises(CertificateError, match="'gateway' as registrar"):
+            issuer.renew_device(first.der, again, NOW)
+        asked = CertificateRequest.parse(request)
+        refused = issuer.issue_devices(
+            [
+                DeviceRequest(csr=asked, name="gateway", registers=True),
+                DeviceRequest(csr=CertificateRequest.parse(again), current=first.der),
+            ],
+            NOW,
+        )
+        assert [getattr(error, "reason", "") for error in refused] == ["not-allowed"] * 2
+        issuer.issue_device(request, "gateway", NOW)
+
+    def test_one_that_was_removed_comes_back_as_a_mere_device(self, ca: Ca) -> None:
+        issuer = ca.issuer()
+        issuer.permit(Permit.REGISTRATION_AUTHORITY, "gateway", NOW)
+        issuer.remove("gateway", NOW)
+        issuer.readmit("gateway", NOW)
+        issuer.issue_device(csr("gateway"), "gateway", NOW)
+        with pytest.raises(CertificateError, match="as registrar"):
+            issuer.issue_device(csr("gateway"), "gateway", NOW, registers=True)
+
+    def test_they_are_kept_apart_and_listed(self, ca: Ca) -> None:
+        issuer = ca.issuer()
+        for name in ("bob", "alice", "bob"):
+            issuer.permit(Permit.ADMIN, name, NOW)
+        issuer.permit(Permit.REGISTRATION_AUTHORITY, "gateway", NOW)
+        issuer.permit(Permit.ADMIN, "carol", NOW)
+        issuer.withdraw(Permit.ADMIN, "carol", NOW)
+        issuer.withdraw(Permit.ADMIN, "nobody", NOW)
+        assert issuer.permitted(Permit.ADMIN) == {"alice", "bob"}
+        assert issuer.permitted(Permit.REGISTRATION_AUTHORITY) == {"gateway"}
+        with pytest.raises(UsageError, match=r"'\.\./x'"):
+            issuer.permit(Permit.ADMIN, "../x", NOW)
+
+    def test_a_ledger_from_before_there_were_any(self, ca: Ca) -> None:
+        """Whoever is an admin stays one; nothing else is permitted."""
+        issuer = ca.issuer()
+        issuer.permit(Permit.ADMIN, "alice", NOW)
+        issuer.issue_admin(csr("alice"), "alice", NOW)
+        issuer.issue_device(csr("gateway"), "gateway", NOW)
+        ca.ledger.close()
+        with contextlib.closing(sqlite3.connect(ca.ledger.path)) as connection:
+            connection.executescript("DROP TABLE permits; PRAGMA user_version=1;")
+        for issuer in (ca.issuer(), ca.issuer()):
+            assert issuer.permitted(Permit.ADMIN) == {"alice"}
+            assert issuer.permitted(Permit.REGISTRATION_AUTHORITY) == set()
+        issuer.issue_admin(csr("alice"), "alice", NOW)
+        with (
+            contextlib.closing(sqlite3.connect(ca.ledger.path)) as connection,
+            pytest.raises(sqlite3.IntegrityError, match="append-only"),
+        ):
+            connection.execute("DELETE FROM permits")
 
 
 def test_a_key_of_another_certificate(ca: Ca, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ DOCUMENTED = {
     "authority rotate site": "--root-key --csr-out --certificate --bundle-out --within --force --url --admin",
     "authority rotate root": "--new-root-cert --root-key --certificate --crosses --bundle-out --force",
     "authority rotate status": "--url --admin --json",
+    "authority permit": "--admin --registrar --withdraw",
     "authority audit list": "--actor --subject --url --admin --json",
     "authority audit verify": "--head --url --admin --json",
     "admin enroll": "--authority --root --name --token --json",

@@ -13,7 +13,7 @@ from sealcast.authority import audit
 from sealcast.authority.issuance import certificate_row, revoke_certificates
 from sealcast.authority.models import AdminRow, CertificateRow, TokenRow
 from sealcast.authority.revocation import issue_crl
-from sealcast.ca import IssuedCertificate, Issuer
+from sealcast.ca import IssuedCertificate, Issuer, Permit
 from sealcast.errors import CertificateError, ConflictError, UnknownNameError
 from sealcast.pki.names import Role, check_device_name
 
@@ -90,6 +90,7 @@ def revoke_admin(session: Session, issuer: Issuer, name: str, now: int) -> bool:
     if row.revoked is not None:
         return False
     row.revoked = now
+    issuer.withdraw(Permit.ADMIN, name, now)
     revoke_certificates(session, name, now, Role.ADMIN)
     crl = issue_crl(session, issuer, now)
     audit.record(session, now, "revoke admin", name, crl_number=crl.number)

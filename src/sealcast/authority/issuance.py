@@ -34,9 +34,10 @@ from sealcast.ca import (
     Limits,
     LocalIssuer,
     PassphraseSource,
+    Permit,
     RemoteIssuer,
 )
-from sealcast.ca.local import NO_LIMITS
+from sealcast.ca.local import NO_LIMITS, permit_cure
 from sealcast.errors import CertificateError, StorageError
 from sealcast.pki.certificates import key_identifier, parse_pem_certificates
 from sealcast.pki.crl import Revocation
@@ -200,6 +201,25 @@ def readmit(session: Session, issuer: Issuer, name: str, now: int) -> None:
     if device is not None and device.revoked is not None and name in issuer.removed_names():
         issuer.readmit(name, now)
         audit.record(session, now, "readmit device", name)
+
+
+def permit(session: Session, issuer: Issuer, what: Permit, name: str, now: int) -> None:
+    """Let a name be an admin or a registration authority: called where an operator makes it one.
+
+    Raises:
+        CertificateError: the signer is the operator's and this process is not, and he has not permitted it.
+    """
+    if name in issuer.permitted(what):
+        return
+    try:
+        issuer.permit(what, check_device_name(name), now)
+    except CertificateError as error:
+        raise CertificateError(
+            f"the signer's operator has not permitted {name!r} to be {what}",
+            reason=error.reason,
+            cure=permit_cure(what),
+        ) from None
+    audit.record(session, now, f"permit {what}", name)
 
 
 def certificates(path: Path) -> list[bytes]:

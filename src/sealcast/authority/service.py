@@ -39,7 +39,7 @@ from sealcast.authority.policies import PolicyChange
 from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity, Site
 from sealcast.authority.storage import StorageWorker
-from sealcast.ca import IssuedCertificate
+from sealcast.ca import IssuedCertificate, Permit
 from sealcast.errors import CertificateError, SealcastError
 from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
@@ -171,6 +171,8 @@ class Authority:
         now = self.clock()
 
         def job(session: Session) -> str:
+            if registers:
+                issuance.permit(session, self.site.issuer, Permit.REGISTRATION_AUTHORITY, device, now)
             issuance.readmit(session, self.site.issuer, device, now)
             return enrolment.create_token(
                 session, device=device, ttl=ttl, now=now, roles=roles, registers=registers

@@ -3,7 +3,8 @@
 It opens neither the database nor the network. Whoever may connect to its socket is asked for no password: the
 kernel says which user's process it is (SO_PEERCRED), and what is issued is decided by the rules of
 `sealcast.ca.local` and its ledger, by this process's own clock. Two requests are for the operator only, the
-user that this process runs as, or root: to let a removed device come back, and to certify an administrator.
+user that this process runs as, or root: to let a removed device come back, and to permit a name to be an
+administrator or a registration authority.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from sealcast.ca import LocalIssuer
+from sealcast.ca import LocalIssuer, Permit
 from sealcast.ca.remote import (
     MAX_FRAME_BYTES,
     pack_error,
@@ -52,7 +53,9 @@ _LENGTH = struct.Struct(">I")
 _CREDENTIALS = struct.Struct("3i")
 _PR_SET_DUMPABLE = 4
 
-_OPERATOR_ONLY = frozenset({"readmit", "issue-admin"})
+_OPERATOR_ONLY = frozenset({"readmit", "permit"})
+
+_PERMITS = frozenset(map(str, Permit))
 
 _log = logging.getLogger("sealcast.signer")
 
@@ -177,6 +180,12 @@ class SignerSocket:
                 return issuer.remove(name, 0)
             case ["readmit", str(name)]:
                 return issuer.readmit(name, 0)
+            case ["permit", str(what), str(name)] if what in _PERMITS:
+                return issuer.permit(Permit(what), name, 0)
+            case ["withdraw", str(what), str(name)] if what in _PERMITS:
+                return issuer.withdraw(Permit(what), name, 0)
+            case ["permitted", str(what)] if what in _PERMITS:
+                return sorted(issuer.permitted(Permit(what)))
             case ["removed-names"]:
                 return sorted(issuer.removed_names())
             case ["issued-after", int(position), int(limit)]:

@@ -6,7 +6,7 @@ asks of its site CA, and the bare site CA; `local` puts its `ledger` and its rul
 No HTTP: the authority records, est transports.
 """
 
-from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificate, Issuer, SiteCa
+from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificate, Issuer, Permit, SiteCa
 from sealcast.ca.ledger import Ledger, LedgerSettings
 from sealcast.ca.local import Limits, LocalIssuer
 from sealcast.ca.observation import observing
@@ -31,6 +31,7 @@ __all__ = [
     "LocalIssuer",
     "Passphrase",
     "PassphraseSource",
+    "Permit",
     "RemoteIssuer",
     "Root",
     "Signer",

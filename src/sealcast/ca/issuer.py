@@ -8,6 +8,7 @@ Spec: spec/trust.md sections 2 and 4, spec/side-channel.md SC-11.
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from cryptography import x509
@@ -126,6 +127,13 @@ class Issuance:
     """Whether it is known that nothing was signed."""
 
 
+class Permit(StrEnum):
+    """What the site CA certifies for names alone that its operator has given it for that."""
+
+    ADMIN = "admin"
+    REGISTRATION_AUTHORITY = "registrar"
+
+
 class Issuer(Protocol):
     """A site CA at work, here or in a process of its own.
 
@@ -165,8 +173,8 @@ class Issuer(Protocol):
         `csr`: DER. `now`: microseconds; an issuer with a clock of its own goes by that. `hardware`: names of
         the hardware that the caller has approved. `generated`: a key that was made for the device, in place
         of the request's. `registers`: the device is a registration authority. Raises: CsrError if the request
-        is bad or asks for another identity (SC-11), CertificateError if the name has been removed or the site
-        CA is not valid.
+        is bad or asks for another identity (SC-11), CertificateError if the name has been removed or is not
+        permitted what is asked for it, or the site CA is not valid.
         """
 
     def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
@@ -196,7 +204,10 @@ class Issuer(Protocol):
         """
 
     def issue_admin(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
-        """Certify the key of an administrator of the management API. `csr`: DER. `now`: microseconds."""
+        """Certify the key of an administrator of the management API. `csr`: DER. `now`: microseconds.
+
+        Raises: CertificateError if the name is not permitted to be one.
+        """
 
     def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
         """Return a DER CRL.
@@ -221,6 +232,15 @@ class Issuer(Protocol):
 
     def removed_names(self) -> frozenset[str]:
         """The devices that are removed."""
+
+    def permit(self, what: Permit, name: str, now: int) -> None:
+        """Note that an operator lets a name have a certificate of that kind, until it is withdrawn."""
+
+    def withdraw(self, what: Permit, name: str, now: int) -> None:
+        """Note that a name is to have no more certificates of that kind."""
+
+    def permitted(self, what: Permit) -> frozenset[str]:
+        """The names that may have certificates of that kind."""
 
     def issued_after(self, position: int, limit: int) -> Sequence[Issuance]:
         """The first `limit` entries of the ledger above a position, in their order."""

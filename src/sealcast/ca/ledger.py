@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cryptography.x509 import random_serial_number
 
-from sealcast.ca.issuer import Intent, Issuance
+from sealcast.ca.issuer import Intent, Issuance, Permit
 from sealcast.errors import StorageError
 from sealcast.pki.crl import Revocation
 from sealcast.pki.names import Identity, Role
@@ -26,7 +26,7 @@ from sealcast.pki.profiles import check_usages
 
 BUSY_SECONDS = 10.0
 
-FORMAT = 1
+FORMAT = 2
 
 _TABLES = """
 CREATE TABLE settings (id INTEGER PRIMARY KEY AUTOINCREMENT, value TEXT NOT NULL);
@@ -46,7 +46,15 @@ CREATE INDEX revocations_ends ON revocations (ends);
 CREATE INDEX names_name ON names (name);
 """
 
-_APPEND_ONLY = ("settings", "issuances", "outcomes", "crls", "policies", "revocations", "names")
+_PERMITS = """
+CREATE TABLE permits (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL, given INTEGER NOT NULL,
+  time INTEGER NOT NULL);
+CREATE INDEX permits_name ON permits (kind, name);
+"""
+"""Since format 2."""
+
+_APPEND_ONLY = ("settings", "issuances", "outcomes", "crls", "policies", "revocations", "names", "permits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +94,7 @@ class Ledger:
         with ledger._errors():
             connection = sqlite3.connect(temporary, isolation_level=None)
             try:
-                connection.executescript(_TABLES + "".join(map(_append_only, _APPEND_ONLY)))
+                connection.executescript(_TABLES + _PERMITS + "".join(map(_append_only, _APPEND_ONLY)))
                 connection.execute(f"PRAGMA user_version={FORMAT}")
                 connection.execute("INSERT INTO settings (value) VALUES (?)", [_text(settings)])
             finally:
@@ -263,6 +271,32 @@ class Ledger:
             ).fetchall()
         return frozenset(name for (name,) in rows)
 
+    # --- permits --------------------------------------------------------------------------------------------
+
+    def set_permitted(self, what: Permit, name: str, now: int, *, given: bool) -> None:
+        """Note that a name may have certificates of a kind, or may not any more."""
+        with self._change() as connection:
+            if _is_permitted(connection, what, name) is not given:
+                connection.execute(
+                    "INSERT INTO permits (kind, name, given, time) VALUES (?, ?, ?, ?)",
+                    [str(what), name, given, now],
+                )
+
+    def is_permitted(self, what: Permit, name: str) -> bool:
+        """Whether a name may have certificates of a kind."""
+        with self._read() as connection:
+            return _is_permitted(connection, what, name)
+
+    def permitted_names(self, what: Permit) -> frozenset[str]:
+        """The names that may have certificates of a kind."""
+        with self._read() as connection:
+            rows = connection.execute(
+                "SELECT name FROM permits WHERE given AND id IN"
+                " (SELECT max(id) FROM permits WHERE kind = ? GROUP BY name)",
+                [str(what)],
+            ).fetchall()
+        return frozenset(name for (name,) in rows)
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _number(self, query: str) -> int:
@@ -300,6 +334,8 @@ class Ledger:
             # No one has to remember to close it: nothing depends on when that happens.
             weakref.finalize(self, connection.close)
             (found,) = connection.execute("PRAGMA user_version").fetchone()
+            if found == 1:
+                found = _upgrade(connection)
             if found != FORMAT:
                 raise StorageError(
                     str(self.path), f"a ledger of format {found}", cure="install the Sealcast that made it"
@@ -346,11 +382,44 @@ def _reserve(connection: sqlite3.Connection, intent: Intent) -> int:
     return serial
 
 
+def _upgrade(connection: sqlite3.Connection) -> int:
+    """From format 1. Whoever is an admin was made one by the operator, and stays one. Returns: the format."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        if found == 1:
+            for statement in (_PERMITS + _append_only("permits")).split(";\n"):
+                connection.execute(statement)
+            rows = connection.execute(
+                "SELECT identity, max(time) FROM issuances WHERE identity LIKE ? GROUP BY identity",
+                [f"sealcast:{Role.ADMIN}:%"],
+            ).fetchall()
+            connection.executemany(
+                "INSERT INTO permits (kind, name, given, time) VALUES (?, ?, 1, ?)",
+                [(str(Permit.ADMIN), Identity.from_uri(identity).name, time) for identity, time in rows],
+            )
+            found = FORMAT
+            connection.execute(f"PRAGMA user_version={found}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return int(found)
+
+
 def _is_unused(connection: sqlite3.Connection, serial: str) -> bool:
     return not any(
         connection.execute(f"SELECT 1 FROM {table} WHERE serial = ?", [serial]).fetchone()  # noqa: S608
         for table in ("issuances", "revocations")
     )
+
+
+def _is_permitted(connection: sqlite3.Connection, what: Permit, name: str) -> bool:
+    row = connection.execute(
+        "SELECT given FROM permits WHERE kind = ? AND name = ? ORDER BY id DESC LIMIT 1", [str(what), name]
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def _is_removed(connection: sqlite3.Connection, name: str) -> bool:

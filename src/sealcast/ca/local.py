@@ -2,7 +2,8 @@
 
 The same in the one process of a small site and in a signer process. Against a caller that somebody has broken
 into it keeps: no CA certificate, no key server under other names, nothing to the name of a removed device, no
-CRL that takes a revocation back, no number that goes back, no more than so many of a kind in an hour.
+CRL that takes a revocation back, no number that goes back, no more than so many of a kind in an hour, no
+administrator and no registration authority of a name that the operator has not given.
 """
 
 import hashlib
@@ -12,16 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificate, Plan, SiteCa
+from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificate, Permit, Plan, SiteCa
 from sealcast.ca.ledger import Ledger
 from sealcast.ca.signer import Signer, public_key_of
 from sealcast.errors import CertificateError, SealcastError, StorageError, UsageError
-from sealcast.pki.certificates import spki
+from sealcast.pki.certificates import has_usage, parse_certificate, spki
 from sealcast.pki.crl import GRACE, LIFE, Revocation
 from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.names import Role, check_device_name
 from sealcast.pki.policy import Policy
-from sealcast.pki.profiles import DEVICE
+from sealcast.pki.profiles import DEVICE, REGISTRATION_AUTHORITY
 from sealcast.pki.signed import PublicKey
 from sealcast.pki.times import microseconds
 
@@ -124,7 +125,7 @@ class LocalIssuer:
         registers: bool = False,
     ) -> IssuedCertificate:
         """As `Issuer.issue_device`."""
-        self._check_not_removed(name)
+        self._check_new(name, registers=registers)
         return self._issue(
             lambda now: self._ca.issue_device(
                 csr, name, now, hardware=hardware, generated=generated, registers=registers
@@ -181,6 +182,7 @@ class LocalIssuer:
 
     def issue_admin(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
         """As `Issuer.issue_admin`."""
+        self._check_permitted(Permit.ADMIN, name)
         return self._issue(lambda now: self._ca.issue_admin(csr, name, now), now)
 
     def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
@@ -226,7 +228,8 @@ class LocalIssuer:
         return self._ca.sign_policy(replace(policy, version=version))
 
     def remove(self, name: str, now: int) -> None:
-        """As `Issuer.remove`."""
+        """As `Issuer.remove`; it registers no others either, should it come back."""
+        self.withdraw(Permit.REGISTRATION_AUTHORITY, name, now)
         self._ledger.set_removed(check_device_name(name), self._now(now), removed=True)
 
     def readmit(self, name: str, now: int) -> None:
@@ -236,6 +239,18 @@ class LocalIssuer:
     def removed_names(self) -> frozenset[str]:
         """As `Issuer.removed_names`."""
         return self._ledger.removed_names()
+
+    def permit(self, what: Permit, name: str, now: int) -> None:
+        """As `Issuer.permit`."""
+        self._ledger.set_permitted(what, check_device_name(name), self._now(now), given=True)
+
+    def withdraw(self, what: Permit, name: str, now: int) -> None:
+        """As `Issuer.withdraw`."""
+        self._ledger.set_permitted(what, check_device_name(name), self._now(now), given=False)
+
+    def permitted(self, what: Permit) -> frozenset[str]:
+        """As `Issuer.permitted`."""
+        return self._ledger.permitted_names(what)
 
     def issued_after(self, position: int, limit: int) -> Sequence[Issuance]:
         """As `Issuer.issued_after`."""
@@ -289,7 +304,7 @@ class LocalIssuer:
         """What may be signed, or why it must not be."""
         try:
             if request.current is None:
-                self._check_not_removed(request.name)
+                self._check_new(request.name, registers=request.registers)
             else:
                 self._check_renewable(request.current)
             plan = self._ca.plan_device(request, now)
@@ -297,6 +312,11 @@ class LocalIssuer:
         except SealcastError as error:
             return error
         return plan
+
+    def _check_new(self, name: str, *, registers: bool) -> None:
+        self._check_not_removed(name)
+        if registers:
+            self._check_permitted(Permit.REGISTRATION_AUTHORITY, name)
 
     def _check_renewable(self, current: bytes) -> None:
         held = IssuedCertificate.of(current)
@@ -308,6 +328,8 @@ class LocalIssuer:
                 reason="revoked",
                 cure="enrol it anew with a token",
             )
+        if has_usage(parse_certificate(current), REGISTRATION_AUTHORITY):
+            self._check_permitted(Permit.REGISTRATION_AUTHORITY, held.identity.name)
 
     def _reserve(self, intent: Intent) -> int:
         """Called by the CA when all is judged, and right before the signature."""
@@ -341,6 +363,20 @@ class LocalIssuer:
         self._check_ledger()
         if self._ledger.is_removed(check_device_name(name)):
             raise CertificateError(f"device {name!r} is revoked", reason="revoked", cure=_READMIT)
+
+    def _check_permitted(self, what: Permit, name: str) -> None:
+        self._check_ledger()
+        if not self._ledger.is_permitted(what, check_device_name(name)):
+            raise CertificateError(
+                f"the site CA may not certify {name!r} as {what}",
+                reason="not-allowed",
+                cure=permit_cure(what),
+            )
+
+
+def permit_cure(what: Permit) -> str:
+    """What to do where a name is not permitted what it asks for."""
+    return f"as the user that the signer runs as: sealcast authority permit DIR NAME --{what}"
 
 
 def _other_keys(issuing: Signer, others: Sequence[tuple[bytes, Signer]]) -> list[tuple[bytes, Signer]]:

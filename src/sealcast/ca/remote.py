@@ -18,7 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from sealcast import errors
-from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificate, site_name_of
+from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificate, Permit, site_name_of
 from sealcast.ca.observation import announce
 from sealcast.ca.signer import public_key_of
 from sealcast.errors import CertificateError, InternalError, SealcastError, StorageError
@@ -108,7 +108,7 @@ class RemoteIssuer:
         return self._issued(self._ask("issue-key-server", spki(public_key), name, list(hosts)))
 
     def issue_admin(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
-        """As `Issuer.issue_admin`; only for the user that the signer runs as."""
+        """As `Issuer.issue_admin`; the signer goes by its own clock."""
         return self._issued(self._ask("issue-admin", csr, name))
 
     def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
@@ -131,6 +131,18 @@ class RemoteIssuer:
     def removed_names(self) -> frozenset[str]:
         """As `Issuer.removed_names`."""
         return frozenset(map(str, self._ask("removed-names")))
+
+    def permit(self, what: Permit, name: str, now: int) -> None:
+        """As `Issuer.permit`; only for the user that the signer runs as."""
+        self._ask("permit", str(what), name)
+
+    def withdraw(self, what: Permit, name: str, now: int) -> None:
+        """As `Issuer.withdraw`."""
+        self._ask("withdraw", str(what), name)
+
+    def permitted(self, what: Permit) -> frozenset[str]:
+        """As `Issuer.permitted`."""
+        return frozenset(map(str, self._ask("permitted", str(what))))
 
     def issued_after(self, position: int, limit: int) -> Sequence[Issuance]:
         """As `Issuer.issued_after`."""

@@ -1,4 +1,4 @@
-"""`sealcast authority key|profile|readmit`: what concerns the site CA's key and what it signs."""
+"""`sealcast authority key|profile|permit|readmit`: what concerns the site CA's key and what it signs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,6 +41,7 @@ def register(authority: typer.Typer) -> None:
     """Add the commands."""
     authority.add_typer(_key, name="key")
     authority.command()(profile)
+    authority.command()(permit)
     authority.command()(readmit)
 
 
@@ -113,6 +114,44 @@ def profile(
         settings = replace(settings, device_usages=check_usages(device_eku or ()))
         ledger.change_settings(settings)
     typer.echo(f"device EKUs: {' '.join(('clientAuth', 'serverAuth', *settings.device_usages))}")
+
+
+def permit(
+    folder: _Folder,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Whom. Without it, those that are permitted are listed.", metavar="NAME"),
+    ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="To be an admin of the site.")] = False,
+    registrar: Annotated[
+        bool, typer.Option("--registrar", help="To be a registration authority, which enrols others.")
+    ] = False,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Not any more.")] = False,
+) -> None:
+    """Let the site CA certify a name as an admin, or as a registration authority.
+
+    Needed only where the signer is another user's process: to be run as that user, before `admin add` or
+    `token --registrar`. What is withdrawn is not renewed; what is out has to be revoked.
+    """
+    from sealcast.authority.issuance import open_issuer
+    from sealcast.authority.site import check_not_pending
+    from sealcast.ca import PassphraseSource, Permit
+    from sealcast.pki.times import system_time
+
+    chosen = {Permit.ADMIN: admin, Permit.REGISTRATION_AUTHORITY: registrar}
+    if name is not None and not any(chosen.values()):
+        raise UsageError("permitted to be what?", cure="give --admin or --registrar, or both")
+    if name is None and (withdraw or any(chosen.values())):
+        raise UsageError("whose permit?", cure="give a name")
+    check_not_pending(folder)
+    issuer = open_issuer(folder, PassphraseSource())
+    for what, is_chosen in chosen.items():
+        if name is None:
+            for each in sorted(issuer.permitted(what)):
+                typer.echo(escape(f"{what}  {each}"))
+        elif is_chosen:
+            (issuer.withdraw if withdraw else issuer.permit)(what, name, system_time())
+            typer.echo(escape(f"{name} may {'not ' if withdraw else ''}be {what}"))
 
 
 def readmit(

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from sealcast.authority import admins, enrolment
+from sealcast.authority import admins, enrolment, issuance
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.problems import Problem
@@ -23,6 +23,7 @@ from sealcast.authority.api.schema import Component, moment, nullable, record, t
 from sealcast.authority.models import AdminRow
 from sealcast.authority.revocation import load_crl
 from sealcast.authority.service import Changes
+from sealcast.ca import Permit
 from sealcast.pki.names import Role
 
 _ROLE = text(
@@ -91,6 +92,7 @@ def _revoke(call: Call) -> Answer:
 
 def _with_token(call: Call, name: str) -> Answer:
     ttl = call.body["ttl_us"]
+    issuance.permit(call.session, call.site.issuer, Permit.ADMIN, name, call.now)
     token = enrolment.create_token(call.session, device=name, ttl=ttl, now=call.now, kind=Role.ADMIN)
     changes = Changes(admins=admins.current_roles(call.session))
     return Answer(body=secret_json(token, name, call.now + ttl), changes=changes)

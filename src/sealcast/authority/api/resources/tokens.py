@@ -21,6 +21,7 @@ from sealcast.authority.api.resources.shapes import (
 from sealcast.authority.api.routing import PAGE, Route
 from sealcast.authority.api.schema import Component, flag, listed, moment, nullable, number, record, text
 from sealcast.authority.models import DeviceRow, TokenRow
+from sealcast.ca import Permit
 from sealcast.errors import ConflictError, UnknownNameError
 from sealcast.pki.quantities import MAX_DURATION
 
@@ -98,6 +99,7 @@ def _create(call: Call) -> Answer:
     if call.body["registers"]:
         # It lets others in, as an admin does.
         call.caller.require(AdminRole.SECURITY_OFFICER)
+        issuance.permit(call.session, call.site.issuer, Permit.REGISTRATION_AUTHORITY, device, call.now)
     issuance.readmit(call.session, call.site.issuer, device, call.now)
     roles = call.body.get("roles")
     token = enrolment.create_token(
