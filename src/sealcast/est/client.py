@@ -252,6 +252,8 @@ class EstClient:
     def _make_context(self, *, linked: bool = False) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # A device's certificate has no DNS name; its common name may look like one.
+        context.hostname_checks_common_name = False
         if linked:
             # tls-unique exists up to 1.2; Python gives no exporter (RFC 9266) for 1.3.
             context.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -22,6 +22,9 @@ from sealcast.pki.tls import load_own_certificate, trust
 
 _log = logging.getLogger("sealcast.est")
 
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Forward secrecy and authenticated encryption; what RFC 9325 recommends."""
+
 _CHALLENGE = 'Basic realm="sealcast enrolment", charset="UTF-8"'
 _SHUTDOWN_SECONDS = 5.0
 """How long requests under way may still take when the listener ends."""
@@ -64,6 +67,8 @@ def make_tls_context(chain_file: Path, key_file: Path, authorities: Sequence[byt
     # at each request, and a resumed session links nothing (operations). Renegotiation is of no use here.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
+    # For TLS 1.2; 1.3 has no others.
+    context.set_ciphers(_CIPHERS)
     trust(context, authorities)
     load_own_certificate(context, chain_file, key_file)
     return context
