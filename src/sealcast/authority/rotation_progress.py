@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from sealcast.authority import bundles
 from sealcast.authority.models import AdminRow, CertificateRow, ReportRow, RotationRow
-from sealcast.authority.rotation_steps import Kind, Step
+from sealcast.authority.rotation_steps import ENDED, Kind
 from sealcast.pki.certificates import key_identifier
 
 _NAMES_SHOWN = 5
@@ -25,6 +25,10 @@ class Standing:
     """Those that report by a certificate of the old site CA, or by none, sorted; from the switch on."""
     old_admins: tuple[str, ...]
     """Admins without a certificate of the new site CA."""
+    reported: int
+    """How many have reported the trust bundle that is waited for."""
+    reissued: int
+    """How many report by a certificate of the new site CA."""
 
     def unreported(self) -> str:
         """What is missing before the switch, for people; empty if nothing is."""
@@ -39,11 +43,14 @@ class Standing:
 
 
 def standing_of(session: Session, row: RotationRow, now: int) -> Standing:
-    """Where the devices stand at this step of a rotation. `now`: microseconds."""
+    """Where the devices stand at this step of a rotation; nowhere once it has ended. `now`: microseconds."""
+    if row.step in ENDED:
+        return Standing(devices=0, missing=(), old=(), old_admins=(), reported=0, reissued=0)
     progress = bundles.bundle_progress(session, row.version or 0, now)
     old: Collection[str] = ()
     admins: Collection[str] = ()
-    if row.kind == Kind.SITE and row.step == Step.REISSUE and row.new is not None:
+    is_switched = row.kind == Kind.SITE and row.switched is not None
+    if is_switched and row.new is not None:
         key = key_identifier(row.new)
         # The certificate that a device reports by is one that it has stored: it may have lost the answer to
         # a renewal.
@@ -61,6 +68,8 @@ def standing_of(session: Session, row: RotationRow, now: int) -> Standing:
         missing=progress.missing if row.version is not None else (),
         old=tuple(sorted(old)),
         old_admins=tuple(sorted(admins)),
+        reported=progress.reported if row.version is not None else 0,
+        reissued=progress.devices - len(old) if is_switched else 0,
     )
 
 

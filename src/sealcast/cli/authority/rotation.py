@@ -314,9 +314,16 @@ class _Walk:
         return rotation
 
 
+def describe(rotation: dict[str, Any]) -> str:
+    """Where a rotation stands, in a line."""
+    counts = {"reports": rotation["reported"], "reissue": rotation["reissued"]}
+    done = f" ({counts[rotation['step']]} of {rotation['devices']})" if rotation["step"] in counts else ""
+    return f"{rotation['id']} of the {_WHAT[rotation['kind']]}: {_WAITS[rotation['step']]}{done}"
+
+
 def _tell(rotation: dict[str, Any]) -> None:
     """Where a rotation stands, for people."""
-    typer.echo(f"rotation {rotation['id']} of the {_WHAT[rotation['kind']]}: {_WAITS[rotation['step']]}")
+    typer.echo(f"rotation {describe(rotation)}")
     devices = rotation["devices"]
     if rotation["finished"] is None and rotation["version"] is not None:
         typer.echo(f"  trust bundle {rotation['version']}: {rotation['reported']} of {devices} devices")

@@ -6,6 +6,7 @@ import typer
 
 from sealcast.cli import escape
 from sealcast.cli.authority.place import AdminFolder, Folder, Json, Place, PlacedCommand, Url
+from sealcast.cli.authority.rotation import describe
 
 
 def register(authority: typer.Typer) -> None:
@@ -31,6 +32,8 @@ def status(folder: Folder, url: Url = None, admin: AdminFolder = None, as_json: 
         "earliest end": f"{shown['ends'][0]['what']}, {shown['ends'][0]['at']}",
         "audit head": shown["audit_head"] or "-",
     }
+    if (rotation := shown["rotation"]) is not None:
+        lines["rotation"] = describe(rotation)
     for name, value in lines.items():
         typer.echo(escape(f"{name:<16}{value}"))
     for warning in shown["warnings"]:

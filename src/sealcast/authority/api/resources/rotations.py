@@ -54,7 +54,7 @@ ROTATION = Component(
         new=nullable(text("PEM: the one that comes.")),
         new_root=nullable(text("PEM: the new root.")),
         forced=listed(text("A step."), "Steps that were taken ahead of the devices."),
-        devices=number("Devices that are enrolled and hold a good certificate.", minimum=0),
+        devices=number("Devices that are enrolled and hold a good certificate; 0 at the end.", minimum=0),
         reported=number("Of these, how many have reported the trust bundle that is waited for.", minimum=0),
         missing=listed(text("A device."), "The others, at most a thousand, by name."),
         reissued=number("Devices that use a certificate of the new site CA.", minimum=0),
@@ -111,7 +111,6 @@ DRAFT = Component(
 
 def _json(call: Call, row: RotationRow) -> dict[str, Any]:
     standing = standing_of(call.session, row, call.now)
-    is_switched = row.switched is not None and row.kind == Kind.SITE
     return {
         "id": row.id,
         "kind": row.kind,
@@ -126,9 +125,9 @@ def _json(call: Call, row: RotationRow) -> dict[str, Any]:
         "new_root": None if row.new_root is None else certificate_json(row.new_root)["pem"],
         "forced": list(row.forced),
         "devices": standing.devices,
-        "reported": standing.devices - len(standing.missing) if row.version is not None else 0,
+        "reported": standing.reported,
         "missing": list(standing.missing[:_MOST_NAMES]),
-        "reissued": standing.devices - len(standing.old) if is_switched else 0,
+        "reissued": standing.reissued,
         "old_devices": list(standing.old[:_MOST_NAMES]),
         "old_admins": list(standing.old_admins[:_MOST_NAMES]),
     }

@@ -19,7 +19,10 @@ from sealcast.authority.api.schema import (
     record,
     text,
 )
+from sealcast.authority.arrangement import latest_rotation
 from sealcast.authority.models import ChannelRow, DeviceRow, SiteRow
+from sealcast.authority.rotation_progress import standing_of
+from sealcast.authority.rotation_steps import ENDED, Kind, Step
 from sealcast.pki.ends import warnings
 
 SITE = Component(
@@ -78,6 +81,17 @@ STATUS = Component(
         ),
         warnings=listed(
             text("A line for people."), "Of each of these that ends soon: it should have been renewed."
+        ),
+        rotation=nullable(
+            record(
+                "The rotation that is under way; more of it: /v1/rotations.",
+                id=number("Its number.", minimum=1),
+                kind=text("What is rotated.", enum=[str(kind) for kind in Kind]),
+                step=text("What it waits for.", enum=[str(step) for step in Step]),
+                devices=number("Devices that are enrolled and hold a good certificate.", minimum=0),
+                reported=number("Those that have reported the trust bundle of the rotation.", minimum=0),
+                reissued=number("Those that use a certificate of the new site CA.", minimum=0),
+            )
         ),
         audit_head=nullable(text("NUMBER:HASH of the last audit entry.")),
     ),
@@ -141,9 +155,25 @@ def _status(call: Call) -> Answer:
             },
             "ends": [{"what": end.what, "at": time_text(end.ends)} for end in found],
             "warnings": list(warnings(found, call.now)),
+            "rotation": _rotation(call),
             "audit_head": None if head is None else str(head),
         }
     )
+
+
+def _rotation(call: Call) -> dict[str, Any] | None:
+    row = latest_rotation(call.session)
+    if row is None or row.step in ENDED:
+        return None
+    standing = standing_of(call.session, row, call.now)
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "step": row.step,
+        "devices": standing.devices,
+        "reported": standing.reported,
+        "reissued": standing.reissued,
+    }
 
 
 def _count(call: Call, condition: Any) -> int:

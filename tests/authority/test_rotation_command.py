@@ -1,0 +1,221 @@
+"""`sealcast authority rotate` on a folder: ceremonies elsewhere, keys at rest, a signer, what is refused.
+
+TR-23, TR-24.
+"""
+
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from sealcast.authority.app import running
+from sealcast.authority.control import FolderManagement
+from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE
+from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, exclusive
+from sealcast.ca import FileSigner, PassphraseSource
+from sealcast.ca.keyfile import is_encrypted
+from sealcast.ca.signer import public_key_of
+from sealcast.cli import main
+from sealcast.errors import CertificateError, ConflictError, SealcastError, UsageError
+from sealcast.pki.certificates import parse_certificate, parse_pem_certificates
+from tests.authority.conftest import LOOPBACK, Clock, Site, make_site
+from tests.authority.test_passphrases import cheap_derivation  # noqa: F401  # scrypt is not what is tested here
+from tests.authority.test_signer_process import service, signer, split_folder
+
+SOME = "some of them"
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> tuple[Path, tuple[Path, Path]]:
+    """An authority's folder, and the root's files, which lie elsewhere."""
+    folder = make_site(tmp_path / "authority")
+    root = tmp_path / "root.pem", tmp_path / "root.key"
+    root[0].write_bytes((folder / ROOT_FILE).read_bytes())
+    (folder / ROOT_KEY_FILE).rename(root[1])
+    return folder, root
+
+
+def run(*words: str | Path) -> int:
+    return main([str(word) for word in words])
+
+
+def rotate(*words: str | Path) -> int:
+    return run("authority", "rotate", *words)
+
+
+def step(folder: Path) -> str:
+    listed = FolderManagement(folder).call("GET", "/v1/rotations", query={"limit": 1000})["items"]
+    return str(listed[-1]["step"])
+
+
+def sign_elsewhere(folder: Path, draft: Path, root: tuple[Path, Path]) -> None:
+    """As an operator carries it to the root's machine and back."""
+    before = draft.with_suffix(".before")
+    assert run("authority", "bundle", "export", folder, "--output", before) == 0
+    keys = "--root-cert", root[0], "--root-key", root[1]
+    assert run("root", "sign-bundle", draft, "--predecessor", before, *keys) == 0
+    assert run("authority", "bundle", "import", folder, draft) == 0
+
+
+def issuing(folder: Path) -> bytes:
+    return parse_pem_certificates((folder / CA_FILE).read_bytes())[0]
+
+
+def test_a_site_ca_whose_root_is_elsewhere(
+    apart: tuple[Path, tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, root = apart
+    old = issuing(folder)
+    csr, certificate, draft = tmp_path / "site.csr", tmp_path / "site.pem", tmp_path / "draft"
+    assert rotate("site", folder) == 2
+    assert "give --csr-out FILE" in capsys.readouterr().err
+    assert rotate("site", folder, "--csr-out", csr) == 0
+    keys = "--root-cert", root[0], "--root-key", root[1]
+    assert run("root", "sign-site", csr, *keys, "--output", certificate) == 0
+    assert rotate("site", folder, "--certificate", certificate) == 2
+    assert "give --bundle-out FILE" in capsys.readouterr().err
+    assert step(folder) == "publish"
+    assert rotate("site", folder, "--bundle-out", draft) == 0
+    assert f"next: {draft}, to be signed by 1 owner's roots" in capsys.readouterr().out
+    sign_elsewhere(folder, draft, root)
+    assert step(folder) == "reports"
+    assert run("authority", "status", folder) == 0
+    shown = capsys.readouterr().out
+    assert "rotation        1 of the site CA: waits for the devices' reports, then switches (0 of 0)" in shown
+    # Nobody is there to wait for.
+    assert rotate("site", folder, "--bundle-out", draft) == 0
+    assert step(folder) == "retire"
+    sign_elsewhere(folder, draft, root)
+    assert step(folder) == "done"
+    new = issuing(folder)
+    assert parse_certificate(new).subject.rfc4514_string() == "CN=Ward CA 2,O=Ward"
+    assert FileSigner.open(folder / CA_KEY_FILE).public_key == public_key_of(new) != public_key_of(old)
+    capsys.readouterr()
+    assert rotate("status", folder) == 0
+    assert capsys.readouterr().out == "rotation 1 of the site CA: done\n"
+    assert rotate("status", folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["kind"] == "site"
+
+
+def test_a_root_whose_keys_are_elsewhere(apart: tuple[Path, tuple[Path, Path]], tmp_path: Path) -> None:
+    folder, root = apart
+    new = tmp_path / "new.pem", tmp_path / "new.key"
+    assert run("root", "new", *new, "--name", "Owner", "--kind", "P-256") == 0
+    assert rotate("root", folder) == 2, "no new root"
+    assert rotate("root", folder, "--new-root-cert", new[0]) == 0
+    certificate, draft, crosses = tmp_path / "site.pem", tmp_path / "draft", tmp_path / "crosses"
+    keys = "--root-cert", new[0], "--root-key", new[1]
+    assert run("root", "sign-site", folder / CA_FILE, *keys, "--output", certificate) == 0
+    pairs = "--old-cert", root[0], "--old-key", root[1], "--new-cert", new[0], "--new-key", new[1]
+    assert run("root", "cross-sign", *pairs, "--output", crosses) == 0
+    given = "--certificate", certificate, "--crosses", crosses, "--bundle-out", draft
+    assert rotate("root", folder, *given) == 0
+    sign_elsewhere(folder, draft, root)
+    assert rotate("root", folder, "--bundle-out", draft) == 0
+    assert step(folder) == "retire"
+    with pytest.raises(AssertionError):
+        # The old root's signature is not one that counts for who comes later.
+        sign_elsewhere(folder, draft, root)
+    assert rotate("root", folder, "--bundle-out", draft) == 0
+    sign_elsewhere(folder, draft, new)
+    assert step(folder) == "done"
+    assert (folder / ROOT_FILE).read_bytes() == new[0].read_bytes()
+
+
+async def enrolled(folder: Path, devices: Path, *names: str) -> None:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(exclusive(folder))
+        authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK))
+        for name in names:
+            await Site(folder, devices, authority, listening, Clock(), stack).enrol(name)
+
+
+async def test_a_step_ahead_of_the_devices_is_refused_with_the_counts(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await enrolled(folder, tmp_path / "devices", "monitor-1", "monitor-2")
+    assert rotate("site", folder) == 0
+    told = capsys.readouterr().out
+    assert "waits for the devices' reports, then switches (0 of 2)" in told
+    assert "missing: monitor-1" in told
+    assert rotate("site", folder) == 2
+    refused = capsys.readouterr().err
+    assert "2 of 2 devices have not reported the trust bundle: monitor-1, monitor-2" in refused
+    assert "--force" in refused
+    # For one step, not for all that follow.
+    assert rotate("site", folder, "--force") == 0
+    assert step(folder) == "reissue"
+    assert rotate("site", folder) == 2
+    assert "2 of 2 devices have no certificate of the new site CA in use" in capsys.readouterr().err
+    assert rotate("site", folder, "--force") == 0
+    assert step(folder) == "done"
+    assert rotate("status", folder) == 0
+    assert "forced: reports, reissue" in capsys.readouterr().out
+
+
+def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:
+    management = FolderManagement(folder)
+    for body, problem in (
+        ({"kind": "moon"}, "kind"),
+        ({}, "kind"),
+        ({"kind": "site", "root": "x"}, "exactly where a root is rotated"),
+        ({"kind": "root"}, "exactly where a root is rotated"),
+        ({"kind": "root", "root": "x"}, "holds no PEM certificate"),
+    ):
+        with pytest.raises(SealcastError, match=problem):
+            management.call("POST", "/v1/rotations", body=dict(body))
+    for words in (
+        ("site", folder, "--root-cert", folder / ROOT_FILE),
+        ("site", folder, "--certificate", tmp_path / "nowhere"),
+        ("site", folder, "--within", "yesterday"),
+        ("abandon", folder, "7"),
+        ("moon", folder),
+    ):
+        assert rotate(*words) != 0, words
+    with pytest.raises(UsageError):
+        management.call("POST", "/v1/rotations/1/advance", body={"within_seconds": 0})
+
+
+def test_the_new_key_is_encrypted_as_the_old_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cheap_derivation: None,  # noqa: F811
+) -> None:
+    source = PassphraseSource(environment={"SEALCAST_PASSPHRASE": SOME}, prompt=None)
+    folder = make_site(tmp_path / "authority", new_passphrases=source)
+    assert rotate("site", folder) != 0, "no passphrase at hand"
+    monkeypatch.setenv("SEALCAST_PASSPHRASE", SOME)
+    assert rotate("site", folder, "--csr-out", tmp_path / "unused") == 0
+    assert step(folder) == "done"
+    assert is_encrypted((folder / CA_KEY_FILE).read_bytes())
+    signer_of = FileSigner.open(folder / CA_KEY_FILE, name="ca", passphrases=source)
+    assert signer_of.public_key == public_key_of(issuing(folder))
+
+
+async def test_through_a_signer_process(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cheap_derivation: None,  # noqa: F811
+) -> None:
+    """It makes no key of its own, and says so; for another root above it nothing of it is needed."""
+    folder, key_folder = split_folder(tmp_path)
+    new = tmp_path / "new.pem", tmp_path / "new.key"
+    assert run("root", "new", *new, "--name", "Owner", "--kind", "P-256") == 0
+    old = issuing(folder)
+    with signer(key_folder):
+        async with service(folder, tmp_path / "devices") as site:
+            await site.authority.renew_certificate()
+        assert rotate("server", folder) == 0
+        with pytest.raises(ConflictError) as caught:
+            FolderManagement(folder).call("POST", "/v1/rotations", body={"kind": "site"})
+        assert "a signer process has the site CA's key" in caught.value.problem
+        assert "serve with the key in the folder" in caught.value.cure
+        assert rotate("root", folder, "--new-root-cert", new[0], "--new-root-key", new[1]) == 0
+        assert step(folder) == "done"
+        certified = issuing(folder)
+        assert public_key_of(certified) == public_key_of(old)
+        async with service(folder, tmp_path / "devices") as site:
+            assert (await site.enrol("monitor-1")).roots == tuple(parse_pem_certificates(new[0].read_bytes()))
+    with pytest.raises(CertificateError):
+        FileSigner.open(key_folder / CA_KEY_FILE)

@@ -1,0 +1,142 @@
+"""Fault 18: SIGKILL at system calls of every step of a rotation; the same command, given again, ends it.
+
+No device is there, so one command takes every step, and each call of each of them is a place to die at. A
+sample of them; with SEALCAST_SOAK=1 every one.
+"""
+
+import asyncio
+import shutil
+import signal
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from sealcast.authority.app import running
+from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE
+from sealcast.authority.models import RotationRow
+from sealcast.authority.revocation import load_crl
+from sealcast.authority.rotation_steps import Kind, Step
+from sealcast.authority.service import Authority
+from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, Site, exclusive
+from sealcast.ca import FileSigner, create_root
+from sealcast.ca.signer import public_key_of
+from sealcast.pki.certificates import (
+    certificate_der,
+    certificates_pem,
+    parse_pem_certificates,
+)
+from sealcast.pki.policy import Policy
+from sealcast.pki.times import system_time
+from tests.authority.conftest import LOOPBACK, make_site, settings
+from tests.authority.test_crash import check_no_serial_is_lost
+from tests.crash import Call, calls_that_matter, chosen, tracing, warm
+
+pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(600)]
+
+SAMPLE = 8
+MODULES = ("sealcast.cli.authority", "sealcast.authority.control", "sealcast.cli.authority.rotation")
+
+
+async def make_template(folder: Path) -> tuple[bytes, bytes]:
+    """An authority with a channel; returns the certificates of its site CA and of its root."""
+    make_site(folder)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(exclusive(folder))
+        authority, _ = await stack.enter_async_context(running(folder, listen=LOOPBACK))
+        await authority.add_channel(settings("ward/ecg"))
+    return tuple(parse_pem_certificates((folder / name).read_bytes())[0] for name in (CA_FILE, ROOT_FILE))  # type: ignore[return-value]
+
+
+async def read_as_a_start_does(folder: Path) -> None:
+    """What the listeners do is another test's matter."""
+    site = Site.open(folder)
+    authority = Authority(site)
+    await authority.start()
+    (channel,) = authority.all_channels()
+    Policy.parse(channel.policy.signed, public_key_of(site.issuer.certificate))
+    assert authority.identity.chain[1] == site.issuer.certificate
+    await authority.stop()
+
+
+def check_done(folder: Path, kind: Kind, old: bytes, crl_number: int) -> None:
+    """The rotation is over, and everything fits everything else."""
+    site = Site.open(folder)
+    issuing = site.issuer.certificate
+    with site.storage.snapshot() as session:
+        rows = session.scalars(select(RotationRow).order_by(RotationRow.id)).all()
+        assert [row.step for row in rows if row.step != Step.ABANDONED] == [Step.DONE]
+        assert rows[-1].new == issuing
+        assert load_crl(session).number > crl_number
+    assert issuing != old
+    assert FileSigner.open(folder / CA_KEY_FILE).public_key == public_key_of(issuing)
+    assert (public_key_of(issuing) == public_key_of(old)) == (kind is Kind.ROOT)
+    assert not list(folder.glob("ca-*.key"))
+    assert site.issuers == ((issuing, old) if kind is Kind.ROOT else (issuing,))
+    check_no_serial_is_lost(site)
+
+
+async def check_served(folder: Path, root: bytes) -> None:
+    """The service starts on it."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(exclusive(folder))
+        authority, _ = await stack.enter_async_context(running(folder, listen=LOOPBACK))
+        assert authority.site.roots == (root,)
+
+
+@pytest.mark.parametrize("kind", [Kind.SITE, Kind.ROOT])
+async def test_fault_18_a_rotation_killed_at_any_call_is_ended_by_the_same_command(
+    tmp_path: Path, kind: Kind
+) -> None:
+    template = tmp_path / "template"
+    old, root = await make_template(template)
+    signer = FileSigner.create(tmp_path / "new.key")
+    made = create_root(site_name="Owner", signer=signer, now=system_time())
+    new_root = certificate_der(made.certificate)
+    (tmp_path / "new.pem").write_bytes(certificates_pem([new_root]))
+    # The old root's key lies elsewhere, as it should.
+    key = (template / ROOT_KEY_FILE).rename(tmp_path / "root.key")
+    (tmp_path / "root.pem").write_bytes(certificates_pem([root]))
+    options = ["--root-cert", str(tmp_path / "root.pem"), "--root-key", str(key)]
+    if kind is Kind.ROOT:
+        options += ["--new-root-cert", str(tmp_path / "new.pem")]
+        options += ["--new-root-key", str(tmp_path / "new.key")]
+    with Site.open(template).storage.snapshot() as session:
+        crl_number = load_crl(session).number
+
+    async with warm(*MODULES) as commands:
+
+        async def rotate(folder: Path, injected: list[str]) -> int:
+            return await commands.run(
+                ["authority", "rotate", str(kind), str(folder), *options],
+                [*tracing(folder.with_suffix(".log")), *injected],
+            )
+
+        whole = tmp_path / "whole"
+        shutil.copytree(template, whole)
+        assert await rotate(whole, []) == 0
+        await read_as_a_start_does(whole)
+        check_done(whole, kind, old, crl_number)
+        await check_served(whole, new_root if kind is Kind.ROOT else root)
+        calls = calls_that_matter(whole.with_suffix(".log").read_text(), whole)
+        assert len(calls) > 200, "the trace does not show the work"
+        outcomes: Counter[str] = Counter()
+
+        async def kill_at(call: Call) -> None:
+            folder = tmp_path / f"{call.name}-{call.number}"
+            shutil.copytree(template, folder)
+            code = await rotate(folder, call.killing)
+            assert code in (0, -signal.SIGKILL), (call, code)
+            with Site.open(folder).storage.snapshot() as session:
+                steps = session.scalars(select(RotationRow.step)).all()
+            outcomes[steps[0] if steps else "not begun"] += 1
+            if steps != [Step.DONE]:
+                assert await rotate(folder, []) == 0, call
+            await read_as_a_start_does(folder)
+            check_done(folder, kind, old, crl_number)
+            shutil.rmtree(folder)
+
+        await asyncio.gather(*map(kill_at, chosen(calls, SAMPLE)))
+    assert len(outcomes) > 2, outcomes
