@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from sealcast.authority import rotation
+from sealcast.authority import rotation, rotation_bundle
+from sealcast.authority.admins import AdminRole
 from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE
 from sealcast.authority.models import RotationRow
+from sealcast.authority.rotation_state import Result, rotation_row
 from sealcast.authority.rotation_steps import Step
 from sealcast.authority.service import Changes
 from sealcast.authority.site import ROOT_FILE
 from sealcast.ca import FileSigner, KeySigner, PassphraseSource, Root, cross_certify
 from sealcast.ca.signer import public_key_of
 from sealcast.ca.site_request import SiteRequest, make_site_request
-from sealcast.device import DeviceIdentity
+from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.agent import DeviceAgent
 from sealcast.errors import CertificateError, ConflictError, SealcastError
 from sealcast.est import EstClient
@@ -32,10 +34,11 @@ from sealcast.pki.certificates import (
     parse_pem_certificates,
 )
 from sealcast.pki.crl import split_crls
+from sealcast.pki.names import Role
 from tests.authority.bundles import add_version, held, new_root, own_root
 from tests.authority.conftest import HOUR, SECOND, Site
 
-Make = Callable[..., rotation.Result]
+Make = Callable[..., Result]
 NONE = PassphraseSource(environment={}, prompt=None)
 
 
@@ -56,7 +59,7 @@ async def on(site: Site, make: Make, number: int, *arguments: Any, **named: Any)
     now = site.clock()
 
     def job(session: Any) -> tuple[str, Changes]:
-        row = rotation.rotation_row(session, number)
+        row = rotation_row(session, number)
         result = make(session, site.authority.site, row, *arguments, **named, now=now)
         session.flush()
         return result.row.step, result.changes
@@ -77,8 +80,8 @@ async def sign(site: Site, number: int, *roots: Root) -> int:
     """Sign and import the bundle that a rotation waits for."""
 
     def job(session: Any) -> bytes:
-        row = rotation.rotation_row(session, number)
-        return rotation.draft(session, site.authority.site, row, site.clock()).unsigned
+        row = rotation_row(session, number)
+        return rotation_bundle.draft(session, site.authority.site, row, site.clock()).unsigned
 
     signed = SignedBundle.parse(await site.authority.read(job))
     for root in roots:
@@ -108,6 +111,7 @@ async def test_a_site_ca_is_rotated_in_the_safe_order(site: Site) -> None:
     await site.add_channel()
     identity = await site.enrol("monitor-1")
     sleeper = await site.enrol("monitor-2")
+    await site.admin("olga", AdminRole.VIEWER)
     old = site.authority.site.issuer.certificate
     number, new = await start_site(site)
     # What issues is as it was; the new CA's list is in the document already (TR-9).
@@ -142,10 +146,13 @@ async def test_a_site_ca_is_rotated_in_the_safe_order(site: Site) -> None:
         renewed = await look(device, site)
         assert issuer_of(renewed.certificate) == key_identifier(new)
         assert renewed.bundle == site.authority.bundle
+    with pytest.raises(ConflictError, match="1 admins have none: olga"):
+        await advance(site, number)
+    await renew_async(site.devices / "admin-olga", role=Role.ADMIN)
     assert await advance(site, number) == Step.RETIRE
     await sign(site, number, own_root(site))
     with site.authority.site.storage.snapshot() as session:
-        row = rotation.rotation_row(session, number)
+        row = rotation_row(session, number)
         assert (row.step, row.forced) == (Step.DONE, ["reports"])
     assert len(split_crls(site.authority.crl.der)) == 1
     assert parse_pem_certificates((site.folder / CA_FILE).read_bytes()) == [new]
@@ -158,6 +165,23 @@ async def test_a_site_ca_is_rotated_in_the_safe_order(site: Site) -> None:
     assert await on(site, rotation.abandon, again) == Step.ABANDONED
     assert parse_pem_certificates((site.folder / CA_FILE).read_bytes()) == [new]
     assert not list(site.folder.glob("ca-*.key"))
+
+
+async def test_a_site_that_may_change_its_list_signs_the_bundles_itself(site: Site) -> None:
+    """TR-20: only the new site CA's certificate needs a root."""
+    own = held(site).bundle.sites[0]
+    await add_version(site, sites=(replace(own, delegated=True),))
+    old = site.authority.site.issuer.certificate
+    row = await step(site, rotation.start_site, NONE)
+    assert row.request is not None
+    new = SiteRequest.parse(row.request).certify(own_root(site), site.clock())
+    assert await certify(site, row.id, new) == Step.REPORTS
+    assert held(site).bundle.sites[0].authorities == (old, new)
+    # Nobody is there to wait for.
+    assert await advance(site, row.id) == Step.REISSUE
+    assert await advance(site, row.id) == Step.DONE
+    assert held(site).bundle.sites[0].authorities == (new,)
+    assert site.authority.site.issuers == (new,)
 
 
 async def test_a_root_is_rotated_and_est_clients_follow(site: Site) -> None:

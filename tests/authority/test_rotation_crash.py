@@ -32,9 +32,9 @@ from sealcast.pki.policy import Policy
 from sealcast.pki.times import system_time
 from tests.authority.conftest import LOOPBACK, make_site, settings
 from tests.authority.test_crash import check_no_serial_is_lost
-from tests.crash import Call, calls_that_matter, chosen, tracing, warm
+from tests.crash import SOAK, Call, calls_that_matter, chosen, tracing, warm
 
-pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(7200 if SOAK else 600)]
 
 SAMPLE = 8
 MODULES = ("sealcast.cli.authority", "sealcast.authority.control", "sealcast.cli.authority.rotation")

@@ -12,34 +12,29 @@ certificate: done at once.
 Spec: spec/trust.md section 6 (TR-24).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
 from cryptography import x509
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit, bundles, channels, revocation
-from sealcast.authority.arrangement import authorities_of, latest_rotation, roots_of, shown_authorities
+from sealcast.authority import audit, channels, revocation
+from sealcast.authority.arrangement import latest_rotation
 from sealcast.authority.changes import Changes
 from sealcast.authority.est_state import load_state
-from sealcast.authority.issuance import ca_key_file, ca_key_name, certificate_row
+from sealcast.authority.issuance import ca_key_file, ca_key_name
 from sealcast.authority.models import RotationRow
 from sealcast.authority.renewal import set_renewal_window
+from sealcast.authority.rotation_bundle import sign_delegated
 from sealcast.authority.rotation_progress import standing_of
+from sealcast.authority.rotation_state import Result, arranged, held_bundle, move, renew_key_server
 from sealcast.authority.rotation_steps import ENDED, Kind, Step
-from sealcast.authority.site import KeyServerIdentity, Site
-from sealcast.ca import FileSigner, Issuer, KeySigner, LocalIssuer, PassphraseSource, RemoteIssuer, Signer
+from sealcast.authority.site import Site
+from sealcast.ca import FileSigner, KeySigner, LocalIssuer, PassphraseSource, Signer
 from sealcast.ca.keyfile import is_encrypted, no_passphrase_cure
 from sealcast.ca.root import check_alive, read_root
 from sealcast.ca.signer import public_key_of
 from sealcast.ca.site_request import SiteRequest, check_site_certificate, make_site_request
-from sealcast.errors import CertificateError, ConflictError, StorageError, UnknownNameError
+from sealcast.errors import CertificateError, ConflictError
 from sealcast.est.renewal import RenewalWindow
 from sealcast.pki.bundle import (
-    Anchor,
-    BundleSite,
-    Purpose,
-    SignedBundle,
     TrustBundle,
     VerifiedBundle,
 )
@@ -56,14 +51,6 @@ from sealcast.pki.profiles import MAX_SITE_CAS
 
 WITHIN = 3600 * 1_000_000
 """Microseconds in which devices take their new certificates: a large site must not ask at one moment."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """A step that was done."""
-
-    row: RotationRow
-    changes: Changes
 
 
 # --- beginning ----------------------------------------------------------------------------------------------
@@ -150,17 +137,7 @@ def _check_start(session: Session) -> VerifiedBundle:
             f"rotation {latest.id} of the {latest.kind} is under way, at the step {latest.step}",
             cure="finish it, or give it up before it is published: sealcast authority rotate status DIR",
         )
-    return _held(session)
-
-
-def _held(session: Session) -> VerifiedBundle:
-    held = bundles.load_bundle(session)
-    if held is None:
-        raise ConflictError(
-            "the site has no trust bundle, and without one no device can be told of another root or site CA",
-            cure="draft, sign and import version 1: sealcast authority bundle draft DIR",
-        )
-    return held
+    return held_bundle(session)
 
 
 def _next_number(site: Site) -> int:
@@ -206,7 +183,7 @@ def take_certificate(
     """
     _check_step(row, Step.CERTIFICATE)
     new = _single(certificate)
-    held = _held(session).bundle
+    held = held_bundle(session).bundle
     check_alive(parse_certificate(new), "site CA certificate", now)
     signers: list[Signer] = []
     if row.kind == Kind.ROOT:
@@ -231,10 +208,11 @@ def take_certificate(
         signers.append(FileSigner.open(path, name="ca", passphrases=passphrases))
     row.new, row.step = new, Step.PUBLISH
     audit.record(session, now, "take certificate of rotation", str(row.id))
-    arranged = _arranged(site, row, signers)
+    changed = arranged(site, row, signers)
     # Whoever is in touch has the new CA's list long before it meets one of its certificates (TR-9).
-    crl = revocation.issue_crl(session, arranged.issuer, now)
-    return Result(row=row, changes=Changes(site=arranged, crl=crl, est=load_state(session)))
+    crl = revocation.issue_crl(session, changed.issuer, now)
+    changes = Changes(site=changed, crl=crl, est=load_state(session))
+    return Result(row=row, changes=sign_delegated(session, changed, row, changes, now))
 
 
 def _check_certified_anew(site: Site, row: RotationRow, new: bytes) -> None:
@@ -278,133 +256,6 @@ def _single(pem: bytes) -> bytes:
     return found[0]
 
 
-# --- the trust bundle ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A version of the trust bundle that has to be signed elsewhere."""
-
-    unsigned: bytes
-    """A signed object without any signature."""
-    version: int
-    threshold: int
-    """How many of `signers` have to sign it."""
-    signers: tuple[bytes, ...]
-    """DER: the owner's roots of the version before."""
-
-
-def draft(session: Session, site: Site, row: RotationRow, now: int) -> Draft:
-    """The version of the trust bundle that the rotation waits for, unsigned.
-
-    Raises:
-        ConflictError: it waits for none.
-        UsageError, CertificateError: devices could not live with it.
-    """
-    held = _held(session)
-    if row.step not in (Step.PUBLISH, Step.RETIRE) or row.new is None:
-        raise ConflictError(
-            f"rotation {row.id} waits for no trust bundle, at the step {row.step}",
-            cure="see: sealcast authority rotate status DIR",
-        )
-    anchors, own = held.bundle.anchors, held.bundle.site(site.site_id)
-    if row.step == Step.PUBLISH:
-        authorities = _once([site.issuer.certificate, *own.authorities, row.new])
-        if row.new_root is not None:
-            scope = next(anchor.sites for anchor in anchors if anchor.certificate == row.old_root)
-            added = Anchor(certificate=row.new_root, purpose=Purpose.OWNER, since=now, sites=scope)
-            anchors = (*anchors, added)
-    else:
-        authorities = tuple(der for der in _once([row.new, *own.authorities]) if der != row.old)
-        if row.old_root is not None:
-            anchors = tuple(anchor for anchor in anchors if anchor.certificate != row.old_root)
-    sites = tuple(
-        replace(each, authorities=authorities) if each.site_id == site.site_id else each
-        for each in held.bundle.sites
-    )
-    bundle = bundles.draft_bundle(held, max(now, held.bundle.issued), anchors=anchors, sites=sites)
-    return Draft(
-        unsigned=SignedBundle.unsigned(bundle).serialize(),
-        version=bundle.version,
-        threshold=held.bundle.threshold,
-        signers=tuple(each.certificate for each in held.bundle.owners() if each in bundle.owners()),
-    )
-
-
-def _once(ders: Sequence[bytes]) -> tuple[bytes, ...]:
-    return tuple(dict.fromkeys(ders))
-
-
-def import_bundle(session: Session, site: Site, data: bytes, now: int) -> tuple[VerifiedBundle, Changes]:
-    """Take a signed version of the trust bundle; a rotation that waits for it goes on.
-
-    Raises: CertificateError: it does not follow, or takes away what this site or a rotation needs.
-    """
-    held = bundles.store_bundle(
-        session, data, site_id=site.site_id, issuer=site.issuer.certificate, roots=site.roots, now=now
-    )
-    row = latest_rotation(session)
-    changes = Changes(bundle=held)
-    if row is None or row.step in ENDED:
-        return held, changes
-    own = held.bundle.site(site.site_id)
-    lists_new, lists_old = (
-        _lists(row, row.new, row.new_root, held, own),
-        _lists(row, row.old, row.old_root, held, own),
-    )
-    match Step(row.step):
-        case Step.PUBLISH if lists_new:
-            row.version = held.version
-            _move(session, row, Step.REPORTS, now)
-        case Step.REPORTS if not lists_new:
-            raise CertificateError(
-                f"the trust bundle takes away what rotation {row.id} has published",
-                reason="lockout",
-                cure="finish the rotation first",
-            )
-        case Step.REISSUE if not lists_old:
-            raise CertificateError(
-                f"the trust bundle drops the old site CA: {standing_of(session, row, now).still_old()}",
-                reason="lockout",
-                cure="wait for them: sealcast authority rotate status DIR, then rotate site DIR",
-            )
-        case Step.RETIRE if not lists_old:
-            _check_beginning(held)
-            row.finished = now
-            _move(session, row, Step.DONE, now)
-            arranged = _arranged(site, row, ())
-            return held, Changes(
-                bundle=held,
-                site=arranged,
-                crl=revocation.issue_crl(session, arranged.issuer, now),
-                est=load_state(session),
-                # With another chain, where that was a root's.
-                identity=renew_key_server(session, arranged, now) if row.kind == Kind.ROOT else None,
-            )
-        case _:
-            pass
-    return held, changes
-
-
-def _check_beginning(held: VerifiedBundle) -> None:
-    """A device that is made from now on begins with this version, by the roots that are left (TR-18)."""
-    owners = [anchor.certificate for anchor in held.bundle.owners()]
-    if SignedBundle.parse(held.signed).signed_by(owners) < held.bundle.threshold:
-        raise CertificateError(
-            "the trust bundle is not signed by the roots that it keeps: no new device could begin with it",
-            reason="lockout",
-            cure="have the new root sign it too: sealcast root sign-bundle",
-        )
-
-
-def _lists(
-    row: RotationRow, authority: bytes | None, root: bytes | None, held: VerifiedBundle, own: BundleSite
-) -> bool:
-    if row.kind == Kind.ROOT and root not in [anchor.certificate for anchor in held.bundle.owners()]:
-        return False
-    return authority in own.authorities
-
-
 # --- going on -----------------------------------------------------------------------------------------------
 
 
@@ -430,8 +281,8 @@ def advance(
             return Result(row=row, changes=_switch(session, site, row, within, now))
         case Step.REISSUE:
             _check_standing(standing_of(session, row, now).still_old(), row, force=force)
-            _move(session, row, Step.RETIRE, now)
-            return Result(row=row, changes=Changes())
+            move(session, row, Step.RETIRE, now)
+            return Result(row=row, changes=sign_delegated(session, site, row, Changes(), now))
         case Step.CERTIFICATE:
             what = "the certificate of the site CA"
         case Step.PUBLISH | Step.RETIRE:
@@ -453,37 +304,14 @@ def abandon(session: Session, site: Site, row: RotationRow, now: int) -> Result:
             f"rotation {row.id} cannot be given up at the step {row.step}", cure="finish it, then rotate anew"
         )
     row.finished = now
-    _move(session, row, Step.ABANDONED, now)
-    arranged = _arranged(site, row, ())
-    crl = revocation.issue_crl(session, arranged.issuer, now)
-    return Result(row=row, changes=Changes(site=arranged, crl=crl, est=load_state(session)))
-
-
-def rotation_row(session: Session, number: int) -> RotationRow:
-    """Raises: UnknownNameError."""
-    row = session.get(RotationRow, number)
-    if row is None:
-        raise UnknownNameError(
-            f"there is no rotation {number}", cure="see: sealcast authority rotate status DIR"
-        )
-    return row
-
-
-def renew_key_server(session: Session, site: Site, now: int) -> KeyServerIdentity:
-    """Give the key server another key and certificate, in the folder at once."""
-    signer = KeySigner.generate()
-    issued = site.issuer.issue_key_server(
-        public_key=signer.public_key, name=site.key_server_name, hosts=site.hosts, now=now
-    )
-    session.add(certificate_row(issued))
-    session.flush()
-    # If the transaction fails after this, the ledger still has it, and it is recorded from there.
-    site.write_key_server(issued, signer, shown_authorities(session, site.issuers))
-    return site.key_server()
+    move(session, row, Step.ABANDONED, now)
+    changed = arranged(site, row, ())
+    crl = revocation.issue_crl(session, changed.issuer, now)
+    return Result(row=row, changes=Changes(site=changed, crl=crl, est=load_state(session)))
 
 
 def _switch(session: Session, site: Site, row: RotationRow, within: int, now: int) -> Changes:
-    own = _held(session).bundle.site(site.site_id)
+    own = held_bundle(session).bundle.site(site.site_id)
     if row.new is None or row.new not in own.authorities:
         raise ConflictError(
             "the trust bundle in force does not list the new site CA: whoever trusts by it would be cut off",
@@ -492,38 +320,16 @@ def _switch(session: Session, site: Site, row: RotationRow, within: int, now: in
     row.switched = now
     is_site = row.kind == Kind.SITE
     # With a new root above it the site CA keeps its key, and every certificate that it has issued is good.
-    _move(session, row, Step.REISSUE if is_site else Step.RETIRE, now)
-    arranged = _arranged(site, row, ())
-    identity = renew_key_server(session, arranged, now)
-    stored = channels.sign_all(session, arranged, now) if is_site else []
-    crl = revocation.issue_crl(session, arranged.issuer, now)
+    move(session, row, Step.REISSUE if is_site else Step.RETIRE, now)
+    changed = arranged(site, row, ())
+    identity = renew_key_server(session, changed, now)
+    stored = channels.sign_all(session, changed, now) if is_site else []
+    crl = revocation.issue_crl(session, changed.issuer, now)
     if is_site:
         window = RenewalWindow(start=now, end=now + within)
         issuer = key_identifier(row.old)
         set_renewal_window(session, issued_before=now + within, window=window, now=now, issuer=issuer)
-    return Changes(site=arranged, identity=identity, channels=stored, crl=crl)
-
-
-def _arranged(site: Site, row: RotationRow, signers: Sequence[Signer]) -> Site:
-    """The site with the certificates of the row's step; the files follow when that is stored."""
-    issuers = tuple(authorities_of(row, site.issuers))
-    roots = tuple(roots_of(row, site.roots))
-    return replace(site, roots=roots, issuers=issuers, issuer=_issuer(site.issuer, issuers, signers))
-
-
-def _issuer(present: Issuer, authorities: Sequence[bytes], signers: Sequence[Signer]) -> Issuer:
-    match present:
-        case LocalIssuer():
-            return present.arranged(authorities, *signers)
-        case RemoteIssuer():
-            return present.certified(authorities[0])
-    raise StorageError("site CA", "an issuer of an unknown kind")
-
-
-def _move(session: Session, row: RotationRow, step: Step, now: int) -> None:
-    row.step = str(step)
-    audit.record(session, now, f"rotate {row.kind}", str(row.id), step=row.step, forced=" ".join(row.forced))
-    session.flush()
+    return Changes(site=changed, identity=identity, channels=stored, crl=crl)
 
 
 def _check_standing(missing: str, row: RotationRow, *, force: bool) -> None:

@@ -23,7 +23,8 @@ from sealcast.authority import (
     issuance,
     policies,
     revocation,
-    rotation,
+    rotation_bundle,
+    rotation_state,
 )
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.arrangement import settle
@@ -211,7 +212,7 @@ class Authority:
         now = self.clock()
 
         def job(session: Session) -> tuple[int, Changes]:
-            bundle, changes = rotation.import_bundle(session, self.site, data, now)
+            bundle, changes = rotation_bundle.import_bundle(session, self.site, data, now)
             return bundle.version, changes
 
         return await self.apply(job)
@@ -421,7 +422,7 @@ class Authority:
         now = self.clock()
 
         def job(session: Session) -> Changes:
-            return Changes(identity=rotation.renew_key_server(session, self.site, now))
+            return Changes(identity=rotation_state.renew_key_server(session, self.site, now))
 
         await self._change(job, self._install)
 

@@ -17,6 +17,7 @@ from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificat
 from sealcast.ca.ledger import Ledger
 from sealcast.ca.signer import Signer, public_key_of
 from sealcast.errors import CertificateError, SealcastError, StorageError, UsageError
+from sealcast.pki.bundle import SignedBundle, TrustBundle, VerifiedBundle, accept
 from sealcast.pki.certificates import has_usage, parse_certificate, spki
 from sealcast.pki.crl import GRACE, LIFE, Revocation
 from sealcast.pki.hardware import HardwareIdentity
@@ -259,6 +260,15 @@ class LocalIssuer:
     def last_position(self) -> int:
         """As `Issuer.last_position`."""
         return self._ledger.last_position()
+
+    def sign_bundle(self, held: VerifiedBundle, bundle: TrustBundle) -> bytes:
+        """Sign the next version of the trust bundle, where `held` leaves the list of this site's CAs to it.
+
+        Raises: CertificateError: it does not follow, or changes more than that (TR-20).
+        """
+        signed = SignedBundle.unsigned(bundle).sign(self.certificate, self._ca.signer).serialize()
+        accept(held, signed)
+        return signed
 
     def arranged(self, certificates: Sequence[bytes], *signers: Signer) -> "LocalIssuer":
         """Return an issuer with the same ledger and limits that issues under another certificate.

@@ -94,6 +94,13 @@ def bundle_draft(
             help="How many owner's roots must sign the next version.",
         ),
     ] = None,
+    delegate: Annotated[
+        bool | None,
+        typer.Option(
+            "--delegate/--no-delegate",
+            help="Whether the site may change the list of its site CAs by itself, as in rotate site.",
+        ),
+    ] = None,
     url: Url = None,
     admin: AdminFolder = None,
 ) -> None:
@@ -108,7 +115,9 @@ def bundle_draft(
 
     place = Place(folder, url, admin)
     if next(place.all("bundles"), None) is None:
-        if threshold is not None or any((add_root, add_maker, remove_root, add_ca, remove_ca)):
+        if threshold is not None or any(
+            (add_root, add_maker, remove_root, add_ca, remove_ca, delegate is not None)
+        ):
             raise UsageError(
                 "there is no trust bundle yet, and version 1 takes no options",
                 cure="import version 1 first, then draft version 2",
@@ -123,6 +132,11 @@ def bundle_draft(
     }
     if threshold is not None:
         changes["threshold"] = threshold
+    if delegate is not None:
+        own = bytes.fromhex(place.get("site")["site_id"])
+        changes["sites"] = tuple(
+            replace(each, delegated=delegate) if each.site_id == own else each for each in changes["sites"]
+        )
     if all(changes[name] == getattr(held.bundle, name) for name in changes):
         raise UsageError("nothing would change", cure="see --help for what can be added and removed")
     draft = draft_bundle(held, system_time(), **changes)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from sealcast.authority import bundles, rotation
+from sealcast.authority import bundles, rotation_bundle
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.problems import Problem
@@ -91,7 +91,7 @@ def _get(call: Call) -> Answer:
 
 
 def _add(call: Call) -> Answer:
-    bundle, changes = rotation.import_bundle(call.session, call.site, call.given, call.now)
+    bundle, changes = rotation_bundle.import_bundle(call.session, call.site, call.given, call.now)
     call.session.flush()
     row = call.session.get_one(BundleRow, bundle.version)
     return Answer(body=_json(row), changes=changes)

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from sqlalchemy import select
 
-from sealcast.authority import rotation
+from sealcast.authority import rotation, rotation_bundle
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.problems import Problem
@@ -25,6 +25,7 @@ from sealcast.authority.api.routing import PAGE, Route
 from sealcast.authority.api.schema import Component, flag, listed, moment, nullable, number, record, text
 from sealcast.authority.models import RotationRow
 from sealcast.authority.rotation_progress import standing_of
+from sealcast.authority.rotation_state import Result, rotation_row
 from sealcast.authority.rotation_steps import Kind, Step
 from sealcast.ca import PassphraseSource
 from sealcast.errors import UsageError
@@ -137,7 +138,7 @@ def _request_pem(der: bytes) -> str:
     return x509.load_der_x509_csr(der).public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
-def _answer(call: Call, result: rotation.Result) -> Answer:
+def _answer(call: Call, result: Result) -> Answer:
     call.session.flush()
     return Answer(body=_json(call, result.row), changes=result.changes)
 
@@ -149,7 +150,7 @@ def _passphrases(call: Call) -> PassphraseSource:
 
 
 def _row(call: Call) -> RotationRow:
-    return rotation.rotation_row(call.session, int(call.path["rotation"]))
+    return rotation_row(call.session, int(call.path["rotation"]))
 
 
 def _list(call: Call) -> Answer:
@@ -209,7 +210,7 @@ def _abandon(call: Call) -> Answer:
 
 
 def _draft(call: Call) -> Answer:
-    drafted = rotation.draft(call.session, call.site, _row(call), call.now)
+    drafted = rotation_bundle.draft(call.session, call.site, _row(call), call.now)
     return Answer(
         body={
             "bundle": base64.b64encode(drafted.unsigned).decode("ascii"),
