@@ -15,6 +15,7 @@ from tests.e2e.site import Site, command
 DOCUMENTED = {
     "authority init": "--site --root-cert --root-key --csr-out --certificate --bundle",
     "authority serve": "--listen --keys --manage --json",
+    "authority restored": "",
     "authority token": "--device --ttl --role --url --admin",
     "authority status": "--url --admin --json",
     "authority tokens list": "--url --admin --json",

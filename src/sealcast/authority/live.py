@@ -6,6 +6,7 @@ between, so that an answer is made either wholly before it or wholly after it.
 
 import asyncio
 import hashlib
+import logging
 import os
 from collections import Counter
 
@@ -30,6 +31,8 @@ from sealcast.pki.credential import StreamCredential, make_bundle
 from sealcast.pki.profiles import CLOCK_ALLOWANCE
 from sealcast.pki.times import microseconds
 from sealcast.sidechannel.refusals import Refusal, RefusedError
+
+_log = logging.getLogger("sealcast.authority")
 
 MAX_POLLS_PER_DEVICE = 16
 """On one channel: a device has one or two processes on it; more would only hold memory."""
@@ -87,6 +90,7 @@ class LiveChannel:
         self._streams: dict[bytes, StoredStream] = {entry.stream: entry for entry in stored.streams}
         self._news = asyncio.Event()
         self._polls: Counter[str] = Counter()
+        self._told_lost = False
         self._join_budgets: dict[str, tuple[float, int]] = {}
 
     @property
@@ -201,6 +205,20 @@ class LiveChannel:
             if not self._polls[device]:
                 del self._polls[device]
         return self._server.poll_answer(counter, now)
+
+    def note_counter(self, device: str, counter: int) -> None:
+        """Say once if a member has had beacons that this key server has not made yet, as it must not have.
+
+        A member can lie, so that nothing but a line in the log comes of it.
+        """
+        if counter >= self._stored.beacon_limit and not self._told_lost:
+            self._told_lost = True
+            _log.error(
+                "channel %s: %s knows a later beacon than this database, which seems to come from a backup; "
+                "stop the service, then: sealcast authority restored DIR",
+                self.name,
+                device,
+            )
 
     def beacon(self, now: int) -> SealedBeacon:
         """A fresh beacon."""

@@ -119,6 +119,7 @@ class _Requests:
         """The long-poll: a beacon as soon as something changed, at the latest after 25 s."""
         asked = PollRequest.parse(await request.read())
         caller = self._authorise(request, member=True)
+        caller.channel.note_counter(caller.device, asked.counter)
         seconds = 0.0 if self._authority.stopping else POLL_SECONDS
         beacon = await caller.channel.news(caller.device, asked.counter, seconds, self._authority.clock())
         # A removed member is told so here, within moments of its removal.

@@ -22,6 +22,7 @@ from sealcast.authority import (
     enrolment,
     issuance,
     policies,
+    restore,
     revocation,
     rotation_bundle,
     rotation_state,
@@ -111,16 +112,19 @@ class Authority:
 
         def job(session: Session) -> tuple[bool, Changes]:
             row = session.get_one(SiteRow, 1)
-            changed = self._reconcile(session, now, restored=row.restored)
-            stored = channels.start_channels(session, self.site, now, restored=row.restored)
+            lost = restore.lost_head(session, self.site.folder)
+            restored = row.restored or lost is not None
+            changed = self._reconcile(session, now, restored=restored)
+            stored = channels.start_channels(session, self.site, now, restored=restored)
             crl = revocation.load_crl(session)
-            if row.restored or changed or crl.is_due(now):
-                jump = RESTORE_JUMP if row.restored else 0
+            if restored or changed or crl.is_due(now):
+                jump = RESTORE_JUMP if restored else 0
                 crl = revocation.issue_crl(session, self.site.issuer, now, jump=jump)
-            if row.restored:
-                known = audit.told_head(self.site.folder)
-                audit.record(session, now, "start after restore", self.site.name, head=known)
-            restored, row.restored = row.restored, False
+            if restored:
+                restore.pass_over(session, self.site.folder, self.site.name, now)
+            if lost is not None and not row.restored:
+                _log.warning("the database is older than %s: numbers used since are left out", lost)
+            asked, row.restored = row.restored, False
             changes = Changes(
                 channels=stored,
                 crl=crl,
@@ -129,10 +133,11 @@ class Authority:
                 bundle=bundles.load_bundle(session),
                 est=load_state(session),
             )
-            return restored, changes
+            return asked, changes
 
-        restored, _ = await self._change(job, lambda result: self._install(result[1]))
-        await self.keep_audit_head(accept=restored)
+        asked, _ = await self._change(job, lambda result: self._install(result[1]))
+        # What was only noticed may be a log that was cut: it stays to be seen until somebody says otherwise.
+        await self.keep_audit_head(accept=asked)
 
     def end_polls(self) -> None:
         """Answer everyone who waits, and let nobody wait any more."""

@@ -1,7 +1,7 @@
 """`sealcast authority`: one file per group of commands.
 
 founding   init                             place      which authority: a folder, or a URL
-serving    serve
+serving    serve, restored
 channels   channel add, set, list           status     status, openapi
 devices    device list, show, revoke        admins     admin add, token, list, role, revoke
 tokens     token; tokens list, revoke       audit      audit list, verify

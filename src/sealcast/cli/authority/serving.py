@@ -1,4 +1,4 @@
-"""`sealcast authority serve`: the service, or the signer."""
+"""`sealcast authority serve|restored`: the service, or the signer; what to say before it runs on a backup."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,19 @@ _Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 def register(authority: typer.Typer) -> None:
     """Add the command."""
     authority.command()(serve)
+    authority.command()(restored)
+
+
+def restored(folder: _Folder) -> None:
+    """Say that the folder comes from a backup: the next start reuses no number that was used since.
+
+    A database that alone is older than the rest of the folder is noticed without this.
+    """
+    from sealcast.authority.restore import mark_restored
+    from sealcast.pki.times import system_time
+
+    mark_restored(folder, system_time())
+    typer.echo("the next start leaves out every number that may have been used since the backup")
 
 
 def serve(
