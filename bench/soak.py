@@ -29,18 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, default=1, help="of the random simulations")
     parser.add_argument("--no-crashes", action="store_true", help="leave out the kills at each system call")
     options = parser.parse_args(arguments)
-    cargo = ["cargo", "test", "--release", "--locked", "-p", "sealcast-core", "--test"]
+    cargo = ["cargo", "test", "--release", "--locked", "-p", "sealcast-core", "--test", "engine"]
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "86400"]
     seeds = {"SEALCAST_SEEDS": str(options.seeds), "SEALCAST_FIRST_SEED": str(options.first_seed)}
     held = [
         _run(
             "mutated packets",
             options.mutations,
-            [*cargo, "mutation"],
+            [*cargo, "mutation::"],
             {"SEALCAST_MUTATIONS": str(options.mutations), "SEALCAST_SEED": str(options.first_seed)},
         ),
         _run("random simulations", options.seeds, [*pytest, "tests/test_simulation.py"], seeds),
-        _run("network scenarios", 300, [*cargo, "scenario_network"], {"SEALCAST_SEEDS": "300"}),
+        _run("network scenarios", 300, [*cargo, "scenario_network::"], {"SEALCAST_SEEDS": "300"}),
     ]
     if not options.no_crashes:
         crashes = ["tests/device/test_crash.py", "tests/authority/test_crash.py"]

@@ -4,7 +4,9 @@
 //! `Receiver`, fresh block ids and key derivation included, without sockets. Time is that of this thread on a processor where the
 //! system tells it (Linux), so that other work on the machine counts little; else it is the wall's.
 
-#[path = "../tests/common/mod.rs"]
+// It uses a part of what the tests stand on.
+#[allow(dead_code, unused_imports)]
+#[path = "../tests/engine/common/mod.rs"]
 mod common;
 
 use std::hint::black_box;

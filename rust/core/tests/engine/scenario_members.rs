@@ -1,9 +1,7 @@
 //! Keys and members: slots turn, members come and go, key servers restart, while packets are lost.
 
-mod common;
-
-use common::forge::message;
-use common::{Forge, HOUR, MILLI, MINUTE, SECOND, START, World};
+use crate::common::forge::message;
+use crate::common::{Forge, HOUR, MILLI, MINUTE, SECOND, START, World};
 use sealcast_core::crypto::Secret;
 use sealcast_core::event::Event;
 use sealcast_core::keyring::Lookup;

@@ -18,10 +18,10 @@ use sealcast_core::wire::{
 };
 use serde_json::Value;
 
+use super::functions::assert_frame;
+use super::{bytes, check, fixed, hex, is_valid, suite, uint};
 use crate::common::key_server::Entry;
 use crate::common::{CHANNEL, DAY, HOUR, Identity, KeyServer, MILLI, SECOND, Site};
-use crate::functions::assert_frame;
-use crate::{bytes, check, fixed, hex, is_valid, suite, uint};
 
 /// A moment within all that the vectors seal.
 const NOW: Time = 1_767_225_601 * SECOND;
@@ -288,7 +288,7 @@ fn datagrams() {
         let side_channel = test["sideChannel"] == true;
         if side_channel {
             // So that there is something to ask for: a heartbeat of the same file.
-            let heartbeat = crate::cases("datagram").into_iter().find(|other| {
+            let heartbeat = super::cases("datagram").into_iter().find(|other| {
                 other.test["type"] == 3 && is_valid(&other.test) && other.group["suite"] == group["suite"]
             });
             let heartbeat = bytes(&heartbeat.unwrap().test, "datagram");

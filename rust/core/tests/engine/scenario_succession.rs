@@ -1,9 +1,7 @@
 //! Which stream continues which (DP-32), and that a signed end is the last word (DP-27).
 
-mod common;
-
-use common::forge::message;
-use common::{Forge, SECOND, World};
+use crate::common::forge::message;
+use crate::common::{Forge, SECOND, World};
 use sealcast_core::block::leaf_hash;
 use sealcast_core::crypto::{Secret, VerifyingKey};
 use sealcast_core::event::{Claim, Event, Evidence};

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use sealcast_core::control::{BeaconBody, DocumentVersion};
 use sealcast_core::credential::{Credential, VerifiedCredential};
 use sealcast_core::crypto::{Secret, Suite, sha256};
-use sealcast_core::messages::StreamEntry;
 use sealcast_core::policy::Policy;
 use sealcast_core::retention::Datagram;
 use sealcast_core::schedule::{EpochKeys, channel_id, commit_generation, commit_slot, step_secret};

@@ -1,9 +1,7 @@
 //! The policy: who signs it, what a change does to whom it concerns, and what holds when no new one comes.
 
-mod common;
-
-use common::site::Site;
-use common::{HOUR, MILLI, MINUTE, SECOND, World};
+use crate::common::site::Site;
+use crate::common::{HOUR, MILLI, MINUTE, SECOND, World};
 use sealcast_core::event::Event;
 use sealcast_core::policy::{Policy, PolicyError};
 use sealcast_core::rejection::Rejection;

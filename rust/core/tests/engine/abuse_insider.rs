@@ -1,9 +1,7 @@
 //! Packets from members of the group, who hold its keys, and from publishers who sign what they should not.
 
-mod common;
-
-use common::forge::message;
-use common::{Forge, MILLI, SECOND, World};
+use crate::common::forge::message;
+use crate::common::{Forge, MILLI, SECOND, World};
 use sealcast_core::block::{Tree, sign_input, signed_statement};
 use sealcast_core::credential::Credential;
 use sealcast_core::crypto::{Jitter, Secret, VerifyingKey, sha256};

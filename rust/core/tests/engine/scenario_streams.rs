@@ -1,9 +1,7 @@
 //! The life of a stream: start, crash, succession, end; large messages; orders of delivery; bounds.
 
-mod common;
-
-use common::forge::message;
-use common::{Link, MILLI, MINUTE, SECOND, World, payload};
+use crate::common::forge::message;
+use crate::common::{Link, MILLI, MINUTE, SECOND, World, payload};
 use sealcast_core::credential::encode_bundle;
 use sealcast_core::event::Event;
 use sealcast_core::sender::{SendError, UnfitCredential};

@@ -3,12 +3,10 @@
 //!
 //! `SEALCAST_MUTATIONS` sets the number for a soak, `SEALCAST_SEED` the seed. Meant for release builds; debug builds do little.
 
-mod common;
-
 use std::sync::Mutex;
 use std::time::Instant;
 
-use common::{Forge, SECOND, World};
+use crate::common::{Forge, SECOND, World};
 use sealcast_core::crypto::Jitter;
 use sealcast_core::rejection::Rejection;
 use sealcast_core::wire::{HEADER_BYTES, PacketType, PacketView, Time};

@@ -1,9 +1,7 @@
 //! Packets from outside the group: no key, any bytes. Names begin with the id of the abuse case.
 
-mod common;
-
-use common::forge::message;
-use common::{Forge, MILLI, SECOND, World};
+use crate::common::forge::message;
+use crate::common::{Forge, MILLI, SECOND, World};
 use sealcast_core::crypto::Jitter;
 use sealcast_core::event::Event;
 use sealcast_core::rejection::Rejection;

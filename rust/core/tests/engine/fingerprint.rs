@@ -1,10 +1,8 @@
 //! The digest of a subscriber's state, by which tests show that a refused packet changes nothing (invariant 1): it moves with
 //! each kind of state that a genuine packet or answer changes, and stays where budgets and counters alone do.
 
-mod common;
-
-use common::forge::message;
-use common::{Forge, MILLI, SECOND, World};
+use crate::common::forge::message;
+use crate::common::{Forge, MILLI, SECOND, World};
 use sealcast_core::block::Hash;
 use sealcast_core::frames::MessageFrame;
 use sealcast_core::rejection::Rejection;

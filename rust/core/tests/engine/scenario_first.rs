@@ -1,8 +1,6 @@
 //! The first stream, end to end: join, keys, credential, messages, end.
 
-mod common;
-
-use common::{SECOND, World};
+use crate::common::{SECOND, World};
 use sealcast_core::crypto::Suite;
 use sealcast_core::event::Event;
 

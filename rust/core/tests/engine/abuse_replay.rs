@@ -1,11 +1,9 @@
 //! Replay, reuse and rollback: nothing comes twice, no key and nonce serve twice, nothing goes back.
 
-mod common;
-
 use std::collections::HashSet;
 
-use common::forge::message;
-use common::{Forge, HOUR, KeyServer, MINUTE, SECOND, START, World};
+use crate::common::forge::message;
+use crate::common::{Forge, HOUR, KeyServer, MINUTE, SECOND, START, World};
 use sealcast_core::control::VerifiedBeacon;
 use sealcast_core::crypto::{Secret, Suite, kdf};
 use sealcast_core::event::Event;

@@ -19,7 +19,7 @@ use sealcast_core::wire::{
 };
 use serde_json::Value;
 
-use crate::{bytes, check, fixed, hex, is_valid, suite, uint};
+use super::{bytes, check, fixed, hex, is_valid, packets, suite, uint};
 
 fn secret(value: &Value, field: &str) -> Secret {
     Secret::new(fixed(value, field))
@@ -63,7 +63,7 @@ fn varint() {
 #[test]
 fn slot() {
     check("slot", |case| {
-        let mut policy = crate::packets::any_policy();
+        let mut policy = packets::any_policy();
         policy.slot_origin_time = uint(&case.group, "originTime");
         policy.slot_origin_number = uint(&case.group, "originNumber") as u32;
         policy.slot_length = uint(&case.test, "slotLength");
@@ -222,7 +222,7 @@ fn block_paths() {
         // A path of another length is no packet: what is over or short becomes body.
         let fits = index < count && path.len() == 16 * sealcast_core::block::depth(index, count);
         let holds = fits && {
-            let mut header = crate::packets::any_header();
+            let mut header = packets::any_header();
             header.block = BlockId(fixed(&case.group, "blockId"));
             (header.index, header.count) = (index, count);
             let datagram = [&header.to_bytes()[..], &path, &[0; 72]].concat();
@@ -436,7 +436,7 @@ fn bundles() {
 
 #[test]
 fn policies() {
-    let valid = crate::cases("policy").into_iter().next().unwrap().test;
+    let valid = super::cases("policy").into_iter().next().unwrap().test;
     let site = SiteId(fixed(&valid["fields"], "siteId"));
     check("policy", |case| {
         let test = &case.test;

@@ -2,8 +2,6 @@
 //!
 //! [`functions`] checks one function at a time, [`packets`] a whole receiver.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod functions;
 mod packets;
 

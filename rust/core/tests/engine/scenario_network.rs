@@ -1,8 +1,6 @@
 //! What a network does to datagrams: everything sent is delivered once and in order, whatever it is (O1 to O4).
 
-mod common;
-
-use common::{Link, MILLI, SECOND, World};
+use crate::common::{Link, MILLI, SECOND, World};
 use sealcast_core::rejection::Rejection;
 
 /// A stream of blocks of several sizes and single messages over `link`, to two subscribers, one of them on a good line.
