@@ -46,7 +46,7 @@ lint: setup
 # pytest comes last, so that its summary is the last thing printed.
 test: lint test-clients
 	cargo test --quiet --release --locked --workspace
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 bench: setup
 	@$(BIN)/python -m bench $(ARGS)

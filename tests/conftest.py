@@ -3,6 +3,8 @@
 import os
 import shutil
 from collections.abc import Generator, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,16 @@ from sealcast.ca import observing
 from tests.linting import Collected, verdict
 
 IS_CI = os.environ.get("CI") == "true"
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 (pytest makes a private folder in it)
+_MEMORY_BYTES = 4 << 30
+
+
+def pytest_configure() -> None:
+    """Put the tests' folders into memory where there is room: most of them wait for a disk else."""
+    with suppress(OSError):
+        if shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES and os.access(_MEMORY, os.W_OK):
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
 @pytest.fixture(scope="session", autouse=True)
