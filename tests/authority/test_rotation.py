@@ -3,6 +3,8 @@
 TR-24.
 """
 
+import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -177,8 +179,23 @@ async def test_a_site_that_may_change_its_list_signs_the_bundles_itself(site: Si
     new = SiteRequest.parse(row.request).certify(own_root(site), site.clock())
     assert await certify(site, row.id, new) == Step.REPORTS
     assert held(site).bundle.sites[0].authorities == (old, new)
-    # Nobody is there to wait for.
-    assert await advance(site, row.id) == Step.REISSUE
+    # Nobody is there to wait for. What has its turn right after the switch is signed by the new site CA,
+    # though the event loop has not heard of it.
+    seen: list[bytes] = []
+    has_run = threading.Event()
+
+    def next_job(_: Any) -> tuple[None, Changes]:
+        seen.append(site.authority.site.issuer.certificate)
+        has_run.set()
+        return None, Changes()
+
+    switched = asyncio.ensure_future(advance(site, row.id))
+    after = asyncio.ensure_future(site.authority.apply(next_job))
+    await asyncio.sleep(0)
+    assert has_run.wait(20)
+    assert seen == [new]
+    await after
+    assert await switched == Step.REISSUE
     assert await advance(site, row.id) == Step.DONE
     assert held(site).bundle.sites[0].authorities == (new,)
     assert site.authority.site.issuers == (new,)

@@ -1,14 +1,16 @@
 """`sealcast authority rotate` on a folder: ceremonies elsewhere, keys at rest, a signer, what is refused.
 
-TR-23, TR-24.
+TR-23 to TR-25.
 """
 
+import asyncio
 import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from sealcast.authority.admins import AdminRole
 from sealcast.authority.app import running
 from sealcast.authority.control import FolderManagement
 from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE
@@ -17,13 +19,15 @@ from sealcast.ca import FileSigner, PassphraseSource
 from sealcast.ca.keyfile import is_encrypted
 from sealcast.ca.signer import public_key_of
 from sealcast.cli import main
+from sealcast.device import renew_async
 from sealcast.errors import CertificateError, ConflictError, SealcastError, UsageError
 from sealcast.pki.certificates import parse_certificate, parse_pem_certificates
+from sealcast.pki.names import Role
 from tests.authority.conftest import LOOPBACK, Clock, Site, make_site
 from tests.authority.test_passphrases import cheap_derivation  # noqa: F401  # scrypt is not what is tested here
 from tests.authority.test_signer_process import service, signer, split_folder
 
-SOME = "some of them"
+SOME, OTHER = "some of them", "other ones"
 
 
 @pytest.fixture
@@ -154,6 +158,21 @@ async def test_a_step_ahead_of_the_devices_is_refused_with_the_counts(
     assert "forced: reports, reissue" in capsys.readouterr().out
 
 
+async def test_from_another_machine(site: Site) -> None:
+    """The key server's new certificate is of a site CA that the admin's folder does not know yet (TR-25)."""
+    admin = await site.admin("olga", AdminRole.SECURITY_OFFICER)
+    keys = "--root-cert", site.folder / ROOT_FILE, "--root-key", site.folder / ROOT_KEY_FILE
+    place = "--url", site.listening.manage or "", "--admin", admin.path
+    assert await asyncio.to_thread(rotate, "site", *place, *keys) == 0
+    assert await asyncio.to_thread(step, site.folder) == "reissue"
+    assert await asyncio.to_thread(rotate, "site", *place, *keys) == 2, "the admin has no new certificate"
+    await renew_async(admin.path, role=Role.ADMIN)
+    assert await asyncio.to_thread(rotate, "site", *place, *keys) == 0
+    assert await asyncio.to_thread(step, site.folder) == "done"
+    assert await asyncio.to_thread(rotate, "server", *place) == 0
+    assert await asyncio.to_thread(rotate, "status", *place) == 0
+
+
 def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:
     management = FolderManagement(folder)
     for body, problem in (
@@ -186,11 +205,21 @@ def test_the_new_key_is_encrypted_as_the_old_one(
     folder = make_site(tmp_path / "authority", new_passphrases=source)
     assert rotate("site", folder) != 0, "no passphrase at hand"
     monkeypatch.setenv("SEALCAST_PASSPHRASE", SOME)
-    assert rotate("site", folder, "--csr-out", tmp_path / "unused") == 0
+    away = (folder / ROOT_KEY_FILE).rename(tmp_path / "root.key")
+    assert rotate("site", folder, "--csr-out", tmp_path / "site.csr") == 0
+    (key,) = folder.glob("ca-*.key")
+    assert is_encrypted(key.read_bytes())
+    # A passphrase that is changed meanwhile is that of both.
+    monkeypatch.setenv("SEALCAST_NEW_PASSPHRASE", OTHER)
+    assert run("authority", "key", "passwd", folder) == 0
+    away.rename(folder / ROOT_KEY_FILE)
+    monkeypatch.setenv("SEALCAST_PASSPHRASE", OTHER)
+    monkeypatch.setenv("SEALCAST_ROOT_PASSPHRASE", SOME)
+    assert rotate("site", folder) == 0
     assert step(folder) == "done"
-    assert is_encrypted((folder / CA_KEY_FILE).read_bytes())
-    signer_of = FileSigner.open(folder / CA_KEY_FILE, name="ca", passphrases=source)
-    assert signer_of.public_key == public_key_of(issuing(folder))
+    changed = PassphraseSource(environment={"SEALCAST_PASSPHRASE": OTHER}, prompt=None)
+    opened = FileSigner.open(folder / CA_KEY_FILE, name="ca", passphrases=changed)
+    assert opened.public_key == public_key_of(issuing(folder))
 
 
 async def test_through_a_signer_process(

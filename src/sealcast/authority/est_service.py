@@ -166,7 +166,7 @@ class EstService:
         return await self._authority.apply(job)
 
     async def _first(self, request: EnrolmentRequest, generated: PublicKey | None) -> bytes:
-        now, site, csr = self._authority.clock(), self._authority.site, request.csr
+        now, csr = self._authority.clock(), request.csr
         own, idevid = None, None
         if request.name is None:
             own, idevid = self._judge_certificate(_certificate(request), now)
@@ -178,6 +178,8 @@ class EstService:
         def job(session: Session) -> tuple[bytes | Waiting, Changes]:
             if request.name is not None and enrolment.token_kind(session, request.token) is Role.ADMIN:
                 return self._enrol_admin(session, request, generated, now)
+            # As it is when this has its turn: another site CA may issue by then.
+            site = self._authority.site
             admission = self._admit(session, request, idevid, now)
             audit.act_as(session, f"device:{admission.registrar or admission.device}")
             result = enrolment.enrol(session, site.issuer, admission, csr, generated=generated, now=now)

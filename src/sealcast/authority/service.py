@@ -474,9 +474,11 @@ class Authority:
         return await self._worker.run(work, install)
 
     def _follow(self, changes: Changes) -> None:
-        """Have the folder's files follow a rotation that has been stored."""
+        """Go on with the site as a rotation has stored it, and have the folder's files follow."""
         if changes.site is None:
             return
+        # Here, before the next job runs: what is signed after a switch is signed by the new site CA.
+        self.site = changes.site
         try:
             settle(self.site.folder, self.site.storage)
         except SealcastError as error:
@@ -495,8 +497,6 @@ class Authority:
 
     def _install(self, changes: Changes) -> None:
         now = self.clock()
-        if changes.site is not None:
-            self.site = changes.site
         if changes.revoked is not None:
             self._revoked = set(changes.revoked)
         self._revoked |= changes.removed
