@@ -102,6 +102,22 @@ def test_a_site_ca_whose_root_is_elsewhere(
     assert json.loads(capsys.readouterr().out)[0]["kind"] == "site"
 
 
+def test_a_site_to_which_its_list_is_delegated(apart: tuple[Path, tuple[Path, Path]], tmp_path: Path) -> None:
+    """TR-20: a root certifies the new site CA, and signs no bundle."""
+    folder, root = apart
+    draft, csr, certificate = tmp_path / "draft", tmp_path / "site.csr", tmp_path / "site.pem"
+    assert run("authority", "bundle", "draft", folder, "--output", draft, "--delegate") == 0
+    sign_elsewhere(folder, draft, root)
+    assert run("authority", "bundle", "draft", folder, "--output", draft, "--delegate") == 2, (
+        "it is so already"
+    )
+    assert rotate("site", folder, "--csr-out", csr) == 0
+    keys = "--root-cert", root[0], "--root-key", root[1]
+    assert run("root", "sign-site", csr, *keys, "--output", certificate) == 0
+    assert rotate("site", folder, "--certificate", certificate) == 0
+    assert step(folder) == "done"
+
+
 def test_a_root_whose_keys_are_elsewhere(apart: tuple[Path, tuple[Path, Path]], tmp_path: Path) -> None:
     folder, root = apart
     new = tmp_path / "new.pem", tmp_path / "new.key"
@@ -239,7 +255,7 @@ async def test_through_a_signer_process(
         with pytest.raises(ConflictError) as caught:
             FolderManagement(folder).call("POST", "/v1/rotations", body={"kind": "site"})
         assert "a signer process has the site CA's key" in caught.value.problem
-        assert "serve with the key in the folder" in caught.value.cure
+        assert "have its ca.key and ledger.db in the service's folder" in caught.value.cure
         assert rotate("root", folder, "--new-root-cert", new[0], "--new-root-key", new[1]) == 0
         assert step(folder) == "done"
         certified = issuing(folder)

@@ -77,8 +77,8 @@ def start_site(session: Session, site: Site, passphrases: PassphraseSource, now:
     if not isinstance(site.issuer, LocalIssuer):
         raise ConflictError(
             "a signer process has the site CA's key, and makes no other one",
-            cure="end it, serve with the key in the folder for the length of the rotation, then give the new "
-            "key to the signer",
+            cure="end it, have its ca.key and ledger.db in the service's folder while the rotation lasts, "
+            "then give both back to it, and ca.pem",
         )
     _check_start(session)
     passphrase = None
