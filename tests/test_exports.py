@@ -4,7 +4,7 @@ import sealcast
 from sealcast import endpoint, sync
 from sealcast.endpoint import events
 
-FACE = ["Device", "Message", "Publisher", "RoutingOverrides", "Subscriber"]
+FACE = ["ChannelSite", "Device", "Message", "Publisher", "RoutingOverrides", "Subscriber"]
 
 
 def test_the_package_shows_its_face() -> None:

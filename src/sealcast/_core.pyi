@@ -27,6 +27,9 @@ class NetworkError(OSError):
 
     reason: str
 
+def count_crls(der: bytes) -> int:
+    """Return how many CRLs a document (TR-9) holds. Raises: ValidationError if no member would take it."""
+
 def channel_id(site_id: bytes, name: str) -> bytes:
     """Return the channel id, 32 bytes (DP-3)."""
 
@@ -158,7 +161,7 @@ class Message:
     data: bytes
     topic: str | None
     publisher: str
-    """Device name of the publisher."""
+    """The publisher as the channel's policy writes it: its name, or `<site id>:<name>` of another site."""
     instance: str
     site_id: bytes
     stream_id: bytes
@@ -173,8 +176,8 @@ class Command:
     """A request on the side channel that the host is to make."""
 
     id: int
-    peers: list[tuple[str, str, int]] | None
-    """None: the key server; else device, host and port of peers, to be tried in order."""
+    peers: list[tuple[bytes, str, str, int]] | None
+    """None: the key server; else site id, device, host and port of peers, to be tried in order."""
     method: str
     path: str
     body: bytes
@@ -192,6 +195,7 @@ class ReceiveEngine:
         *,
         site_id: bytes,
         channel: str,
+        device_site_id: bytes,
         device: str,
         anchors: Sequence[Anchor],
         issuers: Sequence[bytes],
@@ -205,7 +209,9 @@ class ReceiveEngine:
         crl_number_floor: int = 0,
         generation_floor: int = 0,
     ) -> None:
-        """The floors: what `floors` returned last, also of an earlier process; nothing below is accepted."""
+        """`site_id`: the channel's; `device_site_id`: the device's own, which may be another.
+
+        The floors: what `floors` returned last, also of an earlier process; nothing below is accepted."""
 
     def receive_datagrams(self, datagrams: Sequence[bytes], now: int) -> list[str | None]:
         """Take datagrams; return why each was refused, None where it was taken."""
@@ -233,10 +239,10 @@ class ReceiveEngine:
     def epoch(self, now: int) -> Epoch | None: ...
     def counters(self) -> dict[str, int]: ...
     def streams(self) -> list[tuple[bytes, str, int, int]]:
-        """Return id, device, next sequence to resolve and head of each running stream."""
+        """Return id, device as the policy has it, next sequence to resolve, head of each running stream."""
 
     def last_heard(self) -> list[tuple[bytes, str, int]]:
-        """Return id, device, and when it was last heard, of each stream that has not ended."""
+        """Return id, device as the policy has it, and when it was last heard, of each stream not ended."""
 
     def fingerprint(self) -> bytes:
         """Return a digest of all state that a packet may change."""
@@ -271,6 +277,7 @@ class SendEngine:
         *,
         site_id: bytes,
         channel: str,
+        device_site_id: bytes,
         device: str,
         anchors: Sequence[Anchor],
         issuers: Sequence[bytes],
@@ -287,7 +294,9 @@ class SendEngine:
         crl_number_floor: int = 0,
         generation_floor: int = 0,
     ) -> None:
-        """The floors: what `floors` returned last, also of an earlier process; nothing below is accepted."""
+        """`site_id`: the channel's; `device_site_id`: the device's own, which may be another.
+
+        The floors: what `floors` returned last, also of an earlier process; nothing below is accepted."""
 
     @property
     def stream_id(self) -> bytes: ...

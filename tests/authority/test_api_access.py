@@ -11,7 +11,7 @@ import ssl
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -38,11 +38,12 @@ from sealcast.device import DeviceIdentity
 from sealcast.errors import CertificateError, NotAllowedError, TokenError
 from sealcast.est.messages import encode_body
 from sealcast.keys import MemberRole
+from sealcast.pki.bundle import BundleSite
 from sealcast.pki.certificates import certificate_der, certificates_pem, parse_certificate
 from sealcast.pki.names import Role
 from sealcast.pki.profiles import CertificateIssuer, admin_builder
 from sealcast.sidechannel.messages import EmptyBody
-from tests.authority.bundles import new_root, next_bundle
+from tests.authority.bundles import add_version, held, new_root, next_bundle
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
 from tests.authority.maker import Maker
 from tests.authority.test_routes import (
@@ -89,6 +90,8 @@ class World:
     """The site, and for each identity the files that TLS shows; None: no certificate."""
 
     site: Site
+    other: Site
+    """Another one, which the trust bundle lists."""
     files: dict[str, tuple[Path, Path] | None]
     numbers: "count[int]"
 
@@ -116,6 +119,7 @@ class World:
             "{approval}": await self.approval(number) if "{approval}" in row else "",
             "{maker}": await self.maker() if "{maker}" in row else "",
             "{rotation}": await self.rotation(path) if "{rotation}" in row else "",
+            "{site}": self.other.authority.site.site_id.hex(),
         }.items():
             path = path.replace(word, value)
         bodies: dict[str, Any] = {
@@ -143,6 +147,8 @@ class World:
                 "certificate": certificates_pem([self.recertified]).decode()
             },
             "POST /v1/rotations/{rotation}/advance": {"force": True},
+            "POST /v1/other-crls": {"der": base64.b64encode(self.other.authority.crl.own).decode()},
+            "PUT /v1/crl-sources/{site}": {"url": "https://127.0.0.1:1"},
         }
         return path, bodies.get(row)
 
@@ -275,7 +281,18 @@ async def world(site: Site, tmp_path: Path) -> AsyncIterator[World]:
         authority, listening = await stack.enter_async_context(running(other, listen=LOOPBACK))
         elsewhere = Site(other, tmp_path / "other-devices", authority, listening, site.clock, stack)
         files["other-site"] = own_files(await elsewhere.admin("officer", AdminRole.SECURITY_OFFICER))
-        yield World(site, files, count())
+        await list_site(site, elsewhere)
+        yield World(site, elsewhere, files, count())
+
+
+async def list_site(site: Site, other: Site) -> None:
+    """List another site in a site's trust bundle, under the root that both have."""
+    (root,), entries = held(site).bundle.anchors, held(site).bundle.sites
+    authority = other.authority.site
+    entry = BundleSite(
+        site_id=authority.site_id, name="Other", delegated=False, authorities=(authority.issuer.certificate,)
+    )
+    await add_version(site, anchors=(replace(root, sites=()),), sites=(*entries, entry))
 
 
 def test_every_request_has_a_row() -> None:

@@ -119,7 +119,9 @@ async def applications(site: Site) -> dict[str, web.Application]:
         crl=lambda: None,
     )
     return {
-        "est": est_server.make_application(site.authority.est, site.authority),
+        "est": est_server.make_application(
+            site.authority.est, site.authority, lambda: site.authority.crl.own
+        ),
         "keys": make_application(site.authority),
         "publisher": peer.make_application(),
     }

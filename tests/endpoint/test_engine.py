@@ -15,6 +15,7 @@ def usual(**changed: Any) -> dict[str, Any]:
     given = {
         "site_id": site.site_id,
         "channel": "ward-3/vitals",
+        "device_site_id": site.site_id,
         "device": "bed12",
         "anchors": [site.root],
         "issuers": [site.ca],

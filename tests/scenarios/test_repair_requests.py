@@ -59,7 +59,7 @@ def test_requests_are_merged_and_spread(seed: int, monkeypatch: pytest.MonkeyPat
     by_device: defaultdict[str, list[Asked]] = defaultdict(list)
     for one in asked:
         assert one.command.peers is not None
-        assert [peer[0] for peer in one.command.peers] == [MONITOR], "the sources, in their order"
+        assert [peer[1] for peer in one.command.peers] == [MONITOR], "the sources, in their order"
         by_device[one.device].append(one)
     assert set(by_device) == set(names)
     for requests in by_device.values():

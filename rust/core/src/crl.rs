@@ -5,9 +5,12 @@
 use std::sync::Arc;
 
 use webpki::{CertRevocationList, OwnedCertRevocationList};
+use x509_cert::Certificate;
+use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::CertificateList;
 use x509_cert::der::{Decode, Encode, Reader, SliceReader, oid::AssociatedOid};
-use x509_cert::ext::pkix::CrlNumber;
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, CrlNumber};
 
 use crate::control::DocumentVersion;
 use crate::crypto::sha256;
@@ -15,12 +18,21 @@ use crate::crypto::sha256;
 /// Site CAs of a rotation, and of the other sites that a channel's policy lists.
 const MAX_LISTS: usize = 64;
 
+/// What tells a list from others.
+#[derive(Clone, Debug)]
+struct Facts {
+    /// The issuer's name, DER.
+    issuer: Vec<u8>,
+    /// Its key, as authorityKeyIdentifier says: site CAs of a rotation, and of two sites of one name, have one name.
+    key_id: Option<Vec<u8>>,
+    number: u64,
+}
+
 /// Lists that parse and have numbers; their signatures are judged with each chain.
 #[derive(Clone, Debug)]
 pub struct CrlSet {
     lists: Arc<Vec<CertRevocationList<'static>>>,
-    /// Of each list: its issuer's name, DER, and its number.
-    numbers: Vec<(Vec<u8>, u64)>,
+    facts: Vec<Facts>,
     hash: [u8; 32],
     der: Vec<u8>,
 }
@@ -28,7 +40,7 @@ pub struct CrlSet {
 impl CrlSet {
     /// One or more DER CRLs, one after the other; the site's own, that of the CA which issues now, is the first.
     pub fn parse(der: &[u8]) -> Option<Self> {
-        let (mut lists, mut numbers) = (Vec::new(), Vec::new());
+        let (mut lists, mut facts) = (Vec::new(), Vec::new());
         let mut rest = SliceReader::new(der).ok()?;
         while !rest.is_finished() {
             let list = rest.tlv_bytes().ok()?;
@@ -36,11 +48,11 @@ impl CrlSet {
                 return None;
             }
             lists.push(OwnedCertRevocationList::from_der(list).ok()?.into());
-            numbers.push(issuer_and_number(list)?);
+            facts.push(facts_of(list)?);
         }
         (!lists.is_empty()).then(|| Self {
             lists: Arc::new(lists),
-            numbers,
+            facts,
             hash: sha256(&[der]),
             der: der.to_vec(),
         })
@@ -49,21 +61,40 @@ impl CrlSet {
     /// The first list's own CRLNumber, and the hash of all, as beacons name them (KM-15).
     pub fn version(&self) -> DocumentVersion {
         DocumentVersion {
-            number: self.numbers.first().map_or(0, |(_, number)| *number),
+            number: self.facts.first().map_or(0, |first| first.number),
             hash: self.hash,
         }
     }
 
     /// Whether no list of an issuer is older than the one held: a list that is missing only refuses more.
     pub fn may_replace(&self, held: &Self) -> bool {
-        held.numbers.iter().all(|(issuer, known)| {
-            let mut same = self.numbers.iter().filter(|(name, _)| name == issuer);
-            same.all(|(_, number)| number >= known)
+        held.facts.iter().all(|known| {
+            let is_same = |facts: &&Facts| (&facts.issuer, &facts.key_id) == (&known.issuer, &known.key_id);
+            let mut same = self.facts.iter().filter(is_same);
+            same.all(|facts| facts.number >= known.number)
         })
     }
 
-    pub fn lists(&self) -> impl Iterator<Item = &CertRevocationList<'static>> {
-        self.lists.iter()
+    /// How many lists it holds; never none.
+    pub fn count(&self) -> usize {
+        self.lists.len()
+    }
+
+    pub fn lists(&self) -> Vec<&CertRevocationList<'static>> {
+        self.lists.iter().collect()
+    }
+
+    /// Those that may speak of an end entity. Of issuers of one name only the names are compared later, so lists by another
+    /// key than the one that its certificate names are left out where there is a better one; signatures have the last word.
+    pub fn lists_for(&self, end_entity: &[u8]) -> Vec<&CertRevocationList<'static>> {
+        let issuer = key_of_issuer(end_entity);
+        let is_other = |facts: &Facts| issuer.is_some() && facts.key_id.is_some() && issuer != facts.key_id;
+        let known = self.lists.iter().zip(&self.facts);
+        let fit: Vec<_> = known
+            .filter(|(_, facts)| !is_other(facts))
+            .map(|(list, _)| list)
+            .collect();
+        if fit.is_empty() { self.lists() } else { fit }
     }
 
     /// The bytes that were parsed.
@@ -72,9 +103,23 @@ impl CrlSet {
     }
 }
 
-/// The issuer, and the one CRLNumber (RFC 5280 section 5.2.3), if it fits 64 bits.
-fn issuer_and_number(der: &[u8]) -> Option<(Vec<u8>, u64)> {
-    let list = CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der).ok()?;
+/// The keyIdentifier of a certificate's authorityKeyIdentifier.
+fn key_of_issuer(certificate: &[u8]) -> Option<Vec<u8>> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    key_id(certificate.tbs_certificate().extensions()?)
+}
+
+fn key_id(extensions: &[Extension]) -> Option<Vec<u8>> {
+    let found = extensions
+        .iter()
+        .find(|found| found.extn_id == AuthorityKeyIdentifier::OID)?;
+    let identifier = AuthorityKeyIdentifier::from_der(found.extn_value.as_bytes()).ok()?;
+    Some(identifier.key_identifier?.as_bytes().to_vec())
+}
+
+/// Issuer, key, and the one CRLNumber (RFC 5280 section 5.2.3), if it fits 64 bits.
+fn facts_of(der: &[u8]) -> Option<Facts> {
+    let list = CertificateList::<Rfc5280>::from_der(der).ok()?;
     let issuer = list.tbs_cert_list.issuer.to_der().ok()?;
     let extensions = list.tbs_cert_list.crl_extensions?;
     let mut numbers = extensions.iter().filter(|found| found.extn_id == CrlNumber::OID);
@@ -84,6 +129,10 @@ fn issuer_and_number(der: &[u8]) -> Option<(Vec<u8>, u64)> {
     let fits = numbers.next().is_none() && bytes.len() <= 8;
     fits.then(|| {
         let number = bytes.iter().fold(0, |value, &b| (value << 8) | u64::from(b));
-        (issuer, number)
+        Facts {
+            issuer,
+            key_id: key_id(&extensions),
+            number,
+        }
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::credential::Publisher;
 use crate::frames::Origin;
-use crate::wire::{Epoch, StreamId, Time};
+use crate::wire::{Epoch, SiteId, StreamId, Time};
 
 /// A verified message (DP-25), with who sent it and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +117,8 @@ pub enum Event {
 /// A peer that may hold packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The device name that must be proven in TLS.
+    /// The site and the device name that must be proven in TLS.
+    pub site: SiteId,
     pub device: String,
     pub host: String,
     pub port: u16,

@@ -6,14 +6,14 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::budget::Budget;
 use crate::control::ControlState;
-use crate::credential::VerifiedCredential;
+use crate::credential::{Publisher, VerifiedCredential};
 use crate::crl::CrlSet;
 use crate::crypto::{Jitter, Suite};
 use crate::event::{Command, Event, Response, Target};
 use crate::fingerprint::Fingerprint;
 use crate::keyring::Keyring;
 use crate::messages::{StreamEntry, empty_request, join_request, path_segment, poll_request};
-use crate::policy::{Policy, VerifiedPolicy};
+use crate::policy::{Policy, VerifiedPolicy, member_name, parse_member};
 use crate::schedule::channel_id;
 use crate::validator::{Certificate, Role, Validator};
 use crate::wire::{ChannelId, Epoch, SiteId, StreamId, Time};
@@ -66,9 +66,11 @@ pub struct Floors {
 /// What a member is made from.
 #[derive(Debug)]
 pub struct MemberConfig {
+    /// The channel's: its key server and its policy are of this site.
     pub site: SiteId,
     pub channel_name: String,
-    /// This device's name, to find itself in policy and directory.
+    /// This device's own site, which may be another, and its name: to find itself in policy and directory.
+    pub device_site: SiteId,
     pub device: String,
     pub purpose: Purpose,
     pub validator: Validator,
@@ -209,15 +211,31 @@ impl Member {
     /// Whether the policy in force lets this device do what it is here for.
     pub fn is_allowed(&self) -> bool {
         let MemberConfig {
-            site,
+            device_site,
             device,
             purpose,
             ..
         } = &self.config;
         self.policy().is_some_and(|policy| match purpose {
-            Purpose::Publish => policy.may_publish(site, device),
-            Purpose::Subscribe => policy.may_subscribe(site, device),
+            Purpose::Publish => policy.may_publish(device_site, device),
+            Purpose::Subscribe => policy.may_subscribe(device_site, device),
         })
+    }
+
+    /// Whether the directory's `member` is this device.
+    pub fn is_self(&self, member: &str) -> bool {
+        let MemberConfig {
+            site,
+            device_site,
+            device,
+            ..
+        } = &self.config;
+        parse_member(site, member) == Some((*device_site, device))
+    }
+
+    /// How the channel's policy writes a publisher, which tells devices of one name at two sites apart.
+    pub fn name_of(&self, publisher: &Publisher) -> String {
+        member_name(&self.config.site, &publisher.site, &publisher.device)
     }
 
     /// The DER CRL in force, for judging TLS peers by.

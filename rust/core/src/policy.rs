@@ -1,6 +1,6 @@
 //! A channel's policy: who may publish and subscribe, and how.
 //!
-//! Spec: trust.md TR-13, TR-15; slots: keys.md KM-1.
+//! Spec: trust.md TR-13, TR-15, TR-26; slots: keys.md KM-1.
 
 use crate::crypto::{Suite, sha256};
 use crate::schedule::channel_id;
@@ -214,9 +214,30 @@ impl Policy {
                 .binary_search_by(|member| member.as_str().cmp(device))
                 .is_ok()
         } else {
-            members.binary_search(&format!("{}:{device}", site.hex())).is_ok()
+            members
+                .binary_search(&member_name(&self.site, site, device))
+                .is_ok()
         }
     }
+}
+
+/// How what belongs to a channel of `site` writes a device of the site `of`: by its name alone, or `<site id>:<name>` of
+/// another site (TR-13).
+pub fn member_name(site: &SiteId, of: &SiteId, device: &str) -> String {
+    if of == site {
+        device.to_owned()
+    } else {
+        format!("{}:{device}", of.hex())
+    }
+}
+
+/// Site and name of a device that [`member_name`] has written; each has one spelling.
+pub fn parse_member<'a>(site: &SiteId, member: &'a str) -> Option<(SiteId, &'a str)> {
+    let (of, device) = match member.split_once(':') {
+        Some((of, device)) => (parse_site(of).filter(|of| of != site)?, device),
+        None => (*site, member),
+    };
+    is_device_name(device).then_some((of, device))
 }
 
 /// A device of the policy's site, or `<site id>:<name>` of another.

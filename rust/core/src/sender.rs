@@ -506,7 +506,7 @@ impl Sender {
             Outcome::Joined(entries) => {
                 // The directory lists the latest last.
                 let own = entries.iter().rev().find(|entry| {
-                    entry.device == self.member.config.device
+                    self.member.is_self(entry.device)
                         && entry.instance == self.instance
                         && entry.stream != self.stream
                 });

@@ -600,7 +600,8 @@ impl Stream {
         self.schedule.fingerprint(into);
         into.number(self.sources.len() as u64);
         for source in &self.sources {
-            into.bytes(source.device.as_bytes())
+            into.bytes(&source.site.0)
+                .bytes(source.device.as_bytes())
                 .bytes(source.host.as_bytes())
                 .number(source.port);
         }

@@ -69,8 +69,10 @@ pub enum InvalidChain {
     Expired,
     NotYetValid,
     Revoked,
-    /// The CRL is missing for this issuer, past its nextUpdate, or not signed by it.
+    /// The CRL is missing for this issuer, or not signed by it.
     RevocationUnknown,
+    /// The CRL of this issuer is past its nextUpdate, and the certificate is not on it.
+    RevocationStale,
     /// No single `sealcast:` URI of the required role.
     WrongRole,
     /// The device's site is not that of the CA which issued it.
@@ -89,7 +91,7 @@ impl core::fmt::Display for InvalidChain {
             Self::Expired => "expired",
             Self::NotYetValid => "not-yet-valid",
             Self::Revoked => "revoked",
-            Self::RevocationUnknown => "revocation-unknown",
+            Self::RevocationUnknown | Self::RevocationStale => "revocation-unknown",
             Self::WrongRole => "wrong-role",
             Self::WrongSite => "wrong-site",
             Self::WrongUsage => "wrong-usage",
@@ -107,8 +109,8 @@ impl From<webpki::Error> for InvalidChain {
             // A namesake of the issuer with another key is an unknown issuer too.
             E::UnknownIssuer | E::InvalidSignatureForPublicKey => Self::UnknownIssuer,
             E::CertRevoked => Self::Revoked,
+            E::CrlExpired { .. } => Self::RevocationStale,
             E::UnknownRevocationStatus
-            | E::CrlExpired { .. }
             | E::InvalidCrlSignatureForPublicKey
             | E::UnsupportedCrlSignatureAlgorithmContext(_)
             | E::IssuerNotCrlSigner => Self::RevocationUnknown,
@@ -403,6 +405,27 @@ impl Validator {
             Some(false) => return Err(InvalidChain::WrongUsage),
             None => return Err(InvalidChain::Malformed),
         }
+        let mut verdict =
+            |expiration| self.try_paths(end_entity, rest, usage, (depth, expiration), now, accept);
+        match verdict(ExpirationPolicy::Enforce) {
+            // What an old list says of a certificate stays true.
+            Err(InvalidChain::RevocationStale) => match verdict(ExpirationPolicy::Ignore) {
+                Err(InvalidChain::Revoked) => Err(InvalidChain::Revoked),
+                _ => Err(InvalidChain::RevocationStale),
+            },
+            other => other,
+        }
+    }
+
+    fn try_paths(
+        &self,
+        end_entity: &EndEntityCert<'_>,
+        rest: &[&[u8]],
+        usage: Usage,
+        (depth, expiration): (RevocationCheckDepth, ExpirationPolicy),
+        now: Time,
+        accept: &mut dyn FnMut(&VerifiedPath<'_>) -> bool,
+    ) -> Result<(), InvalidChain> {
         let known = self
             .intermediates
             .iter()
@@ -417,12 +440,16 @@ impl Validator {
             .filter(|a| a.not_after / SECOND >= now / SECOND)
             .map(|a| a.anchor.clone())
             .collect();
-        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().flat_map(CrlSet::lists).collect();
+        let crls: Vec<&CertRevocationList<'_>> = match (&self.crls, depth) {
+            (None, _) => Vec::new(),
+            (Some(crls), RevocationCheckDepth::EndEntity) => crls.lists_for(&end_entity.der()),
+            (Some(crls), RevocationCheckDepth::Chain) => crls.lists(),
+        };
         let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|builder| {
             builder
                 .with_depth(depth)
                 .with_status_policy(UnknownStatusPolicy::Deny)
-                .with_expiration_policy(ExpirationPolicy::Enforce)
+                .with_expiration_policy(expiration)
                 .build()
         });
         let accept = core::cell::RefCell::new(accept);

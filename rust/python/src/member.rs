@@ -16,7 +16,7 @@ pub(crate) fn config(
     py: Python<'_>,
     site_id: &[u8],
     channel: &str,
-    device: &str,
+    (device_site, device): (&[u8], &str),
     anchors: &[AnchorArgument],
     issuers: &[Vec<u8>],
     jitter_seed: u64,
@@ -25,6 +25,7 @@ pub(crate) fn config(
     Ok(MemberConfig {
         site: site(site_id)?,
         channel_name: channel.to_owned(),
+        device_site: site(device_site)?,
         device: device.to_owned(),
         purpose: Purpose::Subscribe,
         validator: validator(py, anchors, issuers)?,

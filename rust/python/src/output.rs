@@ -5,13 +5,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::credential::Publisher;
 use sealcast_core::event::{Claim, Command, Event, Evidence, Message, Response, Target};
-use sealcast_core::wire::StreamId;
+use sealcast_core::policy::member_name;
+use sealcast_core::wire::{SiteId, StreamId};
 
 /// A verified message.
 #[pyclass(name = "Message", frozen, get_all, module = "sealcast._core")]
 pub(crate) struct PyMessage {
     data: Py<PyBytes>,
     topic: Option<String>,
+    /// As the channel's policy writes it.
     publisher: String,
     instance: String,
     site_id: Py<PyBytes>,
@@ -23,11 +25,11 @@ pub(crate) struct PyMessage {
 }
 
 impl PyMessage {
-    pub(crate) fn new(py: Python<'_>, message: &Message) -> Self {
+    fn new(py: Python<'_>, message: &Message, site: &SiteId) -> Self {
         Self {
             data: PyBytes::new(py, &message.data).unbind(),
             topic: message.topic.clone(),
-            publisher: message.publisher.device.clone(),
+            publisher: member_name(site, &message.publisher.site, &message.publisher.device),
             instance: message.publisher.instance.clone(),
             site_id: PyBytes::new(py, &message.publisher.site.0).unbind(),
             stream_id: PyBytes::new(py, &message.publisher.stream.0).unbind(),
@@ -50,12 +52,14 @@ impl PyMessage {
     }
 }
 
+type PyPeer = (Py<PyBytes>, String, String, u16);
+
 /// A request that the host is to make.
 #[pyclass(name = "Command", frozen, get_all, module = "sealcast._core")]
 pub(crate) struct PyCommand {
     id: u64,
-    /// None: the key server; else (device, host, port) of peers, in order.
-    peers: Option<Vec<(String, String, u16)>>,
+    /// None: the key server; else (site id, device, host, port) of peers, in order.
+    peers: Option<Vec<PyPeer>>,
     method: &'static str,
     path: String,
     body: Py<PyBytes>,
@@ -69,7 +73,10 @@ impl PyCommand {
             Target::Peers(sources) => Some(
                 sources
                     .into_iter()
-                    .map(|source| (source.device, source.host, source.port))
+                    .map(|source| {
+                        let site = PyBytes::new(py, &source.site.0).unbind();
+                        (site, source.device, source.host, source.port)
+                    })
                     .collect(),
             ),
         };
@@ -92,14 +99,16 @@ pub(crate) fn response(status: Option<u16>, body: &[u8]) -> Response<'_> {
     }
 }
 
-struct Fields<'py> {
+struct Fields<'a, 'py> {
     dict: Bound<'py, PyDict>,
+    site: &'a SiteId,
 }
 
-impl<'py> Fields<'py> {
-    fn new(py: Python<'py>) -> Self {
+impl<'a, 'py> Fields<'a, 'py> {
+    fn new(py: Python<'py>, site: &'a SiteId) -> Self {
         Self {
             dict: PyDict::new(py),
+            site,
         }
     }
 
@@ -115,7 +124,8 @@ impl<'py> Fields<'py> {
     }
 
     fn publisher(self, publisher: &Publisher) -> PyResult<Self> {
-        self.with("publisher", publisher.device.as_str())?
+        let name = member_name(self.site, &publisher.site, &publisher.device);
+        self.with("publisher", name)?
             .with("instance", publisher.instance.as_str())?
             .stream("stream_id", Some(publisher.stream))
     }
@@ -141,11 +151,11 @@ impl<'py> Fields<'py> {
     }
 }
 
-/// A message as it is; any other event as its name and its fields.
-pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
-    let fields = Fields::new(py);
+/// A message as it is; any other event as its name and its fields. `site` is the channel's.
+pub(crate) fn event(py: Python<'_>, event: Event, site: &SiteId) -> PyResult<Py<PyAny>> {
+    let fields = Fields::new(py, site);
     let (name, fields) = match event {
-        Event::Message(message) => return PyMessage::new(py, &message).into_py_any(py),
+        Event::Message(message) => return PyMessage::new(py, &message, site).into_py_any(py),
         Event::Joined { epoch } => (
             "joined",
             fields.with("epoch", (epoch.slot, epoch.generation, epoch.step))?,

@@ -30,7 +30,7 @@ fn stream(bytes: Option<&[u8]>) -> PyResult<Option<StreamId>> {
 #[pymethods]
 impl SendEngine {
     #[new]
-    #[pyo3(signature = (*, site_id, channel, device, anchors, issuers, now, jitter_seed, seed, start_nonce, instance="",
+    #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, seed, start_nonce, instance="",
                         mtu=1500, max_block=64, max_message_bytes=16 << 20, queue_bytes=64 << 20,
                         policy_version_floor=0, crl_number_floor=0, generation_floor=0))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
@@ -38,6 +38,7 @@ impl SendEngine {
         py: Python<'_>,
         site_id: &[u8],
         channel: &str,
+        device_site_id: &[u8],
         device: &str,
         anchors: Vec<AnchorArgument>,
         issuers: Vec<Vec<u8>>,
@@ -59,7 +60,7 @@ impl SendEngine {
             py,
             site_id,
             channel,
-            device,
+            (device_site_id, device),
             &anchors,
             &issuers,
             jitter_seed,
@@ -128,11 +129,12 @@ impl SendEngine {
     }
 
     fn poll_events(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<Py<PyAny>>> {
-        let taken: Vec<Event> = {
+        let (taken, site): (Vec<Event>, _) = {
             let mut engine = lock(&self.0);
-            std::iter::from_fn(|| engine.poll_event()).take(limit).collect()
+            let taken = std::iter::from_fn(|| engine.poll_event()).take(limit).collect();
+            (taken, engine.member().config.site)
         };
-        taken.into_iter().map(|taken| event(py, taken)).collect()
+        taken.into_iter().map(|taken| event(py, taken, &site)).collect()
     }
 
     fn poll_commands(&self, py: Python<'_>) -> Vec<PyCommand> {

@@ -23,7 +23,7 @@ pub(crate) struct ReceiveEngine(Arc<Mutex<Receiver>>);
 #[pymethods]
 impl ReceiveEngine {
     #[new]
-    #[pyo3(signature = (*, site_id, channel, device, anchors, issuers, now, jitter_seed, unordered=false,
+    #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, unordered=false,
                         max_message_bytes=16 << 20, buffer_bytes=64 << 20, window_packets=65536,
                         policy_version_floor=0, crl_number_floor=0, generation_floor=0))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
@@ -31,6 +31,7 @@ impl ReceiveEngine {
         py: Python<'_>,
         site_id: &[u8],
         channel: &str,
+        device_site_id: &[u8],
         device: &str,
         anchors: Vec<AnchorArgument>,
         issuers: Vec<Vec<u8>>,
@@ -49,7 +50,7 @@ impl ReceiveEngine {
             py,
             site_id,
             channel,
-            device,
+            (device_site_id, device),
             &anchors,
             &issuers,
             jitter_seed,
@@ -86,11 +87,12 @@ impl ReceiveEngine {
 
     /// At most `limit` messages and events, in order.
     fn poll_events(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<Py<PyAny>>> {
-        let taken: Vec<Event> = py.detach(|| {
+        let (taken, site): (Vec<Event>, _) = py.detach(|| {
             let mut engine = lock(&self.0);
-            std::iter::from_fn(|| engine.poll_event()).take(limit).collect()
+            let taken = std::iter::from_fn(|| engine.poll_event()).take(limit).collect();
+            (taken, engine.member().config.site)
         });
-        taken.into_iter().map(|taken| event(py, taken)).collect()
+        taken.into_iter().map(|taken| event(py, taken, &site)).collect()
     }
 
     fn poll_commands(&self, py: Python<'_>) -> Vec<PyCommand> {
@@ -165,7 +167,7 @@ impl ReceiveEngine {
         Ok(fields)
     }
 
-    /// Each running stream: id, device, next sequence to resolve, head.
+    /// Each running stream: id, device as the policy writes it, next sequence to resolve, head.
     fn streams<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, String, u64, u64)> {
         let engine = lock(&self.0);
         let mut streams: Vec<_> = engine
@@ -173,7 +175,7 @@ impl ReceiveEngine {
             .map(|s| {
                 (
                     s.publisher.stream,
-                    s.publisher.device.clone(),
+                    engine.member().name_of(&s.publisher),
                     s.window.next(),
                     s.window.head(),
                 )
@@ -186,13 +188,13 @@ impl ReceiveEngine {
             .collect()
     }
 
-    /// Each stream that has not ended: id, device, when it was last heard.
+    /// Each stream that has not ended: id, device as the policy writes it, when it was last heard.
     fn last_heard<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, String, u64)> {
         let engine = lock(&self.0);
         let open = engine.streams().filter(|s| !s.is_finished() && !s.is_succeeded());
         open.map(|s| {
             let id = PyBytes::new(py, &s.publisher.stream.0);
-            (id, s.publisher.device.clone(), s.last_heard)
+            (id, engine.member().name_of(&s.publisher), s.last_heard)
         })
         .collect()
     }

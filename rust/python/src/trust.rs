@@ -86,6 +86,13 @@ pub(crate) fn channel_id<'py>(py: Python<'py>, site_id: &[u8], name: &str) -> Py
     Ok(PyBytes::new(py, &schedule::channel_id(&site(site_id)?, name).0))
 }
 
+/// How many CRLs a document (TR-9) holds.
+#[pyfunction]
+pub(crate) fn count_crls(py: Python<'_>, der: &[u8]) -> PyResult<usize> {
+    let crls = CrlSet::parse(der).ok_or_else(|| malformed(py, "the CRL"))?;
+    Ok(crls.count())
+}
+
 /// KM-7.
 #[pyfunction]
 pub(crate) fn commit_slot<'py>(

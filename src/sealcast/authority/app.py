@@ -21,6 +21,7 @@ from sealcast.authority.api.handling import Running
 from sealcast.authority.arrangement import settle
 from sealcast.authority.at_rest import keys_at_rest
 from sealcast.authority.control import ControlSocket
+from sealcast.authority.crl_fetch import CrlFetcher
 from sealcast.authority.issuance import LEDGER_FILE, ensure_ledger, local_issuer, remote_issuer
 from sealcast.authority.maintenance import maintain, renewal_time
 from sealcast.authority.quantities import Address
@@ -231,8 +232,9 @@ async def _running(
         control = ControlSocket(authority, facts)
         await control.start()
         stack.push_async_callback(control.close)
-        upkeep = asyncio.get_running_loop().create_task(maintain(authority))
-        stack.push_async_callback(_cancel, upkeep)
+        for work in (maintain(authority), CrlFetcher(authority).run()):
+            task = asyncio.get_running_loop().create_task(work)
+            stack.push_async_callback(_cancel, task)
         # Pushed last, so done first: whoever waits gets an answer before the listeners close.
         stack.callback(authority.end_polls)
         yield authority, listening
@@ -284,7 +286,12 @@ async def _listen(
         async with contextlib.AsyncExitStack() as started:
             try:
                 runner, est_port = await start_listener(
-                    authority.est, places.est.host, places.est.port, est_context, authority
+                    authority.est,
+                    places.est.host,
+                    places.est.port,
+                    est_context,
+                    authority,
+                    lambda: authority.crl.own,
                 )
                 started.push_async_callback(runner.cleanup)
                 keys = places.keys or _next(places.est, est_port, "the key server", "--keys")

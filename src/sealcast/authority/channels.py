@@ -8,13 +8,13 @@ Spec: spec/trust.md TR-13; spec/keys.md KM-1.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit, policy_versions, register
 from sealcast.authority.directory import StoredStream, load_streams
 from sealcast.authority.keystore import draw_secret, load_keys, slot_clock, store_keys
-from sealcast.authority.models import CertificateRow, ChannelRow, DeviceRow, MemberRow
+from sealcast.authority.models import CertificateRow, ChannelRow, DeviceRow, GuestRow, MemberRow
 from sealcast.authority.policy_versions import StoredPolicy as StoredPolicy
 from sealcast.authority.site import Site
 from sealcast.errors import ChannelError, UnknownChannelError, UnknownNameError, UsageError
@@ -525,7 +525,9 @@ def _moved(names: Names, moved: Mapping[str, bool]) -> Names:
 
 
 def _ended_members(session: Session, row: ChannelRow, now: int) -> set[str]:
-    """Devices of this site that are members, and hold no certificate that is in force."""
+    """Devices that are members, and hold no certificate that is in force; one of another site, as far as it
+    has shown one.
+    """
     alive = (
         select(CertificateRow.serial)
         .where(
@@ -536,10 +538,16 @@ def _ended_members(session: Session, row: ChannelRow, now: int) -> set[str]:
         )
         .exists()
     )
+    shown = (
+        select(GuestRow.serial)
+        .where(GuestRow.device == MemberRow.device, GuestRow.revoked.is_(None), GuestRow.not_after > now)
+        .exists()
+    )
+    is_guest = MemberRow.device.like("%:%")
     return set(
         session.scalars(
             select(MemberRow.device)
-            .where(MemberRow.channel == row.name, MemberRow.device.not_like("%:%"), ~alive)
+            .where(MemberRow.channel == row.name, or_(and_(is_guest, ~shown), and_(~is_guest, ~alive)))
             .distinct()
         )
     )

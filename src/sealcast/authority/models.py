@@ -245,6 +245,47 @@ class KnownSiteRow(Base):
     site_id: Mapped[bytes]
 
 
+class OtherCrlRow(Base):
+    """The latest CRL of a site CA of another site."""
+
+    __tablename__ = "other_crls"
+
+    key_id: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    """SHA-256 of the CA's SubjectPublicKeyInfo."""
+    site_id: Mapped[bytes]
+    number: Mapped[int]
+    issued: Mapped[int]
+    """Its thisUpdate."""
+    next_update: Mapped[int]
+    imported: Mapped[int]
+    der: Mapped[bytes]
+
+
+class CrlSourceRow(Base):
+    """Where another site's authority hands out its CRL."""
+
+    __tablename__ = "crl_sources"
+
+    site_id: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    url: Mapped[str] = mapped_column(String)
+
+
+class GuestRow(Base):
+    """A device of another site that is or was a member: the certificate that it showed last."""
+
+    __tablename__ = "guests"
+
+    device: Mapped[str] = mapped_column(String, primary_key=True)
+    """`<site id>:<name>`, as policies write it."""
+    issuer: Mapped[bytes]
+    """Its authorityKeyIdentifier; empty without one."""
+    serial: Mapped[str] = mapped_column(String)
+    not_after: Mapped[int]
+    seen: Mapped[int]
+    revoked: Mapped[int | None]
+    """When a list was imported that names it."""
+
+
 class PolicyRow(Base):
     """Each version of each policy (TR-13): with its names it is what was signed, byte for byte."""
 

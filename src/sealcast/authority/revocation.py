@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from sealcast.authority import approvals, audit
 from sealcast.authority.issuance import strike_off
 from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, TokenRow, UnrecordedRow
+from sealcast.authority.other_sites import other_crls
 from sealcast.ca import Issuer
 from sealcast.errors import UnknownNameError
 from sealcast.pki.crl import GRACE, LIFE, Revocation, crl_number
@@ -26,7 +27,15 @@ class CurrentCrl:
     issued: int
     next_update: int
     """Microseconds; the grace included."""
-    der: bytes
+    own: bytes
+    """DER: this site's list alone."""
+    others: bytes = b""
+    """DER: the lists of other sites."""
+
+    @property
+    def der(self) -> bytes:
+        """All of them, ours first, as members get them (TR-9)."""
+        return self.own + self.others
 
     def is_due(self, now: int) -> bool:
         """Whether a new one is to be made although nothing was revoked."""
@@ -36,7 +45,13 @@ class CurrentCrl:
 def load_crl(session: Session) -> CurrentCrl:
     """The latest CRL; there is one from `init` on."""
     row = session.scalars(select(CrlRow).order_by(CrlRow.number.desc()).limit(1)).one()
-    return CurrentCrl(number=row.number, issued=row.issued, next_update=row.next_update, der=row.der)
+    return CurrentCrl(
+        number=row.number,
+        issued=row.issued,
+        next_update=row.next_update,
+        own=row.der,
+        others=other_crls(session),
+    )
 
 
 def issue_crl(session: Session, issuer: Issuer, now: int, *, jump: int = 0) -> CurrentCrl:
@@ -71,7 +86,7 @@ def issue_crl(session: Session, issuer: Issuer, now: int, *, jump: int = 0) -> C
     row = CrlRow(number=number, issued=now, next_update=now + microseconds(LIFE + GRACE), der=der)
     session.add(row)
     session.flush()
-    return CurrentCrl(number=number, issued=now, next_update=row.next_update, der=der)
+    return load_crl(session)
 
 
 def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool:

@@ -40,7 +40,7 @@ from sealcast.sidechannel.messages import (
     TimeAnswer,
 )
 from sealcast.sidechannel.refusals import Handler, Refusal, RefusedError, answer_refusals
-from sealcast.sidechannel.tls import member_name, peer_of
+from sealcast.sidechannel.tls import member_name, peer_of, shown_certificate
 
 _CHANNEL = "/v1/channels/{channel}"
 _PEER: web.RequestKey[VerifiedPeer] = web.RequestKey("peer", VerifiedPeer)
@@ -94,6 +94,7 @@ class _Requests:
         """SC-4, SC-6."""
         asked = JoinRequest.parse(await request.read())
         caller = self._authorise(request, asked.role)
+        await self._note_guest(request, caller)
         caller.channel.charge_join(caller.device, self._authority.clock())
         await self._authority.join(caller.channel.name, caller.device, asked.role)
         # It may have been removed while the join was stored.
@@ -112,6 +113,7 @@ class _Requests:
     async def keys(self, request: web.Request) -> web.Response:
         """SC-3: for members only, who have been counted in by a join."""
         EmptyBody.parse(await request.read())
+        await self._note_guest(request, self._authorise(request, member=True))
         caller = self._authorise(request, member=True)
         return _answer(_keys_answer(self._authority.keys_reply(caller.channel, caller.device)).serialize())
 
@@ -120,6 +122,7 @@ class _Requests:
         asked = PollRequest.parse(await request.read())
         caller = self._authorise(request, member=True)
         caller.channel.note_counter(caller.device, asked.counter)
+        await self._note_guest(request, caller)
         seconds = 0.0 if self._authority.stopping else POLL_SECONDS
         beacon = await caller.channel.news(caller.device, asked.counter, seconds, self._authority.clock())
         # A removed member is told so here, within moments of its removal.
@@ -233,6 +236,10 @@ class _Requests:
         if member and not channel.keys.membership.is_present(device):
             raise RefusedError(Refusal.NOT_ALLOWED, f"{device!r} has not joined")
         return _Caller(device, peer, channel)
+
+    async def _note_guest(self, request: web.Request, caller: _Caller) -> None:
+        """Of another site's device nothing is in the register: it is known by what it has shown."""
+        await self._authority.note_guest(caller.peer, shown_certificate(request))
 
     def _require_known(self, request: web.Request) -> None:
         site_id = self._authority.site.site_id

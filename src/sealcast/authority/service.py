@@ -21,6 +21,7 @@ from sealcast.authority import (
     directory,
     enrolment,
     issuance,
+    other_sites,
     policies,
     restore,
     revocation,
@@ -46,6 +47,7 @@ from sealcast.errors import CertificateError, SealcastError
 from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.bundle import TrustBundle, VerifiedBundle
+from sealcast.pki.names import member_name
 from sealcast.pki.policy_rules import check_roles
 from sealcast.pki.policy_source import PolicySource
 from sealcast.pki.renewal_proof import RenewalProof
@@ -88,6 +90,8 @@ class Authority:
         self._revoked: set[str] = set()
         self._admins: Mapping[str, AdminRole] = {}
         self._channels: dict[str, LiveChannel] = {}
+        # The last certificate that each device of another site has shown, by its hash.
+        self._guests: dict[str, bytes] = {}
         self._joins: dict[str, _JoinGathering] = {}
         self._readers = asyncio.Semaphore(_READERS)
         self._told_audit = False
@@ -221,6 +225,28 @@ class Authority:
             return bundle.version, changes
 
         return await self.apply(job)
+
+    async def import_crl(self, der: bytes) -> int:
+        """Take a CRL of another site (DER); members are told at once, and whom it names is removed.
+
+        Returns: its number. Raises: CertificateError: it is refused.
+        """
+        now = self.clock()
+
+        def job(session: Session) -> tuple[int, Changes]:
+            return import_crl(session, self.site, der, now)
+
+        number, _ = await self._change(job, lambda done: self._install(done[1]))
+        return number
+
+    async def crl_sources(self) -> dict[bytes, str]:
+        """URL of the authority of each other site whose CRL is fetched."""
+
+        def work() -> dict[bytes, str]:
+            with self.site.storage.snapshot() as session:
+                return other_sites.sources(session)
+
+        return await self._worker.run(work)
 
     async def set_roles(self, device: str, roles: Sequence[str]) -> None:
         """Give a device other roles; what policies say of it changes at once."""
@@ -357,6 +383,20 @@ class Authority:
             gathering = self._joins[name] = _JoinGathering(self, name)
         await gathering.join(device, role)
 
+    async def note_guest(self, peer: VerifiedPeer, certificate: bytes) -> None:
+        """Note by which certificate (DER) a device of another site was just let in, if that is new: by it a
+        list of that site is known to mean a member.
+        """
+        device = member_name(self.site.site_id, peer.site_id, peer.name)
+        if peer.site_id == self.site.site_id or self._guests.get(device) == peer.certificate_hash:
+            return
+        now = self.clock()
+
+        def install(_: None) -> None:
+            self._guests[device] = peer.certificate_hash
+
+        await self._change(lambda session: other_sites.note_guest(session, device, certificate, now), install)
+
     async def leave(self, name: str, device: str) -> None:
         """Note that a device leaves."""
         now = self.clock()
@@ -412,8 +452,9 @@ class Authority:
             found = self._reconcile(session, now)
             settle = channels.settle_all if found else channels.settle_due
             changed = settle(session, self.site, now)
+            dropped = other_sites.drop_unlisted(session, self._bundle, self.site.site_id, now)
             crl = revocation.load_crl(session)
-            renewed = None
+            renewed = crl if dropped else None
             if found or crl.is_due(now):
                 renewed = revocation.issue_crl(session, self.site.issuer, now)
             return Changes(channels=changed, crl=renewed, revoked=revoked_devices(session) if found else None)
@@ -544,6 +585,15 @@ def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Cha
     session.flush()
     changed = channels.settle_devices(session, site, [name], now)
     return done, Changes(channels=changed, crl=revocation.load_crl(session), removed=frozenset([name]))
+
+
+def import_crl(session: Session, site: Site, der: bytes, now: int) -> tuple[int, Changes]:
+    """The whole import of another site's CRL inside one transaction, as `revoke`. Returns: its number."""
+    number, is_new = other_sites.import_crls(session, der, bundles.load_bundle(session), site.site_id, now)
+    if not is_new:
+        return number, Changes()
+    changed = channels.settle_due(session, site, now)
+    return number, Changes(channels=changed, crl=revocation.load_crl(session))
 
 
 class _JoinGathering:

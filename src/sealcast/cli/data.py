@@ -17,12 +17,24 @@ import typer
 from sealcast.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
-    from sealcast.endpoint import Device, RoutingOverrides
+    from sealcast.endpoint import ChannelSite, Device, RoutingOverrides
 
 Result = TypeVar("Result")
 
 Folder = Annotated[Path, typer.Argument(help="The device's folder.", metavar="DIR", show_default=False)]
 Channel = Annotated[str, typer.Argument(help="The channel's name.", metavar="CHANNEL", show_default=False)]
+Site = Annotated[
+    str | None,
+    typer.Option(
+        "--site",
+        metavar="SITE",
+        help="The channel is of this other site, by its name in the trust bundle or its id; with --keys.",
+    ),
+]
+Keys = Annotated[
+    str | None,
+    typer.Option("--keys", metavar="URL", help="That site's key server: https://HOST:PORT."),
+]
 Interface = Annotated[
     str | None,
     typer.Option(
@@ -55,6 +67,20 @@ def open_device(folder: Path) -> "Device":
     from sealcast.endpoint import Device
 
     return Device.open(folder)
+
+
+def channel_site(device: "Device", site: str | None, keys: str | None) -> "ChannelSite | None":
+    """Find the other site that a channel belongs to; None: the device's own. Raises: UsageError."""
+    if site is None and keys is None:
+        return None
+    if site is None or keys is None:
+        raise UsageError(
+            "--site and --keys belong together",
+            cure="give the other site and its key server, or none of them for a channel of the own site",
+        )
+    from sealcast.endpoint import ChannelSite
+
+    return ChannelSite.find(device.identity, site, keys)
 
 
 def routing(

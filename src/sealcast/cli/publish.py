@@ -14,7 +14,10 @@ from sealcast.cli.data import (
     Folder,
     Instance,
     Interface,
+    Keys,
     SendTo,
+    Site,
+    channel_site,
     check_channel,
     open_device,
     routing,
@@ -50,6 +53,8 @@ def publish(
     linger: Annotated[
         str, typer.Option("--linger", metavar="TIME", help="How long to serve repairs after the end.")
     ] = "2s",
+    site: Site = None,
+    keys: Keys = None,
     interface: Interface = None,
     send_to: SendTo = None,
     instance: Instance = "",
@@ -65,6 +70,7 @@ def publish(
     device = open_device(folder)
     publisher = device.publisher(
         check_channel(channel),
+        site=channel_site(device, site, keys),
         routing=routing(interface, send_to=send_to),
         instance=instance,
         linger=parse_duration(linger, may_be_zero=True) / 1e6,

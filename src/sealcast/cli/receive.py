@@ -12,7 +12,10 @@ from sealcast.cli.data import (
     Count,
     Folder,
     Interface,
+    Keys,
     Listen,
+    Site,
+    channel_site,
     check_channel,
     check_folder,
     open_device,
@@ -35,6 +38,8 @@ def receive(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there, whoever it is from.")
     ] = False,
+    site: Site = None,
+    keys: Keys = None,
     interface: Interface = None,
     listen: Listen = None,
     as_json: AsJson = False,
@@ -52,7 +57,11 @@ def receive(
     target = check_folder(output)
     with FileProgress(quiet=as_json) as progress:
         receiver = FileReceiver(target, progress.update, progress.say, overwrite=overwrite)
-        subscriber = device.subscriber(check_channel(channel), routing=routing(interface, listen=listen))
+        subscriber = device.subscriber(
+            check_channel(channel),
+            site=channel_site(device, site, keys),
+            routing=routing(interface, listen=listen),
+        )
 
         async def work() -> None:
             left = count

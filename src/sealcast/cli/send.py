@@ -11,7 +11,10 @@ from sealcast.cli.data import (
     Channel,
     Folder,
     Interface,
+    Keys,
     SendTo,
+    Site,
+    channel_site,
     check_channel,
     open_device,
     routing,
@@ -37,6 +40,8 @@ def send(
             "--linger", metavar="TIME", help="How long to wait for acknowledgements after the last byte."
         ),
     ] = "30s",
+    site: Site = None,
+    keys: Keys = None,
     interface: Interface = None,
     send_to: SendTo = None,
     as_json: AsJson = False,
@@ -56,6 +61,7 @@ def send(
         sender = FileSender(progress.update)
         publisher = device.publisher(
             check_channel(channel),
+            site=channel_site(device, site, keys),
             routing=routing(interface, send_to=send_to),
             linger=0.0,
             # Little, so that the progress is that of the network.

@@ -17,7 +17,10 @@ from sealcast.cli.data import (
     Count,
     Folder,
     Interface,
+    Keys,
     Listen,
+    Site,
+    channel_site,
     check_channel,
     open_device,
     routing,
@@ -45,6 +48,8 @@ def subscribe(
     unordered: Annotated[
         bool, typer.Option("--unordered", help="Give each message when it is there, not in order.")
     ] = False,
+    site: Site = None,
+    keys: Keys = None,
     interface: Interface = None,
     listen: Listen = None,
     as_json: AsJson = False,
@@ -54,6 +59,7 @@ def subscribe(
     losses: list[Loss] = []
     subscriber = device.subscriber(
         check_channel(channel),
+        site=channel_site(device, site, keys),
         routing=routing(interface, listen=listen),
         delivery="unordered" if unordered else "reliable",
         on_event=lambda event: _tell(event, losses),

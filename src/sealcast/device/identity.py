@@ -208,7 +208,7 @@ class DeviceIdentity:
         """DER: the trust anchors, from the trust bundle as soon as there is one (TR-21)."""
         if self.bundle is None:
             return self.given_roots
-        return tuple(anchor.certificate for anchor in self.bundle.bundle.owners())
+        return tuple(anchor.certificate for anchor in self.bundle.bundle.vouching())
 
     @property
     def issuers(self) -> tuple[bytes, ...]:

@@ -45,7 +45,7 @@ class Gap:
     """Packets that are lost for good."""
 
     publisher: str
-    """Device name."""
+    """As the channel's policy writes it: a name, or `<site id>:<name>` of another site."""
     instance: str
     stream_id: bytes
     first: int

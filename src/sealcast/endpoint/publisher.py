@@ -32,6 +32,7 @@ from sealcast.endpoint.limits import (
 )
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
+from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import (
     ConfigError,
     IncompleteError,
@@ -65,6 +66,7 @@ class PublisherOptions(TypedDict, total=False):
     """The options of `Publisher`."""
 
     instance: str
+    site: ChannelSite | None
     routing: RoutingOverrides | None
     linger: float
     mtu: int
@@ -91,6 +93,7 @@ class Publisher:
         channel: str,
         *,
         instance: str = "",
+        site: ChannelSite | None = None,
         routing: RoutingOverrides | None = None,
         linger: float = 2.0,
         mtu: int = 1500,
@@ -105,6 +108,7 @@ class Publisher:
             identity: the device.
             channel: its name.
             instance: one of several publishers of this device on the channel; empty for the only one.
+            site: that the channel belongs to; None: the device's own.
             routing: overrides of the policy's addresses.
             linger: seconds for which repairs are served after the end; 0: not at all.
             mtu: bytes of the path's MTU, 576 to 9000.
@@ -119,6 +123,7 @@ class Publisher:
         self.channel = check_channel_name(channel)
         self.linger = check_seconds("linger", linger)
         self._identity = identity
+        self._site = site or ChannelSite.own(identity)
         self._routing = routing or RoutingOverrides()
         self._on_event = on_event
         self._on_acknowledgement = on_acknowledgement
@@ -164,10 +169,11 @@ class Publisher:
 
     async def _open(self) -> None:
         identity, now = self._identity, system_time()
-        floors = read_floors(identity.path, channel_id(identity.site_id, self.channel))
+        floors = read_floors(identity.path, channel_id(self._site.site_id, self.channel))
         engine = _core.SendEngine(
-            site_id=identity.site_id,
+            site_id=self._site.site_id,
             channel=self.channel,
+            device_site_id=identity.site_id,
             device=identity.name,
             anchors=identity.anchors,
             issuers=identity.issuers,
@@ -186,7 +192,11 @@ class Publisher:
         )
         self._engine = engine
         session = Session(
-            engine, identity, self.channel, lambda at: engine.handle_deadline(at, os.urandom(32))
+            engine,
+            identity,
+            self._site,
+            self.channel,
+            lambda at: engine.handle_deadline(at, os.urandom(32)),
         )
         self._session = session
         session.start()
@@ -202,7 +212,7 @@ class Publisher:
         while not engine.is_registered:
             if asyncio.get_running_loop().time() > deadline:
                 raise NetworkError(
-                    f"the key server at {identity.keys_url} has not taken the stream within "
+                    f"the key server at {self._site.keys_url} has not taken the stream within "
                     f"{_REGISTER_SECONDS:g} s",
                     cure="see its log; try again",
                 )
@@ -210,8 +220,7 @@ class Publisher:
 
     def _drive(self, engine: _core.SendEngine, session: Session, policy: _core.Policy) -> None:
         """Send as the policy says; while that stays the same nothing changes."""
-        keys_url = session.identity.keys_url
-        route = Route.of(policy, self._routing.send_to, self._routing.interface, keys_url)
+        route = Route.of(policy, self._routing.send_to, self._routing.interface, self._site.keys_url)
         if (route, policy["rate"]) == self._path:
             return
         try:
@@ -240,7 +249,7 @@ class Publisher:
             log.warning("channel %s: going on as before the new policy: %s", self.channel, error)
 
     async def _listen(self, engine: _core.SendEngine, session: Session) -> None:
-        own_channel = _core.channel_id(self._identity.site_id, self.channel)
+        own_channel = _core.channel_id(self._site.site_id, self.channel)
 
         def repair(
             _channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]
@@ -258,10 +267,15 @@ class Publisher:
             return engine.is_member(device) if channel == own_channel else None
 
         server = PeerServer(
-            session.identity, repair=repair, acknowledge=acknowledge, is_allowed=is_allowed, crl=engine.crl
+            session.identity,
+            site_id=self._site.site_id,
+            repair=repair,
+            acknowledge=acknowledge,
+            is_allowed=is_allowed,
+            crl=engine.crl,
         )
         self._server = server
-        host, port = await server.listen(_address_towards(self._identity.keys_url))
+        host, port = await server.listen(_address_towards(self._site.keys_url))
         engine.set_endpoint(host, port)
 
     def _certify(

@@ -17,6 +17,7 @@ from sealcast import _core
 from sealcast.device.floors import Floors, raise_floors
 from sealcast.device.folder import stamp
 from sealcast.device.identity import DeviceIdentity
+from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import (
     CertificateError,
     NetworkError,
@@ -40,6 +41,9 @@ _EVENTS_AT_ONCE = 512
 
 _MAX_PEERS = 64
 """Connections kept to sources of repair: as many as the engine follows streams."""
+
+_Peer = tuple[bytes, str, str, int]
+"""Site id, device, host, port."""
 
 _LOOK_SECONDS = 0.05
 """How long the engine's requests wait at most while the application does not take what it is told."""
@@ -70,17 +74,23 @@ class Session:
     """One engine's life on an event loop, from the join to the end."""
 
     def __init__(
-        self, engine: Engine, identity: DeviceIdentity, channel: str, handle_deadline: Callable[[int], None]
+        self,
+        engine: Engine,
+        identity: DeviceIdentity,
+        site: ChannelSite,
+        channel: str,
+        handle_deadline: Callable[[int], None],
     ) -> None:
         """Take the engine; `handle_deadline` does what is due until a driver's thread does it."""
         self.identity = identity
+        self.site = site
         self.on_renewal: Callable[[DeviceIdentity], None] = lambda _identity: None
         self._engine = engine
         self._channel = channel
         self._handle_deadline = handle_deadline
-        self._key_server = KeyServerClient(identity, crl=engine.crl)
+        self._key_server = KeyServerClient(identity, url=site.keys_url, site_id=site.site_id, crl=engine.crl)
         # The one used last stands last.
-        self._peers: OrderedDict[tuple[str, str, int], PeerClient] = OrderedDict()
+        self._peers: OrderedDict[_Peer, PeerClient] = OrderedDict()
         self._driver: Driver | None = None
         self._floors = Floors(*engine.floors())
         self._tasks: set[asyncio.Task[None]] = set()
@@ -156,7 +166,7 @@ class Session:
                     if isinstance(event, tuple) and event[0] == "refused":
                         reason = str(event[1]["reason"])
                         raise self.refusal(reason) or NetworkError(
-                            f"the key server at {self.identity.keys_url} is not accepted: {reason}"
+                            f"the key server at {self.site.keys_url} is not accepted: {reason}"
                         )
         return policy
 
@@ -238,7 +248,7 @@ class Session:
                 else:
                     status, body = await self._ask_peers(command, command.peers)
         except TimeoutError:
-            self._note(UnreachableError(self.identity.keys_url, "no answer in time"), command)
+            self._note(UnreachableError(self.site.keys_url, "no answer in time"), command)
         except SealcastError as error:
             self._note(error, command)
         except Exception:  # the engine has to hear of every end, or it would wait for this answer for ever
@@ -252,33 +262,33 @@ class Session:
         self._carry_out()
         self._ready.set()
 
-    async def _ask_peers(
-        self, command: _core.Command, peers: list[tuple[str, str, int]]
-    ) -> tuple[int | None, bytes]:
+    async def _ask_peers(self, command: _core.Command, peers: list[_Peer]) -> tuple[int | None, bytes]:
         """Ask the peers in order until one has an answer."""
-        for device, host, port in peers:
-            client = self._peer(device, host, port)
+        for peer in peers:
+            client = self._peer(peer)
             try:
                 status, body = await client.exchange(
                     command.method, command.path, command.body, answer_seconds=30
                 )
             except SealcastError as error:
-                log.debug("repair from %s at %s:%d: %s", device, host, port, error)
+                log.debug("repair from %s at %s:%d: %s", *peer[1:], error)
                 continue
             if status == 200:
                 return status, body
         return None, b""
 
-    def _peer(self, device: str, host: str, port: int) -> PeerClient:
-        key = (device, host, port)
-        client = self._peers.get(key)
+    def _peer(self, peer: _Peer) -> PeerClient:
+        client = self._peers.get(peer)
         if client is None:
-            client = PeerClient(self.identity, host=host, port=port, device=device, crl=self._engine.crl)
-            self._peers[key] = client
+            site_id, device, host, port = peer
+            client = PeerClient(
+                self.identity, host=host, port=port, device=device, site_id=site_id, crl=self._engine.crl
+            )
+            self._peers[peer] = client
             if len(self._peers) > _MAX_PEERS:
                 _, oldest = self._peers.popitem(last=False)
                 self.spawn(oldest.close())
-        self._peers.move_to_end(key)
+        self._peers.move_to_end(peer)
         return client
 
     def _store_floors(self) -> None:
@@ -287,7 +297,7 @@ class Session:
         if seen == self._floors:
             return
         try:
-            raise_floors(self.identity.path, channel_id(self.identity.site_id, self._channel), seen)
+            raise_floors(self.identity.path, channel_id(self.site.site_id, self._channel), seen)
         except StorageError as error:
             log.warning("channel %s: what was seen cannot be stored: %s", self._channel, error)
         self._floors = seen

@@ -22,8 +22,9 @@ from sealcast.endpoint.events import Alarm, Event, Joined, Loss, PolicyChanged, 
 from sealcast.endpoint.limits import MAX_BYTES, MAX_MESSAGE_BYTES, MIN_BUFFER_BYTES, check_range
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
+from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import SealcastError, UsageError
-from sealcast.pki.names import channel_id, check_channel_name
+from sealcast.pki.names import channel_id, check_channel_name, parse_member
 from sealcast.pki.times import system_time
 from sealcast.sidechannel.client import PeerClient
 from sealcast.sidechannel.messages import Acknowledgement
@@ -47,6 +48,7 @@ class SubscriberOptions(TypedDict, total=False):
     """The options of `Subscriber`."""
 
     delivery: Delivery
+    site: ChannelSite | None
     routing: RoutingOverrides | None
     max_message_bytes: int
     buffer_bytes: int
@@ -70,6 +72,7 @@ class Subscriber:
         channel: str,
         *,
         delivery: Delivery = "reliable",
+        site: ChannelSite | None = None,
         routing: RoutingOverrides | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         buffer_bytes: int = 64 << 20,
@@ -81,6 +84,7 @@ class Subscriber:
             identity: the device.
             channel: its name.
             delivery: `reliable` (in order, complete, or a reported gap) or `unordered`.
+            site: that the channel belongs to; None: the device's own.
             routing: overrides of the policy's addresses.
             max_message_bytes: longer messages are reported as lost; at least 1.
             buffer_bytes: bound on what waits for a gap to be mended, and on what waits for the application;
@@ -94,6 +98,7 @@ class Subscriber:
             raise UsageError(f"there is no delivery mode {delivery!r}", cure="use 'reliable' or 'unordered'")
         self.channel = check_channel_name(channel)
         self._identity = identity
+        self._site = site or ChannelSite.own(identity)
         self._delivery = delivery
         self._routing = routing or RoutingOverrides()
         self._max_message_bytes = check_range("max_message_bytes", max_message_bytes, 1, MAX_BYTES)
@@ -128,10 +133,11 @@ class Subscriber:
 
     async def _open(self) -> None:
         identity = self._identity
-        floors = read_floors(identity.path, channel_id(identity.site_id, self.channel))
+        floors = read_floors(identity.path, channel_id(self._site.site_id, self.channel))
         engine = _core.ReceiveEngine(
-            site_id=identity.site_id,
+            site_id=self._site.site_id,
             channel=self.channel,
+            device_site_id=identity.site_id,
             device=identity.name,
             anchors=identity.anchors,
             issuers=identity.issuers,
@@ -145,7 +151,7 @@ class Subscriber:
             buffer_bytes=self._buffer_bytes,
         )
         self._engine = engine
-        session = Session(engine, identity, self.channel, engine.handle_deadline)
+        session = Session(engine, identity, self._site, self.channel, engine.handle_deadline)
         self._session = session
         session.start()
         policy = await session.joined()
@@ -154,8 +160,7 @@ class Subscriber:
 
     def _drive(self, engine: _core.ReceiveEngine, session: Session, policy: _core.Policy) -> None:
         """Listen where the policy says; while that stays the same nothing changes."""
-        keys_url = session.identity.keys_url
-        route = Route.of(policy, self._routing.listen, self._routing.interface, keys_url)
+        route = Route.of(policy, self._routing.listen, self._routing.interface, self._site.keys_url)
         if route == self._route:
             return
         try:
@@ -278,7 +283,7 @@ class Subscriber:
         engine, session = self._engine, self._session
         if engine is None or session is None:
             raise UsageError("the subscriber is not open", cure="use it inside `async with`")
-        own_channel = _core.channel_id(self._identity.site_id, self.channel)
+        own_channel = _core.channel_id(self._site.site_id, self.channel)
         word = Acknowledgement(channel=own_channel, stream=stream, transfer=transfer, sha256=sha256)
         waits = chain(_ACKNOWLEDGE_WAIT_SECONDS, repeat(_ACKNOWLEDGE_WAIT_SECONDS[-1]))
         with contextlib.suppress(TimeoutError):
@@ -296,8 +301,9 @@ class Subscriber:
             for entry in await session.key_server.streams(self.channel):
                 if entry.stream == word.stream and entry.endpoint is not None:
                     host, port = entry.endpoint
+                    site_id, device = parse_member(self._site.site_id, entry.device)
                     async with PeerClient(
-                        session.identity, host=host, port=port, device=entry.device, crl=engine.crl
+                        session.identity, host=host, port=port, device=device, site_id=site_id, crl=engine.crl
                     ) as peer:
                         await peer.acknowledge(word)
                     return True
@@ -315,7 +321,7 @@ class Subscriber:
         }
 
     def streams(self) -> list[tuple[bytes, str, int, int]]:
-        """Id, device, next sequence to resolve and head of each running stream."""
+        """Id, device as the policy writes it, next sequence to resolve and head of each running stream."""
         return self._running()[0].streams()
 
     @property

@@ -62,7 +62,7 @@ class ReceivedFile:
     size: int
     sha256: bytes
     publisher: str
-    """Device name."""
+    """As the channel's policy writes it: a name, or `<site id>:<name>` of another site."""
 
 
 OnProgress = Callable[[Progress], None]

@@ -17,6 +17,7 @@ from sealcast.est.messages import EST_PATH, MAX_BODY_BYTES, PROBLEM_TYPE
 from sealcast.est.operations import Operations
 from sealcast.est.problems import Problem, RefusedError, problem_of
 from sealcast.est.recovery import RecoveryService, add_recovery
+from sealcast.est.revocation_list import add_revocation_list
 from sealcast.est.service import EnrolmentService
 from sealcast.pki.tls import load_own_certificate, trust
 
@@ -32,8 +33,16 @@ _SHUTDOWN_SECONDS = 5.0
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_application(service: EnrolmentService, recovery: RecoveryService | None = None) -> web.Application:
-    """Return the web application of an EST listener. `recovery`: who renews expired certificates, if any."""
+def make_application(
+    service: EnrolmentService,
+    recovery: RecoveryService | None = None,
+    crl: Callable[[], bytes] | None = None,
+) -> web.Application:
+    """Return the web application of an EST listener.
+
+    `recovery`: who renews expired certificates, if any. `crl`: gives the DER CRL of this moment, if it is to
+    be had here.
+    """
     handlers = Operations(service)
     application = web.Application(middlewares=[_answer_problems], client_max_size=MAX_BODY_BYTES)
     router = application.router
@@ -47,6 +56,8 @@ def make_application(service: EnrolmentService, recovery: RecoveryService | None
         router.add_post(f"{path}/serverkeygen", handlers.serverkeygen)
     if recovery is not None:
         add_recovery(application, recovery)
+    if crl is not None:
+        add_revocation_list(application, crl)
     return application
 
 
@@ -85,14 +96,15 @@ async def start_listener(
     port: int,
     context: ssl.SSLContext,
     recovery: RecoveryService | None = None,
+    crl: Callable[[], bytes] | None = None,
 ) -> tuple[web.AppRunner, int]:
-    """Serve EST on an address; port 0 picks a free one. `recovery`: as `make_application` takes it.
+    """Serve EST on an address; port 0 picks a free one. `recovery`, `crl`: as `make_application` takes them.
 
     Returns: the runner, to be ended by `await runner.cleanup()`, and the port.
     Raises: ConfigError if the address cannot be had.
     """
     runner = web.AppRunner(
-        make_application(service, recovery), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+        make_application(service, recovery, crl), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
     )
     await runner.setup()
     site = web.TCPSite(runner, host, port, ssl_context=context)

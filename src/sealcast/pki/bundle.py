@@ -53,6 +53,8 @@ class Purpose(IntEnum):
     """Site CAs within its scope, and the next version of the bundle."""
     MAKER = 2
     """The first enrolment of a device by its maker's certificate (IDevID), and nothing else."""
+    SITE = 3
+    """Site CAs within its scope, and nothing else: the root of another owner, whose sites take part here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,10 @@ class TrustBundle:
         """The roots that vouch for sites and sign the next version."""
         return tuple(anchor for anchor in self.anchors if anchor.purpose is Purpose.OWNER)
 
+    def vouching(self) -> tuple[Anchor, ...]:
+        """The roots that vouch for sites, those of other owners too."""
+        return tuple(anchor for anchor in self.anchors if anchor.purpose is not Purpose.MAKER)
+
     def makers(self) -> tuple[Anchor, ...]:
         """The roots that vouch for first enrolments."""
         return tuple(anchor for anchor in self.anchors if anchor.purpose is Purpose.MAKER)
@@ -137,9 +143,9 @@ class TrustBundle:
         `now`: microseconds.
         """
         everywhere = tuple(site.site_id for site in self.sites)
-        owners = [
+        roots = [
             (anchor.certificate, anchor.sites or everywhere)
-            for anchor in self.owners()
+            for anchor in self.vouching()
             if anchor.since <= now
         ]
         by_themselves = [
@@ -148,7 +154,7 @@ class TrustBundle:
             for der in site.authorities
             if is_self_signed(parse_certificate(der))
         ]
-        return (*owners, *by_themselves)
+        return (*roots, *by_themselves)
 
     def authorities(self) -> tuple[bytes, ...]:
         """Return the site CA certificates (DER) of every site; they help to build paths."""
@@ -211,7 +217,7 @@ class TrustBundle:
             ) from None
 
     def _check_site(self, site: BundleSite) -> None:
-        """Every CA bears the site's id, and an owner's root within scope stands behind it (TR-17)."""
+        """Every CA bears the site's id, and a root within scope stands behind it (TR-17)."""
         if not site.authorities:
             raise UsageError(f"site {site.name!r} would have no site CA", cure="list at least one")
         _check_once(site.authorities, f"site CA of site {site.name!r}")
@@ -225,10 +231,10 @@ class TrustBundle:
             if not any(
                 anchor.covers(site.site_id)
                 and is_issued_by(certificate, parse_certificate(anchor.certificate))
-                for anchor in self.owners()
+                for anchor in self.vouching()
             ):
                 raise UsageError(
-                    f"no owner's root of this bundle has signed a site CA of site {site.name!r}",
+                    f"no root of this bundle has signed a site CA of site {site.name!r}",
                     cure="keep the root that signed it, or have another one sign it",
                 )
 
@@ -474,6 +480,10 @@ def _check_anchor(anchor: Anchor) -> None:
     if anchor.purpose is Purpose.OWNER:
         # It has to sign the next version, by an algorithm of the registry.
         algorithm_of(certificate.public_key())
+    if anchor.purpose is Purpose.SITE and not anchor.sites:
+        raise UsageError(
+            "a root of another owner would vouch for every site", cure="list the sites that are its own"
+        )
     if list(anchor.sites) != sorted(set(anchor.sites)):
         raise UsageError("the sites of a root's scope must be sorted, none twice")
     for site_id in anchor.sites:

@@ -4,14 +4,17 @@ A CRL is made anew at each revocation and every 24 h; nextUpdate is 72 h later s
 authority is away for days go on (spec/trust.md TR-9 refuses a CRL past nextUpdate). RFC 5280 section 5.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from sealcast import _core
 from sealcast.errors import CertificateError
+from sealcast.pki.certificates import parse_certificate
 from sealcast.pki.profiles import CertificateIssuer
 from sealcast.pki.times import microseconds, to_certificate_time
 
@@ -20,6 +23,9 @@ LIFE = timedelta(hours=24)
 
 GRACE = timedelta(hours=72)
 """How much longer the old one holds: at least the prefetch depth of slots plus 48 h."""
+
+
+_MAX_NUMBER = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +102,62 @@ def split_crls(document: bytes) -> list[bytes]:
     if not found:
         raise CertificateError("not a usable CRL: it is empty", reason="malformed")
     return found
+
+
+MAX_CRL_BYTES = 4 << 20
+"""Of another site: a hundred thousand entries."""
+
+_PEM = b"-----BEGIN X509 CRL-----"
+
+
+def read_crl(data: bytes) -> bytes:
+    """Return the CRLs of a file, DER or PEM, as DER. Raises: CertificateError: it holds none."""
+    if _PEM not in data:
+        return data
+    try:
+        parts = [_PEM + part for part in data.split(_PEM)[1:]]
+        return b"".join(x509.load_pem_x509_crl(part).public_bytes(Encoding.DER) for part in parts)
+    except ValueError as error:
+        raise CertificateError(f"not a usable CRL: {error}", reason="malformed") from None
+
+
+def check_crl(der: bytes, authorities: Sequence[bytes]) -> tuple[CrlFacts, bytes]:
+    """Read another site's CRL, as every member will, and say which site CA has signed it.
+
+    Args:
+        der: the list.
+        authorities: certificates of site CAs (DER) that may have.
+
+    Returns: what it says, and the certificate.
+    Raises: CertificateError: it is malformed, more than one, too large, or signed by none of them.
+    """
+    if len(der) > MAX_CRL_BYTES:
+        raise CertificateError(f"a CRL of {len(der)} bytes is too large", reason="malformed")
+    facts = CrlFacts.parse(der)
+    try:
+        # One that a member cannot read would keep every member from all lists.
+        count = _core.count_crls(der)
+    except ValueError as error:
+        raise CertificateError(f"not a usable CRL: {error}", reason="malformed") from None
+    if count != 1 or facts.number > _MAX_NUMBER:
+        raise CertificateError("not one CRL with a number of at most 63 bits", reason="malformed")
+    crl = x509.load_der_x509_crl(der)
+    for authority in authorities:
+        certificate = parse_certificate(authority)
+        if certificate.subject == crl.issuer and _is_signed(crl, certificate):
+            return facts, authority
+    raise CertificateError(
+        "the CRL is signed by no site CA of another site in the trust bundle",
+        reason="unknown-issuer",
+        cure="list that site's CA in the trust bundle first; see: sealcast authority bundle draft",
+    )
+
+
+def _is_signed(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
+    try:
+        return crl.is_signature_valid(certificate.public_key())  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
 
 
 def crl_number(document: bytes) -> int:

@@ -116,6 +116,26 @@ def check_device_name(name: str) -> str:
     return name
 
 
+def member_name(site_id: bytes, of: bytes, name: str) -> str:
+    """Return how what belongs to a channel of site `site_id` writes device `name` of site `of`.
+
+    By its name alone, or `<site id>:<name>` of another site. Spec: TR-13.
+    """
+    return name if of == site_id else f"{of.hex()}:{name}"
+
+
+def parse_member(site_id: bytes, member: str) -> tuple[bytes, str]:
+    """Return site id and name of a device as `member_name` writes it, which is one way for each.
+
+    Raises: UsageError.
+    """
+    site, colon, name = member.rpartition(":")
+    of = parse_site_id(site) if colon else site_id
+    if member_name(site_id, of, check_device_name(name)) != member:
+        raise UsageError(f"{member} is a device of this very site", cure=f"write {name}")
+    return of, name
+
+
 def check_channel_name(name: str) -> str:
     """Return `name` if it is a channel name of TR-2; raise UsageError otherwise."""
     if _CHANNEL_NAME.fullmatch(name) is None:

@@ -215,21 +215,29 @@ class KeyServerClient:
     """
 
     def __init__(
-        self, identity: TlsIdentity, *, crl: CurrentCrl = lambda: None, clock: Clock = system_time
+        self,
+        identity: TlsIdentity,
+        *,
+        url: str | None = None,
+        site_id: bytes | None = None,
+        crl: CurrentCrl = lambda: None,
+        clock: Clock = system_time,
     ) -> None:
-        """Ask the key server that the device knows.
+        """Ask the key server that the device knows, or that of another site.
 
         Args:
             identity: the device.
+            url: of another key server.
+            site_id: of its site; None: ours.
             crl: the CRL of this moment, to judge the key server by.
             clock: microseconds since the epoch.
         """
         self._connection = _Connection(
             identity,
-            identity.keys_url,
+            url or identity.keys_url,
             role=Role.KEY_SERVER,
             expected_name=None,
-            expected_site=identity.site_id,
+            expected_site=site_id or identity.site_id,
             crl=crl,
             clock=clock,
         )

@@ -12,7 +12,8 @@ from typing import Any, Self
 from sealcast.errors import UsageError
 from sealcast.keys import MemberRole, Secret
 from sealcast.pki.bundle import MAX_BUNDLE_BYTES
-from sealcast.pki.names import check_device_name, check_instance_name
+from sealcast.pki.names import check_instance_name
+from sealcast.pki.policy_names import check_member
 from sealcast.pki.signed import encode_cbor
 from sealcast.sidechannel.fields import SEQUENCE_LIMIT, Fields
 
@@ -600,7 +601,7 @@ def _device(fields: Fields, name: str) -> str:
     device = fields.text(name, most=128)
     try:
         # A device of another site is written `<site id>:<name>` (TR-13).
-        check_device_name(device.rpartition(":")[2])
+        check_member(device)
     except UsageError as error:
         raise fields.fault(name, error.problem) from None
     return device

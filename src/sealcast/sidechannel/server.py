@@ -61,6 +61,7 @@ class PeerServer:
         self,
         identity: TlsIdentity,
         *,
+        site_id: bytes | None = None,
         repair: RepairHandler,
         acknowledge: AcknowledgeHandler,
         is_allowed: IsAllowed,
@@ -71,13 +72,14 @@ class PeerServer:
 
         Args:
             identity: the device.
+            site_id: of the channels, which says how devices are written; None: the device's own.
             repair: serves packets.
             acknowledge: takes acknowledgements.
             is_allowed: judges by the policy.
             crl: the CRL of this moment; it is asked for each request.
             clock: microseconds since the epoch.
         """
-        self._site_id = identity.site_id
+        self._site_id = site_id or identity.site_id
         self._validator = identity.validator()
         self._context: ssl.SSLContext = identity.ssl_context_server()
         self._repair = repair

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from aiohttp import ClientError, web
 
 from sealcast.errors import CertificateError
+from sealcast.pki import names
 from sealcast.pki.names import Role
 from sealcast.pki.tls import leading, load_own_certificate, trust
 from sealcast.pki.validator import Validator, VerifiedPeer
@@ -160,19 +161,24 @@ def peer_of(
     Raises:
         RefusedError: `not-authenticated`, or `revoked`.
     """
+    try:
+        return validator.verify_peer([shown_certificate(request)], role, now, crl)
+    except CertificateError as error:
+        refusal = Refusal.REVOKED if error.reason == "revoked" else Refusal.NOT_AUTHENTICATED
+        raise RefusedError(refusal, str(error)) from None
+
+
+def shown_certificate(request: web.Request) -> bytes:
+    """The certificate (DER) that the client has proven. Raises: RefusedError: `not-authenticated`."""
     connection = request.transport.get_extra_info("ssl_object") if request.transport else None
     certificate = connection.getpeercert(binary_form=True) if connection is not None else None
     if not certificate:
         raise RefusedError(Refusal.NOT_AUTHENTICATED, "a client certificate is needed")
-    try:
-        return validator.verify_peer([certificate], role, now, crl)
-    except CertificateError as error:
-        refusal = Refusal.REVOKED if error.reason == "revoked" else Refusal.NOT_AUTHENTICATED
-        raise RefusedError(refusal, str(error)) from None
+    return bytes(certificate)
 
 
 def member_name(peer: VerifiedPeer, site_id: bytes) -> str:
     """The peer as a policy of site `site_id` writes it: its name, or `<site id>:<name>` of another
     (TR-13).
     """
-    return peer.name if peer.site_id == site_id else f"{peer.site_id.hex()}:{peer.name}"
+    return names.member_name(site_id, peer.site_id, peer.name)

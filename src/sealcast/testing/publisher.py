@@ -87,6 +87,7 @@ class SimulatedPublisher(Host):
         engine = _core.SendEngine(
             site_id=around.site.site_id,
             channel=around.channel,
+            device_site_id=around.site.site_id,
             device=self.name,
             anchors=[around.site.root],
             issuers=[around.site.ca],

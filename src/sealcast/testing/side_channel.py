@@ -93,7 +93,7 @@ class SideChannel:
         if index >= (1 if peers is None else len(peers)):
             request.finish(None, b"")
             return
-        target = KEY_SERVER if peers is None else peers[index][0]
+        target = KEY_SERVER if peers is None else peers[index][1]
         if self._network.is_cut(request.device, target):
             self._timeline.after(retry, lambda: self._try(request, index, min(2 * retry, _LAST_RETRY)))
             return
@@ -116,7 +116,7 @@ class SideChannel:
 
     def _answer(self, request: _Request, index: int, status: int | None, body: bytes, retry: int) -> None:
         peers = request.command.peers
-        target = KEY_SERVER if peers is None else peers[index][0]
+        target = KEY_SERVER if peers is None else peers[index][1]
         if request.is_over:
             return
         if self._network.is_cut(request.device, target):
@@ -136,7 +136,7 @@ class SideChannel:
     def _server_of(self, command: _core.Command, index: int) -> Serve | None:
         if command.peers is None:
             return self._key_server
-        device, host, port = command.peers[index]
+        _, device, host, port = command.peers[index]
         found = self._peers.get((host, port))
         # TLS proves the device; another one at that address is no peer to ask.
         return found[1] if found is not None and found[0] == device else None

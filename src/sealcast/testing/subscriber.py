@@ -74,6 +74,7 @@ class SimulatedSubscriber(Host):
         self._engine = _core.ReceiveEngine(
             site_id=around.site.site_id,
             channel=around.channel,
+            device_site_id=around.site.site_id,
             device=self.name,
             anchors=[around.site.root],
             issuers=[around.site.ca],

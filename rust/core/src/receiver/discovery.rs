@@ -11,6 +11,7 @@ use crate::event::{Event, Evidence, Source};
 use crate::keyring::Lookup;
 use crate::member::Purposes;
 use crate::messages::StreamEntry;
+use crate::policy::parse_member;
 use crate::receiver::Receiver;
 use crate::receiver::closed::ENDED;
 use crate::rejection::Rejection;
@@ -250,8 +251,12 @@ impl Receiver {
         let Some(suite) = self.member.suite() else { return };
         let channel = *self.member.channel();
         for entry in entries {
+            let Some((site, device)) = parse_member(&self.member.config.site, entry.device) else {
+                continue;
+            };
             let source = entry.endpoint.map(|(host, port)| Source {
-                device: entry.device.to_owned(),
+                site,
+                device: device.to_owned(),
                 host: host.to_owned(),
                 port,
             });
@@ -267,7 +272,7 @@ impl Receiver {
                 let Ok(verified) = self.member.verify_stream(entry.bundle, now) else {
                     continue;
                 };
-                if verified.stream() != entry.stream || verified.publisher.device != entry.device {
+                if verified.stream() != entry.stream || device_of(&verified.publisher) != (site, device) {
                     continue;
                 }
                 let head = entry
@@ -289,7 +294,7 @@ impl Receiver {
             }
             if let Some(stream) = self.streams.get_mut(&entry.stream) {
                 if let Some(source) = source
-                    && stream.publisher.device == source.device
+                    && device_of(&stream.publisher) == (site, device)
                 {
                     stream.sources = vec![source];
                 }
@@ -310,9 +315,12 @@ impl Receiver {
         self.directory_known = true;
     }
 
-    /// Policy or CRL changed: every running stream is judged again.
+    /// Policy or CRL changed: every running stream is judged again. A list that is late, as one of another site that is away,
+    /// stops none that runs.
     pub(super) fn judge_streams(&mut self, now: Time) {
-        self.suspend_unless(now, |_| false);
+        self.suspend_unless(now, |error| {
+            matches!(error, CredentialError::Chain(InvalidChain::RevocationStale))
+        });
     }
 
     /// Suspends streams whose certificate or credential has run out. Documents that are late stop no running stream: they
@@ -321,7 +329,8 @@ impl Receiver {
         self.suspend_unless(now, |error| {
             matches!(
                 error,
-                CredentialError::NotAllowed | CredentialError::Chain(InvalidChain::RevocationUnknown)
+                CredentialError::NotAllowed
+                    | CredentialError::Chain(InvalidChain::RevocationUnknown | InvalidChain::RevocationStale)
             )
         });
     }

@@ -13,6 +13,7 @@ mod mutation;
 mod scenario_first;
 mod scenario_members;
 mod scenario_network;
+mod scenario_sites;
 mod scenario_streams;
 mod scenario_succession;
 mod vectors;

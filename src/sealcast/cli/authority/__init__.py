@@ -7,6 +7,7 @@ devices    device list, show, revoke        admins     admin add, token, list, r
 tokens     token; tokens list, revoke       audit      audit list, verify
 bundles    bundle list, export, draft, import, progress
 rotation   rotate server, site, root, status, abandon
+crls       crl import, list, source
 
 All but those of `founding` and `serving` go through the management API: of the service that runs on the
 folder, of the folder itself where none runs, or of an authority on another machine.
@@ -20,6 +21,7 @@ from sealcast.cli.authority import (
     audit,
     bundles,
     channels,
+    crls,
     devices,
     enrolment,
     founding,
@@ -44,6 +46,7 @@ def register(app: typer.Typer) -> None:
         devices,
         bundles,
         rotation,
+        crls,
         admins,
         audit,
         authority_keys,

@@ -75,6 +75,14 @@ def bundle_draft(
             help="PEM: a maker's root, for first enrolments alone.",
         ),
     ] = None,
+    add_site_root: Annotated[
+        _Certificates,
+        typer.Option(
+            "--add-site-root",
+            metavar="FILE",
+            help="PEM: the root of another owner, for those of its sites whose CA is given with --add-ca.",
+        ),
+    ] = None,
     remove_root: Annotated[
         _Certificates, typer.Option("--remove-root", metavar="FILE", help="PEM: a root to be dropped.")
     ] = None,
@@ -127,7 +135,10 @@ def bundle_draft(
         return
     held = stored(base64.b64decode(place.get("bundles", _number(None))["bundle"]))
     changes: dict[str, Any] = {
-        "anchors": _anchors(held, _read(add_root), _read(add_maker), _read(remove_root)),
+        "anchors": (
+            *_anchors(held, _read(add_root), _read(add_maker), _read(remove_root)),
+            *_site_roots(_read(add_site_root), _read(add_ca)),
+        ),
         "sites": _sites(held, _read(add_ca), _read(remove_ca)),
     }
     if threshold is not None:
@@ -240,6 +251,27 @@ def _anchors(
     ]
     kept = [anchor for anchor in held.bundle.anchors if anchor.certificate not in removed]
     return (*kept, *added)
+
+
+def _site_roots(roots: list[bytes], authorities: list[bytes]) -> "tuple[Anchor, ...]":
+    """Another owner's roots: each vouches for the sites of those CAs that it has signed, and no more."""
+    from sealcast.pki.bundle import Anchor, Purpose
+    from sealcast.pki.certificates import certificate_identity, is_issued_by, parse_certificate
+    from sealcast.pki.times import system_time
+
+    anchors, cas = [], [parse_certificate(der) for der in authorities]
+    for der in roots:
+        root = parse_certificate(der)
+        sites = {certificate_identity(ca).site_id for ca in cas if is_issued_by(ca, root)}
+        if not sites:
+            raise UsageError(
+                "a root of another owner has signed none of the site CAs that are added",
+                cure="give its site's CA as well, with --add-ca",
+            )
+        anchors.append(
+            Anchor(certificate=der, purpose=Purpose.SITE, since=system_time(), sites=tuple(sorted(sites)))
+        )
+    return tuple(anchors)
 
 
 def _sites(held: "VerifiedBundle", added: list[bytes], removed: list[bytes]) -> "tuple[BundleSite, ...]":

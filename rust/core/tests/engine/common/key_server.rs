@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sealcast_core::control::{BeaconBody, DocumentVersion};
 use sealcast_core::credential::{Credential, VerifiedCredential};
 use sealcast_core::crypto::{Secret, Suite, sha256};
-use sealcast_core::policy::Policy;
+use sealcast_core::policy::{Policy, member_name};
 use sealcast_core::retention::Datagram;
 use sealcast_core::schedule::{EpochKeys, channel_id, commit_generation, commit_slot, step_secret};
 use sealcast_core::sealer::Sealer;
@@ -446,10 +446,10 @@ impl KeyServer {
             self.suite(),
             now,
         );
-        let Some(verified) = verified
-            .ok()
-            .filter(|verified| verified.publisher.device == device)
-        else {
+        let Some(verified) = verified.ok().filter(|verified| {
+            let publisher = &verified.publisher;
+            member_name(&self.site.id, &publisher.site, &publisher.device) == device
+        }) else {
             return error(403, "not-allowed");
         };
         let entry = Entry {

@@ -22,6 +22,11 @@ pub struct Site {
     crl_number: u64,
     revoked: Vec<u64>,
     crl: Vec<u8>,
+    /// CRLs of other sites, handed out with its own.
+    pub others: Vec<u8>,
+    pub other_roots: Vec<Vec<u8>>,
+    /// Whether CRLs are made that are past their nextUpdate.
+    pub is_late: bool,
 }
 
 /// A device or key server: its certificate, the chain up to the root, and the key that stays with it.
@@ -99,6 +104,9 @@ impl Site {
             crl_number: 1,
             revoked: Vec::new(),
             crl: Vec::new(),
+            others: Vec::new(),
+            other_roots: Vec::new(),
+            is_late: false,
         };
         site.crl = site.new_crl();
         site
@@ -135,6 +143,10 @@ impl Site {
 
     pub fn revoke(&mut self, serial: u64) {
         self.revoked.push(serial);
+        self.renew_crl();
+    }
+
+    pub fn renew_crl(&mut self) {
         self.crl_number += 1;
         self.crl = self.new_crl();
     }
@@ -148,9 +160,9 @@ impl Site {
         self.crl_number
     }
 
-    /// The DER CRL of this moment.
+    /// The DER CRLs of this moment.
     pub fn crl(&self) -> Vec<u8> {
-        self.crl.clone()
+        [&self.crl[..], &self.others].concat()
     }
 
     fn new_crl(&self) -> Vec<u8> {
@@ -162,7 +174,7 @@ impl Site {
         });
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2026, 1, 1),
-            next_update: date_time_ymd(2036, 1, 1),
+            next_update: date_time_ymd(if self.is_late { 2026 } else { 2036 }, 1, 2),
             crl_number: SerialNumber::from_slice(&self.crl_number.to_be_bytes()),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -177,7 +189,9 @@ impl Site {
     }
 
     pub fn validator(&self) -> Validator {
-        Validator::new(&[&self.root_der()], &[]).unwrap()
+        let roots = [&[self.root_der()], &self.other_roots[..]].concat();
+        let roots: Vec<&[u8]> = roots.iter().map(Vec::as_slice).collect();
+        Validator::new(&roots, &[]).unwrap()
     }
 }
 

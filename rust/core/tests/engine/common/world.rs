@@ -7,6 +7,7 @@ use sealcast_core::credential::Credential;
 use sealcast_core::crypto::{Jitter, Secret, Suite, sha256};
 use sealcast_core::event::{Command, Event, Message, Response, Target};
 use sealcast_core::member::{Floors, MemberConfig, Purpose};
+use sealcast_core::policy::member_name;
 use sealcast_core::receiver::{Receiver, ReceiverConfig};
 use sealcast_core::rejection::Rejection;
 use sealcast_core::retention::Datagram;
@@ -134,6 +135,8 @@ pub struct World {
     pub now: Time,
     pub key_server: KeyServer,
     pub key_server_down: bool,
+    /// Another site, whose devices the policy may list.
+    pub guest: Option<Site>,
     pub publishers: Vec<Publisher>,
     pub subscribers: Vec<Subscriber>,
     /// Everything sent to the group, with the time.
@@ -179,6 +182,7 @@ impl World {
                 names("subscriber"),
             ),
             key_server_down: false,
+            guest: None,
             publishers: Vec::new(),
             subscribers: Vec::new(),
             captured: Vec::new(),
@@ -195,12 +199,23 @@ impl World {
         }
     }
 
+    /// A world with a second site, whose CRL is handed out too.
+    pub fn with_guest(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        let guest = Site::new(SiteId([8; 16]));
+        world.key_server.site.others = guest.crl();
+        world.key_server.site.other_roots = vec![guest.root_der()];
+        world.guest = Some(guest);
+        world
+    }
+
     // -- who takes part ------------------------------------------------------------------------------------------------
 
-    fn member(&mut self, device: &str, purpose: Purpose) -> MemberConfig {
+    fn member(&mut self, device_site: SiteId, device: &str, purpose: Purpose) -> MemberConfig {
         MemberConfig {
             site: self.key_server.site.id,
             channel_name: CHANNEL.to_owned(),
+            device_site,
             device: device.to_owned(),
             purpose,
             validator: self.key_server.site.validator(),
@@ -210,11 +225,19 @@ impl World {
     }
 
     pub fn add_publisher(&mut self) -> usize {
+        let name = format!("publisher-{}", self.publishers.len());
+        let identity = self.key_server.site.issue(Role::Device, &name);
+        self.add_publisher_as(identity)
+    }
+
+    /// One of the other site.
+    pub fn add_guest_publisher(&mut self, name: &str) -> usize {
+        let identity = self.guest.as_mut().unwrap().issue(Role::Device, name);
+        self.add_publisher_as(identity)
+    }
+
+    fn add_publisher_as(&mut self, identity: Identity) -> usize {
         let index = self.publishers.len();
-        let identity = self
-            .key_server
-            .site
-            .issue(Role::Device, &format!("publisher-{index}"));
         self.publishers.push(Publisher {
             identity,
             sender: None,
@@ -230,12 +253,13 @@ impl World {
 
     /// Starts a publisher, or starts it anew with another stream key.
     pub fn start_publisher(&mut self, index: usize, change: impl FnOnce(&mut SenderConfig)) {
-        let device = self.publishers[index].identity.name.clone();
-        let member = self.member(&device, Purpose::Publish);
+        let identity = &self.publishers[index].identity;
+        let (site, device) = (identity.site, identity.name.clone());
+        let member = self.member(site, &device, Purpose::Publish);
         let publisher = &mut self.publishers[index];
         publisher.incarnation += 1;
         publisher.certified = false;
-        publisher.seed = sha256(&[device.as_bytes(), &publisher.incarnation.to_be_bytes()]);
+        publisher.seed = sha256(&[&site.0, device.as_bytes(), &publisher.incarnation.to_be_bytes()]);
         let mut config = SenderConfig::new(
             member,
             Secret::new(publisher.seed),
@@ -258,11 +282,19 @@ impl World {
     }
 
     pub fn add_subscriber_with(&mut self, change: impl FnOnce(&mut ReceiverConfig)) -> usize {
+        let name = format!("subscriber-{}", self.subscribers.len());
+        let identity = self.key_server.site.issue(Role::Device, &name);
+        self.add_subscriber_as(identity, change)
+    }
+
+    /// One of the other site.
+    pub fn add_guest_subscriber(&mut self, name: &str) -> usize {
+        let identity = self.guest.as_mut().unwrap().issue(Role::Device, name);
+        self.add_subscriber_as(identity, |_| ())
+    }
+
+    fn add_subscriber_as(&mut self, identity: Identity, change: impl FnOnce(&mut ReceiverConfig)) -> usize {
         let index = self.subscribers.len();
-        let identity = self
-            .key_server
-            .site
-            .issue(Role::Device, &format!("subscriber-{index}"));
         self.subscribers.push(Subscriber {
             identity,
             receiver: None,
@@ -279,8 +311,9 @@ impl World {
 
     /// Starts a subscriber, or starts it anew; what it had received stays in `messages`.
     pub fn start_subscriber(&mut self, index: usize, change: impl FnOnce(&mut ReceiverConfig)) {
-        let device = self.subscribers[index].identity.name.clone();
-        let mut config = ReceiverConfig::new(self.member(&device, Purpose::Subscribe));
+        let identity = &self.subscribers[index].identity;
+        let (site, device) = (identity.site, identity.name.clone());
+        let mut config = ReceiverConfig::new(self.member(site, &device, Purpose::Subscribe));
         change(&mut config);
         let subscriber = &mut self.subscribers[index];
         subscriber.incarnation += 1;
@@ -681,10 +714,11 @@ impl World {
     // -- the side channel ----------------------------------------------------------------------------------------------
 
     fn device(&self, node: Node) -> String {
-        match node {
-            Node::Publisher(index) => self.publishers[index].identity.name.clone(),
-            Node::Subscriber(index) => self.subscribers[index].identity.name.clone(),
-        }
+        let identity = match node {
+            Node::Publisher(index) => &self.publishers[index].identity,
+            Node::Subscriber(index) => &self.subscribers[index].identity,
+        };
+        member_name(&self.key_server.site.id, &identity.site, &identity.name)
     }
 
     fn is_cut(&self, node: Node) -> bool {
@@ -718,7 +752,7 @@ impl World {
                     let index = self
                         .publishers
                         .iter()
-                        .position(|p| p.identity.name == source.device)?;
+                        .position(|p| (p.identity.site, &p.identity.name) == (source.site, &source.device))?;
                     let now = self.publisher_time(index);
                     self.repair_requests += 1;
                     repair(

@@ -118,6 +118,7 @@ impl Bench {
         let member = MemberConfig {
             site: site_id(),
             channel_name: CHANNEL.to_owned(),
+            device_site: site_id(),
             device: "subscriber".to_owned(),
             purpose: Purpose::Subscribe,
             validator: key_server.site.validator(),

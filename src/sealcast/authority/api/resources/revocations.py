@@ -72,7 +72,7 @@ def _crl(call: Call) -> Answer:
             "number": crl.number,
             "issued": time_text(crl.issued),
             "next_update": time_text(crl.next_update),
-            "der": base64.b64encode(crl.der).decode("ascii"),
+            "der": base64.b64encode(crl.own).decode("ascii"),
         }
     )
 
