@@ -4,9 +4,10 @@ Both site CAs have one name, and so have devices of both sites: what tells them 
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.trust import sync_trust
 from sealcast.endpoint import ChannelSite, Device, Publisher
 from sealcast.endpoint.events import Event, StreamClosed
+from sealcast.endpoint.transfer import FileReceiver, FileSender, ReceivedFile
 from sealcast.errors import CertificateError, NetworkError, NotAllowedError, SealcastError, UnreachableError
 from sealcast.est.client import EstClient
 from sealcast.keys import MemberRole
@@ -33,6 +35,7 @@ from sealcast.pki.names import channel_id
 from sealcast.pki.profiles import CertificateIssuer
 from sealcast.sidechannel import KeyServerClient
 from sealcast.sidechannel.client import PeerClient
+from sealcast.sidechannel.messages import Acknowledgement
 from tests.authority.bundles import add_version, held
 from tests.authority.conftest import DAY, LOOPBACK, Clock, Site, make_site
 
@@ -196,6 +199,48 @@ async def repairs_cross_sites(two: Two, here: DeviceIdentity, there: DeviceIdent
                     assert len((await repair).packets) == 1
                 else:
                     assert await refused(repair) == "wrong-identity"
+
+
+async def test_a_file_is_acknowledged_by_namesakes_of_two_sites_each_for_itself(
+    two: Two, tmp_path: Path
+) -> None:
+    readers = ("display-1", two.guest.replace("monitor", "display"))
+    await two.add_channel(publish=("monitor-1",), subscribe=readers)
+    await two.import_crl()
+    at, sent = two.at_ward(), tmp_path / "image.bin"
+    sent.write_bytes(b"image" * 100_000)
+    sender = FileSender()
+    acknowledged: set[str] = set()
+
+    def note(device: str, acknowledgement: Acknowledgement) -> None:
+        acknowledged.add(device)
+        sender.acknowledged(device, acknowledgement)
+
+    async def receive(site: Site, folder: Path, joined: asyncio.Event) -> ReceivedFile:
+        device = Device(await two.device(site, "display-1"))
+        files = FileReceiver(folder)
+        async with (
+            device.subscriber(ECG, site=at) as subscriber,
+            aclosing(files.receive(subscriber)) as whole,
+        ):
+            joined.set()
+            return await anext(whole)
+
+    monitor = await two.device(two.ward, "monitor-1")
+    async with (
+        asyncio.timeout(DEADLINE_SECONDS),
+        asyncio.TaskGroup() as group,
+        Device(monitor).publisher(ECG, linger=0.0, on_acknowledgement=note) as publisher,
+    ):
+        tasks = []
+        for folder, site in ((tmp_path / "here", two.ward), (tmp_path / "there", two.lab)):
+            folder.mkdir()
+            joined = asyncio.Event()
+            tasks.append(group.create_task(receive(site, folder, joined)))
+            await joined.wait()
+        await sender.send(publisher, [sent], linger=DEADLINE_SECONDS)
+    assert acknowledged == set(readers)
+    assert [task.result().sha256 for task in tasks] == [hashlib.sha256(b"image" * 100_000).digest()] * 2
 
 
 async def test_f6_est_certifies_no_device_of_another_site(two: Two) -> None:
@@ -367,7 +412,7 @@ async def test_f10_lists_that_are_refused_at_the_import(two: Two) -> None:
     now = two.lab.clock()
     stranger = KeySigner.generate()
     cases = {
-        "malformed": [b"", b"junk", two.lab.authority.crl.own[:-1], two.lab.authority.crl.own * 2],
+        "malformed": [b"", b"junk", two.lab.authority.crl.own[:-1], two.lab.authority.crl.own + b"junk"],
         "unknown-issuer": [crl_of(two.lab, 9, signer=stranger), two.ward.authority.crl.own],
         "stale": [crl_of(two.lab, 9, now=now - 5 * DAY)],
         "not-yet-valid": [crl_of(two.lab, 9, now=now + DAY)],
@@ -419,7 +464,7 @@ async def test_a_site_ca_outside_its_scope_is_not_believed(two: Two) -> None:
     assert [anchor.purpose for anchor in bundle.anchors] == [Purpose.OWNER, Purpose.SITE]
     assert len(bundle.owners()) == 1, "it does not sign our bundle"
     root, ward = two.lab.roots[0], two.ward.authority.site.site_id
-    for sites, problem in (((), "every site"), ((ward,), "no root")):
+    for sites, problem in (((), "every site"), ((ward,), "no owner's root")):
         anchor = Anchor(certificate=root, purpose=Purpose.SITE, since=0, sites=sites)
         with pytest.raises(SealcastError, match=problem):
             await add_version(two.ward, anchors=(bundle.anchors[0], anchor))

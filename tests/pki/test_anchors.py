@@ -1,16 +1,18 @@
 """Several roots and site CAs at one validator: scope, paths, CRLs of several issuers (TR-6, TR-9, TR-21)."""
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import pytest
 
-from sealcast.ca import KeySigner, Root, create_root
+from sealcast.ca import KeySigner, Root, create_root, cross_certify
 from sealcast.errors import CertificateError
 from sealcast.pki.bundle import Anchor, BundleSite, Purpose, TrustBundle
 from sealcast.pki.certificates import certificate_der, parse_certificate
 from sealcast.pki.crl import Revocation, crl_builder
 from sealcast.pki.names import Role
 from sealcast.pki.profiles import CertificateIssuer, device_builder, site_ca_builder
+from sealcast.pki.times import to_datetime
 from sealcast.pki.validator import Validator
 
 SECOND = 1_000_000
@@ -120,6 +122,51 @@ def test_an_expired_cross_certificate_hides_no_good_path() -> None:
     # Of two anchors with one key, one may have ended.
     ended = create_root(site_name="Owner", signer=new.signer, now=NOW - 25 * YEAR)
     assert verdict(Validator([der(ended), der(new)], [good.certificate]), device) == "a"
+
+
+@pytest.mark.parametrize("known", ["the old root as well", "the new root alone"])
+def test_an_expired_cross_certificate_that_is_shown_first_hides_no_good_root(known: str) -> None:
+    """AddTrust 2020 to the letter: the chain leads over an expired certificate of the new root to an old root
+    that has expired too, while the new root is trusted by itself.
+    """
+    old = create_root(site_name="Old owner", signer=KeySigner.generate(), now=NOW - 21 * YEAR)
+    new = new_root(NOW - 3 * YEAR)
+    cross = cross_certify(old, new, NOW - 2 * YEAR).new_with_old
+    assert parse_certificate(cross).not_valid_after_utc < to_datetime(NOW)
+    ca = new_ca(new, WARD, "Ward")
+    roots = [der(old), der(new)] if known == "the old root as well" else [der(new)]
+    for authorities in ([cross, ca.certificate], [ca.certificate, cross], [cross]):
+        for rest in permutations([cross, ca.certificate, der(old), der(new)]):
+            chain = [ca.device("a"), *rest]
+            validator = Validator(roots, authorities)
+            for crl in (None, ca.crl(1)):
+                assert validator.verify_peer(chain, Role.DEVICE, NOW, crl).name == "a"
+    with pytest.raises(CertificateError):
+        Validator([der(old)]).verify_peer([ca.device("a"), ca.certificate, cross], Role.DEVICE, NOW)
+
+
+def test_f10_site_cas_of_one_name_have_each_its_own_list() -> None:
+    root = new_root()
+    ward, lab = new_ca(root, WARD, "Ward"), new_ca(root, LAB, "Ward")
+    validator = Validator([der(root)], [ward.certificate, lab.certificate])
+    for crl in (ward.crl(5, 1) + lab.crl(9, 2), lab.crl(9, 2) + ward.crl(5, 1)):
+        assert verdict(validator, ward.device("a", serial=1), crl) == "revoked"
+        assert verdict(validator, ward.device("a", serial=2), crl) == "a"
+        assert verdict(validator, lab.device("b", serial=2), crl) == "revoked"
+        assert verdict(validator, lab.device("b", serial=1), crl) == "b"
+    # The other one's list says nothing, nor does one in its name by another key.
+    forged = KeySigner.generate().sign_crl(crl_builder(issuer=lab.issuer, number=10, revocations=[], now=NOW))
+    for crl in (ward.crl(5), ward.crl(5) + forged):
+        assert verdict(validator, lab.device("b"), crl) in ("revocation-unknown", "unknown-issuer")
+
+
+def test_f10_what_a_late_list_says_stays_true() -> None:
+    root = new_root()
+    ward = new_ca(root, WARD, "Ward")
+    validator = Validator([der(root)], [ward.certificate])
+    late = NOW + YEAR // 12
+    assert verdict(validator, ward.device("a", serial=1), ward.crl(5, 1), now=late) == "revoked"
+    assert verdict(validator, ward.device("a", serial=2), ward.crl(5, 1), now=late) == "revocation-unknown"
 
 
 def test_crls_of_several_issuers_are_one_document() -> None:

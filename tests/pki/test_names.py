@@ -17,7 +17,9 @@ from sealcast.pki.names import (
     check_host_name,
     check_instance_name,
     check_site_name,
+    member_name,
     new_site_id,
+    parse_member,
     parse_site_id,
 )
 
@@ -142,3 +144,24 @@ def test_channel_id_is_the_hash_of_site_and_name() -> None:
     expected = hashlib.sha256(b"sealcast/1 channel\x00" + site_id + b"icu3/vitals").digest()
     assert channel_id(site_id, "icu3/vitals") == expected
     assert channel_id(bytes(16), "icu3/vitals") != expected
+
+
+FEW_SITES = st.sampled_from([bytes(16), bytes(15) + b"\1"]) | SITE_IDS
+FEW_NAMES = st.sampled_from(["bed12", "0" * 32]) | DEVICE_NAMES
+
+
+@given(FEW_SITES, st.tuples(FEW_SITES, FEW_NAMES), st.tuples(FEW_SITES, FEW_NAMES))
+def test_f6_two_devices_are_never_written_alike(
+    channel_site: bytes, one: tuple[bytes, str], other: tuple[bytes, str]
+) -> None:
+    """TR-26: whatever sites and names there are, also of one name at two sites."""
+    written = member_name(channel_site, *one)
+    assert (written == member_name(channel_site, *other)) == (one == other)
+    assert parse_member(channel_site, written) == one
+
+
+@given(SITE_IDS, DEVICE_NAMES)
+def test_a_device_has_no_second_spelling(site: bytes, name: str) -> None:
+    for text in (f"{site.hex()}:{name}", f"{site.hex().upper()}x:{name}", f":{name}", f"{name}:", ""):
+        with pytest.raises(UsageError):
+            parse_member(site, text)

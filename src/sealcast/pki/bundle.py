@@ -234,7 +234,8 @@ class TrustBundle:
                 for anchor in self.vouching()
             ):
                 raise UsageError(
-                    f"no root of this bundle has signed a site CA of site {site.name!r}",
+                    f"no owner's root of this bundle, nor one of another owner, has signed a site CA of site "
+                    f"{site.name!r}",
                     cure="keep the root that signed it, or have another one sign it",
                 )
 
