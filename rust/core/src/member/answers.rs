@@ -90,7 +90,17 @@ impl Member {
             floors.policy_version,
             now,
         )
-        .map_err(|error| self.note_refusal(format!("policy: {error:?}")))?;
+        .map_err(|error| {
+            self.note_refusal(match error {
+                PolicyError::Backwards => {
+                    format!(
+                        "policy: older than version {}, which is known",
+                        floors.policy_version
+                    )
+                }
+                other => format!("policy: {other:?}"),
+            })
+        })?;
         let suite = policy.policy.suite;
         let credential = VerifiedCredential::verify(
             reply.key_server,
