@@ -144,8 +144,8 @@ async def test_g6_members_refuse_what_goes_back_and_say_so(
             await member.poll(ECG, 2**40)
             await member.poll(ECG, 2**40)
         assert caplog.text.count("seems to come from a backup") == 1
-        # The first number that goes back is named: CRL, policy or generation, as far as it had come to be known.
-        with pytest.raises(NetworkError, match="is not accepted: .*known"):
+        # The first number that goes back is named: CRL, policy or generation, as far as it was known.
+        with pytest.raises(NetworkError, match=r"is not accepted: .*known"):
             async with Device(identity).subscriber(ECG):
                 pass
         # Not while the service runs.
