@@ -39,6 +39,10 @@ class Refusal(Enum):
         return self.value[1]
 
 
+_TOLD = {Refusal.NOT_ALLOWED, Refusal.REVOKED}
+"""What somebody asks for who was let in, and has no right to it."""
+
+
 class RefusedError(Exception):
     """A request that gets a refusal instead of an answer.
 
@@ -57,6 +61,9 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except RefusedError as error:
+        if error.refusal in _TOLD:
+            # As information: whoever is refused may ask without end, and must not fill a disk.
+            _log.info("refused: %s %s of %s: %s", request.method, request.path, request.remote, error.detail)
         return refuse(error)
     except MalformedMessageError as error:
         return refuse(RefusedError(Refusal.MALFORMED_REQUEST, str(error)))
