@@ -1,5 +1,6 @@
 """Passphrases of an authority's keys: made, changed and removed, all or none."""
 
+import base64
 import json
 import os
 import shutil
@@ -10,8 +11,8 @@ import pytest
 
 from sealcast.authority.at_rest import KEY_FILES, change_passphrase, keys_at_rest
 from sealcast.authority.site import Site, init_site
-from sealcast.authority.vault import Vault, wrapped
-from sealcast.ca import FileSigner, Passphrase, PassphraseSource
+from sealcast.authority.vault import Vault, rewrapped, wrapped
+from sealcast.ca import FileSigner, Passphrase, PassphraseSource, ScryptCost
 from sealcast.cli import main
 from sealcast.errors import CertificateError, SealcastError, StorageError, UsageError
 from sealcast.keys import Secret
@@ -22,16 +23,17 @@ FIRST, SECOND = "first of them", "second of them"
 CLEAR = PassphraseSource(environment={}, prompt=None)
 
 
-@pytest.fixture(autouse=True)
-def cheap_derivation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a guess costs is not what is tested here."""
-    for module in ("passphrase", "keyfile"):
-        for name, value in (("SCRYPT_N", 2**4), ("SCRYPT_P", 1)):
-            monkeypatch.setattr(f"sealcast.ca.{module}.{name}", value)
+OLDER = (
+    "c2VhbGNhc3Qgc3RvcmFnZSBrZXksIGVuY3J5cHRlZArwqOm6SXRoiV88udwSOeuRSy2A/aZv"
+    "Wvelbx2sQhrxDey3mNcdYBkEfuysdW/1HvnEO9LQOMpsWo6G7QVDRTcSEx4/1CoSqPsgXU0V"
+)
+
+CHEAP = ScryptCost(n=2**4, r=8, p=1)
+"""What a guess costs is not what is tested here."""
 
 
 def source(text: str) -> PassphraseSource:
-    return PassphraseSource(environment={"SEALCAST_PASSPHRASE": text}, prompt=None)
+    return PassphraseSource(environment={"SEALCAST_PASSPHRASE": text}, prompt=None, cost=CHEAP)
 
 
 def file(path: Path, text: str) -> Path:
@@ -67,7 +69,7 @@ def needs(path: Path, name: str) -> str:
 
 def test_all_keys_change_together(encrypted: Path) -> None:
     assert opens_with(encrypted) == {FIRST}
-    assert len(change_passphrase(encrypted, (), source(FIRST), Passphrase(SECOND.encode()))) == 3
+    assert len(change_passphrase(encrypted, (), source(FIRST), Passphrase(SECOND.encode(), CHEAP))) == 3
     assert opens_with(encrypted) == {SECOND}
     change_passphrase(encrypted, (), source(SECOND), None)
     assert opens_with(encrypted) == {"nothing"}
@@ -75,7 +77,7 @@ def test_all_keys_change_together(encrypted: Path) -> None:
 
 
 def test_nothing_changes_where_one_key_does_not_open(encrypted: Path) -> None:
-    change_passphrase(encrypted, ("storage",), source(FIRST), Passphrase(SECOND.encode()))
+    change_passphrase(encrypted, ("storage",), source(FIRST), Passphrase(SECOND.encode(), CHEAP))
     before = {name: (encrypted / name).read_bytes() for name in KEY_FILES.values()}
     with pytest.raises(StorageError, match="wrong"):
         change_passphrase(encrypted, (), source(FIRST), None)
@@ -107,7 +109,7 @@ def test_a_wrapped_storage_key_is_the_same_key(tmp_path: Path) -> None:
     key, path = Vault.new_key(), tmp_path / "storage.key"
     sealed = Vault(key).seal(Secret(b"s" * 32), "place")
     path.touch(0o600)
-    path.write_bytes(wrapped(key, Passphrase(FIRST.encode())))
+    path.write_bytes(wrapped(key, Passphrase(FIRST.encode(), CHEAP)))
     assert key not in path.read_bytes()
     assert Vault.load(path, source(FIRST)).open(sealed, "place") == Secret(b"s" * 32)
     with pytest.raises(StorageError, match="wrong"):
@@ -117,12 +119,34 @@ def test_a_wrapped_storage_key_is_the_same_key(tmp_path: Path) -> None:
         Vault.load(path, source(FIRST))
 
 
+def test_what_a_guess_costs_is_in_the_file(tmp_path: Path) -> None:
+    key, path = bytes(range(32)), tmp_path / "storage.key"
+    path.touch(0o600)
+    path.write_bytes(wrapped(key, Passphrase(FIRST.encode(), CHEAP)))
+    assert path.read_bytes().startswith(b"sealcast storage key, scrypt 16 8 1\n")
+    assert rewrapped(path, source(FIRST), None) == key
+    # Of another cost, another key comes out; and one that would keep its reader busy for hours is not tried.
+    for other in (b"32 8 1", b"16 8 2", b"15 8 1", b"0 8 1", b"16 0 1", b"999999999 8 1", b"16384 999999 1"):
+        path.write_bytes(wrapped(key, Passphrase(FIRST.encode(), CHEAP)).replace(b"16 8 1", other, 1))
+        with pytest.raises(StorageError, match="damaged"):
+            rewrapped(path, source(FIRST), None)
+    with pytest.raises(UsageError, match="n 15"):
+        ScryptCost(n=15, r=8, p=1)
+
+
+def test_an_older_file_opens(tmp_path: Path) -> None:
+    """From before its line said what a guess costs: made with `first of them`, by the version before."""
+    path = tmp_path / "storage.key"
+    path.touch(0o600)
+    path.write_bytes(base64.b64decode(OLDER))
+    assert rewrapped(path, source(FIRST), None) == bytes(range(32))
+    with pytest.raises(StorageError, match="wrong"):
+        rewrapped(path, source(SECOND), None)
+
+
 @pytest.mark.needs_program("strace")
 @pytest.mark.timeout(600)
 async def test_a_change_killed_at_any_call_is_whole_or_absent(encrypted: Path, tmp_path: Path) -> None:
-    # The storage key's cost is not in its file, and the command's process has the full one.
-    change_passphrase(encrypted, ("storage",), source(FIRST), None)
-
     async with warm("sealcast.cli.authority", "sealcast.authority.at_rest") as commands:
 
         async def change(folder: Path, options: list[str]) -> int:

@@ -24,7 +24,7 @@ from sealcast.errors import CertificateError, ConflictError, SealcastError, Usag
 from sealcast.pki.certificates import parse_certificate, parse_pem_certificates
 from sealcast.pki.names import Role
 from tests.authority.conftest import LOOPBACK, Clock, Site, make_site
-from tests.authority.test_passphrases import cheap_derivation  # noqa: F401  # scrypt is not what is tested here
+from tests.authority.test_passphrases import CHEAP
 from tests.authority.test_signer_process import service, signer, split_folder
 
 SOME, OTHER = "some of them", "other ones"
@@ -215,9 +215,8 @@ def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_the_new_key_is_encrypted_as_the_old_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    cheap_derivation: None,  # noqa: F811
 ) -> None:
-    source = PassphraseSource(environment={"SEALCAST_PASSPHRASE": SOME}, prompt=None)
+    source = PassphraseSource(environment={"SEALCAST_PASSPHRASE": SOME}, prompt=None, cost=CHEAP)
     folder = make_site(tmp_path / "authority", new_passphrases=source)
     assert rotate("site", folder) != 0, "no passphrase at hand"
     monkeypatch.setenv("SEALCAST_PASSPHRASE", SOME)
@@ -240,8 +239,6 @@ def test_the_new_key_is_encrypted_as_the_old_one(
 
 async def test_through_a_signer_process(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    cheap_derivation: None,  # noqa: F811
 ) -> None:
     """It makes no key of its own, and says so; for another root above it nothing of it is needed."""
     folder, key_folder = split_folder(tmp_path)

@@ -35,6 +35,7 @@ from sealcast.ca import (
     PassphraseSource,
     Permit,
     RemoteIssuer,
+    ScryptCost,
 )
 from sealcast.ca.ledger import Ledger
 from sealcast.cli import main
@@ -92,7 +93,8 @@ def split(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def split_folder(parent: Path) -> tuple[Path, Path]:
-    source = PassphraseSource(environment={"SEALCAST_CA_PASSPHRASE": PASSWORD}, prompt=None)
+    cheap = ScryptCost(n=2**4, r=8, p=1)
+    source = PassphraseSource(environment={"SEALCAST_CA_PASSPHRASE": PASSWORD}, prompt=None, cost=cheap)
     folder, apart = make_site(parent / "authority", new_passphrases=source), parent / "signer"
     apart.mkdir(0o711)
     for name in (CA_KEY_FILE, LEDGER_FILE):

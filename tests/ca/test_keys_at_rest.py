@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sealcast.ca import FileSigner, KeyKind, KeySigner, Passphrase, PassphraseSource
+from sealcast.ca import FileSigner, KeyKind, KeySigner, Passphrase, PassphraseSource, ScryptCost
 from sealcast.ca.passphrase import MAX_PASSPHRASE_BYTES, read_passphrase
 from sealcast.errors import CertificateError, StorageError, UsageError
 
-SECRET = Passphrase(b"correct horse")
+SECRET = Passphrase(b"correct horse", ScryptCost(n=2**4, r=8, p=1))
 
 
 def source(**environment: str) -> PassphraseSource:

@@ -134,7 +134,7 @@ pub(crate) fn step_secret<'py>(
     Ok(PyBytes::new(py, next.expose()))
 }
 
-/// The unverified words of a heartbeat datagram: stream id, next sequence, whether it is final.
+/// The unverified words of a heartbeat datagram, a block of one: stream id, next sequence, whether it is final.
 #[pyfunction]
 pub(crate) fn parse_heartbeat<'py>(
     py: Python<'py>,
@@ -142,7 +142,7 @@ pub(crate) fn parse_heartbeat<'py>(
 ) -> PyResult<(Bound<'py, PyBytes>, u64, bool)> {
     let packet = PacketView::parse(datagram)
         .ok()
-        .filter(|p| p.header.packet_type == PacketType::Heartbeat);
+        .filter(|p| p.header.packet_type == PacketType::Heartbeat && p.header.count == 1);
     let packet = packet.ok_or_else(|| malformed(py, "the heartbeat"))?;
     let heartbeat = Heartbeat::parse(packet.body).ok_or_else(|| malformed(py, "the heartbeat"))?;
     Ok((

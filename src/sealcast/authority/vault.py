@@ -5,24 +5,27 @@ the whole folder can read everything, unless the key itself is encrypted under a
 """
 
 import os
+import re
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sealcast.ca import Passphrase, PassphraseSource
+from sealcast.ca import Passphrase, PassphraseSource, ScryptCost
 from sealcast.ca.keyfile import no_passphrase_cure
 from sealcast.ca.passphrase import NO_PASSPHRASE, SALT_BYTES
-from sealcast.errors import StorageError
+from sealcast.errors import StorageError, UsageError
 from sealcast.keys import Secret
 
 KEY_FILE = "storage.key"
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
-_WRAPPED = b"sealcast storage key, encrypted\n"
-"""Before: salt (16), nonce (12), the key under AES-256-GCM and scrypt (ca/passphrase.py), with this line as
-associated data. No key in clear is this long."""
+_WRAPPED = re.compile(rb"sealcast storage key, (?:encrypted|scrypt (\d{1,9}) (\d{1,9}) (\d{1,9}))\n")
+"""A line before: salt (16), nonce (12), the key under AES-256-GCM and scrypt, the line as associated data.
+It says what a guess costs; "encrypted", in older files: what it cost then. No key in clear is this long.
+"""
+_OLD_COST = ScryptCost(n=2**14, r=8, p=8)
 
 
 class Vault:
@@ -84,9 +87,9 @@ def wrapped(key: bytes, passphrase: Passphrase | None) -> bytes:
     """What stands in the file of a key-encryption key: the key, or the key encrypted under a passphrase."""
     if passphrase is None:
         return key
-    salt, nonce = os.urandom(SALT_BYTES), os.urandom(_NONCE_BYTES)
-    sealed = AESGCM(passphrase.derive(salt)).encrypt(nonce, key, _WRAPPED)
-    return _WRAPPED + salt + nonce + sealed
+    salt, nonce, cost = os.urandom(SALT_BYTES), os.urandom(_NONCE_BYTES), passphrase.cost
+    line = f"sealcast storage key, scrypt {cost.n} {cost.r} {cost.p}\n".encode()
+    return line + salt + nonce + AESGCM(passphrase.derive(salt, cost)).encrypt(nonce, key, line)
 
 
 def rewrapped(path: Path, old: PassphraseSource, new: Passphrase | None) -> bytes:
@@ -106,7 +109,7 @@ def _read_key(path: Path, passphrases: PassphraseSource) -> bytes:
         ) from None
     if mode & 0o077:
         raise StorageError(str(path), "others may read this key", cure=f"chmod 600 {path}")
-    if key.startswith(_WRAPPED):
+    if header := _WRAPPED.match(key):
         passphrase = passphrases.find("storage", what=str(path))
         if passphrase is None:
             raise StorageError(
@@ -114,7 +117,7 @@ def _read_key(path: Path, passphrases: PassphraseSource) -> bytes:
                 "the key of the database is encrypted, and there is no passphrase",
                 cure=no_passphrase_cure("storage"),
             )
-        key = _unwrapped(key, passphrase, path)
+        key = _unwrapped(key, header, passphrase, path)
     if len(key) != _KEY_BYTES:
         raise StorageError(
             str(path),
@@ -124,15 +127,15 @@ def _read_key(path: Path, passphrases: PassphraseSource) -> bytes:
     return key
 
 
-def _unwrapped(content: bytes, passphrase: Passphrase, path: Path) -> bytes:
-    salt, nonce, sealed = (
-        content[len(_WRAPPED) :][:SALT_BYTES],
-        content[len(_WRAPPED) + SALT_BYTES :][:_NONCE_BYTES],
-        content[len(_WRAPPED) + SALT_BYTES + _NONCE_BYTES :],
-    )
+def _unwrapped(content: bytes, header: re.Match[bytes], passphrase: Passphrase, path: Path) -> bytes:
+    rest = content[header.end() :]
+    salt, nonce = rest[:SALT_BYTES], rest[SALT_BYTES:][:_NONCE_BYTES]
+    sealed = rest[SALT_BYTES + _NONCE_BYTES :]
     try:
-        return AESGCM(passphrase.derive(salt)).decrypt(nonce, sealed, _WRAPPED)
-    except (InvalidTag, ValueError):
+        n, r, p = header.groups()
+        cost = _OLD_COST if n is None else ScryptCost(n=int(n), r=int(r), p=int(p))
+        return AESGCM(passphrase.derive(salt, cost)).decrypt(nonce, sealed, header.group())
+    except (InvalidTag, ValueError, UsageError):
         raise StorageError(
             str(path),
             "the passphrase of the key of the database is wrong, or the file is damaged",

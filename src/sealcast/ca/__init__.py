@@ -10,7 +10,7 @@ from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificat
 from sealcast.ca.ledger import Ledger, LedgerSettings
 from sealcast.ca.local import Limits, LocalIssuer
 from sealcast.ca.observation import observing
-from sealcast.ca.passphrase import Passphrase, PassphraseSource
+from sealcast.ca.passphrase import Passphrase, PassphraseSource, ScryptCost
 from sealcast.ca.remote import RemoteIssuer
 from sealcast.ca.root import CrossCertificates, Root, create_root, cross_certify, import_root
 from sealcast.ca.signer import FileSigner, KeyKind, KeySigner, Signer
@@ -34,6 +34,7 @@ __all__ = [
     "Permit",
     "RemoteIssuer",
     "Root",
+    "ScryptCost",
     "Signer",
     "SiteCa",
     "create_root",

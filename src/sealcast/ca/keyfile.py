@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.x509 import ObjectIdentifier
 
-from sealcast.ca.passphrase import SALT_BYTES, SCRYPT_N, SCRYPT_P, SCRYPT_R, Passphrase, PassphraseSource
+from sealcast.ca.passphrase import SALT_BYTES, Passphrase, PassphraseSource
 from sealcast.errors import CertificateError
 from sealcast.pki.csr import PrivateKey
 
@@ -130,13 +130,13 @@ class _EncryptedPrivateKeyInfo:
 
 
 def _encrypted(clear: bytes, passphrase: Passphrase) -> bytes:
-    salt, iv = os.urandom(SALT_BYTES), os.urandom(_BLOCK_BYTES)
+    salt, iv, cost = os.urandom(SALT_BYTES), os.urandom(_BLOCK_BYTES), passphrase.cost
     padder = PKCS7(_BLOCK_BYTES * 8).padder()
-    encryptor = Cipher(algorithms.AES(passphrase.derive(salt)), modes.CBC(iv)).encryptor()
+    encryptor = Cipher(algorithms.AES(passphrase.derive(salt, cost)), modes.CBC(iv)).encryptor()
     encrypted = encryptor.update(padder.update(clear) + padder.finalize()) + encryptor.finalize()
     kdf = _Kdf(
         algorithm=ObjectIdentifier("1.3.6.1.4.1.11591.4.11"),
-        parameters=_ScryptParameters(salt=salt, cost=SCRYPT_N, block_size=SCRYPT_R, parallelization=SCRYPT_P),
+        parameters=_ScryptParameters(salt=salt, cost=cost.n, block_size=cost.r, parallelization=cost.p),
     )
     scheme = _EncryptionScheme(algorithm=ObjectIdentifier("2.16.840.1.101.3.4.1.42"), iv=iv)
     pbes2 = _Pbes2(

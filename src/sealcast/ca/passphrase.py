@@ -27,32 +27,53 @@ CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
 MAX_PASSPHRASE_BYTES = 1024
 
-SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 8
-"""0.3 s of a core and 16 MiB a guess. The memory stays below what `openssl pkey` agrees to read (32 MiB), the
-repetition makes up for it."""
-
 SALT_BYTES = 16
 
+_MOST_BYTES = 256 * 1024 * 1024
+
 _OTHERS_MAY_READ = 0o077
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScryptCost:
+    """What a guess costs (RFC 7914); each file says by which it was made."""
+
+    n: int
+    """A power of 2. A guess takes 128 · n · r bytes of memory."""
+    r: int
+    p: int
+
+    def __post_init__(self) -> None:
+        """Refuse what no file of ours says: its reader would be kept busy. Raises: UsageError."""
+        if not (self.n > 1 and self.n & (self.n - 1) == 0 and self.r > 0 and self.p > 0) or (
+            128 * self.n * self.r > _MOST_BYTES or 128 * self.n * self.r * self.p > 4 * _MOST_BYTES
+        ):
+            raise UsageError(f"not a cost of scrypt: n {self.n}, r {self.r}, p {self.p}")
+
+
+COST = ScryptCost(n=2**14, r=8, p=8)
+"""0.3 s of a core and 16 MiB a guess. The memory stays below what `openssl pkey` agrees to read (32 MiB), the
+repetition makes up for it."""
 
 
 class Passphrase:
     """A passphrase behind a name that has to be asked for; no text shows it."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_value", "cost")
 
-    def __init__(self, value: bytes) -> None:
-        """Take `value`: 1 to 1,024 bytes. Raises: UsageError."""
+    def __init__(self, value: bytes, cost: ScryptCost = COST) -> None:
+        """Take `value`: 1 to 1,024 bytes. `cost`: of what is encrypted under it. Raises: UsageError."""
         if not 1 <= len(value) <= MAX_PASSPHRASE_BYTES:
             raise UsageError(
                 f"a passphrase has 1 to {MAX_PASSPHRASE_BYTES} bytes, not {len(value)}",
                 cure="give another passphrase",
             )
         self._value = value
+        self.cost = cost
 
-    def derive(self, salt: bytes) -> bytes:
+    def derive(self, salt: bytes, cost: ScryptCost) -> bytes:
         """The key-encryption key of 32 bytes: scrypt over the passphrase. `salt`: random, 16 bytes."""
-        return Scrypt(salt=salt, length=32, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P).derive(self._value)
+        return Scrypt(salt=salt, length=32, n=cost.n, r=cost.r, p=cost.p).derive(self._value)
 
     def reveal(self) -> bytes:
         """The passphrase itself, for a library that derives by itself."""
@@ -79,6 +100,8 @@ class PassphraseSource:
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     prompt: Callable[[str], str | None] | None = prompt_on_terminal
     """Asks a person with a text; None: nobody is asked."""
+    cost: ScryptCost = COST
+    """Of what is encrypted under a passphrase from here."""
 
     def find(self, name: str, *, what: str = "") -> Passphrase | None:
         """Return the passphrase of a key, or None where no source has one.
@@ -88,22 +111,22 @@ class PassphraseSource:
         """
         own = ENVIRONMENT.replace("_PASSPHRASE", f"_{name.upper()}_PASSPHRASE")
         if self.file is not None:
-            return read_passphrase(self.file)
+            return read_passphrase(self.file, self.cost)
         for variable in (own, ENVIRONMENT):
             if path := self.environment.get(f"{variable}_FILE"):
-                return read_passphrase(Path(path))
+                return read_passphrase(Path(path), self.cost)
             if text := self.environment.get(variable):
-                return Passphrase(os.fsencode(text))
+                return Passphrase(os.fsencode(text), self.cost)
         if folder := self.environment.get(CREDENTIALS):
             credential = Path(folder) / f"sealcast-{name}"
             if credential.exists():
                 # systemd keeps others out by the folder, and by an access list that shows in the mode.
-                return _first_line(credential)
+                return _first_line(credential, self.cost)
         text = self.prompt(f"passphrase of {what or name}: ") if self.prompt is not None else None
-        return Passphrase(text.encode()) if text else None
+        return Passphrase(text.encode(), self.cost) if text else None
 
 
-def read_passphrase(path: Path) -> Passphrase:
+def read_passphrase(path: Path, cost: ScryptCost = COST) -> Passphrase:
     """Read the first line of a file.
 
     Raises: StorageError if it cannot be read, is empty, or may be read by others.
@@ -116,14 +139,14 @@ def read_passphrase(path: Path) -> Passphrase:
             f"a passphrase that others may read (mode {mode & 0o777:04o})",
             cure=f"chmod 600 {path}, and think about whether it leaked",
         )
-    return _first_line(path)
+    return _first_line(path, cost)
 
 
-def _first_line(path: Path) -> Passphrase:
+def _first_line(path: Path, cost: ScryptCost) -> Passphrase:
     line = read_file(path, MAX_PASSPHRASE_BYTES + 2).split(b"\n", 1)[0].removesuffix(b"\r")
     if not line:
         raise StorageError(str(path), "holds no passphrase", cure="write it into the first line")
-    return Passphrase(line)
+    return Passphrase(line, cost)
 
 
 NO_PASSPHRASE = PassphraseSource(environment={}, prompt=None)
