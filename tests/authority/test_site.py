@@ -4,9 +4,12 @@ import stat
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from sealcast.authority import site as module
 from sealcast.authority.issuance import CA_KEY_FILE
+from sealcast.authority.keystore import load_keys
+from sealcast.authority.models import ChannelRow
 from sealcast.authority.site import (
     KEY_SERVER_NAME,
     LOCAL_HOSTS,
@@ -16,7 +19,9 @@ from sealcast.authority.site import (
     Site,
     exclusive,
 )
+from sealcast.authority.vault import KEY_FILE
 from sealcast.ca import FileSigner, KeySigner, create_root
+from sealcast.cli import main
 from sealcast.errors import CertificateError, StorageError, UsageError
 from sealcast.pki.certificates import certificate_der, certificates_pem, parse_certificate
 from sealcast.pki.names import Role
@@ -139,6 +144,30 @@ class TestOpen:
         (folder / SERVER_FILE).write_bytes(b"garbage")
         with pytest.raises(CertificateError, match=SERVER_FILE):
             Site.open(folder).key_server()
+
+    def test_a_server_file_of_another_site_is_named(self, folder: Path, tmp_path: Path) -> None:
+        other = (make_site(tmp_path / "other") / SERVER_FILE).read_bytes()
+        own = (folder / SERVER_FILE).read_bytes()
+        (folder / SERVER_FILE).write_bytes(other)
+        with pytest.raises(CertificateError, match=r"server\.pem: the certificate is that of") as caught:
+            Site.open(folder).key_server()
+        assert caught.value.cure
+        key = other[: other.index(b"-----BEGIN CERTIFICATE")]
+        (folder / SERVER_FILE).write_bytes(key + own[own.index(b"-----BEGIN CERTIFICATE") :])
+        with pytest.raises(CertificateError, match=r"server\.pem: certificate and key do not match"):
+            Site.open(folder).key_server()
+
+    def test_a_storage_key_of_another_site_is_named(self, folder: Path, tmp_path: Path) -> None:
+        add = ["authority", "channel", "add", str(folder), "ward/ecg", "--group", "239.192.0.1"]
+        assert main([*add, "--port", "5000", "--publish", "*", "--subscribe", "*"]) == 0
+        (folder / KEY_FILE).write_bytes((make_site(tmp_path / "other") / KEY_FILE).read_bytes())
+        site = Site.open(folder)
+        with (
+            site.storage.snapshot() as session,
+            pytest.raises(StorageError, match=r"does not open with storage\.key") as caught,
+        ):
+            load_keys(session, session.scalars(select(ChannelRow)).one(), site.vault)
+        assert "same backup" in caught.value.cure
 
 
 def test_one_process_at_a_time(folder: Path) -> None:

@@ -10,7 +10,7 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from sealcast.ca import KeySigner
+from sealcast.ca import KeySigner, SiteCa, create_root
 from sealcast.errors import (
     CertificateError,
     ConfigError,
@@ -129,6 +129,24 @@ async def test_f11_roots_of_cacerts_are_not_trusted(site: Site, tmp_path: Path, 
             ca_certificates=other.authorities,
             now=site.now,
         )
+
+
+@pytest.mark.parametrize(("years", "reason"), [(-30, "expired"), (30, "not-yet-valid")])
+async def test_a_clock_that_is_wrong_by_years_is_named(site: Site, years: int, reason: str) -> None:
+    """Seen from a machine whose clock is wrong, every certificate is of another time."""
+    site.now += years * 365 * DAY
+    site.root = create_root(site_name="Ward", signer=KeySigner.generate(), now=site.now)
+    signer = KeySigner.generate()
+    ca = site.root.issue_site_ca(
+        site_name="Ward", site_id=site.site_id, public_key=signer.public_key, now=site.now
+    )
+    site.issuer = SiteCa(certificate_der(ca), signer)
+    site.key_server(["127.0.0.1"])
+    async with serving(TokenService(site)) as url:
+        with pytest.raises(CertificateError, match=r"by the clock of this machine, which says 2") as caught:
+            await EstClient(url, [certificate_der(site.root.certificate)]).cacerts()
+    assert caught.value.reason == reason
+    assert "set the clock" in caught.value.cure
 
 
 async def test_the_host_name_counts(site: Site) -> None:

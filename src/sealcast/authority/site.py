@@ -64,9 +64,10 @@ from sealcast.ca import (
     import_root,
 )
 from sealcast.ca.passphrase import NO_PASSPHRASE
+from sealcast.ca.signer import fits
 from sealcast.errors import CertificateError, StorageError
 from sealcast.pki.bundle import SignedBundle
-from sealcast.pki.certificates import certificate_der, certificates_pem
+from sealcast.pki.certificates import certificate_der, certificate_identity, certificates_pem
 from sealcast.pki.files import (
     PRIVATE,
     read_file,
@@ -219,9 +220,9 @@ class Site:
         """Read the key server's certificate and key.
 
         Raises:
-            StorageError, CertificateError: missing, readable by others, damaged.
+            StorageError, CertificateError: missing, readable by others, damaged, or not of this site.
         """
-        return _read_key_server(self.server_file)
+        return _read_key_server(self.server_file, self.site_id)
 
     def write_key_server(
         self, issued: IssuedCertificate, signer: KeySigner, authorities: Sequence[bytes] = ()
@@ -513,10 +514,20 @@ def _root(
         ) from None
 
 
-def _read_key_server(path: Path) -> KeyServerIdentity:
+def _read_key_server(path: Path, site_id: bytes) -> KeyServerIdentity:
     signer = FileSigner.open(path)
     chain = tuple(certificates(path))
     certificate = x509.load_der_x509_certificate(chain[0])
+    cure = "restore it from a backup of this folder"
+    if not fits(signer, certificate):
+        raise CertificateError(f"{path}: certificate and key do not match", reason="key", cure=cure)
+    identity = certificate_identity(certificate)
+    if (identity.role, identity.site_id) != (Role.KEY_SERVER, site_id):
+        raise CertificateError(
+            f"{path}: the certificate is that of {identity.uri}, not of this site's key server",
+            reason="wrong-site",
+            cure=cure,
+        )
     return KeyServerIdentity(
         chain=chain,
         signer=signer,

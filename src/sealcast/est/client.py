@@ -50,6 +50,7 @@ from sealcast.pki.certificates import is_self_signed, parse_certificate
 from sealcast.pki.csr import RequestExtras
 from sealcast.pki.names import Identity, Role
 from sealcast.pki.signed import PublicKey
+from sealcast.pki.times import system_time, to_datetime
 from sealcast.pki.tls import leading, load_own_certificate, trust
 from sealcast.pki.validator import Validator
 
@@ -520,11 +521,23 @@ def _connection_error(error: Exception, url: str, *, shows_certificate: bool) ->
 
 def _untrusted(url: str, error: Exception) -> CertificateError:
     detail = getattr(error, "verify_message", "") or str(error)
+    reason = _TIME_FAULTS.get(getattr(error, "verify_code", 0))
+    if reason is not None:
+        return CertificateError(
+            f"the certificate of {url} is refused: {detail}, by the clock of this machine, which says "
+            f"{to_datetime(system_time()):%Y-%m-%d %H:%M} UTC",
+            reason=reason,
+            cure="set the clock if that is wrong; else the authority's certificate has to be renewed",
+        )
     return CertificateError(
         f"the certificate of {url} is refused: {detail}",
         reason="unknown-issuer",
         cure="check the URL and give the site's own root with --root FILE",
     )
+
+
+_TIME_FAULTS = {9: "not-yet-valid", 10: "expired"}
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 
 __all__ = ["Enrolled", "EstClient", "RequestPlan", "check_authority_url", "plan_request"]
