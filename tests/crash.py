@@ -11,11 +11,12 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,31 @@ def calls_that_matter(log: str, folder: Path) -> list[Call]:
         if str(folder) in arguments:
             found.append(Call(name, counts[thread, name]))
     return found
+
+
+CHANGING = frozenset(CALLS.split(",")) - {"openat", "flock"}
+
+
+def points(what: str, calls: list[Call]) -> list[Call]:
+    """Where to kill: at one call of each kind that changes a file; at all calls under SEALCAST_SOAK=1.
+
+    Says how many there are; `make soak` puts that into its ledger.
+    """
+    found = calls if SOAK else one_of_each_kind(calls)
+    print(f"{what}: killed at {len(found)} of {len(calls)} calls")  # for whoever runs pytest -s
+    if path := os.environ.get("SEALCAST_KILLS"):
+        with Path(path).open("a", encoding="utf-8") as tally:
+            tally.write(json.dumps({"what": what, "points": len(found)}) + "\n")
+    return found
+
+
+def one_of_each_kind(calls: list[Call]) -> list[Call]:
+    """Of the calls that change a file: of each name the middle one, and the very last one."""
+    changing = [call for call in calls if call.name in CHANGING]
+    kinds: dict[str, list[Call]] = {}
+    for call in changing:
+        kinds.setdefault(call.name, []).append(call)
+    return list(dict.fromkeys([*(alike[len(alike) // 2] for alike in kinds.values()), *changing[-1:]]))
 
 
 def chosen(calls: list[Call], sample: int) -> list[Call]:
@@ -139,6 +165,88 @@ async def attached(process: int, options: Sequence[str]) -> AsyncIterator[None]:
         with contextlib.suppress(ProcessLookupError):
             tracer.kill()
         await tracer.wait()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """A command that takes a folder from one state to another."""
+
+    name: str
+    prepare: Callable[[Path], Awaitable[None]]
+    """Makes what is there before, in a folder that is not there yet."""
+    words: Callable[[Path], Sequence[str]]
+    look: Callable[[Path], str]
+    """A clean start: `before` or `after`; raises where it is neither."""
+    environment: Callable[[], Mapping[str, str]] = dict
+    code: int = 0
+    """How the command ends that does the work."""
+    refused: frozenset[int] = frozenset({0})
+    """How the command may end where its work has been done already."""
+    again: bool = SOAK
+    """Whether the recovery is killed too; at one call, save in a soak."""
+    settle: Callable[[Path], Awaitable[None]] | None = None
+    """Looks at the folder once the work has been done at last."""
+
+
+async def survive(commands: "Warm", step: Transition, scratch: Path) -> Counter[str]:
+    """Kill the command at one call after the other, and again the next one, which has to recover.
+
+    Returns: how often the folder was found `before` and `after`.
+    """
+
+    async def run(folder: Path, *options: str) -> int:
+        trace = tracing(folder.with_suffix(".log"))
+        return await commands.run(step.words(folder), [*trace, *options], **step.environment())
+
+    def calls_of(folder: Path) -> list[Call]:
+        return calls_that_matter(folder.with_suffix(".log").read_text(), folder)
+
+    async def finish(folder: Path) -> None:
+        was = step.look(folder)
+        code = await run(folder)
+        assert code == step.code if was == "before" else code in step.refused, (step.name, was, code)
+        assert step.look(folder) == "after"
+        if step.settle is not None:
+            await step.settle(folder)
+        # A soak makes thousands of them.
+        await asyncio.to_thread(shutil.rmtree, folder)
+
+    whole = scratch / "whole"
+    await step.prepare(whole)
+    assert await run(whole) == step.code
+    assert step.look(whole) == "after"
+    calls = calls_of(whole)
+    places = points(step.name, calls)
+    outcomes: Counter[str] = Counter()
+
+    async def kill_at(call: Call) -> None:
+        folder = scratch / f"{call.name}-{call.number}"
+        await step.prepare(folder)
+        code = await run(folder, *call.killing)
+        assert code in (step.code, -signal.SIGKILL), (step.name, call, code)
+        outcomes["killed"] += code == -signal.SIGKILL
+        outcomes[step.look(folder)] += 1
+        if call in again and folder.exists():
+            await kill_the_next(folder)
+        await finish(folder)
+
+    async def kill_the_next(folder: Path) -> None:
+        traced = folder.with_name(f"{folder.name}-traced")
+        shutil.copytree(folder, traced)
+        await run(traced)
+        step.look(traced)
+        for call in points(f"{step.name}, again", calls_of(traced)):
+            copy = folder.with_name(f"{folder.name}-{call.name}-{call.number}")
+            shutil.copytree(folder, copy)
+            await run(copy, *call.killing)
+            outcomes[step.look(copy)] += 1
+            await finish(copy)
+        await asyncio.to_thread(shutil.rmtree, traced)
+
+    again = one_of_each_kind(calls) if SOAK else places[len(places) // 2 :][:1] if step.again else []
+    await asyncio.gather(*map(kill_at, places))
+    assert outcomes["killed"] >= len(places) - 2, (step.name, outcomes)
+    return outcomes
 
 
 def fork_commands() -> None:

@@ -17,7 +17,7 @@ from sealcast.cli import main
 from sealcast.errors import CertificateError, SealcastError, StorageError, UsageError
 from sealcast.keys import Secret
 from sealcast.pki.times import system_time
-from tests.crash import Call, calls_that_matter, tracing, warm
+from tests.crash import Call, calls_that_matter, points, tracing, warm
 
 FIRST, SECOND = "first of them", "second of them"
 CLEAR = PassphraseSource(environment={}, prompt=None)
@@ -162,7 +162,7 @@ async def test_a_change_killed_at_any_call_is_whole_or_absent(encrypted: Path, t
         writing = [call for call in calls if call.name != "openat" and call.name != "flock"]
         assert len(writing) > 12, "the trace does not show the work"
         outcomes = set()
-        for call in writing:
+        for call in points("authority: key passwd", writing):
             outcomes.add(await killed(call, encrypted, tmp_path, change))
     assert outcomes == {FIRST, "nothing"}
 

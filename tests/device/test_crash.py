@@ -1,32 +1,26 @@
-"""SIGKILL at each system call that changes a file during one enrolment, and during one renewal.
+"""SIGKILL at system calls that change a file: of an enrolment, a renewal, a request that waits, its answer.
 
 After it a start finds the old device or the new one (at first enrolment: none, or a whole one), and the next
-enrolment works and clears up.
+run finishes the work, with the key that the authority has heard of, and clears up. Trust bundles and
+recoveries: tests/authority/test_kills.py, where there is an authority that gives them.
 """
 
 import asyncio
-from collections import Counter
+import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from sealcast.device import DeviceIdentity
+from sealcast.device import DeviceIdentity, PendingRequest
 from sealcast.device.folder import current_credentials
-from sealcast.errors import StorageError
-from tests.crash import Call, calls_that_matter, tracing, warm
+from sealcast.errors import EnrolmentError, StorageError
+from sealcast.pki.certificates import spki
+from tests.crash import Transition, survive, warm
 from tests.device.conftest import Authority, entries, leftovers
 
-pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(300)]
-
-
-def command(authority: Authority, operation: str, folder: Path) -> list[str]:
-    if operation == "renew":
-        return ["device", "renew", str(folder)]
-    site = authority.site
-    return [
-        "device", "enroll", str(folder),
-        "--authority", authority.url, "--root", str(site.root_file), "--name", "monitor-1",
-    ]  # fmt: skip
+pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(900)]
 
 
 def open_or_none(folder: Path) -> DeviceIdentity | None:
@@ -35,51 +29,93 @@ def open_or_none(folder: Path) -> DeviceIdentity | None:
         with pytest.raises(StorageError, match="holds no device"):
             DeviceIdentity.open(folder)
         return None
-    return DeviceIdentity.open(folder)
+    found = DeviceIdentity.open(folder)
+    assert found.name == "monitor-1"
+    return found
 
 
-@pytest.mark.parametrize("operation", ["enroll", "renew"])
-async def test_killed_at_any_call_it_is_whole_or_absent(
-    authority: Authority, tmp_path: Path, operation: str
+async def settle(folder: Path) -> None:
+    """Nothing of the crash is left."""
+    assert not leftovers(folder)
+    assert len(entries(folder / "credentials") or []) <= 2
+
+
+async def absent(folder: Path) -> None:
+    """Nothing is there before."""
+
+
+def copy_of(template: Path) -> Callable[[Path], Awaitable[None]]:
+    async def prepare(folder: Path) -> None:
+        await asyncio.to_thread(shutil.copytree, template, folder)
+
+    return prepare
+
+
+async def test_a_device_killed_at_any_call_is_whole_or_as_it_was(
+    authority: Authority, tmp_path: Path
 ) -> None:
-    async def prepare(folder: Path) -> DeviceIdentity | None:
-        return await authority.enroll(folder) if operation == "renew" else None
+    service = authority.service
+    enrolled, waiting = tmp_path / "enrolled", tmp_path / "waiting"
+    serial = (await authority.enroll(enrolled)).serial
+    service.pending_seconds = 7
+    with pytest.raises(EnrolmentError):
+        await authority.enroll(waiting)
+    service.pending_seconds = None
+    shown: set[bytes] = set()
 
+    def enrol(folder: Path) -> list[str]:
+        site = authority.site
+        return [
+            *("device", "enroll", str(folder), "--authority", authority.url),
+            *("--root", str(site.root_file), "--name", "monitor-1"),
+        ]
+
+    def is_enrolled(folder: Path) -> str:
+        return "before" if open_or_none(folder) is None else "after"
+
+    def is_renewed(folder: Path) -> str:
+        found = open_or_none(folder)
+        assert found is not None, "a renewal lost the device"
+        return "before" if found.serial == serial else "after"
+
+    def waits(folder: Path) -> str:
+        assert open_or_none(folder) is None
+        found = PendingRequest.read(folder)
+        if found is None:
+            return "before"
+        shown.add(spki(found.signer.public_key))
+        return "after"
+
+    def make(name: str, **values: object) -> Transition:
+        given = {
+            "name": f"device: {name}",
+            "words": enrol,
+            "look": is_enrolled,
+            "environment": lambda: {"SEALCAST_TOKEN": service.token("monitor-1")},
+            "settle": settle,
+            **values,
+        }
+        return Transition(**given)  # type: ignore[arg-type]
+
+    steps = [
+        make("enroll", prepare=absent, again=True),
+        make(
+            "renew",
+            prepare=copy_of(enrolled),
+            words=lambda folder: ["device", "renew", str(folder)],
+            look=is_renewed,
+        ),
+        make("ask", prepare=absent, look=waits, code=4, refused=frozenset({4})),
+        make("fetch the answer", prepare=copy_of(waiting)),
+    ]
     async with warm("sealcast.cli.device", "sealcast.device") as commands:
-
-        async def run(folder: Path, options: list[str]) -> int:
-            return await commands.run(
-                command(authority, operation, folder),
-                [*tracing(folder.with_suffix(".log")), *options],
-                SEALCAST_TOKEN=authority.service.token("monitor-1"),
-            )
-
-        whole = tmp_path / "whole"
-        await prepare(whole)
-        assert await run(whole, []) == 0
-        calls = calls_that_matter(whole.with_suffix(".log").read_text(), whole)
-        assert len(calls) > 50, "the trace does not show the work"
-        assert len(set(calls)) == len(calls), "threads share the work: a number stands for two calls"
-        outcomes: Counter[str] = Counter()
-
-        async def kill_at(call: Call) -> None:
-            folder = tmp_path / f"{call.name}-{call.number}"
-            before = await prepare(folder)
-            assert await run(folder, call.killing) == -9, call
-            assert calls_that_matter(folder.with_suffix(".log").read_text(), folder)[-1] == call
-            found = open_or_none(folder)
-            if found is None:
-                assert before is None, f"{call} lost the device"
-            else:
-                assert found.name == "monitor-1"
-            is_new = found is not None and (before is None or found.serial != before.serial)
-            outcomes["after" if is_new else "before"] += 1
-            # The next enrolment works, and nothing of the crash is left.
-            again = await authority.enroll(folder)
-            assert DeviceIdentity.open(folder).serial == again.serial
-            assert not leftovers(folder)
-            assert len(entries(folder / "credentials") or []) <= 2
-
-        await asyncio.gather(*map(kill_at, calls))
-    assert outcomes["before"], outcomes
-    assert outcomes["after"], outcomes
+        for number, step in enumerate(steps):
+            service.asked.clear()
+            service.pending_seconds = 7 if step.code else None
+            (tmp_path / str(number)).mkdir()
+            outcomes = await survive(commands, step, tmp_path / str(number))
+            assert outcomes["before"], (step.name, outcomes)
+            assert outcomes["after"], (step.name, outcomes)
+            heard = {spki(x509.load_der_x509_csr(der).public_key()) for der in service.asked}
+            if step.code:
+                assert heard <= shown, "the authority has heard of a key that no folder keeps"
