@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit
-from sealcast.authority.models import BundleRow, CertificateRow, DeviceRow, ReportRow
+from sealcast.authority.models import BundleRow, DeviceRow, ReportRow
 from sealcast.errors import CertificateError, UsageError
 from sealcast.pki.bundle import (
     Anchor,
@@ -39,7 +39,7 @@ class BundleProgress:
     reported: int
     """Of these, how many have said that they hold it, or a later one."""
     missing: tuple[str, ...]
-    """Names of the others, sorted."""
+    """Names of the others, or the first of them, sorted."""
 
 
 def load_bundle(session: Session) -> VerifiedBundle | None:
@@ -133,6 +133,7 @@ def record_report(
     row = session.get(BundleRow, version)
     if version and (row is None or row.hash != digest):
         raise UsageError(f"there is no version {version} of the trust bundle with the hash {digest.hex()}")
+    session.execute(update(DeviceRow).where(DeviceRow.name == device).values(bundle_version=version))
     report = session.get(ReportRow, device)
     if report is None:
         session.add(ReportRow(device=device, bundle_version=version, serial=serial, reported=now))
@@ -141,30 +142,24 @@ def record_report(
         report.bundle_version, report.serial, report.reported = version, serial, now
 
 
-def bundle_progress(session: Session, version: int, now: int) -> BundleProgress:
-    """Tell how many devices hold at least a version."""
-    names = living_devices(session, now)
-    have = set(session.scalars(select(ReportRow.device).where(ReportRow.bundle_version >= version)))
+def bundle_progress(session: Session, version: int, now: int, *, most: int | None = None) -> BundleProgress:
+    """Tell how many devices hold at least a version; of those that do not, no more than `most` are named."""
+    alive, has = _is_alive(now), DeviceRow.bundle_version >= version
+    devices = session.scalar(select(func.count()).select_from(DeviceRow).where(alive)) or 0
+    reported = session.scalar(select(func.count()).select_from(DeviceRow).where(alive, has)) or 0
+    missing = select(DeviceRow.name).where(alive, ~has).order_by(DeviceRow.name).limit(most)
     return BundleProgress(
-        version=version,
-        devices=len(names),
-        reported=len(names & have),
-        missing=tuple(sorted(names - have)),
+        version=version, devices=devices, reported=reported, missing=tuple(session.scalars(missing))
     )
 
 
 def living_devices(session: Session, now: int) -> set[str]:
     """Names of the devices that are enrolled and hold a certificate that is good now."""
-    alive = (
-        select(CertificateRow.name)
-        .where(
-            CertificateRow.role == "device", CertificateRow.revoked.is_(None), CertificateRow.not_after > now
-        )
-        .distinct()
-    )
-    return set(
-        session.scalars(select(DeviceRow.name).where(DeviceRow.revoked.is_(None), DeviceRow.name.in_(alive)))
-    )
+    return set(session.scalars(select(DeviceRow.name).where(_is_alive(now))))
+
+
+def _is_alive(now: int) -> ColumnElement[bool]:
+    return and_(DeviceRow.revoked.is_(None), DeviceRow.ends > now)
 
 
 def latest_version(session: Session) -> int:

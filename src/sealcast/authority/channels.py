@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sealcast.authority import audit, policy_versions, register
 from sealcast.authority.directory import StoredStream, load_streams
 from sealcast.authority.keystore import draw_secret, load_keys, slot_clock, store_keys
-from sealcast.authority.models import CertificateRow, ChannelRow, DeviceRow, GuestRow, MemberRow
+from sealcast.authority.models import ChannelRow, DeviceRow, GuestRow, MemberRow
 from sealcast.authority.policy_versions import StoredPolicy as StoredPolicy
 from sealcast.authority.site import Site
 from sealcast.errors import ChannelError, UnknownChannelError, UnknownNameError, UsageError
@@ -224,7 +224,7 @@ def settle_devices(session: Session, site: Site, devices: Iterable[str], now: in
     names = list(devices)
     subjects = register.subjects(session, names)
     listed = policy_versions.listings(session, names)
-    changed = []
+    asked: list[tuple[ChannelRow, StoredPolicy, Policy]] = []
     for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name)).all():
         rules = channel_rules(row)
         moved = {
@@ -242,8 +242,15 @@ def settle_devices(session: Session, site: Site, devices: Iterable[str], now: in
                 _moved(before.publishers, moved[MemberRole.PUBLISH]),
                 _moved(before.subscribers, moved[MemberRole.SUBSCRIBE]),
             )
-            changed.append(settle(session, site, row, now, names=lists, before=before).channel)
-    return changed
+            asked.append((row, before, _next_policy(site, row, before, lists, now)))
+    # All at once: the issuer waits for the disk before it signs.
+    signed = site.issuer.sign_policies([policy for _, _, policy in asked])
+    return [
+        _settled(
+            session, site, row, _store_signed(session, row, before, policy, data, now), now, True
+        ).channel
+        for (row, before, policy), data in zip(asked, signed, strict=True)
+    ]
 
 
 def settle_due(session: Session, site: Site, now: int) -> list[StoredChannel]:
@@ -301,6 +308,13 @@ def settle(
     """
     signed = sign_policy(session, site, row, now, is_changed=is_changed, names=names, before=before)
     policy = signed or before or policy_versions.load_policy(session, row.name)
+    return _settled(session, site, row, policy, now, signed is not None)
+
+
+def _settled(
+    session: Session, site: Site, row: ChannelRow, policy: StoredPolicy, now: int, is_signed: bool
+) -> Settled:
+    """Remove the members that must not take part any more; `is_signed`: whether the policy is a new one."""
     keys = load_keys(session, row, site.vault)
     ended = _ended_members(session, row, now)
     members = keys.membership.members.values()
@@ -319,7 +333,7 @@ def settle(
     session.flush()
     return Settled(
         channel=_stored_channel(session, row, policy, after),
-        is_changed=signed is not None or after is not keys,
+        is_changed=is_signed or after is not keys,
     )
 
 
@@ -363,8 +377,20 @@ def sign_policy(
         and not is_changed
     ):
         return None
+    asked = _next_policy(site, row, before, names, now, jump)
+    return _store_signed(session, row, before, asked, site.issuer.sign_policy(asked), now)
+
+
+def _next_policy(
+    site: Site,
+    row: ChannelRow,
+    before: StoredPolicy | None,
+    names: tuple[Names, Names],
+    now: int,
+    jump: int = 0,
+) -> Policy:
     grace = max(microseconds(GRACE), row.slots_ahead * row.slot_length + _BEYOND_PREFETCH)
-    asked = Policy(
+    return Policy(
         site_id=site.site_id,
         channel=row.name,
         version=before.version.version + 1 + jump if before else 1,
@@ -382,7 +408,11 @@ def sign_policy(
         publishers=names[0],
         subscribers=names[1],
     )
-    data = site.issuer.sign_policy(asked)
+
+
+def _store_signed(
+    session: Session, row: ChannelRow, before: StoredPolicy | None, asked: Policy, data: bytes, now: int
+) -> StoredPolicy:
     policy, signed = asked.signed_as(data)
     stored = policy_versions.store_version(session, before, policy, signed, data)
     audit.record(session, now, "sign policy", row.name, version=policy.version)
@@ -529,13 +559,8 @@ def _ended_members(session: Session, row: ChannelRow, now: int) -> set[str]:
     has shown one.
     """
     alive = (
-        select(CertificateRow.serial)
-        .where(
-            CertificateRow.name == MemberRow.device,
-            CertificateRow.role == "device",
-            CertificateRow.revoked.is_(None),
-            CertificateRow.not_after > now,
-        )
+        select(DeviceRow.name)
+        .where(DeviceRow.name == MemberRow.device, DeviceRow.revoked.is_(None), DeviceRow.ends > now)
         .exists()
     )
     shown = (

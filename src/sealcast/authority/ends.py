@@ -56,14 +56,18 @@ def _policies(session: Session) -> Iterator[End]:
 def _holders(session: Session, now: int) -> Iterator[End]:
     """Devices and admins that have not renewed in time; who has been away for longer is left out."""
     soon = now + microseconds(DEVICE.life) // 4
-    for role, row in ((Role.DEVICE, DeviceRow), (Role.ADMIN, AdminRow)):
+    devices = select(DeviceRow.name).where(
+        DeviceRow.revoked.is_(None), DeviceRow.ends <= soon, DeviceRow.ends > now - RECOVERY_GRACE
+    )
+    admins = select(AdminRow.name).where(AdminRow.revoked.is_(None))
+    for role, holders in ((Role.DEVICE, devices), (Role.ADMIN, admins)):
         ends = func.max(CertificateRow.not_after)
         late = session.execute(
             select(CertificateRow.name, func.max(CertificateRow.not_before), ends)
             .where(
                 CertificateRow.role == str(role),
                 CertificateRow.revoked.is_(None),
-                CertificateRow.name.in_(select(row.name).where(row.revoked.is_(None))),
+                CertificateRow.name.in_(holders),
             )
             .group_by(CertificateRow.name)
             .having(ends <= soon, ends > now - RECOVERY_GRACE)

@@ -305,7 +305,7 @@ def enrol(
         approval.state, approval.serial = State.ISSUED, serial
     roles = None if token is None else token.roles
     known = session.get(DeviceRow, device)
-    enter_device(session, known, device, now, roles=roles, maker_key=admission.maker_key)
+    enter_device(session, known, issued, now, roles=roles, maker_key=admission.maker_key)
     record_enrolment(
         session,
         device,
@@ -320,7 +320,7 @@ def enrol(
 def enter_device(
     session: Session,
     known: DeviceRow | None,
-    device: str,
+    issued: IssuedCertificate,
     now: int,
     *,
     roles: list[str] | None,
@@ -330,11 +330,18 @@ def enter_device(
     leaves it those it has.
     """
     if known is None:
-        session.add(DeviceRow(name=device, enrolled=now, roles=roles or [], maker_key=maker_key))
+        row = DeviceRow(
+            name=issued.identity.name,
+            enrolled=now,
+            roles=roles or [],
+            maker_key=maker_key,
+            ends=issued.not_after,
+        )
+        session.add(row)
         return
     # The operator made the token, or said yes, after the removal (revoke_device deletes older ones): it may
     # come back.
-    known.enrolled, known.revoked, known.maker_key = now, None, maker_key
+    known.enrolled, known.revoked, known.maker_key, known.ends = now, None, maker_key, issued.not_after
     if roles is not None:
         known.roles = roles
 
@@ -398,6 +405,7 @@ def renew(
             registers=has_usage(held, REGISTRATION_AUTHORITY),
         )
     session.add(certificate_row(issued))
+    session.get_one(DeviceRow, name).ends = issued.not_after
     audit.record(session, now, "renew device", name, serial=f"{issued.serial:x}")
     return issued
 

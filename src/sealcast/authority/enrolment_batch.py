@@ -83,12 +83,13 @@ def certify_all(
         serial = f"{outcome.serial:x}"
         audit.act_as(session, f"device:{each.device}")
         if isinstance(each, Renewal):
+            known[each.device].ends = outcome.not_after
             audit.record(session, now, "renew device", each.device, serial=serial)
             continue
         token = tokens[enrolment.token_hash(each.token)]
         token.used, token.serial = now, serial
         enrolment.enter_device(
-            session, known.get(each.device), each.device, now, roles=token.roles, maker_key=None
+            session, known.get(each.device), outcome, now, roles=token.roles, maker_key=None
         )
         enrolment.record_enrolment(
             session, each.device, now, serial=serial, by=str(Credential.TOKEN), generated=False

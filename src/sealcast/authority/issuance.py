@@ -147,7 +147,7 @@ def ensure_ledger(folder: Path, storage: Storage) -> None:
     for name in removed:
         ledger.set_removed(name, now, removed=True)
     for serial, when, ends in revoked:
-        ledger.revoke([Revocation(serial=int(serial, 16), time=when or now)], ends, now)
+        ledger.enter_revocation(Revocation(serial=int(serial, 16), time=when or now), ends)
     if number:
         ledger.reserve_crl(number, now)
     for channel, version in versions:

@@ -249,7 +249,7 @@ class LiveChannel:
 def _versions(policy: StoredPolicy, crl: CurrentCrl, bundle: VerifiedBundle | None) -> SignedVersions:
     return SignedVersions(
         policy=policy.version,
-        crl=ObjectVersion(version=crl.number, digest=hashlib.sha256(crl.der).digest()),
+        crl=ObjectVersion(version=crl.number, digest=crl.digest),
         bundle=ObjectVersion()
         if bundle is None
         else ObjectVersion(version=bundle.version, digest=bundle.hash),

@@ -7,7 +7,7 @@ test compares both.
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -67,6 +67,12 @@ class DeviceRow(Base):
     """What policies may call it by besides its name; sorted, none twice."""
     maker_key: Mapped[bytes | None]
     """SHA-256 of the key in the maker's certificate that it was last enrolled by; None: by other means."""
+    ends: Mapped[int] = mapped_column(server_default="0", default=0)
+    """End of its last certificate; with `revoked` it says whether the device has one that is good."""
+    bundle_version: Mapped[int] = mapped_column(server_default="0", default=0)
+    """Of its last report; 0 without one."""
+
+    __table_args__ = (Index("ix_devices_standing", "revoked", "name", "ends", "bundle_version"),)
 
 
 class CertificateRow(Base):
@@ -76,6 +82,7 @@ class CertificateRow(Base):
     """
 
     __tablename__ = "certificates"
+    __table_args__ = (Index("ix_certificates_revoked", "revoked", sqlite_where=text("revoked IS NOT NULL")),)
 
     serial: Mapped[str] = mapped_column(String, primary_key=True)
     """Hexadecimal."""
@@ -115,6 +122,7 @@ class TokenRow(Base):
     """A one-time token for the enrolment of one device; only its hash is stored."""
 
     __tablename__ = "tokens"
+    __table_args__ = (Index("ix_tokens_unused", "expires", sqlite_where=text("used IS NULL")),)
 
     hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     """SHA-256 of the token, which is random and long: no salt or slow hash is needed."""
@@ -468,7 +476,7 @@ class RequestRow(Base):
     """SHA-256 over who asked and the key."""
     digest: Mapped[bytes]
     """SHA-256 over the request itself."""
-    time: Mapped[int]
+    time: Mapped[int] = mapped_column(index=True)
     status: Mapped[int]
     sealed_answer: Mapped[bytes]
 

@@ -265,10 +265,11 @@ def _compare_channel(
             channel=row.name,
             cure="make another channel with that suite",
         )
-    policy = load_policy(session, row.name) if row is not None else None
-    before_names = (policy.publishers, policy.subscribers) if policy is not None else (Names(), Names())
-    after_names = before_names
+    before_names = after_names = Names(), Names()
     if row is None or channel_rules(row) != rules:
+        if row is not None:
+            policy = load_policy(session, row.name)
+            before_names = policy.publishers, policy.subscribers
         after_names = register.publishers(session, rules), register.subscribers(session, rules)
     return ChannelChange(
         name=settings.name,

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from sqlalchemy import (
     ColumnElement,
@@ -34,7 +35,7 @@ from sealcast.pki.policy_names import NameBlock, Names
 from sealcast.pki.signed import Algorithm, SignedObject
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class StoredPolicy:
     """A version of a policy, as a rule the one in force."""
 
@@ -55,6 +56,10 @@ class StoredPolicy:
         return device in self.publishers or device in self.subscribers
 
 
+_held: WeakValueDictionary[bytes, StoredPolicy] = WeakValueDictionary()
+"""By digest, which says all that there is of a version: a service holds those in force."""
+
+
 def latest_row(session: Session, channel: str) -> PolicyRow | None:
     """The row of the version in force; None before there is any."""
     return session.scalars(
@@ -71,7 +76,9 @@ def load_policy(session: Session, channel: str) -> StoredPolicy:
 
 
 def load_version(session: Session, row: PolicyRow) -> StoredPolicy:
-    """A version as it was signed."""
+    """A version as it was signed; one that somebody still holds in this process is not read again."""
+    if (held := _held.get(row.digest)) is not None:
+        return held
     publishers = load_names(session, row.channel, MemberRole.PUBLISH, row.version)
     subscribers = load_names(session, row.channel, MemberRole.SUBSCRIBE, row.version)
     signed = SignedObject(
@@ -79,7 +86,7 @@ def load_version(session: Session, row: PolicyRow) -> StoredPolicy:
         algorithm=Algorithm(row.algorithm),
         signature=row.signature,
     )
-    return StoredPolicy(
+    policy = StoredPolicy(
         signed=signed.serialize(),
         version=ObjectVersion(version=row.version, digest=row.digest),
         issued=row.issued,
@@ -87,6 +94,8 @@ def load_version(session: Session, row: PolicyRow) -> StoredPolicy:
         publishers=publishers,
         subscribers=subscribers,
     )
+    _held[row.digest] = policy
+    return policy
 
 
 def load_names(session: Session, channel: str, role: MemberRole, version: int) -> Names:
@@ -139,6 +148,7 @@ def store_version(
         publishers=policy.publishers,
         subscribers=policy.subscribers,
     )
+    _held[stored.version.digest] = stored
     session.add(
         PolicyRow(
             channel=policy.channel,

@@ -4,9 +4,10 @@ Says the same as `pki.policy_rules.expand`, which is given the devices themselve
 the caller's transaction.
 """
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 
-from sqlalchemy import ColumnElement, String, exists, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, String, and_, exists, func, or_, select, type_coerce
 from sqlalchemy.orm import Session
 
 from sealcast.authority.models import DeviceRow
@@ -17,6 +18,9 @@ _RULES_AT_ONCE = 100
 """In one question; SQLite bounds the depth of an expression."""
 
 _GLOB_WORDS = frozenset("*?[")
+_BEGINNING = re.compile(r"[^*?\[]*")
+_BEYOND = "\x7f"
+"""Above every character of a name."""
 
 
 def registered(session: Session) -> list[Subject]:
@@ -88,12 +92,21 @@ def _condition(rule: Rule) -> ColumnElement[bool]:
     # SQLite denies a set by ^ where an operator writes !, and reads all else as `fnmatch` does.
     glob = rule.pattern.replace("[!", "[^")
     if rule.kind is RuleKind.NAME:
-        return DeviceRow.name == glob if _is_plain(glob) else DeviceRow.name.op("GLOB")(glob)
+        return DeviceRow.name == glob if _is_plain(glob) else _like(glob)
     if _is_plain(glob):
         # As JSON writes it; no role holds a quotation mark, or a letter that JSON writes in another way.
         return type_coerce(DeviceRow.roles, String).op("GLOB")(f'*"{glob}"*')
     role = func.json_each(DeviceRow.roles).table_valued("value")
     return exists(select(role.c.value).where(role.c.value.op("GLOB")(glob)))
+
+
+def _like(glob: str) -> ColumnElement[bool]:
+    """Names that match a glob; those that begin otherwise are not looked at."""
+    found = DeviceRow.name.op("GLOB")(glob)
+    start = _BEGINNING.match(glob)
+    if start is None or not start[0]:
+        return found
+    return and_(DeviceRow.name >= start[0], DeviceRow.name < start[0] + _BEYOND, found)
 
 
 def _is_plain(glob: str) -> bool:

@@ -3,6 +3,7 @@
 All of it is one transaction; half of a removal cannot be stored.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select
@@ -29,13 +30,15 @@ class CurrentCrl:
     """Microseconds; the grace included."""
     own: bytes
     """DER: this site's list alone."""
-    others: bytes = b""
-    """DER: the lists of other sites."""
+    der: bytes
+    """It and the lists of other sites after it, as members get them (TR-9)."""
+    digest: bytes
+    """SHA-256 of that, 32 bytes."""
 
     @property
-    def der(self) -> bytes:
-        """All of them, ours first, as members get them (TR-9)."""
-        return self.own + self.others
+    def others(self) -> bytes:
+        """DER: the lists of other sites."""
+        return self.der[len(self.own) :]
 
     def is_due(self, now: int) -> bool:
         """Whether a new one is to be made although nothing was revoked."""
@@ -45,16 +48,24 @@ class CurrentCrl:
 def load_crl(session: Session) -> CurrentCrl:
     """The latest CRL; there is one from `init` on."""
     row = session.scalars(select(CrlRow).order_by(CrlRow.number.desc()).limit(1)).one()
+    return _current(session, row)
+
+
+def _current(session: Session, row: CrlRow) -> CurrentCrl:
+    document = row.der + other_crls(session)
     return CurrentCrl(
         number=row.number,
         issued=row.issued,
         next_update=row.next_update,
         own=row.der,
-        others=other_crls(session),
+        der=document,
+        digest=hashlib.sha256(document).digest(),
     )
 
 
-def issue_crl(session: Session, issuer: Issuer, now: int, *, jump: int = 0) -> CurrentCrl:
+def issue_crl(
+    session: Session, issuer: Issuer, now: int, *, jump: int = 0, device: str | None = None
+) -> CurrentCrl:
     """Sign and store a CRL of every revoked certificate that has not ended, under the next number.
 
     Args:
@@ -62,21 +73,21 @@ def issue_crl(session: Session, issuer: Issuer, now: int, *, jump: int = 0) -> C
         issuer: the site CA, which may choose a higher number, and leaves nothing out that was on a CRL.
         now: microseconds.
         jump: numbers to leave out, after a restore.
+        device: the only one of which certificates were revoked since the CRL before; None: not known.
     """
     session.flush()
     number = (session.scalar(select(func.max(CrlRow.number))) or 0) + 1 + jump
-    revoked = [
-        *session.execute(
-            select(CertificateRow.serial, CertificateRow.revoked).where(
-                CertificateRow.revoked.is_not(None), CertificateRow.not_after > now
-            )
-        ),
-        *session.execute(
-            select(UnrecordedRow.serial, UnrecordedRow.revoked).where(
-                UnrecordedRow.revoked.is_not(None), UnrecordedRow.ends > now
-            )
-        ),
-    ]
+    recorded = select(CertificateRow.serial, CertificateRow.revoked).where(
+        CertificateRow.revoked.is_not(None), CertificateRow.not_after > now
+    )
+    unrecorded = select(UnrecordedRow.serial, UnrecordedRow.revoked).where(
+        UnrecordedRow.revoked.is_not(None), UnrecordedRow.ends > now
+    )
+    if device is not None:
+        # The issuer knows the others from the CRLs before.
+        recorded = recorded.where(CertificateRow.name == device)
+        unrecorded = unrecorded.where(UnrecordedRow.name == device)
+    revoked = [*session.execute(recorded), *session.execute(unrecorded)]
     der = issuer.issue_crl(
         number=number,
         revocations=[Revocation(serial=int(serial, 16), time=when or now) for serial, when in revoked],
@@ -86,7 +97,7 @@ def issue_crl(session: Session, issuer: Issuer, now: int, *, jump: int = 0) -> C
     row = CrlRow(number=number, issued=now, next_update=now + microseconds(LIFE + GRACE), der=der)
     session.add(row)
     session.flush()
-    return load_crl(session)
+    return _current(session, row)
 
 
 def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool:
@@ -113,6 +124,6 @@ def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool
     device.revoked = now
     issuer.remove(name, now)
     strike_off(session, name, now)
-    crl = issue_crl(session, issuer, now)
+    crl = issue_crl(session, issuer, now, device=name)
     audit.record(session, now, "revoke device", name, crl_number=crl.number)
     return True

@@ -222,6 +222,9 @@ class Issuer(Protocol):
         `policy.version`: the lowest that it may bear; it bears a higher one where that was used already.
         """
 
+    def sign_policies(self, policies: Sequence[Policy]) -> list[bytes]:
+        """As `sign_policy` for each, at the price of one wait for the disk; all, or an error and none."""
+
     def remove(self, name: str, now: int) -> None:
         """Note that a device is removed: nothing is issued to its name, and no policy lists it, until it is
         readmitted.

@@ -81,6 +81,12 @@ class Ledger:
         self.path = path
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        # What has been read of the revocations: the end of each, and the last row.
+        self._revoked: list[tuple[int, Revocation]] = []
+        self._revoked_up_to = 0
+        # The same of the names.
+        self._removed: frozenset[str] = frozenset()
+        self._names_up_to = 0
 
     @staticmethod
     def create(path: Path, settings: LedgerSettings) -> "Ledger":
@@ -211,38 +217,44 @@ class Ledger:
     def reserve_crl(self, number: int, now: int) -> int:
         """Store that a CRL is about to be signed: under `number`, or a higher one; returns it."""
         with self._change() as connection:
-            (last,) = connection.execute("SELECT max(number) FROM crls").fetchone()
-            number = max(number, (last or 0) + 1)
-            connection.execute("INSERT INTO crls (number, time) VALUES (?, ?)", [number, now])
-        return number
+            return _reserve_crl(connection, number, now)
 
     def reserve_policy(self, channel: str, version: int, now: int) -> int:
         """Store that a policy is about to be signed: as `version`, or a higher one; returns it."""
+        return self.reserve_policies([(channel, version)], now)[0]
+
+    def reserve_policies(self, wanted: Iterable[tuple[str, int]], now: int) -> list[int]:
+        """As `reserve_policy`, for channels and versions in one write."""
         with self._change() as connection:
-            (last,) = connection.execute(
-                "SELECT max(version) FROM policies WHERE channel = ?", [channel]
-            ).fetchone()
-            version = max(version, (last or 0) + 1)
-            connection.execute(
-                "INSERT INTO policies (channel, version, time) VALUES (?, ?, ?)", [channel, version, now]
-            )
-        return version
+            return [_reserve_policy(connection, channel, version, now) for channel, version in wanted]
 
     # --- revocation -----------------------------------------------------------------------------------------
 
-    def revoke(self, revocations: Iterable[Revocation], ends: int, now: int) -> list[Revocation]:
-        """Store revocations, and return all that have not ended.
+    def revoke(
+        self, revocations: Iterable[Revocation], ends: int, number: int, now: int
+    ) -> tuple[list[Revocation], int]:
+        """Store revocations, and the number of the CRL that will tell of them, as `reserve_crl` does.
 
         `ends`: for how long a serial number that the ledger does not know may matter.
+        Returns: all that have not ended, and the number.
         """
+        with self._lock:
+            with self._change() as connection:
+                number = _reserve_crl(connection, number, now)
+                _revoke(connection, revocations, ends)
+                # Rows are only added, so that those which were read before are as they were.
+                rows = connection.execute(
+                    "SELECT rowid, serial, time, ends FROM revocations WHERE rowid > ? ORDER BY rowid",
+                    [self._revoked_up_to],
+                ).fetchall()
+            for self._revoked_up_to, serial, time, end in rows:
+                self._revoked.append((end, Revocation(serial=int(serial, 16), time=time)))
+            return [revocation for end, revocation in self._revoked if end > now], number
+
+    def enter_revocation(self, revocation: Revocation, ends: int) -> None:
+        """Store a revocation from before there was a ledger; `ends`: of its certificate."""
         with self._change() as connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO revocations (serial, time, ends) VALUES"
-                " (?1, ?2, coalesce((SELECT ends FROM issuances WHERE serial = ?1), ?3))",
-                ([f"{revocation.serial:x}", revocation.time, ends] for revocation in revocations),
-            )
-            rows = connection.execute("SELECT serial, time FROM revocations WHERE ends > ?", [now]).fetchall()
-        return [Revocation(serial=int(serial, 16), time=time) for serial, time in rows]
+            _revoke(connection, [revocation], ends)
 
     def is_revoked(self, serial: int) -> bool:
         """Whether a serial number was ever on a CRL."""
@@ -264,12 +276,17 @@ class Ledger:
             return _is_removed(connection, name)
 
     def removed_names(self) -> frozenset[str]:
-        """The devices that are removed."""
+        """The devices that are removed; the same set as before if nothing was noted since."""
         with self._read() as connection:
             rows = connection.execute(
-                "SELECT name FROM names WHERE id IN (SELECT max(id) FROM names GROUP BY name) AND removed"
+                "SELECT id, name, removed FROM names WHERE id > ? ORDER BY id", [self._names_up_to]
             ).fetchall()
-        return frozenset(name for (name,) in rows)
+            if rows:
+                removed = set(self._removed)
+                for self._names_up_to, name, is_removed in rows:
+                    (removed.add if is_removed else removed.discard)(name)
+                self._removed = frozenset(removed)
+            return self._removed
 
     # --- permits --------------------------------------------------------------------------------------------
 
@@ -406,6 +423,30 @@ def _upgrade(connection: sqlite3.Connection) -> int:
             connection.execute("ROLLBACK")
         raise
     return int(found)
+
+
+def _revoke(connection: sqlite3.Connection, revocations: Iterable[Revocation], ends: int) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO revocations (serial, time, ends) VALUES"
+        " (?1, ?2, coalesce((SELECT ends FROM issuances WHERE serial = ?1), ?3))",
+        ([f"{revocation.serial:x}", revocation.time, ends] for revocation in revocations),
+    )
+
+
+def _reserve_policy(connection: sqlite3.Connection, channel: str, version: int, now: int) -> int:
+    (last,) = connection.execute("SELECT max(version) FROM policies WHERE channel = ?", [channel]).fetchone()
+    version = max(version, (last or 0) + 1)
+    connection.execute(
+        "INSERT INTO policies (channel, version, time) VALUES (?, ?, ?)", [channel, version, now]
+    )
+    return version
+
+
+def _reserve_crl(connection: sqlite3.Connection, number: int, now: int) -> int:
+    (last,) = connection.execute("SELECT max(number) FROM crls").fetchone()
+    number = max(number, (last or 0) + 1)
+    connection.execute("INSERT INTO crls (number, time) VALUES (?, ?)", [number, now])
+    return number
 
 
 def _is_unused(connection: sqlite3.Connection, serial: str) -> bool:

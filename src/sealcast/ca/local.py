@@ -23,6 +23,7 @@ from sealcast.pki.crl import GRACE, LIFE, Revocation
 from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.names import Role, check_device_name
 from sealcast.pki.policy import Policy
+from sealcast.pki.policy_names import Names
 from sealcast.pki.profiles import DEVICE, REGISTRATION_AUTHORITY
 from sealcast.pki.signed import PublicKey
 from sealcast.pki.times import microseconds
@@ -94,6 +95,8 @@ class LocalIssuer:
             kind: _Recent(kind, limit) for kind, limit in limits.by_kind().items() if limit is not None
         }
         self._is_checked = False
+        # The names in the last policy of each channel that passed, and the devices that were removed then.
+        self._checked: dict[str, tuple[tuple[Names, Names], frozenset[str]]] = {}
 
     @property
     def certificate(self) -> bytes:
@@ -197,8 +200,7 @@ class LocalIssuer:
         self._count("crl", now)
         # A serial number that nobody has asked for here may be from before the ledger.
         ends = now + microseconds(DEVICE.life)
-        listed = self._ledger.revoke(asked, ends, now)
-        number = self._ledger.reserve_crl(number, now)
+        listed, number = self._ledger.revoke(asked, ends, number, now)
         # Serial numbers are drawn from one ledger, so a list that names another CA's certificate names no
         # other one. A CA that has ended is asked for no list any more.
         alive = [other for other in self._others if now < other.not_after]
@@ -208,25 +210,25 @@ class LocalIssuer:
         """As `Issuer.sign_policy`. Raises: UsageError if it lists a removed device, or its times make no
         sense.
         """
-        now = self._now(policy.issued)
-        life = microseconds(LIFE) + microseconds(GRACE) + _MAX_POLICY_SLOTS * policy.slots.length
-        if abs(policy.issued - now) > MAX_SKEW or policy.next_update > policy.issued + life:
-            raise UsageError(
-                f"the times of the policy of channel {policy.channel!r} make no sense", cure="check the clock"
-            )
-        removed = [
-            name
-            for name in self._ledger.removed_names()
-            if name in policy.publishers or name in policy.subscribers
+        return self.sign_policies([policy])[0]
+
+    def sign_policies(self, policies: Sequence[Policy]) -> list[bytes]:
+        """As `Issuer.sign_policies`. Raises: as `sign_policy`."""
+        if not policies:
+            return []
+        now = self._now(policies[0].issued)
+        removed = self._ledger.removed_names()
+        for policy in policies:
+            self._check_policy(policy, removed, now)
+        for _ in policies:
+            self._count("policy", now)
+        versions = self._ledger.reserve_policies(
+            [(policy.channel, policy.version) for policy in policies], now
+        )
+        return [
+            self._ca.sign_policy(replace(policy, version=version))
+            for policy, version in zip(policies, versions, strict=True)
         ]
-        if removed:
-            raise UsageError(
-                f"the policy of channel {policy.channel!r} lists a removed device: {min(removed)!r}",
-                cure=_READMIT,
-            )
-        self._count("policy", now)
-        version = self._ledger.reserve_policy(policy.channel, policy.version, now)
-        return self._ca.sign_policy(replace(policy, version=version))
 
     def remove(self, name: str, now: int) -> None:
         """As `Issuer.remove`; it registers no others either, should it come back."""
@@ -368,6 +370,26 @@ class LocalIssuer:
                 cure="restore the whole folder from one backup",
             )
         self._is_checked = True
+
+    def _check_policy(self, policy: Policy, removed: frozenset[str], now: int) -> None:
+        life = microseconds(LIFE) + microseconds(GRACE) + _MAX_POLICY_SLOTS * policy.slots.length
+        if abs(policy.issued - now) > MAX_SKEW or policy.next_update > policy.issued + life:
+            raise UsageError(
+                f"the times of the policy of channel {policy.channel!r} make no sense", cure="check the clock"
+            )
+        # Of what was checked before, only the difference is looked at: there may be many of both.
+        lists = policy.publishers, policy.subscribers
+        known, gone = self._checked.get(policy.channel, ((Names(), Names()), frozenset()))
+        added = {name for names, before in zip(lists, known, strict=True) for name in names.beyond(before)}
+        listed = sorted(
+            (added & removed) | {name for name in removed - gone if any(name in names for names in lists)}
+        )
+        if listed:
+            raise UsageError(
+                f"the policy of channel {policy.channel!r} lists a removed device: {listed[0]!r}",
+                cure=_READMIT,
+            )
+        self._checked[policy.channel] = lists, removed
 
     def _check_not_removed(self, name: str) -> None:
         self._check_ledger()

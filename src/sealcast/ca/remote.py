@@ -120,6 +120,10 @@ class RemoteIssuer:
         """As `Issuer.sign_policy`."""
         return _bytes(self._ask("sign-policy", policy.encode()))
 
+    def sign_policies(self, policies: Sequence[Policy]) -> list[bytes]:
+        """As `Issuer.sign_policies`, one after the other."""
+        return list(map(self.sign_policy, policies))
+
     def remove(self, name: str, now: int) -> None:
         """As `Issuer.remove`."""
         self._ask("remove", name)

@@ -7,6 +7,8 @@ authority is away for days go on (spec/trust.md TR-9 refuses a CRL past nextUpda
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
+from operator import attrgetter
 from typing import Self
 
 from cryptography import x509
@@ -176,8 +178,10 @@ def crl_builder(
 
     `number` must be above that of every CRL of the site before it.
     """
-    builder = (
-        x509.CertificateRevocationListBuilder()
+    # All entries at once: the builder's own method copies those before for each one.
+    entries = [_entry(each.serial, each.time) for each in sorted(revocations, key=attrgetter("serial"))]
+    return (
+        x509.CertificateRevocationListBuilder(revoked_certificates=entries)
         .issuer_name(issuer.subject)
         .last_update(to_certificate_time(now))
         .next_update(to_certificate_time(now + microseconds(LIFE + GRACE)))
@@ -187,11 +191,14 @@ def crl_builder(
             critical=False,
         )
     )
-    for revocation in sorted(revocations, key=lambda entry: entry.serial):
-        builder = builder.add_revoked_certificate(
-            x509.RevokedCertificateBuilder()
-            .serial_number(revocation.serial)
-            .revocation_date(to_certificate_time(revocation.time))
-            .build()
-        )
-    return builder
+
+
+@lru_cache(maxsize=1 << 17)
+def _entry(serial: int, time: int) -> x509.RevokedCertificate:
+    """An entry, which stands unchanged on every CRL until its certificate has ended."""
+    return (
+        x509.RevokedCertificateBuilder()
+        .serial_number(serial)
+        .revocation_date(to_certificate_time(time))
+        .build()
+    )

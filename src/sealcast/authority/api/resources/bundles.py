@@ -105,13 +105,13 @@ def _read(body: Mapping[str, Any]) -> bytes:
 
 
 def _progress(call: Call) -> Answer:
-    found = bundles.bundle_progress(call.session, _row(call).version, call.now)
+    found = bundles.bundle_progress(call.session, _row(call).version, call.now, most=_MOST_MISSING)
     return Answer(
         body={
             "version": found.version,
             "devices": found.devices,
             "reported": found.reported,
-            "missing": list(found.missing[:_MOST_MISSING]),
+            "missing": list(found.missing),
         }
     )
 
