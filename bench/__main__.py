@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import engine, enrolment, latency, memory, removal, report, scale, stream
+from bench import engine, enrolment, latency, memory, refusal, removal, report, scale, stream
 from bench.children import ChildError
 from bench.figures import Figures
 from bench.site import Site
@@ -22,6 +22,7 @@ PARTS = {
     "latency": latency.measure,
     "stream": stream.measure,
     "removal": removal.measure,
+    "refusal": refusal.measure,
     "enrolment": enrolment.measure,
     "scale": scale.measure,
 }

@@ -15,11 +15,13 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 from sealcast import Device
-from sealcast.endpoint.events import Event, Gap, MessageLost
+from sealcast.endpoint.events import Event, Gap, MessageLost, StreamClosed, StreamStarted
+from sealcast.errors import SealcastError
 
 BATCH = 256
 _WARM_UP = b"warm-up"
@@ -233,6 +235,47 @@ async def watch_generations(orders: _Orders, *, device: str, channel: str) -> No
         listening.cancel()
 
 
+# -- a revocation -------------------------------------------------------------------------------------------
+
+
+async def publish_many(orders: _Orders, *, devices: list[str], channel: str, interval: float) -> None:
+    """Publish from many devices, each until it is refused."""
+    async with AsyncExitStack() as stack:
+        publishers = [
+            await stack.enter_async_context(Device.open(Path(device)).publisher(channel, linger=0.0))
+            for device in devices
+        ]
+        _say(ready=True)
+        stop = asyncio.create_task(orders.next())
+        while not stop.done() and publishers:
+            for publisher in list(publishers):
+                try:
+                    await publisher.send(b"steady")
+                except SealcastError:
+                    publishers.remove(publisher)
+            await asyncio.sleep(interval)
+
+
+async def watch_streams(orders: _Orders, *, device: str, channel: str) -> None:
+    """Say when a stream begins to be followed, and when one is closed; times are nanoseconds since 1970."""
+
+    def hear(event: Event) -> None:
+        if isinstance(event, StreamStarted | StreamClosed):
+            what = "started" if isinstance(event, StreamStarted) else "closed"
+            _say(what=what, device=event.publisher, at=time.time_ns())
+
+    async with Device.open(Path(device)).subscriber(channel, on_event=hear) as subscriber:
+        _say(ready=True)
+
+        async def listen() -> None:
+            while True:
+                await subscriber.recv_many()
+
+        listening = asyncio.create_task(listen())
+        await orders.next()
+        listening.cancel()
+
+
 _ROLES: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
     role.__name__: role
     for role in (
@@ -246,6 +289,8 @@ _ROLES: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
         idle_publisher,
         publish_steadily,
         watch_generations,
+        publish_many,
+        watch_streams,
     )
 }
 

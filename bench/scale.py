@@ -9,24 +9,20 @@ anew.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
-
-import aiohttp
 
 from bench.asking import Client
-from bench.children import Child, ChildError, cpu_seconds, sealcast
+from bench.children import Child, cpu_seconds, sealcast
 from bench.figures import Figure, Figures, below
 from bench.population import device_name, fill
-from bench.site import Site
+from bench.site import Manager, Site
 from sealcast.authority import revocation
 from sealcast.authority.service import JOIN_MOMENT_SECONDS
-from sealcast.authority.site import ROOT_FILE, SOCKET_FILE
+from sealcast.authority.site import ROOT_FILE
 from sealcast.authority.site import Site as Folder
 from sealcast.device import enroll_async
 from sealcast.keys import MemberRole
@@ -42,27 +38,6 @@ WARDS = 10
 _WARD = 1000
 
 Call = Callable[[int], Awaitable[object]]
-
-
-class Manager:
-    """The management API of an authority on this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(folder / SOCKET_FILE)))
-
-    async def close(self) -> None:
-        """End the connection."""
-        await self._session.close()
-
-    async def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        """Make a request; return the answer. Raises: ChildError if it is refused."""
-        async with self._session.request(
-            method, f"http://localhost/v1/{path}", json=body, params=query
-        ) as response:
-            answer = await response.read()
-            if response.status >= 300:
-                raise ChildError(f"{method} {path} is refused: {answer[:300]!r}")
-            return json.loads(answer)
 
 
 async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> None:

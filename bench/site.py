@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from bench.children import Child, Children, sealcast
+import aiohttp
+
+from bench.children import Child, ChildError, Children, sealcast
+from sealcast.authority.site import SOCKET_FILE
 
 UNPACED_MEGABITS = 100_000
 """A rate that no machine reaches."""
@@ -27,9 +31,9 @@ class Site:
         self.folder = folder
         self.children = Children(_made(folder / "logs"))
         self.authority: Child | None = None
-        self._authority_folder = folder / "authority"
-        self._url = ""
-        self._keys_url = ""
+        self.authority_folder = folder / "authority"
+        self.url = ""
+        self.keys_url = ""
         self._groups = iter(range(1, 255))
         self._group_prefix = f"239.255.{os.urandom(1)[0]}"
         self._channels: dict[int, str] = {}
@@ -38,18 +42,18 @@ class Site:
     async def __aenter__(self) -> Self:
         try:
             await self.children.run(
-                "init", sealcast("authority", "init", self._authority_folder, "--site", "bench")
+                "init", sealcast("authority", "init", self.authority_folder, "--site", "bench")
             )
             free = "127.0.0.1:0"
             serve = sealcast(
-                "authority", "serve", self._authority_folder, "--listen", free, "--keys", free, "--json"
+                "authority", "serve", self.authority_folder, "--listen", free, "--keys", free, "--json"
             )
             self.authority = await self.children.start("authority", serve)
             listening = await self.authority.line()
         except BaseException:
             await self.children.__aexit__()
             raise
-        self._url, self._keys_url = _url(listening["authority"]), _url(listening["keys"])
+        self.url, self.keys_url = _url(listening["authority"]), _url(listening["keys"])
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,8 +90,8 @@ class Site:
     async def _enroll(self, name: str) -> Path:
         folder = self.folder / name
         token = (await self._command(f"token-{name}", "token", "--device", name)).strip()
-        root = self._authority_folder / "root.pem"
-        where = ["--authority", self._url, "--keys", self._keys_url, "--root", str(root)]
+        root = self.authority_folder / "root.pem"
+        where = ["--authority", self.url, "--keys", self.keys_url, "--root", str(root)]
         enroll = sealcast("device", "enroll", folder, *where, "--name", name, "--token", token)
         await self.children.run(f"enroll-{name}", enroll)
         return folder
@@ -96,7 +100,28 @@ class Site:
         """Run `sealcast authority`; the folder comes after the words that name the command."""
         commands = 1 if words[0] == "token" else 2
         names, rest = words[:commands], words[commands:]
-        return await self.children.run(log, sealcast("authority", *names, self._authority_folder, *rest))
+        return await self.children.run(log, sealcast("authority", *names, self.authority_folder, *rest))
+
+
+class Manager:
+    """The management API of an authority on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(folder / SOCKET_FILE)))
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._session.close()
+
+    async def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """Make a request; return the answer. Raises: ChildError if it is refused."""
+        async with self._session.request(
+            method, f"http://localhost/v1/{path}", json=body, params=query
+        ) as response:
+            answer = await response.read()
+            if response.status >= 300:
+                raise ChildError(f"{method} {path} is refused: {answer[:300]!r}")
+            return json.loads(answer)
 
 
 def _made(folder: Path) -> Path:
