@@ -47,7 +47,9 @@ class TestResources:
         shown = await officer("GET", "/v1/channels/ward%2Fecg")
         assert shown.body == added.body | {
             "publishers": ["monitor-1"],
+            "publisher_count": 1,
             "subscribers": ["monitor-1"],
+            "subscriber_count": 1,
             "policy_version": added.body["policy_version"] + 1,
         }
         status = await officer("GET", "/v1/status")

@@ -7,6 +7,7 @@ Spec: spec/trust.md TR-13; spec/keys.md KM-1.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
@@ -31,6 +32,9 @@ from sealcast.pki.times import microseconds
 
 FIRST_SLOT = 1
 """Number of a new channel's first slot; there is none before it that a joiner could be given."""
+
+MOST_DESCRIBED = 1000
+"""Names of either kind in the description of a channel; its policy has all of them."""
 
 _BEYOND_PREFETCH = 48 * 3600 * SECOND
 """Design 7: the grace of a policy is at least the prefetch depth and 48 h."""
@@ -519,7 +523,7 @@ def leave(session: Session, site: Site, name: str, device: str, now: int) -> Sto
 
 
 def describe_channel(session: Session, row: ChannelRow) -> dict[str, object]:
-    """Settings of a channel, and the version and members of its policy."""
+    """Settings of a channel, and the version of its policy with the first names that it lists."""
     policy = policy_versions.load_policy(session, row.name)
     return {
         "name": row.name,
@@ -538,8 +542,10 @@ def describe_channel(session: Session, row: ChannelRow) -> dict[str, object]:
         "subscribe": row.subscribe_globs,
         "deny": row.deny_rules,
         "policy_version": policy.version.version,
-        "publishers": list(policy.publishers),
-        "subscribers": list(policy.subscribers),
+        "publishers": list(islice(policy.publishers, MOST_DESCRIBED)),
+        "publisher_count": len(policy.publishers),
+        "subscribers": list(islice(policy.subscribers, MOST_DESCRIBED)),
+        "subscriber_count": len(policy.subscribers),
     }
 
 

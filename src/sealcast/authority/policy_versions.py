@@ -220,7 +220,8 @@ def _store_names(
         session.execute(update(PolicyNamesRow).where(*_in_force(channel, role, first)).values(until=version))
     if begun:
         session.execute(
-            insert(PolicyNamesRow),
+            # The table's own: there may be a thousand, and none is wanted as an object.
+            insert(PolicyNamesRow.__table__),  # type: ignore[arg-type]
             [
                 {
                     "channel": channel,

@@ -380,13 +380,17 @@ class LocalIssuer:
         # Of what was checked before, only the difference is looked at: there may be many of both.
         lists = policy.publishers, policy.subscribers
         known, gone = self._checked.get(policy.channel, ((Names(), Names()), frozenset()))
-        added = {name for names, before in zip(lists, known, strict=True) for name in names.beyond(before)}
-        listed = sorted(
-            (added & removed) | {name for name in removed - gone if any(name in names for names in lists)}
-        )
+        listed = {
+            *(name for name in removed - gone if any(name in names for names in lists)),
+            *(
+                name
+                for names, before in zip(lists, known, strict=True)
+                for name in removed.intersection(names.beyond(before))
+            ),
+        }
         if listed:
             raise UsageError(
-                f"the policy of channel {policy.channel!r} lists a removed device: {listed[0]!r}",
+                f"the policy of channel {policy.channel!r} lists a removed device: {min(listed)!r}",
                 cure=_READMIT,
             )
         self._checked[policy.channel] = lists, removed

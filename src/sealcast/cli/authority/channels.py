@@ -127,6 +127,8 @@ def channel_list(folder: Folder, url: Url = None, admin: AdminFolder = None, as_
     for entry in listed:
         place = f"{entry['group']}:{entry['port']} interface {entry['interface'] or '-'}"
         typer.echo(escape(f"{entry['name']:<24} {place} {format_rate(entry['rate'])}"))
-        for what, who in (("publish", "publishers"), ("subscribe", "subscribers")):
-            globs, names = (" ".join(entry[key]) or "-" for key in (what, who))
-            typer.echo(escape(f"  {what:<10} {globs}: {names}"))
+        for what, who in (("publish", "publisher"), ("subscribe", "subscriber")):
+            names, count = entry[f"{who}s"], entry[f"{who}_count"]
+            more = f" and {count - len(names)} more" if count > len(names) else ""
+            shown = (" ".join(each) or "-" for each in (entry[what], names))
+            typer.echo(escape(f"  {what:<10} {': '.join(shown)}{more}"))

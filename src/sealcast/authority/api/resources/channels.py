@@ -107,6 +107,8 @@ def _as_answered(schema: JsonSchema) -> JsonSchema:
     return {word: value for word, value in schema.items() if word != "default"}
 
 
+_AT_MOST = f"at most {channels.MOST_DESCRIBED:,}, by name; its latest policy has all of them."
+
 CHANNEL = Component(
     "Channel",
     record(
@@ -114,8 +116,10 @@ CHANNEL = Component(
         **{name: _as_answered(schema) for name, schema in _SETTINGS.items()},
         channel_id=text("64 hexadecimal digits (DP-3).", pattern="^[0-9a-f]{64}$"),
         policy_version=number("Version of the policy in force.", minimum=1),
-        publishers=listed(text("A device."), "Devices that the policy lists."),
-        subscribers=listed(text("A device."), "Devices that the policy lists."),
+        publishers=listed(text("A device."), f"Devices that the policy lists, {_AT_MOST}"),
+        publisher_count=number("How many they are.", minimum=0),
+        subscribers=listed(text("A device."), f"Devices that the policy lists, {_AT_MOST}"),
+        subscriber_count=number("How many they are.", minimum=0),
     ),
 )
 CHANNELS = page_of(CHANNEL, "Channels", "A page of channels, by name.")
