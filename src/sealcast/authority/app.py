@@ -249,10 +249,11 @@ class _Facts:
         self.listening: dict[str, str] = {}
 
     def __call__(self) -> Running:
-        members = {
-            channel.name: len(channel.keys.membership.present()) for channel in self._authority.all_channels()
-        }
-        return Running(started=self._started, listening=self.listening, members=members)
+        return Running(started=self._started, listening=self.listening, members=self._members)
+
+    def _members(self, name: str) -> int:
+        channel = self._authority.channel(name)
+        return 0 if channel is None else channel.keys.membership.present_count()
 
 
 async def _listen(

@@ -5,7 +5,7 @@ Every function runs inside the caller's transaction.
 Spec: spec/trust.md TR-13; spec/keys.md KM-1.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -251,7 +251,7 @@ def settle_devices(session: Session, site: Site, devices: Iterable[str], now: in
     signed = site.issuer.sign_policies([policy for _, _, policy in asked])
     return [
         _settled(
-            session, site, row, _store_signed(session, row, before, policy, data, now), now, True
+            session, site, row, _store_signed(session, row, before, policy, data, now), now, True, names
         ).channel
         for (row, before, policy), data in zip(asked, signed, strict=True)
     ]
@@ -316,18 +316,38 @@ def settle(
 
 
 def _settled(
-    session: Session, site: Site, row: ChannelRow, policy: StoredPolicy, now: int, is_signed: bool
+    session: Session,
+    site: Site,
+    row: ChannelRow,
+    policy: StoredPolicy,
+    now: int,
+    is_signed: bool,
+    concerned: Collection[str] | None = None,
 ) -> Settled:
-    """Remove the members that must not take part any more; `is_signed`: whether the policy is a new one."""
+    """Remove the members that must not take part any more.
+
+    `is_signed`: whether the policy is a new one. `concerned`: the only devices of which anything changed.
+    """
     keys = load_keys(session, row, site.vault)
-    ended = _ended_members(session, row, now)
-    members = keys.membership.members.values()
-    gone = {
-        member.device for member in members if member.device in ended or not policy.mentions(member.device)
+    known = keys.membership.members
+    if concerned is None:
+        members = list(known.values())
+    else:
+        members = [known[name, role] for name in concerned for role in MemberRole if (name, role) in known]
+    ended = _ended_members(session, row, now, concerned) if members else set()
+    # As sets: there may be as many members as names.
+    may = {
+        MemberRole.PUBLISH: set(policy.publishers) if concerned is None and members else policy.publishers,
+        MemberRole.SUBSCRIBE: set(policy.subscribers)
+        if concerned is None and members
+        else policy.subscribers,
     }
-    lapsed = [
-        member.key for member in members if not member.left and not policy.allows(member.device, member.role)
-    ]
+    gone = {
+        member.device
+        for member in members
+        if member.device in ended or not any(member.device in names for names in may.values())
+    }
+    lapsed = [member.key for member in members if not member.left and member.device not in may[member.role]]
     after = keys.removed(sorted(gone), draw_secret).lapsed(lapsed)
     if after is not keys:
         store_keys(session, row, site.vault, keys, after, now)
@@ -560,9 +580,11 @@ def _moved(names: Names, moved: Mapping[str, bool]) -> Names:
     return names
 
 
-def _ended_members(session: Session, row: ChannelRow, now: int) -> set[str]:
-    """Devices that are members, and hold no certificate that is in force; one of another site, as far as it
-    has shown one.
+def _ended_members(
+    session: Session, row: ChannelRow, now: int, concerned: Collection[str] | None = None
+) -> set[str]:
+    """Devices, or those `concerned`, that are members and hold no certificate that is in force; one of another
+    site, as far as it has shown one.
     """
     alive = (
         select(DeviceRow.name)
@@ -575,13 +597,12 @@ def _ended_members(session: Session, row: ChannelRow, now: int) -> set[str]:
         .exists()
     )
     is_guest = MemberRow.device.like("%:%")
-    return set(
-        session.scalars(
-            select(MemberRow.device)
-            .where(MemberRow.channel == row.name, or_(and_(is_guest, ~shown), and_(~is_guest, ~alive)))
-            .distinct()
-        )
+    chosen = select(MemberRow.device).where(
+        MemberRow.channel == row.name, or_(and_(is_guest, ~shown), and_(~is_guest, ~alive))
     )
+    if concerned is not None:
+        chosen = chosen.where(MemberRow.device.in_(concerned))
+    return set(session.scalars(chosen.distinct()))
 
 
 def check_sites(rules: ChannelRules, site: Site) -> None:

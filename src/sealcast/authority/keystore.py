@@ -4,7 +4,9 @@ Every function runs inside the caller's transaction.
 """
 
 import os
+from dataclasses import replace
 from types import MappingProxyType
+from weakref import WeakValueDictionary
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -28,6 +30,24 @@ def load_keys(session: Session, channel: ChannelRow, vault: Vault) -> ChannelKey
     Raises:
         StorageError: a row is missing, damaged, or sealed under another key.
     """
+    held = _held.get(channel.keys_state)
+    if held is None:
+        held = _read_keys(session, channel, vault)
+        if channel.keys_state:
+            _held[channel.keys_state] = held
+    clock = slot_clock(channel)
+    if (held.clock, held.slots_ahead) == (clock, channel.slots_ahead):
+        return held
+    return replace(held, clock=clock, slots_ahead=channel.slots_ahead)
+
+
+_held: WeakValueDictionary[bytes, ChannelKeys] = WeakValueDictionary()
+"""By the state in which they are stored; a service holds those in force, with all members."""
+
+_STATE_BYTES = 16
+
+
+def _read_keys(session: Session, channel: ChannelRow, vault: Vault) -> ChannelKeys:
     generation = session.scalars(
         select(GenerationRow)
         .where(GenerationRow.channel == channel.name)
@@ -82,6 +102,9 @@ def store_keys(
     if old is None or old.generation.position != new.generation.position:
         _store_generation(session, channel, vault, new.generation, now)
     _store_members(session, channel, old.membership if old else Membership(), new.membership)
+    # Never used twice, also if this transaction is not made: what is held under it was stored with it.
+    channel.keys_state = os.urandom(_STATE_BYTES)
+    _held[channel.keys_state] = new
 
 
 def slot_clock(channel: ChannelRow) -> SlotClock:
@@ -135,7 +158,8 @@ def _store_members(session: Session, channel: ChannelRow, old: Membership, new: 
             )
         )
     for key, member in new.members.items():
-        if old.members.get(key) != member:
+        known = old.members.get(key)
+        if known is not member and known != member:
             session.merge(
                 MemberRow(
                     channel=channel.name,

@@ -242,6 +242,8 @@ class ChannelRow(Base):
     """The highest slot that was ever the present one."""
     beacon_limit: Mapped[int]
     """No beacon has a counter at or above it."""
+    keys_state: Mapped[bytes] = mapped_column(server_default=text("x''"), default=b"")
+    """Random, and another one whenever secrets or members are stored; empty: not since there is this."""
 
 
 class KnownSiteRow(Base):

@@ -76,25 +76,22 @@ class Membership:
 
     def is_present(self, device: str) -> bool:
         """Whether `device` joined, in any role, and has not left."""
-        return any(member.device == device and not member.left for member in self.members.values())
+        return any(not member.left for member in self._of(device))
+
+    def present_count(self) -> int:
+        """How many `present` would list."""
+        return sum(not member.left for member in self.members.values())
 
     def admitted_in(self, device: str) -> int | None:
         """The generation that `device` was last admitted in, in any role; None if it is no member."""
-        return max(
-            (
-                member.generation
-                for member in self.members.values()
-                if member.device == device and not member.left
-            ),
-            default=None,
-        )
+        return max((member.generation for member in self._of(device) if not member.left), default=None)
 
     def holds_keys(self, device: str) -> bool:
         """Whether `device` knows a secret of the present generation; True too for one that left meanwhile.
 
         A false True costs one needless generation. A false False would leave a removed device able to read.
         """
-        return any(member.device == device for member in self.members.values())
+        return bool(self._of(device))
 
     def admitting(self, joins: Iterable[MemberKey], *, generation: int, step: int, now: int) -> "Membership":
         """This membership with the devices of `joins` admitted at (`generation`, `step`)."""
@@ -111,19 +108,12 @@ class Membership:
 
     def leaving(self, device: str) -> "Membership":
         """This membership with `device` marked as left as subscriber; it may go on publishing."""
-        return Membership.of(
-            replace(member, left=True)
-            if member.device == device and member.role is MemberRole.SUBSCRIBE
-            else member
-            for member in self.members.values()
-        )
+        return self.lapsing([(device, MemberRole.SUBSCRIBE)])
 
     def lapsing(self, keys: Iterable[MemberKey]) -> "Membership":
         """This membership with `keys` marked as left; their devices may still hold keys in another role."""
-        lapsed = set(keys)
-        return Membership.of(
-            replace(member, left=True) if member.key in lapsed else member for member in self.members.values()
-        )
+        lapsed = {key: replace(self.members[key], left=True) for key in keys if key in self.members}
+        return Membership(MappingProxyType({**self.members, **lapsed}))
 
     def removing(self, devices: Iterable[str]) -> "Membership":
         """This membership at the turn of a generation: without `devices`, and without those that had left."""
@@ -131,6 +121,10 @@ class Membership:
         return Membership.of(
             member for member in self.members.values() if not member.left and member.device not in gone
         )
+
+    def _of(self, device: str) -> list[Member]:
+        """What `device` is a member as; asked at each request, among members as many as devices."""
+        return [self.members[device, role] for role in MemberRole if (device, role) in self.members]
 
 
 class JoinBatch:

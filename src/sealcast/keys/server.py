@@ -31,7 +31,7 @@ MAX_ANNOUNCEMENT_AGE = 1_000_000
 """Microseconds; members judge silence by a beacon's time (KM-16), so a late poll is not given an old one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class ChannelKeys:
     """Everything about the keys of one channel that has to survive a restart."""
 

@@ -7,7 +7,7 @@ on the folder call the same functions.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -76,8 +76,8 @@ class Running:
     """Microseconds."""
     listening: Mapping[str, str]
     """URL by the name of the listener."""
-    members: Mapping[str, int]
-    """Of each channel: how many take part at present."""
+    members: Callable[[str], int]
+    """How many take part in a channel at present, by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

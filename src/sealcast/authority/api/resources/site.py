@@ -141,7 +141,7 @@ def _status(call: Call) -> Answer:
             "devices": _count(call, DeviceRow.revoked.is_(None)),
             "revoked_devices": _count(call, DeviceRow.revoked.is_not(None)),
             "channels": [
-                {"name": name, "members": running.members.get(name, 0) if running else None} for name in names
+                {"name": name, "members": running.members(name) if running else None} for name in names
             ],
             "crl": {
                 "number": crl.number,

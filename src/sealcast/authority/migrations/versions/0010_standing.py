@@ -17,6 +17,10 @@ def upgrade() -> None:
     """Add the columns, filled from certificates and reports, and the indexes."""
     for column in ("ends", "bundle_version"):
         op.add_column("devices", sa.Column(column, sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column(
+        "channels",
+        sa.Column("keys_state", sa.LargeBinary(), server_default=sa.text("x''"), nullable=False),
+    )
     devices = sa.table("devices", *map(sa.column, ("name", "ends", "bundle_version")))
     certificates = sa.table("certificates", *map(sa.column, ("name", "role", "not_after", "revoked")))
     reports = sa.table("reports", *map(sa.column, ("device", "bundle_version")))
