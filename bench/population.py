@@ -15,9 +15,19 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit, bundles, revocation
+from sealcast.authority import audit, bundles, channels, revocation
+from sealcast.authority.channels import ChannelSettings
 from sealcast.authority.issuance import LEDGER_FILE
-from sealcast.authority.models import AuditRow, Base, CertificateRow, DeviceRow, ReportRow, SiteRow, TokenRow
+from sealcast.authority.models import (
+    AuditRow,
+    Base,
+    CertificateRow,
+    DeviceRow,
+    MemberRow,
+    ReportRow,
+    SiteRow,
+    TokenRow,
+)
 from sealcast.authority.site import Site
 from sealcast.ca import Intent, Ledger
 from sealcast.pki.names import Identity, Role
@@ -26,6 +36,12 @@ from sealcast.pki.times import system_time
 ROLES = ("monitor", "display", "pump")
 """In turns."""
 
+WHOLE_SITE = "site/all"
+"""A channel that every device may subscribe to."""
+
+_WHOLE_SITE = ChannelSettings(
+    name=WHOLE_SITE, group="239.253.0.1", port=5000, publish=("publisher-*",), subscribe=("*",)
+)
 _DAY = 86_400 * 1_000_000
 _CERTIFICATE_BYTES = 700
 _AT_ONCE = 10_000
@@ -36,8 +52,11 @@ def device_name(number: int) -> str:
     return f"device-{number:06}"
 
 
-def fill(folder: Path, *, devices: int, revoked: int) -> None:
-    """Enrol so many devices, each with a certificate and a used token, half with a report; revoke more."""
+def fill(folder: Path, *, devices: int, revoked: int, members: int) -> None:
+    """Enrol so many devices, each with a certificate and a used token, half with a report; revoke more.
+
+    A channel lists all of them, and the last `members` of them have joined it.
+    """
     site, now = Site.open(folder), system_time()
     total, ends = devices + revoked, now + 60 * _DAY
     serials = [f"{serial:x}" for serial in _reserve(folder / LEDGER_FILE, site.site_id, total, ends, now)]
@@ -45,7 +64,8 @@ def fill(folder: Path, *, devices: int, revoked: int) -> None:
         latest = bundles.latest_version(session)
         _add(session, DeviceRow, (
             {"name": device_name(n), "enrolled": now - _DAY, "revoked": None if n < devices else now - 1,
-             "roles": [ROLES[n % len(ROLES)]], "maker_key": None}
+             "roles": [ROLES[n % len(ROLES)]], "maker_key": None, "ends": ends,
+             "bundle_version": latest if n % 2 == 0 and n < devices else 0}
             for n in range(total)
         ))  # fmt: skip
         _add(session, CertificateRow, (
@@ -63,6 +83,12 @@ def fill(folder: Path, *, devices: int, revoked: int) -> None:
         _add(session, ReportRow, (
             {"device": device_name(n), "bundle_version": latest, "serial": serials[n], "reported": now}
             for n in range(0, devices, 2)
+        ))  # fmt: skip
+        channels.add_channel(session, site, _WHOLE_SITE, now)
+        _add(session, MemberRow, (
+            {"channel": WHOLE_SITE, "device": device_name(n), "role": "subscribe", "generation": 1, "step": 0,
+             "joined": now, "left": False}
+            for n in range(devices - members, devices)
         ))  # fmt: skip
         _add(session, AuditRow, _entries(session, serials, now))
         revocation.issue_crl(session, site.issuer, now)
