@@ -39,6 +39,10 @@ def remove_ledger(folder: Path) -> None:
         path.unlink()
 
 
+def read_ledger(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.glob(f"{LEDGER_FILE}*")}
+
+
 def recorded(session: Session) -> set[int]:
     return {int(serial, 16) for serial in session.scalars(select(CertificateRow.serial))}
 
@@ -195,6 +199,28 @@ async def test_g6_a_restored_database_revokes_nobody_and_forgets_no_removal(
         await site.enrol("display-3", token)
         await site.authority.revoke_device("display-3")
         assert newcomer.serial in on_crl(site.authority)
+
+
+async def test_g6_a_restored_ledger_takes_no_revocation_back(folder: Path, tmp_path: Path) -> None:
+    """G6: the ledger is from yesterday, the database is not: the next removal lists the ones before it."""
+    async with AsyncExitStack() as stack:
+        site = await start(folder, tmp_path / "devices", stack)
+        for name in ("display-1", "display-2", "display-3"):
+            await site.enrol(name)
+        await site.authority.revoke_device("display-1")
+    kept = read_ledger(folder)
+    async with AsyncExitStack() as stack:
+        site = await start(folder, tmp_path / "devices", stack)
+        await site.authority.revoke_device("display-2")
+        revoked = on_crl(site.authority)
+        assert len(revoked) == 2
+    remove_ledger(folder)
+    for path, content in kept.items():
+        path.write_bytes(content)
+    async with AsyncExitStack() as stack:
+        site = await start(folder, tmp_path / "devices", stack)
+        await site.authority.revoke_device("display-3")
+        assert revoked < on_crl(site.authority)
 
 
 async def test_a_folder_from_before_there_were_ledgers(folder: Path, tmp_path: Path) -> None:

@@ -583,8 +583,8 @@ def _moved(names: Names, moved: Mapping[str, bool]) -> Names:
 def _ended_members(
     session: Session, row: ChannelRow, now: int, concerned: Collection[str] | None = None
 ) -> set[str]:
-    """Devices, or those `concerned`, that are members and hold no certificate that is in force; one of another
-    site, as far as it has shown one.
+    """Devices, or those `concerned`, that are members and hold no certificate in force; one of another site,
+    as far as it has shown one.
     """
     alive = (
         select(DeviceRow.name)

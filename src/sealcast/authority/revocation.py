@@ -5,6 +5,7 @@ All of it is one transaction; half of a removal cannot be stored.
 
 import hashlib
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -13,7 +14,7 @@ from sealcast.authority import approvals, audit
 from sealcast.authority.issuance import strike_off
 from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, TokenRow, UnrecordedRow
 from sealcast.authority.other_sites import other_crls
-from sealcast.ca import Issuer
+from sealcast.ca import Issuer, LocalIssuer
 from sealcast.errors import UnknownNameError
 from sealcast.pki.crl import GRACE, LIFE, Revocation, crl_number
 from sealcast.pki.names import Role, check_device_name
@@ -51,6 +52,12 @@ def load_crl(session: Session) -> CurrentCrl:
     return _current(session, row)
 
 
+_told: WeakSet[LocalIssuer] = WeakSet()
+"""Issuers that were given every revocation since they were opened: a ledger that came back from a backup may
+lack some. A signer process may start anew at any time, and is given all of them each time.
+"""
+
+
 def _current(session: Session, row: CrlRow) -> CurrentCrl:
     document = row.der + other_crls(session)
     return CurrentCrl(
@@ -83,8 +90,8 @@ def issue_crl(
     unrecorded = select(UnrecordedRow.serial, UnrecordedRow.revoked).where(
         UnrecordedRow.revoked.is_not(None), UnrecordedRow.ends > now
     )
-    if device is not None:
-        # The issuer knows the others from the CRLs before.
+    if device is not None and issuer in _told:
+        # It knows the others, and its ledger cannot be exchanged while it is open here.
         recorded = recorded.where(CertificateRow.name == device)
         unrecorded = unrecorded.where(UnrecordedRow.name == device)
     revoked = [*session.execute(recorded), *session.execute(unrecorded)]
@@ -93,6 +100,8 @@ def issue_crl(
         revocations=[Revocation(serial=int(serial, 16), time=when or now) for serial, when in revoked],
         now=now,
     )
+    if isinstance(issuer, LocalIssuer):
+        _told.add(issuer)
     number = crl_number(der)
     row = CrlRow(number=number, issued=now, next_update=now + microseconds(LIFE + GRACE), der=der)
     session.add(row)
