@@ -95,6 +95,9 @@ def certify_all(
             session, each.device, now, serial=serial, by=str(Credential.TOKEN), generated=False
         )
         enrolled.append(each.device)
+    if len(done) > 1:
+        # What follows is of no single one of them.
+        audit.act_as(session, audit.AUTHORITY)
     changed = channels.settle_devices(session, site, enrolled, now) if enrolled else []
     changes = Changes(channels=changed, readmitted=frozenset(enrolled))
     return [each.der if isinstance(each, IssuedCertificate) else each for each in outcomes], changes
