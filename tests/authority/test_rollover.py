@@ -59,7 +59,9 @@ async def enrolled(site: Site, names: list[str]) -> list[Path]:
         made = {}
         for name, signer in signers.items():
             issued = authority.site.issuer.issue_device(signer.make_csr(name), name, now)
-            session.add_all([certificate_row(issued), DeviceRow(name=name, enrolled=now, roles=[])])
+            session.add_all(
+                [certificate_row(issued), DeviceRow(name=name, enrolled=now, roles=[], ends=issued.not_after)]
+            )
             made[name] = issued.der
         return made, Changes()
 
