@@ -8,29 +8,39 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from sqlalchemy import select
 
-from sealcast.authority import channels
+from sealcast.authority import channels, other_sites
 from sealcast.authority.app import running
 from sealcast.authority.crl_fetch import CrlFetcher
+from sealcast.authority.ends import site_ends
 from sealcast.authority.models import CertificateRow, ChannelRow, GuestRow
 from sealcast.authority.site import exclusive
 from sealcast.ca import KeySigner
+from sealcast.cli.data import channel_site
 from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.trust import sync_trust
 from sealcast.endpoint import ChannelSite, Device, Publisher
 from sealcast.endpoint.events import Event, StreamClosed
 from sealcast.endpoint.transfer import FileReceiver, FileSender, ReceivedFile
-from sealcast.errors import CertificateError, NetworkError, NotAllowedError, SealcastError, UnreachableError
+from sealcast.errors import (
+    CertificateError,
+    NetworkError,
+    NotAllowedError,
+    SealcastError,
+    UnreachableError,
+    UsageError,
+)
 from sealcast.est.client import EstClient
 from sealcast.keys import MemberRole
 from sealcast.pki.bundle import Anchor, BundleSite, Purpose
 from sealcast.pki.crl import Revocation, crl_builder
+from sealcast.pki.ends import warnings
 from sealcast.pki.names import channel_id
 from sealcast.pki.profiles import CertificateIssuer
 from sealcast.sidechannel import KeyServerClient
@@ -307,12 +317,45 @@ async def repair_is_refused(two: Two, name: str, listed: DeviceIdentity, other: 
                     assert await refused(repair) == "NotAllowedError"
 
 
+async def test_the_other_site_is_named_by_id_or_by_the_bundles_name(two: Two) -> None:
+    identity = await two.device(two.lab, "monitor-1")
+    at, url = two.at_ward(), two.ward.listening.keys
+    assert ChannelSite.find(identity, at.site_id.hex(), url) == at
+    # In the lab's bundle both are called as `list_other` calls them, and as they call themselves.
+    assert ChannelSite.find(identity, "Lab", url) == at
+    assert ChannelSite.find(identity, "Ward", url).site_id == identity.site_id
+    with pytest.raises(UsageError, match="no site 'Nowhere'") as unknown:
+        ChannelSite.find(identity, "Nowhere", url)
+    assert "Lab, Ward" in unknown.value.cure
+    with pytest.raises(UsageError, match="no key server"):
+        ChannelSite.find(identity, "Lab", "http://127.0.0.1:1")
+    twice = replace(held(two.lab).bundle.sites[1], name="Ward")
+    await add_version(two.lab, sites=(held(two.lab).bundle.sites[0], twice))
+    identity = await sync_trust(identity.path, await two.lab.client(identity))
+    with pytest.raises(UsageError, match="several sites") as several:
+        ChannelSite.find(identity, "Ward", url)
+    assert at.site_id.hex() in str(several.value)
+    for site, keys in (("Lab", None), (None, url)):
+        with pytest.raises(UsageError, match="belong together"):
+            channel_site(Device(identity), site, keys)
+    assert channel_site(Device(identity), None, None) is None
+
+
 async def test_without_a_list_of_its_site_no_device_of_another_site_is_let_in(two: Two) -> None:
     await two.add_channel(publish=(two.guest,))
     client = await two.client(await two.device(two.lab, "monitor-1"))
     assert await refused(client.join(ECG, MemberRole.PUBLISH)) == "not-authenticated"
     await two.import_crl()
     await client.join(ECG, MemberRole.PUBLISH)
+    # Nobody brings a new one: that is told before it ends.
+    site = two.ward.authority.site
+    two.ward.clock.ahead = 3 * DAY + DAY // 2
+    await two.ward.authority.renew_objects()
+    with site.storage.snapshot() as session:
+        late = warnings(site_ends(session, site, two.ward.clock()), two.ward.clock())
+    assert [line.partition(" ends")[0] for line in late] == [
+        f"CRL 1 of site {two.lab.authority.site.site_id.hex()}"
+    ]
     # Past its nextUpdate the list counts no more, and nobody of that site gets keys (design 7).
     two.ward.clock.ahead = 5 * DAY
     await two.ward.authority.renew_objects()
@@ -426,6 +469,20 @@ async def test_f10_lists_that_are_refused_at_the_import(two: Two) -> None:
     for der in (two.lab.authority.crl.own, crl_of(two.lab, number + 5, 77)):
         assert await refused(take(der)) == "backwards"
     assert two.ward.authority.crl == before
+
+
+async def test_f10_other_sites_cannot_make_the_lists_longer_than_members_take(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, size = two.lab.authority.crl.number, len(two.lab.authority.crl.own)
+    monkeypatch.setattr(other_sites, "MAX_OTHER_BYTES", size + 100)
+    await two.import_crl()
+    long = crl_of(two.lab, number + 1, *range(1, 20))
+    assert await refused(two.ward.authority.import_crl(long)) == "too-many"
+    # One takes the place of the one before, and does not come to it.
+    assert await two.ward.authority.import_crl(crl_of(two.lab, number + 2, 1)) == number + 2
+    monkeypatch.setattr(other_sites, "MAX_OTHER_CRLS", 0)
+    assert await refused(two.ward.authority.import_crl(crl_of(two.lab, number + 3))) == "too-many"
 
 
 async def test_a_list_goes_with_the_site_that_the_bundle_drops(two: Two) -> None:

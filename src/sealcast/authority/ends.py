@@ -10,7 +10,14 @@ from sqlalchemy.orm import Session
 
 from sealcast.authority import bundles, revocation
 from sealcast.authority.enrolment import RECOVERY_GRACE
-from sealcast.authority.models import AdminRow, CertificateRow, ChannelRow, DeviceRow, PolicyRow
+from sealcast.authority.models import (
+    AdminRow,
+    CertificateRow,
+    ChannelRow,
+    DeviceRow,
+    OtherCrlRow,
+    PolicyRow,
+)
 from sealcast.authority.site import Site
 from sealcast.pki.certificates import parse_certificate
 from sealcast.pki.ends import End, certificate_end, chain_ends
@@ -33,9 +40,17 @@ def site_ends(session: Session, site: Site, now: int) -> tuple[End, ...]:
     found += [end for end in map(certificate_end, map(parse_certificate, owners)) if end not in found]
     crl = revocation.load_crl(session)
     found.append(End(what=f"CRL {crl.number}", begins=crl.issued, ends=crl.next_update))
+    found += _other_crls(session)
     found += _policies(session)
     found += _holders(session, now)
     return tuple(sorted(found, key=lambda end: end.ends))
+
+
+def _other_crls(session: Session) -> Iterator[End]:
+    """A list of another site that ends is one that is not brought here any more."""
+    for row in session.scalars(select(OtherCrlRow).order_by(OtherCrlRow.site_id)):
+        what = f"CRL {row.number} of site {row.site_id.hex()}"
+        yield End(what=what, begins=row.issued, ends=row.next_update)
 
 
 def _policies(session: Session) -> Iterator[End]:

@@ -22,6 +22,9 @@ from sealcast.pki.times import microseconds
 MAX_OTHER_CRLS = 60
 """A document holds 64 lists (TR-9); some are for our own site CAs."""
 
+MAX_OTHER_BYTES = 16 << 20
+"""Of all of them: every member is handed them at each join, in an answer of at most 64 MiB (SC-2)."""
+
 
 def other_crls(session: Session) -> bytes:
     """The lists of other sites, DER, one after the other."""
@@ -81,19 +84,22 @@ def _take(session: Session, der: bytes, facts: CrlFacts, authority: bytes, site_
             reason="backwards",
             cure="give that site's latest list",
         )
+    others = select(func.count(), func.sum(func.length(OtherCrlRow.der))).where(OtherCrlRow.key_id != name)
+    count, size = session.execute(others).one()
+    if count >= MAX_OTHER_CRLS or (size or 0) + len(der) > MAX_OTHER_BYTES:
+        raise CertificateError(
+            f"with CRL {facts.number} of site {site_id.hex()} there would be {count + 1} lists of others, "
+            f"{(size or 0) + len(der)} bytes; {MAX_OTHER_CRLS} and {MAX_OTHER_BYTES} bytes are the most",
+            reason="too-many",
+            cure="drop site CAs that are not needed from the trust bundle",
+        )
     if held is None:
-        if (session.scalar(select(func.count()).select_from(OtherCrlRow)) or 0) >= MAX_OTHER_CRLS:
-            raise CertificateError(
-                f"lists of {MAX_OTHER_CRLS} site CAs of other sites are held already",
-                reason="too-many",
-                cure="drop site CAs that are not needed from the trust bundle",
-            )
         held = OtherCrlRow(key_id=name, site_id=site_id)
         session.add(held)
     held.number, held.issued, held.next_update = facts.number, facts.this_update, facts.next_update
     held.imported, held.der = now, der
-    count = _revoke_guests(session, authority, site_id, facts, now)
-    audit.record(session, now, "import CRL", f"site {site_id.hex()}", number=facts.number, members=count)
+    removed = _revoke_guests(session, authority, site_id, facts, now)
+    audit.record(session, now, "import CRL", f"site {site_id.hex()}", number=facts.number, members=removed)
     session.flush()
     return True
 

@@ -165,9 +165,7 @@ class Session:
                 for event in self.take_events():
                     if isinstance(event, tuple) and event[0] == "refused":
                         reason = str(event[1]["reason"])
-                        raise self.refusal(reason) or NetworkError(
-                            f"the key server at {self.site.keys_url} is not accepted: {reason}"
-                        )
+                        raise self.refusal(reason) or self._not_joined(reason)
         return policy
 
     def refusal(self, reason: str) -> SealcastError | None:
@@ -185,6 +183,21 @@ class Session:
                 )
             case _:
                 return None
+
+    def _not_joined(self, reason: str) -> SealcastError:
+        """What else keeps this device from a first join; one that runs goes on, and is told of it."""
+        url = self.site.keys_url
+        if reason != "not-authenticated":
+            return NetworkError(f"the key server at {url} is not accepted: {reason}")
+        if self.site.site_id == self.identity.site_id:
+            cure = "renew it, or enrol again with a token"
+        else:
+            cure = "see whether that site's trust bundle lists ours, and has our CRL: authority crl list"
+        return CertificateError(
+            f"the key server at {url} does not accept the certificate of device {self.identity.name!r}",
+            reason=reason,
+            cure=cure,
+        )
 
     async def close(self) -> None:
         """End every request and connection."""

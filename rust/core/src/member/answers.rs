@@ -28,7 +28,7 @@ impl Member {
             return Outcome::Nothing;
         };
         if status != 200 {
-            if status == 403 || status == 404 {
+            if matches!(status, 401 | 403 | 404) {
                 let reason = parse_error(body);
                 if !self.refused {
                     self.refused = true;
