@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the independent programs that some tests drive: strongSwan's `pki` (an EST client that is not ours),
-# strace (shows that a receiver sends nothing), testssl (looks at what each listener offers). Without them those tests
-# are skipped, or fail where CI=true.
+# strace (shows that a receiver sends nothing), testssl (looks at what each listener offers), faketime (another clock).
+# Without them those tests are skipped, or fail where CI=true.
 set -u
 
 packages=
@@ -9,6 +9,7 @@ packages=
 # Without it pki reads no certificates with elliptic curves.
 [ -e /usr/lib/ipsec/plugins/libstrongswan-openssl.so ] || packages="$packages libstrongswan-standard-plugins"
 command -v strace >/dev/null 2>&1 || packages="$packages strace"
+command -v faketime >/dev/null 2>&1 || packages="$packages faketime"
 command -v testssl >/dev/null 2>&1 || packages="$packages testssl.sh"
 [ -n "$packages" ] || exit 0
 

@@ -132,6 +132,12 @@ class ControlStream:
     ) -> bytes:
         """Return a signed and gated beacon datagram."""
 
+def later_signed_time(known: int, signed: int, wall: int) -> int:
+    """Return the signed time to remember when an object signed at `signed` is taken (TR-27)."""
+
+def steady_time() -> int:
+    """Return the time by a clock that starts with the wall clock and is never set (TR-28)."""
+
 def list_interfaces() -> list[str]:
     """Return the interfaces of this machine that do multicast, each as `name (address)`."""
 
@@ -208,10 +214,13 @@ class ReceiveEngine:
         policy_version_floor: int = 0,
         crl_number_floor: int = 0,
         generation_floor: int = 0,
+        signed_time: int = 0,
     ) -> None:
         """`site_id`: the channel's; `device_site_id`: the device's own, which may be another.
 
-        The floors: what `floors` returned last, also of an earlier process; nothing below is accepted."""
+        The floors: what `floors` returned last, also of an earlier process; nothing below is accepted.
+        `signed_time`: likewise. `now`, here and in what follows: of a clock that is never set.
+        """
 
     def receive_datagrams(self, datagrams: Sequence[bytes], now: int) -> list[str | None]:
         """Take datagrams; return why each was refused, None where it was taken."""
@@ -232,6 +241,15 @@ class ReceiveEngine:
 
     def floors(self) -> tuple[int, int, int]:
         """Return the highest policy version, CRL number and generation seen, for the host to store."""
+
+    def set_wall(self, now: int, wall: int) -> None:
+        """Say what the wall clock says at `now`, whenever that may have changed; before, `now` counts."""
+
+    def date(self, now: int) -> int:
+        """Return what validity goes by at `now` (TR-27)."""
+
+    def signed_time(self) -> int:
+        """Return the latest signed time, for the host to store."""
 
     def is_member(self, device: str) -> bool:
         """Return whether the policy lists the device, written as TR-13 says."""
@@ -293,10 +311,13 @@ class SendEngine:
         policy_version_floor: int = 0,
         crl_number_floor: int = 0,
         generation_floor: int = 0,
+        signed_time: int = 0,
     ) -> None:
         """`site_id`: the channel's; `device_site_id`: the device's own, which may be another.
 
-        The floors: what `floors` returned last, also of an earlier process; nothing below is accepted."""
+        The floors: what `floors` returned last, also of an earlier process; nothing below is accepted.
+        `signed_time`: likewise. `now`, here and in what follows: of a clock that is never set.
+        """
 
     @property
     def stream_id(self) -> bytes: ...
@@ -359,6 +380,18 @@ class SendEngine:
 
     def floors(self) -> tuple[int, int, int]:
         """Return the highest policy version, CRL number and generation seen, for the host to store."""
+
+    def set_wall(self, now: int, wall: int) -> None:
+        """Say what the wall clock says at `now`, whenever that may have changed; before, `now` counts."""
+
+    def date(self, now: int) -> int:
+        """Return what validity goes by at `now` (TR-27)."""
+
+    def sealing_date(self, now: int) -> int:
+        """Return the date for a credential: others judge by it what is sealed at `now` (TR-27)."""
+
+    def signed_time(self) -> int:
+        """Return the latest signed time, for the host to store."""
 
     def is_member(self, device: str) -> bool:
         """Return whether the policy lists the device, written as TR-13 says."""

@@ -131,8 +131,8 @@ async def test_f11_roots_of_cacerts_are_not_trusted(site: Site, tmp_path: Path, 
         )
 
 
-@pytest.mark.parametrize(("years", "reason"), [(-30, "expired"), (30, "not-yet-valid")])
-async def test_a_clock_that_is_wrong_by_years_is_named(site: Site, years: int, reason: str) -> None:
+@pytest.mark.parametrize("years", [-30, 30])
+async def test_a_clock_that_is_wrong_by_years_is_named(site: Site, years: int) -> None:
     """Seen from a machine whose clock is wrong, every certificate is of another time."""
     site.now += years * 365 * DAY
     site.root = create_root(site_name="Ward", signer=KeySigner.generate(), now=site.now)
@@ -145,7 +145,7 @@ async def test_a_clock_that_is_wrong_by_years_is_named(site: Site, years: int, r
     async with serving(TokenService(site)) as url:
         with pytest.raises(CertificateError, match=r"by the clock of this machine, which says 2") as caught:
             await EstClient(url, [certificate_der(site.root.certificate)]).cacerts()
-    assert caught.value.reason == reason
+    assert caught.value.reason == "time"
     assert "set the clock" in caught.value.cure
 
 

@@ -14,6 +14,7 @@ use x509_cert::ext::pkix::{AuthorityKeyIdentifier, CrlNumber};
 
 use crate::control::DocumentVersion;
 use crate::crypto::sha256;
+use crate::wire::Time;
 
 /// Site CAs of a rotation, and of the other sites that a channel's policy lists.
 const MAX_LISTS: usize = 64;
@@ -26,6 +27,8 @@ struct Facts {
     /// Its key, as authorityKeyIdentifier says: site CAs of a rotation, and of two sites of one name, have one name.
     key_id: Option<Vec<u8>>,
     number: u64,
+    /// thisUpdate.
+    issued: Time,
 }
 
 /// Lists that parse and have numbers; their signatures are judged with each chain.
@@ -56,6 +59,11 @@ impl CrlSet {
             hash: sha256(&[der]),
             der: der.to_vec(),
         })
+    }
+
+    /// When the first list was signed.
+    pub fn issued(&self) -> Time {
+        self.facts.first().map_or(0, |facts| facts.issued)
     }
 
     /// The first list's own CRLNumber, and the hash of all, as beacons name them (KM-15).
@@ -121,6 +129,7 @@ fn key_id(extensions: &[Extension]) -> Option<Vec<u8>> {
 fn facts_of(der: &[u8]) -> Option<Facts> {
     let list = CertificateList::<Rfc5280>::from_der(der).ok()?;
     let issuer = list.tbs_cert_list.issuer.to_der().ok()?;
+    let issued = list.tbs_cert_list.this_update.to_unix_duration().as_micros();
     let extensions = list.tbs_cert_list.crl_extensions?;
     let mut numbers = extensions.iter().filter(|found| found.extn_id == CrlNumber::OID);
     let number = numbers.next().filter(|found| !found.critical)?;
@@ -133,6 +142,7 @@ fn facts_of(der: &[u8]) -> Option<Facts> {
             issuer,
             key_id: key_id(&extensions),
             number,
+            issued: Time::try_from(issued).unwrap_or(Time::MAX),
         }
     })
 }

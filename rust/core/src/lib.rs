@@ -4,7 +4,7 @@
 //! [`event::Command`]s (requests for the side channel), datagrams and the next deadline come out.
 //!
 //! From the bottom up: [`crypto`], [`wire`] and [`fingerprint`] know bytes; [`block`], [`schedule`], [`frames`] know what the bytes mean;
-//! [`validator`], [`credential`], [`policy`] decide whom to believe; [`keyring`], [`window`], [`repair`] each own one piece of
+//! [`validator`], [`credential`], [`policy`] decide whom to believe, by [`date`]; [`keyring`], [`window`], [`repair`] each own one piece of
 //! state; [`member`] is what publishers and subscribers share; [`sender`] and [`receiver`] wire it all.
 
 #![forbid(unsafe_code)]
@@ -15,6 +15,7 @@ pub mod control;
 pub mod credential;
 pub mod crl;
 pub mod crypto;
+pub mod date;
 pub mod event;
 pub mod fingerprint;
 pub mod frames;

@@ -9,6 +9,7 @@ use crate::control::ControlState;
 use crate::credential::{Publisher, VerifiedCredential};
 use crate::crl::CrlSet;
 use crate::crypto::{Jitter, Suite};
+use crate::date::Dates;
 use crate::event::{Command, Event, Response, Target};
 use crate::fingerprint::Fingerprint;
 use crate::keyring::Keyring;
@@ -78,6 +79,8 @@ pub struct MemberConfig {
     pub jitter_seed: u64,
     /// What the host has durably seen ([`Member::floors`]).
     pub floors: Floors,
+    /// The latest signed time that the host remembers ([`Member::signed_time`]).
+    pub signed_time: Time,
 }
 
 /// What a pending request was for.
@@ -153,6 +156,7 @@ pub struct Admitted {
 pub struct Member {
     pub config: MemberConfig,
     channel: ChannelId,
+    dates: Dates,
     admitted: Option<Admitted>,
     pending: HashMap<u64, Purposes>,
     next_request: u64,
@@ -174,6 +178,7 @@ impl Member {
         let channel = channel_id(&config.site, &config.channel_name);
         let jitter = Jitter::new(config.jitter_seed);
         Self {
+            dates: Dates::new(config.signed_time),
             config,
             channel,
             admitted: None,
@@ -190,6 +195,29 @@ impl Member {
             beacon_budget: Budget::new(BEACON_CHECKS, BEACON_CHECKS),
             refused: false,
         }
+    }
+
+    /// The host's wall clock says `wall` at `now`; to be called whenever that may have changed. Until then `now` is the date.
+    pub fn set_wall(&mut self, now: Time, wall: Time) {
+        self.dates.set_wall(now, wall);
+    }
+
+    /// The date: what validity, slots and the time of sealing go by (TR-27).
+    #[must_use]
+    pub fn date(&self, now: Time) -> Time {
+        self.dates.date(now)
+    }
+
+    /// The date for what is sealed here and judged by others (TR-27).
+    #[must_use]
+    pub fn sealing_date(&self, now: Time) -> Time {
+        self.dates.sealing_date(now)
+    }
+
+    /// The latest signed time, for the host to store and to hand to a later run (TR-27).
+    #[must_use]
+    pub fn signed_time(&self) -> Time {
+        self.dates.signed()
     }
 
     pub fn channel(&self) -> &ChannelId {
@@ -293,15 +321,16 @@ impl Member {
         use crate::credential::CredentialError;
         let admitted = self.admitted.as_ref().ok_or(CredentialError::NotAllowed)?;
         let policy = &admitted.policy.policy;
+        let date = self.date(now);
         let verified = VerifiedCredential::verify(
             bundle,
             &self.config.validator,
             Role::Device,
             &self.channel,
             policy.suite,
-            now,
+            date,
         )?;
-        if now >= policy.next_update
+        if date >= policy.next_update
             || !self.is_allowed()
             || !policy.may_publish(&verified.publisher.site, &verified.publisher.device)
         {
@@ -392,6 +421,7 @@ impl Member {
             && let Some(since) = self.last_contact
         {
             self.silence_told = true;
+            let since = self.date(since);
             self.events.push_back(Event::OutOfContact { since });
         }
         let mut due: Vec<Purposes> = self
@@ -465,7 +495,8 @@ impl Member {
     /// All state that a packet may change, and all that an answer changes; budgets aside.
     pub fn fingerprint(&self, into: &mut Fingerprint) {
         if let Some(admitted) = &self.admitted {
-            into.bytes(&admitted.policy.hash)
+            into.number(self.dates.signed())
+                .bytes(&admitted.policy.hash)
                 .bytes(admitted.issuer.der())
                 .number(admitted.generation_since);
             admitted.keyring.fingerprint(into);
@@ -502,11 +533,11 @@ impl Member {
         self.policy().map(|policy| policy.suite)
     }
 
-    /// KM-11: the later of the clock's slot and the beacon's, in the announced membership.
+    /// KM-11: the later of the date's slot and the beacon's, in the announced membership.
     pub fn sealing_epoch(&self, now: Time) -> Option<Epoch> {
         let admitted = self.admitted.as_ref()?;
         let (generation, step) = admitted.keyring.announced()?;
-        let clock = admitted.policy.policy.slot_at(now);
+        let clock = admitted.policy.policy.slot_at(self.sealing_date(now));
         let told = admitted.control.last().map_or(0, |beacon| beacon.epoch.slot);
         Some(Epoch {
             slot: clock.max(told),

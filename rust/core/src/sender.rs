@@ -131,6 +131,7 @@ pub struct Sender {
     predecessor: Option<StreamId>,
     transmit: VecDeque<Datagram>,
     last_epoch: Option<Epoch>,
+    last_time: Time,
     blocked: bool,
     counters: SenderCounters,
 }
@@ -178,6 +179,7 @@ impl Sender {
             predecessor: None,
             transmit: VecDeque::new(),
             last_epoch: None,
+            last_time: 0,
             blocked: false,
             counters: SenderCounters::default(),
         }
@@ -347,7 +349,7 @@ impl Sender {
             packet_type: PacketType::Data,
             epoch,
             first_sequence: self.next_sequence,
-            time: now,
+            time: self.time_to_seal(now),
             randomness,
         };
         let datagrams = self.seal(plan, &plaintexts);
@@ -400,6 +402,12 @@ impl Sender {
         Some(epoch)
     }
 
+    /// The date, which never goes back within a stream, whatever becomes of the clock (TR-27).
+    fn time_to_seal(&mut self, now: Time) -> Time {
+        self.last_time = self.last_time.max(self.member.sealing_date(now));
+        self.last_time
+    }
+
     /// KM-11: the member's, but never an earlier slot than before, though the clock may have been set back.
     fn sealing_epoch(&self, now: Time) -> Option<Epoch> {
         let mut epoch = self.member.sealing_epoch(now)?;
@@ -411,13 +419,13 @@ impl Sender {
         let Some(certified) = &self.certified else {
             return Some("no stream credential");
         };
-        if now > certified.not_after {
+        if self.member.sealing_date(now) > certified.not_after {
             return Some("the stream credential has expired");
         }
         let Some(policy) = self.member.policy() else {
             return Some("not joined");
         };
-        if now >= policy.next_update {
+        if self.member.date(now) >= policy.next_update {
             return Some("the policy is past its nextUpdate");
         }
         if !self.member.is_allowed() {

@@ -1,13 +1,40 @@
 //! What both driver threads need: the clock, randomness, and a way to tell the host that there is something to take.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970-01-01T00:00:00Z; 0 for a clock before that.
 pub fn wall_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Microseconds by a clock that is never set: the wall clock as it was at the first call, and what has passed since, also
+/// while the machine was suspended. The engine's `now` (trust.md TR-28).
+pub fn steady_clock() -> u64 {
+    static START: OnceLock<(Duration, u64)> = OnceLock::new();
+    let (began, wall) = *START.get_or_init(|| (since_boot(), wall_clock()));
+    let passed = since_boot().saturating_sub(began).as_micros();
+    wall.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+}
+
+#[cfg(target_os = "linux")]
+fn since_boot() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid place for what the call writes; Linux has had this clock since 2.6.39.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    assert_eq!(done, 0, "the clock that counts from boot");
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Duration {
+    static START: OnceLock<std::time::Instant> = OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed()
 }
 
 /// 16 bytes of the operating system.
@@ -58,5 +85,18 @@ impl Notifier {
     /// The host is about to look: what comes after this is told anew.
     pub fn rearm(&self) {
         self.told.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steady_clock_starts_with_the_wall_clock_and_never_goes_back() {
+        let (before, first, wall) = (wall_clock(), steady_clock(), wall_clock());
+        assert!(first.abs_diff(before) <= 60_000_000 && wall.abs_diff(first) <= 60_000_000);
+        let times: Vec<u64> = (0..1000).map(|_| steady_clock()).collect();
+        assert!(times.is_sorted() && times[0] >= first);
     }
 }

@@ -27,7 +27,7 @@ mod sockopt;
 mod wake;
 
 pub use batch::{RecvBuffers, SEND_BATCH};
-pub use driver::{Notifier, wall_clock};
+pub use driver::{Notifier, steady_clock, wall_clock};
 pub use error::NetError;
 pub use interface::Interface;
 pub use pacing::Pacer;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use sealcast_core::receiver::Receiver;
 
-use crate::driver::{Notifier, lock, wall_clock};
+use crate::driver::{Notifier, lock, steady_clock, wall_clock};
 use crate::{MulticastReceiver, NetError, ReceiverConfig, Waker};
 
-/// The longest sleep without a datagram or deadline, so that a clock that was set forward is noticed.
+/// The longest sleep without a datagram or deadline, so that a clock that was set is noticed.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -99,7 +99,7 @@ fn run(shared: &Shared, mut socket: MulticastReceiver, engine: &Mutex<Receiver>,
         let deadline = lock(engine).next_deadline();
         let wait = deadline
             .map_or(MAX_WAIT, |at| {
-                Duration::from_micros(at.saturating_sub(wall_clock()))
+                Duration::from_micros(at.saturating_sub(steady_clock()))
             })
             .min(MAX_WAIT);
         let received = match socket.recv_batch(&mut buffers, Some(wait)) {
@@ -110,8 +110,9 @@ fn run(shared: &Shared, mut socket: MulticastReceiver, engine: &Mutex<Receiver>,
                 0
             }
         };
-        let now = wall_clock();
+        let now = steady_clock();
         let mut engine = lock(engine);
+        engine.member_mut().set_wall(now, wall_clock());
         for datagram in buffers.datagrams().take(received) {
             engine.receive_datagram(datagram, now);
         }

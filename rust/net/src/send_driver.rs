@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sealcast_core::retention::Datagram;
 use sealcast_core::sender::Sender;
 
-use crate::driver::{Notifier, fresh_randomness, lock, wall_clock};
+use crate::driver::{Notifier, fresh_randomness, lock, steady_clock, wall_clock};
 use crate::pacing::burst_bytes;
 use crate::{MulticastSender, NetError, Pacer, SEND_BATCH, SenderConfig};
 
@@ -163,8 +163,9 @@ impl Loop<'_> {
 
     /// Takes what is ready; seals more when nothing is. Returns how long to wait if there is nothing.
     fn fill(&self, batch: &mut Vec<Datagram>, per_batch: u64) -> Duration {
-        let now = wall_clock();
+        let now = steady_clock();
         let mut engine = lock(self.engine);
+        engine.member_mut().set_wall(now, wall_clock());
         if engine.next_deadline().is_some_and(|at| at <= now) {
             engine.handle_deadline(now, [fresh_randomness(), fresh_randomness()]);
         }

@@ -21,6 +21,7 @@ pub(crate) fn config(
     issuers: &[Vec<u8>],
     jitter_seed: u64,
     (policy_version, crl_number, generation): (u64, u64, u32),
+    signed_time: u64,
 ) -> PyResult<MemberConfig> {
     Ok(MemberConfig {
         site: site(site_id)?,
@@ -35,6 +36,7 @@ pub(crate) fn config(
             crl_number,
             generation,
         },
+        signed_time,
     })
 }
 
@@ -42,6 +44,18 @@ pub(crate) fn config(
 pub(crate) fn floors(member: &Member) -> (u64, u64, u32) {
     let floors = member.floors();
     (floors.policy_version, floors.crl_number, floors.generation)
+}
+
+/// TR-27.
+#[pyfunction]
+pub(crate) fn later_signed_time(known: u64, signed: u64, wall: u64) -> u64 {
+    sealcast_core::date::later_signed_time(known, signed, wall)
+}
+
+/// The engine's `now` (TR-28).
+#[pyfunction]
+pub(crate) fn steady_time() -> u64 {
+    sealcast_net::steady_clock()
 }
 
 /// The policy in force as a dictionary of TR-13's fields, or None before the join.

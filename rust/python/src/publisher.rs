@@ -32,7 +32,7 @@ impl SendEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, seed, start_nonce, instance="",
                         mtu=1500, max_block=64, max_message_bytes=16 << 20, queue_bytes=64 << 20,
-                        policy_version_floor=0, crl_number_floor=0, generation_floor=0))]
+                        policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,
@@ -54,6 +54,7 @@ impl SendEngine {
         policy_version_floor: u64,
         crl_number_floor: u64,
         generation_floor: u32,
+        signed_time: u64,
     ) -> PyResult<Self> {
         let floors = (policy_version_floor, crl_number_floor, generation_floor);
         let member = member::config(
@@ -65,6 +66,7 @@ impl SendEngine {
             &issuers,
             jitter_seed,
             floors,
+            signed_time,
         )?;
         if !(576..=9000).contains(&mtu) {
             return Err(PyValueError::new_err(format!(
@@ -286,6 +288,26 @@ impl SendEngine {
     /// Policy version, CRL number and generation: the highest seen, to be stored and given to a later engine.
     fn floors(&self) -> (u64, u64, u32) {
         member::floors(lock(&self.0).member())
+    }
+
+    /// The wall clock says `wall` at `now`; until it is told, `now` is the date.
+    fn set_wall(&self, now: u64, wall: u64) {
+        lock(&self.0).member_mut().set_wall(now, wall);
+    }
+
+    /// What validity goes by at `now` (TR-27).
+    fn date(&self, now: u64) -> u64 {
+        lock(&self.0).member().date(now)
+    }
+
+    /// What is sealed at `now` bears about this time.
+    fn sealing_date(&self, now: u64) -> u64 {
+        lock(&self.0).member().sealing_date(now)
+    }
+
+    /// The latest signed time, to be stored and given to a later engine.
+    fn signed_time(&self) -> u64 {
+        lock(&self.0).member().signed_time()
     }
 
     /// Whether the policy lists the device, written as TR-13 says, in either list.

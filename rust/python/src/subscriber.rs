@@ -25,7 +25,7 @@ impl ReceiveEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, unordered=false,
                         max_message_bytes=16 << 20, buffer_bytes=64 << 20, window_packets=65536,
-                        policy_version_floor=0, crl_number_floor=0, generation_floor=0))]
+                        policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,
@@ -44,6 +44,7 @@ impl ReceiveEngine {
         policy_version_floor: u64,
         crl_number_floor: u64,
         generation_floor: u32,
+        signed_time: u64,
     ) -> PyResult<Self> {
         let floors = (policy_version_floor, crl_number_floor, generation_floor);
         let member = member::config(
@@ -55,6 +56,7 @@ impl ReceiveEngine {
             &issuers,
             jitter_seed,
             floors,
+            signed_time,
         )?;
         let mut config = ReceiverConfig::new(member);
         config.stream.delivery = if unordered {
@@ -138,6 +140,21 @@ impl ReceiveEngine {
     /// Policy version, CRL number and generation: the highest seen, to be stored and given to a later engine.
     fn floors(&self) -> (u64, u64, u32) {
         member::floors(lock(&self.0).member())
+    }
+
+    /// The wall clock says `wall` at `now`; until it is told, `now` is the date.
+    fn set_wall(&self, now: u64, wall: u64) {
+        lock(&self.0).member_mut().set_wall(now, wall);
+    }
+
+    /// What validity goes by at `now` (TR-27).
+    fn date(&self, now: u64) -> u64 {
+        lock(&self.0).member().date(now)
+    }
+
+    /// The latest signed time, to be stored and given to a later engine.
+    fn signed_time(&self) -> u64 {
+        lock(&self.0).member().signed_time()
     }
 
     /// Whether the policy lists the device, written as TR-13 says, in either list.

@@ -224,8 +224,9 @@ async def _running(
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(authority.stop)
         await authority.start()
-        if authority.clock() >= renewal_time(authority):
-            # It may have run out while the authority was off: nobody would talk to it.
+        now = authority.clock()
+        if now >= renewal_time(authority) or now < authority.identity.not_before:
+            # It may have run out while the authority was off, or the clock ahead: nobody would talk to it.
             await authority.renew_certificate()
         facts = _Facts(authority)
         listening = await _listen(authority, places, facts, stack)

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from sealcast.device.enrolment import recover_async, renew_async
+from sealcast.device.floors import read_signed_time, take_signed_time
 from sealcast.device.folder import AGENT_LOCK
 from sealcast.device.identity import DeviceIdentity
 from sealcast.device.trust import report_of, sync_trust
@@ -26,7 +27,7 @@ from sealcast.errors import CertificateError, NetworkError, SealcastError, Stora
 from sealcast.est import EstClient
 from sealcast.pki.ends import warnings
 from sealcast.pki.files import PRIVATE, storage_errors
-from sealcast.pki.times import system_time
+from sealcast.pki.times import system_time, to_datetime
 from sealcast.sidechannel.client import KeyServerClient
 from sealcast.sidechannel.messages import Report
 
@@ -38,8 +39,11 @@ LOOK_SECONDS = 60.0
 _RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
 """After failures in a row, jittered; the last goes on."""
 
+CLOCK_ALLOWANCE = 600_000_000
+"""Microseconds by which clocks of devices and authorities differ without a word."""
+
 FINAL_REASONS = frozenset({"revoked", "expired", "unknown-certificate"})
-"""Verdicts that no waiting changes: an operator has to act."""
+"""Verdicts that no waiting changes: an operator has to act. A wrong clock (`time`) may be set right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,12 +132,15 @@ class DeviceAgent:
         before = DeviceIdentity.open(self._path)
         identity = before
         self._warn(before)
-        if self._clock() >= identity.not_after:
-            identity = await recover_async(self._path, now=self._clock())
-        elif self._clock() >= await self._renewal_time(identity):
-            identity = await renew_async(self._path, now=self._clock())
-        async with KeyServerClient(identity, clock=self._clock) as client:
-            identity = await sync_trust(self._path, client)
+        before.check_roots(self._date())
+        if self._date() >= identity.not_after:
+            identity = await recover_async(self._path, now=self._date())
+        elif self._date() >= await self._renewal_time(identity):
+            identity = await renew_async(self._path, now=self._date())
+        if identity.serial != before.serial or not read_signed_time(self._path):
+            take_signed_time(self._path, identity.not_before, self._clock())
+        async with KeyServerClient(identity, clock=self._date) as client:
+            identity = await sync_trust(self._path, client, wall=self._clock())
             report = report_of(identity)
             if report != self._reported:
                 await client.report(report)
@@ -150,10 +157,14 @@ class DeviceAgent:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
+    def _date(self) -> int:
+        """What validity goes by: the clock, or the latest signed time where that is later (TR-27)."""
+        return max(self._clock(), read_signed_time(self._path))
+
     async def _renewal_time(self, identity: DeviceIdentity) -> int:
         """When to renew, by the certificate's life or by the authority's hint (SC-30), if that is earlier."""
         by_life = identity.renewal_time()
-        if self._clock() >= by_life:
+        if self._date() >= by_life:
             return by_life
         try:
             client = EstClient(identity.authority_url, identity.roots, authorities=identity.issuers)
@@ -183,7 +194,11 @@ class DeviceAgent:
 
     def _warn(self, identity: DeviceIdentity) -> None:
         """Say what ends soon in the whole chain, once a day, in the last days hourly."""
-        lines = warnings(identity.ends(), self._clock())
+        lines = warnings(identity.ends(), self._date())
+        wall, signed = self._clock(), read_signed_time(self._path)
+        if wall + CLOCK_ALLOWANCE < signed:
+            told = to_datetime(signed).strftime("%Y-%m-%dT%H:%M:%SZ")
+            lines = (f"the clock is wrong: it stands before {told}, when the site signed; set it", *lines)
         for line in lines:
             if line not in self._warned:
                 log.warning("device folder %s: %s", self._path, line)

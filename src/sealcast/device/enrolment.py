@@ -114,6 +114,7 @@ async def enroll_async(
                     role=role,
                 )
                 stage.write(KEY_FILE, request.signer.to_pem(), PRIVATE)
+                folder.supersede_bundle(roots)
                 _commit(stage, settings, enrolled, roots)
         except SealcastError as error:
             if is_new and _is_answered(error):

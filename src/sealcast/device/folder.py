@@ -3,6 +3,7 @@
     DIR/                        0700
     ├── current                 the number of the credentials in force
     ├── bundle                  the trust bundle in force (spec/trust.md section 5), once there is one
+    ├── superseded              hash of a trust bundle that an enrolment with other roots has put aside
     ├── agent.lock              held by the one agent that looks after this folder
     ├── floors/                 what was seen of each channel's numbers (sealcast.device.floors)
     ├── pending/                key and request of an enrolment that waits (sealcast.device.pending)
@@ -23,7 +24,7 @@ processes that have read the old number a moment ago.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +46,7 @@ from sealcast.pki.files import (
 CURRENT = "current"
 CREDENTIALS = "credentials"
 BUNDLE = "bundle"
+SUPERSEDED = "superseded"
 AGENT_LOCK = "agent.lock"
 FLOORS = "floors"
 PENDING = "pending"
@@ -53,7 +55,7 @@ KEY_FILE = "key.pem"
 Stamp = tuple[Path | None, int, int]
 """Tells one state of a folder from another: the credentials in force, and which file the trust bundle is."""
 
-_REPLACED = (CURRENT, BUNDLE)
+_REPLACED = (CURRENT, BUNDLE, SUPERSEDED)
 _WRITTEN = (*_REPLACED, PENDING)
 _OWN_NAMES = {CREDENTIALS, AGENT_LOCK, FLOORS, *_WRITTEN, *(name + TEMPORARY_SUFFIX for name in _WRITTEN)}
 _FOLDER_MODE = 0o700
@@ -96,6 +98,19 @@ def stamp(folder: Path) -> Stamp:
 
 def current_bundle(folder: Path) -> VerifiedBundle | None:
     """Return the trust bundle in force, or None before there is one.
+
+    Takes no lock. Raises: StorageError if the file is damaged.
+    """
+    bundle = stored_bundle(folder)
+    path = folder / SUPERSEDED
+    with storage_errors(path):
+        if bundle is None or not path.exists():
+            return bundle
+    return None if read_file(path, limit=32) == bundle.hash else bundle
+
+
+def stored_bundle(folder: Path) -> VerifiedBundle | None:
+    """Return the latest trust bundle that was ever in force, or None: later ones alone may replace it.
 
     Takes no lock. Raises: StorageError if the file is damaged.
     """
@@ -177,6 +192,22 @@ class DeviceFolder:
     def write_bundle(self, data: bytes) -> None:
         """Put a trust bundle in force, durably; the caller has believed it. Raises: StorageError."""
         write_atomically(self._path / BUNDLE, data)
+
+    def supersede_bundle(self, roots: Iterable[bytes]) -> None:
+        """Put the trust bundle aside if `roots` (DER), given out of band, are not all among its roots.
+
+        Then it is walked to anew from these roots, and to no earlier version. Raises: StorageError.
+        """
+        held = current_bundle(self._path)
+        if held is not None and not {anchor.certificate for anchor in held.bundle.owners()}.issuperset(roots):
+            write_atomically(self._path / SUPERSEDED, held.hash)
+
+    def restore_bundle(self) -> None:
+        """Put the trust bundle that was put aside in force again: it was walked to. Raises: StorageError."""
+        path = self._path / SUPERSEDED
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
+            sync_folder(self._path)
 
     def write_pending(self, files: Mapping[str, bytes]) -> None:
         """Keep a request that is about to be sent, whole or not at all. Raises: StorageError."""

@@ -22,10 +22,10 @@ from sealcast.device.folder import (
 from sealcast.errors import CertificateError, StorageError, UsageError
 from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.certificates import certificate_identity, parse_certificate, parse_pem_certificates
-from sealcast.pki.ends import End, chain_ends
+from sealcast.pki.ends import End, certificate_end, chain_ends
 from sealcast.pki.files import read_file
 from sealcast.pki.names import Role, check_device_name, parse_site_id
-from sealcast.pki.times import microseconds, system_time
+from sealcast.pki.times import microseconds, system_time, to_datetime
 from sealcast.pki.tls import client_context, leading, server_context
 from sealcast.pki.validator import Anchor, Validator
 
@@ -220,7 +220,10 @@ class DeviceIdentity:
     @property
     def anchors(self) -> tuple[Anchor, ...]:
         """The trust anchors with their scope (TR-21)."""
-        return self.given_roots if self.bundle is None else self.bundle.bundle.trusted(system_time())
+        if self.bundle is None:
+            return self.given_roots
+        # It is no earlier than when the bundle was signed, whatever the clock says.
+        return self.bundle.bundle.trusted(max(system_time(), self.bundle.bundle.issued))
 
     @property
     def certificate(self) -> bytes:
@@ -255,6 +258,22 @@ class DeviceIdentity:
     def ends(self) -> tuple[End, ...]:
         """Return the life of our certificate and of each issuer up to the root."""
         return chain_ends(self.certificate, (*self.chain[1:], *self.issuers), self.roots)
+
+    def check_roots(self, now: int) -> None:
+        """Check that some root is left to judge others by. `now`: microseconds.
+
+        Raises: CertificateError with the reason `roots-ended`; it says what brings the device back.
+        """
+        roots = [certificate_end(parse_certificate(der)) for der in self.roots]
+        if all(root.ends <= now for root in roots):
+            last = max(roots, key=lambda root: root.ends)
+            raise CertificateError(
+                f"every root that device {self.name!r} trusts has ended by this machine's clock, "
+                f"{to_datetime(now):%Y-%m-%dT%H:%M:%SZ}: {last.warning(now)}",
+                reason="roots-ended",
+                cure="set the clock if it is wrong; else enrol anew into this folder with the new root: "
+                "sealcast device enroll DIR --root NEW --token TOKEN",
+            )
 
     def renewal_time(self) -> int:
         """Return when to renew, in microseconds: at 2/3 of the certificate's life, less a jitter.

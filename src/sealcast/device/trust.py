@@ -6,10 +6,12 @@ Spec: spec/trust.md section 5, spec/side-channel.md SC-19 to SC-21.
 from pathlib import Path
 from typing import Protocol
 
-from sealcast.device.folder import DeviceFolder, current_bundle
+from sealcast.device.floors import take_signed_time
+from sealcast.device.folder import DeviceFolder, current_bundle, stored_bundle
 from sealcast.device.identity import DeviceIdentity
 from sealcast.errors import CertificateError
 from sealcast.pki.bundle import VerifiedBundle, accept, begin_by_roots
+from sealcast.pki.times import system_time
 from sealcast.sidechannel.client import UnknownVersionError
 from sealcast.sidechannel.messages import BundleAnswer, Report
 
@@ -24,13 +26,14 @@ class BundleSource(Protocol):
         """Return a version as signed. Raises: UnknownVersionError."""
 
 
-async def sync_trust(path: Path, source: BundleSource) -> DeviceIdentity:
+async def sync_trust(path: Path, source: BundleSource, *, wall: int | None = None) -> DeviceIdentity:
     """Walk to the latest trust bundle that `source` has, and put it in force in the device's folder.
 
     Each version is stored as soon as it is believed, so that what follows may fail and nothing is lost.
 
-    Returns: the identity as it is now. Raises: CertificateError: a version does not follow from the one that
-    is held, which stays in force; NetworkError; StorageError.
+    `wall`: what this machine's clock says, microseconds. Returns: the identity as it is now.
+    Raises: CertificateError: a version does not follow from the one that is held, which stays in force;
+    NetworkError; StorageError.
     """
     identity = DeviceIdentity.open(path)
     held, number = identity.bundle, 1
@@ -38,6 +41,9 @@ async def sync_trust(path: Path, source: BundleSource) -> DeviceIdentity:
         try:
             answer = await source.bundle(number if held is None else held.version + 1)
         except UnknownVersionError:
+            if held is not None and current_bundle(path) is None:
+                with DeviceFolder.open_for_writing(path) as folder:
+                    folder.restore_bundle()
             return DeviceIdentity.open(path)
         try:
             held = _take(path, held, answer.bundle, identity)
@@ -50,6 +56,8 @@ async def sync_trust(path: Path, source: BundleSource) -> DeviceIdentity:
                 raise
             # Of roots that had gone before this device was made: it begins with a later version (TR-18).
             number += 1
+            continue
+        take_signed_time(path, held.bundle.issued, system_time() if wall is None else wall)
 
 
 def _take(path: Path, held: VerifiedBundle | None, data: bytes, identity: DeviceIdentity) -> VerifiedBundle:
@@ -61,7 +69,7 @@ def _take(path: Path, held: VerifiedBundle | None, data: bytes, identity: Device
             raise CertificateError("the trust bundle lists no site CA of this site", reason="lockout")
     with DeviceFolder.open_for_writing(path) as folder:
         # Read again under the lock: another process may have come further meanwhile. Versions never go back.
-        present = current_bundle(path)
+        present = stored_bundle(path)
         if present is not None and present.version >= bundle.version:
             return present
         folder.write_bundle(data)

@@ -17,7 +17,7 @@ from typing import Self, TypedDict
 from urllib.parse import urlsplit
 
 from sealcast import _core
-from sealcast.device.floors import read_floors
+from sealcast.device.floors import read_floors, read_signed_time
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Blocked, Event, Joined, PolicyChanged, Refused, parse_event
 from sealcast.endpoint.limits import (
@@ -43,7 +43,6 @@ from sealcast.errors import (
 )
 from sealcast.pki.names import channel_id, check_channel_name, check_instance_name
 from sealcast.pki.signed import Context, SignedObject
-from sealcast.pki.times import system_time
 from sealcast.sidechannel.messages import Acknowledgement
 from sealcast.sidechannel.server import PeerServer
 
@@ -54,6 +53,7 @@ CREDENTIAL_LIFE_SECONDS = 24 * 3600
 
 _RECREDENTIAL_SECONDS = CREDENTIAL_LIFE_SECONDS // 2
 _SKEW_SECONDS = 60
+_TERM_LOOK_SECONDS = 30
 _REGISTER_SECONDS = 10.0
 _BLOCKED_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
@@ -137,6 +137,8 @@ class Publisher:
         # What the driver was started with: route and rate.
         self._path: tuple[Route, int] | None = None
         self._server: PeerServer | None = None
+        # From when to when the credential is in force.
+        self._term = (0, 0)
         self._refusal: SealcastError | None = None
         # What kept packets from being sealed when it was last tried.
         self._obstacle: str | None = None
@@ -168,7 +170,7 @@ class Publisher:
             await self._release()
 
     async def _open(self) -> None:
-        identity, now = self._identity, system_time()
+        identity = self._identity
         floors = read_floors(identity.path, channel_id(self._site.site_id, self.channel))
         engine = _core.SendEngine(
             site_id=self._site.site_id,
@@ -180,7 +182,8 @@ class Publisher:
             policy_version_floor=floors.policy_version,
             crl_number_floor=floors.crl_number,
             generation_floor=floors.generation,
-            now=now,
+            signed_time=read_signed_time(identity.path),
+            now=_core.steady_time(),
             jitter_seed=int.from_bytes(os.urandom(8)),
             # DP-2: made at this start, never stored.
             seed=os.urandom(32),
@@ -254,7 +257,7 @@ class Publisher:
         def repair(
             _channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]
         ) -> tuple[list[bytes], int, bytes | None] | None:
-            return engine.repair(ranges, system_time()) if stream == engine.stream_id else None
+            return engine.repair(ranges, session.now()) if stream == engine.stream_id else None
 
         def acknowledge(device: str, acknowledgement: Acknowledgement) -> bool:
             if acknowledgement.stream != engine.stream_id:
@@ -273,6 +276,7 @@ class Publisher:
             acknowledge=acknowledge,
             is_allowed=is_allowed,
             crl=engine.crl,
+            clock=session.date,
         )
         self._server = server
         host, port = await server.listen(_address_towards(self._site.keys_url))
@@ -286,14 +290,15 @@ class Publisher:
         succeeds: bytes | None,
     ) -> None:
         """Let the device key vouch for the stream key, for at most a day."""
-        now = system_time()
-        not_before = now - _SKEW_SECONDS * MICROSECONDS
-        not_after = min(identity.not_after, now + CREDENTIAL_LIFE_SECONDS * MICROSECONDS)
+        now = session.now()
+        date = engine.sealing_date(now)
+        not_before = max(date - _SKEW_SECONDS * MICROSECONDS, identity.not_before)
+        not_after = min(identity.not_after, date + CREDENTIAL_LIFE_SECONDS * MICROSECONDS)
         tbs = engine.credential_tbs(
             site_id=identity.site_id,
             name=identity.name,
             certificate_hash=hashlib.sha256(identity.certificate).digest(),
-            not_before=max(not_before, identity.not_before),
+            not_before=not_before,
             not_after=not_after,
             succeeds=succeeds,
         )
@@ -304,7 +309,7 @@ class Publisher:
             engine.set_credential(signed, identity.chain, not_after, now)
         except _core.SendError as error:
             raise ConfigError(str(error), cure="use a larger MTU, or a shorter certificate chain") from None
-        self._succeeds = succeeds
+        self._succeeds, self._term = succeeds, (not_before, not_after)
         if self._driver is not None:
             self._driver.wake()
 
@@ -314,9 +319,17 @@ class Publisher:
         self._certify(engine, session, identity, self._succeeds)
 
     async def _recertify(self, engine: _core.SendEngine, session: Session) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + _RECREDENTIAL_SECONDS
         while True:
-            await asyncio.sleep(_RECREDENTIAL_SECONDS)
-            self._certify(engine, session, session.identity, self._succeeds)
+            await asyncio.sleep(_TERM_LOOK_SECONDS)
+            date = engine.sealing_date(session.now())
+            not_before, not_after = self._term
+            # Whoever sets the clock right must not wait half a day for a credential that is in force.
+            is_in_force = not_before <= date <= not_after or date >= session.identity.not_after
+            if loop.time() >= due or not is_in_force:
+                due = loop.time() + _RECREDENTIAL_SECONDS
+                self._certify(engine, session, session.identity, self._succeeds)
 
     async def _finish(self) -> None:
         await self._say_end()
@@ -328,7 +341,7 @@ class Publisher:
         Raises: IncompleteError: nothing can be sealed, as without a key for the present epoch.
         """
         engine, driver = self._running()
-        engine.finish(system_time())
+        engine.finish(_core.steady_time())
         driver.wake()
         loop = asyncio.get_running_loop()
         sealed, since = -1, loop.time()
@@ -427,7 +440,7 @@ class Publisher:
     @property
     def epoch(self) -> _core.Epoch | None:
         """Slot, generation and step that would be sealed under now."""
-        return self._running()[0].epoch(system_time())
+        return self._running()[0].epoch(_core.steady_time())
 
     def counters(self) -> dict[str, int]:
         """What has been counted since the start, also after the end.

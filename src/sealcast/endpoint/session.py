@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from sealcast import _core
-from sealcast.device.floors import Floors, raise_floors
+from sealcast.device.floors import Floors, raise_floors, take_signed_time
 from sealcast.device.folder import stamp
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.site import ChannelSite
@@ -59,6 +59,9 @@ class Engine(Protocol):
     def policy(self) -> _core.Policy | None: ...
     def crl(self) -> bytes | None: ...
     def floors(self) -> tuple[int, int, int]: ...
+    def set_wall(self, now: int, wall: int) -> None: ...
+    def date(self, now: int) -> int: ...
+    def signed_time(self) -> int: ...
     def set_trust(self, anchors: Sequence[_core.Anchor], issuers: Sequence[bytes], now: int) -> None: ...
 
 
@@ -88,11 +91,14 @@ class Session:
         self._engine = engine
         self._channel = channel
         self._handle_deadline = handle_deadline
-        self._key_server = KeyServerClient(identity, url=site.keys_url, site_id=site.site_id, crl=engine.crl)
+        self._key_server = KeyServerClient(
+            identity, url=site.keys_url, site_id=site.site_id, crl=engine.crl, clock=self.date
+        )
         # The one used last stands last.
         self._peers: OrderedDict[_Peer, PeerClient] = OrderedDict()
         self._driver: Driver | None = None
         self._floors = Floors(*engine.floors())
+        self._signed_time = engine.signed_time()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader, self._signal = socket.socketpair()
         self._reader.setblocking(False)
@@ -112,6 +118,16 @@ class Session:
     def key_server(self) -> KeyServerClient:
         """For requests beside the engine's own."""
         return self._key_server
+
+    def now(self) -> int:
+        """The engine's time, of a clock that is never set; the engine is told what the wall clock says."""
+        now = _core.steady_time()
+        self._engine.set_wall(now, system_time())
+        return now
+
+    def date(self) -> int:
+        """What validity goes by, whatever becomes of the clock (TR-27)."""
+        return self._engine.date(self.now())
 
     def start(self) -> None:
         """Begin: the engine's first request is the join."""
@@ -150,7 +166,8 @@ class Session:
 
         Raises: UnreachableError, CertificateError, NotAllowedError, UnknownChannelError, NetworkError.
         """
-        if system_time() >= self.identity.not_after:
+        self.identity.check_roots(self.date())
+        if self.date() >= self.identity.not_after:
             # TLS tells too late for a client to see why it is refused.
             raise CertificateError(
                 f"the certificate of device {self.identity.name!r} has expired",
@@ -238,7 +255,7 @@ class Session:
         """Do what is due while there is no driver yet."""
         if self._stopped or self._driver is not None:
             return
-        now = system_time()
+        now = self.now()
         self._handle_deadline(now)
         self._carry_out()
         self._ready.set()
@@ -268,7 +285,7 @@ class Session:
             log.exception("%s %s", command.method, command.path)
         if self._stopped:
             return
-        self._engine.handle_response(command.id, status, body, system_time())
+        self._engine.handle_response(command.id, status, body, self.now())
         self._store_floors()
         if self._driver is not None:
             self._driver.wake()
@@ -295,7 +312,13 @@ class Session:
         if client is None:
             site_id, device, host, port = peer
             client = PeerClient(
-                self.identity, host=host, port=port, device=device, site_id=site_id, crl=self._engine.crl
+                self.identity,
+                host=host,
+                port=port,
+                device=device,
+                site_id=site_id,
+                crl=self._engine.crl,
+                clock=self.date,
             )
             self._peers[peer] = client
             if len(self._peers) > _MAX_PEERS:
@@ -306,14 +329,15 @@ class Session:
 
     def _store_floors(self) -> None:
         """What was seen must not be taken back by a restart (invariant 8)."""
-        seen = Floors(*self._engine.floors())
-        if seen == self._floors:
+        seen, signed = Floors(*self._engine.floors()), self._engine.signed_time()
+        if (seen, signed) == (self._floors, self._signed_time):
             return
         try:
             raise_floors(self.identity.path, channel_id(self.site.site_id, self._channel), seen)
+            take_signed_time(self.identity.path, signed, system_time())
         except StorageError as error:
             log.warning("channel %s: what was seen cannot be stored: %s", self._channel, error)
-        self._floors = seen
+        self._floors, self._signed_time = seen, signed
 
     def _note(self, error: SealcastError, command: _core.Command) -> None:
         log.debug("%s %s: %s", command.method, command.path, error)
@@ -336,7 +360,7 @@ class Session:
                 log.warning("the device's folder cannot be read, going on with what is known: %s", error)
                 continue
             if renewed.bundle != self.identity.bundle:
-                self._engine.set_trust(renewed.anchors, renewed.issuers, system_time())
+                self._engine.set_trust(renewed.anchors, renewed.issuers, self.now())
                 self._signalled()
             self.identity = renewed
             self._key_server.reload(renewed)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal, Self, TypedDict
 
 from sealcast import _core
-from sealcast.device.floors import read_floors
+from sealcast.device.floors import read_floors, read_signed_time
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Alarm, Event, Joined, Loss, PolicyChanged, Refused, parse_event
 from sealcast.endpoint.limits import MAX_BYTES, MAX_MESSAGE_BYTES, MIN_BUFFER_BYTES, check_range
@@ -25,7 +25,6 @@ from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import SealcastError, UsageError
 from sealcast.pki.names import channel_id, check_channel_name, parse_member
-from sealcast.pki.times import system_time
 from sealcast.sidechannel.client import PeerClient
 from sealcast.sidechannel.messages import Acknowledgement
 
@@ -144,7 +143,8 @@ class Subscriber:
             policy_version_floor=floors.policy_version,
             crl_number_floor=floors.crl_number,
             generation_floor=floors.generation,
-            now=system_time(),
+            signed_time=read_signed_time(identity.path),
+            now=_core.steady_time(),
             jitter_seed=int.from_bytes(os.urandom(8)),
             unordered=self._delivery == "unordered",
             max_message_bytes=self._max_message_bytes,
@@ -327,7 +327,7 @@ class Subscriber:
     @property
     def epoch(self) -> _core.Epoch | None:
         """Slot, generation and step as far as announced."""
-        return self._running()[0].epoch(system_time())
+        return self._running()[0].epoch(_core.steady_time())
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -363,7 +363,7 @@ class Subscriber:
         silent: set[bytes] = set()
         while True:
             await asyncio.sleep(SILENT_SECONDS / 4)
-            limit = system_time() - int(SILENT_SECONDS * MICROSECONDS)
+            limit = _core.steady_time() - int(SILENT_SECONDS * MICROSECONDS)
             quiet = {stream: device for stream, device, heard in engine.last_heard() if heard < limit}
             for stream in sorted(quiet.keys() - silent):
                 log.warning(

@@ -469,6 +469,10 @@ def _refusal(answer: _Answer, url: str) -> SealcastError:
             return TokenError(detail)
         case 404:
             return NetworkError(f"{url} is no EST server: {detail}", cure="check the URL")
+        case 409:
+            return CertificateError(
+                f"the authority refuses: {detail}", reason="time", cure="set this machine's clock"
+            )
         case 400 | 403 | 413 | 415:
             return EnrolmentError(f"the authority refuses: {detail}")
         case status:
@@ -521,12 +525,11 @@ def _connection_error(error: Exception, url: str, *, shows_certificate: bool) ->
 
 def _untrusted(url: str, error: Exception) -> CertificateError:
     detail = getattr(error, "verify_message", "") or str(error)
-    reason = _TIME_FAULTS.get(getattr(error, "verify_code", 0))
-    if reason is not None:
+    if getattr(error, "verify_code", 0) in _TIME_FAULTS:
         return CertificateError(
             f"the certificate of {url} is refused: {detail}, by the clock of this machine, which says "
             f"{to_datetime(system_time()):%Y-%m-%d %H:%M} UTC",
-            reason=reason,
+            reason="time",
             cure="set the clock if that is wrong; else the authority's certificate has to be renewed",
         )
     return CertificateError(
@@ -536,7 +539,7 @@ def _untrusted(url: str, error: Exception) -> CertificateError:
     )
 
 
-_TIME_FAULTS = {9: "not-yet-valid", 10: "expired"}
+_TIME_FAULTS = {9, 10}
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 

@@ -35,6 +35,7 @@ class Problem(Enum):
     UNKNOWN_LABEL = _Row(404, "no such EST label")
     UNKNOWN_CERTIFICATE = _Row(404, "nothing is known of that certificate")
     WRONG_METHOD = _Row(405, "wrong method for this EST operation")
+    WRONG_TIME = _Row(409, "the clocks of device and authority differ")
     TIMEOUT = _Row(408, "the request took too long")
     TOO_LARGE = _Row(413, "the request is too large")
     WRONG_TYPE = _Row(415, "the content type must be application/pkcs10")
@@ -91,6 +92,8 @@ def problem_of(error: Exception) -> RefusedError:
             return RefusedError(Problem.BAD_CSR, str(error))
         case EnrolmentError(retry_after=int(seconds)):
             return RefusedError(Problem.PENDING, str(error), retry_after=seconds)
+        case CertificateError(reason="time" | "not-expired"):
+            return RefusedError(Problem.WRONG_TIME, str(error))
         case EnrolmentError() | CertificateError():
             return RefusedError(Problem.NOT_ALLOWED, str(error))
         case UsageError():

@@ -12,6 +12,7 @@ from pathlib import Path
 from sealcast.errors import CertificateError
 from sealcast.pki.certificates import certificates_pem, is_issued_by, is_self_signed, parse_certificate
 from sealcast.pki.files import storage_errors
+from sealcast.pki.times import to_datetime
 
 
 def client_context(chain_file: Path, key_file: Path, authorities: Sequence[bytes]) -> ssl.SSLContext:
@@ -47,6 +48,19 @@ def load_own_certificate(context: ssl.SSLContext, chain_file: Path, key_file: Pa
             raise CertificateError(
                 f"{chain_file}: certificate and key do not fit: {error.reason or error}", reason="key"
             ) from None
+
+
+def clock_problem(detail: str, now: int) -> str | None:
+    """Return the cure where TLS refused a certificate for its time: the other side's, or our own clock.
+
+    `detail`: TLS's words. `now`: what this machine's clock says, microseconds.
+    """
+    if "not yet valid" in detail or "expired" in detail:
+        return (
+            f"this machine's clock says {to_datetime(now):%Y-%m-%dT%H:%M:%SZ}: set it if that is wrong; "
+            "else the other side has to renew"
+        )
+    return None
 
 
 def trust(context: ssl.SSLContext, authorities: Sequence[bytes]) -> None:

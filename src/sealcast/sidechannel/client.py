@@ -429,9 +429,10 @@ class PeerClient:
 
 def _naming(url: str, verdict: CertificateError) -> CertificateError:
     """The verdict, with whom it is about."""
-    if url in verdict.problem:
-        return verdict
-    return CertificateError(f"{url}: {verdict.problem}", reason=verdict.reason, cure=verdict.cure)
+    # Its certificate, not ours: the clock of one of both is wrong, or it is about to renew.
+    reason = "time" if verdict.reason in ("expired", "not-yet-valid") else verdict.reason
+    problem = verdict.problem if url in verdict.problem else f"{url}: {verdict.problem}"
+    return CertificateError(problem, reason=reason, cure=verdict.cure)
 
 
 def _refusal(url: str, status: int, body: bytes) -> RefusalError:

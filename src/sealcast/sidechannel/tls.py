@@ -15,7 +15,8 @@ from aiohttp import ClientError, web
 from sealcast.errors import CertificateError
 from sealcast.pki import names
 from sealcast.pki.names import Role
-from sealcast.pki.tls import leading, load_own_certificate, trust
+from sealcast.pki.times import system_time
+from sealcast.pki.tls import clock_problem, leading, load_own_certificate, trust
 from sealcast.pki.validator import Validator, VerifiedPeer
 from sealcast.sidechannel.refusals import Refusal, RefusedError
 
@@ -131,7 +132,12 @@ def verdict_of(error: BaseException) -> CertificateError | None:
             case _JudgedError() as judged:
                 return judged.verdict
             case ssl.SSLCertVerificationError(verify_message=message):
-                return CertificateError(f"the peer's certificate is refused: {message}", reason="tls")
+                cure = clock_problem(message, system_time())
+                return CertificateError(
+                    f"the peer's certificate is refused: {message}",
+                    reason="tls" if cure is None else "time",
+                    cure=cure or "",
+                )
             case ssl.SSLError(reason=str(reason)) if "ALERT" in reason:
                 # In TLS 1.3 a server's no to our certificate comes as an alert after our side is done.
                 return CertificateError(

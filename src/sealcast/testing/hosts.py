@@ -13,7 +13,7 @@ from sealcast import _core
 from sealcast._core import Message
 from sealcast.endpoint.events import Event
 from sealcast.testing.chance import chance
-from sealcast.testing.clock import Timeline
+from sealcast.testing.clock import SECOND, START, Timeline
 from sealcast.testing.network import Network
 from sealcast.testing.side_channel import SideChannel
 from sealcast.testing.site import Site, SiteCertificate
@@ -96,6 +96,8 @@ class Engine(Protocol):
     def poll_commands(self) -> list[_core.Command]: ...
     def handle_response(self, id: int, status: int | None, body: bytes, now: int) -> None: ...
     def next_deadline(self) -> int | None: ...
+    def set_wall(self, now: int, wall: int) -> None: ...
+    def signed_time(self) -> int: ...
 
 
 class Host(ABC):
@@ -106,6 +108,12 @@ class Host(ABC):
         """The device's present certificate and key."""
         self.skew = skew
         """What the device's clock is ahead of time, in microseconds; negative: behind."""
+        self.wall_ahead = 0
+        """What the device's wall clock is ahead of its steady one, in microseconds (`set_clock`)."""
+        self.drift_ppm = 0
+        """By how many microseconds a second the wall clock gains besides."""
+        self.signed_time = 0
+        """The latest signed time, which the device keeps over restarts (TR-27)."""
         self.starts = 0
         """How often the process has been started."""
         self.events: list[Event] = []
@@ -125,8 +133,22 @@ class Host(ABC):
 
     @property
     def now(self) -> int:
-        """The device's clock, microseconds."""
+        """The device's steady clock, microseconds."""
         return self._around.timeline.now + self.skew
+
+    @property
+    def wall(self) -> int:
+        """What the device's wall clock says, microseconds; never before 1970."""
+        gained = (self._around.timeline.now - START) * self.drift_ppm // SECOND
+        return max(self.now + self.wall_ahead + gained, 0)
+
+    def set_clock(self, ahead: int) -> None:
+        """Set the wall clock `ahead` microseconds before true time; negative: behind it."""
+        self.wall_ahead = ahead
+        self.touch()
+
+    def _tell_wall(self, engine: Engine) -> None:
+        engine.set_wall(self.now, self.wall)
 
     @property
     @abstractmethod
@@ -148,6 +170,7 @@ class Host(ABC):
         engine = self._running
         if engine is None:
             return
+        self._tell_wall(engine)
         self._feed()
         for command in engine.poll_commands():
             self._ask(engine, command)
@@ -175,7 +198,9 @@ class Host(ABC):
             self._write(f"is answered {command.method} {command.path} {status} {len(body)}")
             if status == 200 and command.path.endswith(("/join", "/keys")):
                 self.key_answers.append(body)
+            self._tell_wall(engine)
             engine.handle_response(command.id, status, body, self.now)
+            self.signed_time = max(self.signed_time, engine.signed_time())
             self.touch()
 
         self._around.side_channel.exchange(self.name, self.identity.certificate, command, respond)

@@ -91,6 +91,7 @@ class SimulatedPublisher(Host):
             device=self.name,
             anchors=[around.site.root],
             issuers=[around.site.ca],
+            signed_time=self.signed_time,
             now=now,
             jitter_seed=self._random.getrandbits(64),
             seed=self._random.randbytes(32),
@@ -137,13 +138,15 @@ class SimulatedPublisher(Host):
 
     def renew(self) -> SiteCertificate:
         """Go on with a renewed certificate and a new device key; return the old certificate."""
-        old, self.identity = (
-            self.identity,
-            self._around.site.issue_device(self.name, self._around.timeline.now),
-        )
+        old = self.identity
+        self.adopt(self._around.site.issue_device(self.name, self._around.timeline.now))
+        return old
+
+    def adopt(self, identity: SiteCertificate) -> None:
+        """Go on with a certificate of the device, under a credential that begins now."""
+        self.identity = identity
         if self._is_certified:
             self._certify(self.engine)
-        return old
 
     def _end(self) -> None:
         self._engine = None
@@ -226,12 +229,13 @@ class SimulatedPublisher(Host):
     def _certify(self, engine: _core.SendEngine) -> None:
         """Let the device key vouch for the stream key (TR-11), as `sealcast.endpoint.Publisher` does."""
         identity, now = self.identity, self.now
-        not_after = min(identity.not_after, now + CREDENTIAL_LIFE)
+        date = engine.sealing_date(now)
+        not_after = min(identity.not_after, date + CREDENTIAL_LIFE)
         tbs = engine.credential_tbs(
             site_id=self._around.site.site_id,
             name=self.name,
             certificate_hash=identity.certificate_hash,
-            not_before=max(identity.not_before, now - 60 * SECOND),
+            not_before=max(identity.not_before, date - 60 * SECOND),
             not_after=not_after,
             succeeds=self._succeeds,
         )
@@ -262,7 +266,7 @@ class SimulatedPublisher(Host):
         except MalformedMessageError:
             refusal = Refusal.MALFORMED_REQUEST
         else:
-            reason = self._judge.why_refused(certificate, engine.crl(), self.now)
+            reason = self._judge.why_refused(certificate, engine.crl(), engine.date(self.now))
             if reason is not None:
                 refusal = Refusal.REVOKED if reason == "revoked" else Refusal.NOT_AUTHENTICATED
             elif (method, path) != ("POST", "/v1/repair") or asked.channel != self._around.channel_id:

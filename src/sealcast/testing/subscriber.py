@@ -78,6 +78,7 @@ class SimulatedSubscriber(Host):
             device=self.name,
             anchors=[around.site.root],
             issuers=[around.site.ca],
+            signed_time=self.signed_time,
             now=self.now,
             jitter_seed=self._random.getrandbits(64),
             unordered=self.unordered,

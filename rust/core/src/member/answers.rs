@@ -76,7 +76,8 @@ impl Member {
         validator.set_crls(Some(crls));
         // The chain tells which site CA speaks; the policy it signed tells the suite; then all else can be judged.
         let chain = bundle_chain(reply.key_server)?;
-        let peer = validator.verify_peer(&chain, Role::KeyServer, now);
+        let date = self.date(now);
+        let peer = validator.verify_peer(&chain, Role::KeyServer, date);
         let peer = peer.map_err(|error| self.note_refusal(format!("key server: {error}")))?;
         if peer.site != self.config.site {
             return Err(self.note_refusal("key server: another site".to_owned()));
@@ -88,7 +89,7 @@ impl Member {
             &self.config.site,
             &self.config.channel_name,
             floors.policy_version,
-            now,
+            date,
         )
         .map_err(|error| {
             self.note_refusal(match error {
@@ -108,7 +109,7 @@ impl Member {
             Role::KeyServer,
             &self.channel,
             suite,
-            now,
+            date,
         )
         .map_err(|error| self.note_refusal(format!("key server credential: {error:?}")))?;
         let known = self.admitted.as_ref().map(|admitted| &admitted.control);
@@ -126,6 +127,13 @@ impl Member {
         if goes_back || beacon.epoch.generation < self.config.floors.generation {
             let (number, known) = (beacon.epoch.generation, floors.generation);
             return Err(self.note_refusal(format!("generation {number}: {known} is known")));
+        }
+        if stated.number > floors.crl_number {
+            let issued = validator.crls().map_or(0, CrlSet::issued);
+            self.dates.take_signed(issued, now);
+        }
+        if policy.policy.version > floors.policy_version {
+            self.dates.take_signed(policy.policy.issued, now);
         }
         self.config.validator = validator;
         let (keyring, generation_since) = match self.admitted.take() {
@@ -214,8 +222,10 @@ impl Member {
         if !admitted.control.advance(beacon) {
             return;
         }
+        let date = self.dates.date(now);
+        self.dates.take_beacon(beacon.time, now);
         // Silence is counted from the join at the latest, also where the clocks disagree.
-        if beacon.is_fresh(now) || self.last_contact.is_none() {
+        if beacon.is_fresh(date) || self.last_contact.is_none() {
             self.last_contact = Some(now);
             self.silence_told = false;
         }
@@ -307,9 +317,9 @@ impl Member {
             return;
         };
         let end = admitted.policy.policy.slot_start(last + 1);
-        let third = end.saturating_sub(now) / 3;
-        let at = end - third + self.jitter.below(third / 2);
-        self.due.insert(Purposes::Keys, at.max(now + FETCH_INTERVAL));
+        let left = end.saturating_sub(self.dates.date(now));
+        let wait = left - left / 3 + self.jitter.below(left / 3 / 2);
+        self.due.insert(Purposes::Keys, now + wait.max(FETCH_INTERVAL));
     }
 
     fn policy_came<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
@@ -324,7 +334,7 @@ impl Member {
             &self.config.site,
             &self.config.channel_name,
             known,
-            now,
+            self.dates.date(now),
         );
         if let Err(PolicyError::Signature) = verified {
             // Another site CA speaks for the site now: who that is, is told and judged with a join.
@@ -333,10 +343,12 @@ impl Member {
         }
         let verified = verified.map_err(|_| MalformedObject)?;
         let version = verified.policy.version;
+        let issued = verified.policy.issued;
         admitted.policy = verified;
         if version == known {
             return Ok(Outcome::Nothing);
         }
+        self.dates.take_signed(issued, now);
         self.events.push_back(Event::PolicyChanged { version });
         if !self.is_allowed() {
             // What the key server says to a join now tells the host; it is asked on, until the policy lets us in again.
@@ -363,6 +375,9 @@ impl Member {
         }
         if crls.version().number < self.floors().crl_number || !self.may_take(&crls) {
             return Err(MalformedObject);
+        }
+        if crls.version().number > self.floors().crl_number {
+            self.dates.take_signed(crls.issued(), now);
         }
         self.config.validator.set_crls(Some(crls));
         Ok(Outcome::TrustChanged)

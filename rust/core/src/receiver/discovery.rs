@@ -304,7 +304,7 @@ impl Receiver {
                 if let Some(head) = head {
                     let events = &mut self.member.events;
                     stream.take_heartbeat(head.heartbeat, head.evidence, now, events);
-                    if now.saturating_sub(head.time) < FRESH_HEAD {
+                    if self.member.date(now).saturating_sub(head.time) < FRESH_HEAD {
                         stream.hear(stream.last_heard);
                     }
                 }

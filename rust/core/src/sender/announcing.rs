@@ -116,7 +116,7 @@ impl Sender {
             packet_type: PacketType::Credential,
             epoch,
             first_sequence: 0,
-            time: now,
+            time: self.time_to_seal(now),
             randomness,
         };
         let datagrams = self.seal(plan, &parts);
@@ -142,7 +142,7 @@ impl Sender {
             packet_type: PacketType::Heartbeat,
             epoch,
             first_sequence: 0,
-            time: now,
+            time: self.time_to_seal(now),
             randomness,
         };
         let datagrams = self.seal(plan, &[heartbeat.encode()]);

@@ -1,0 +1,414 @@
+"""A whole estate in virtual time: a real authority, real agents on disk, real engines on a simulated network.
+
+What is not there is TLS, whose library reads the machine's clock: each request goes to the authority's own
+handlers in this process, after each side has judged the other's certificate as it would after the handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from unittest import mock
+
+from aiohttp import StreamReader
+from aiohttp.test_utils import make_mocked_request
+
+from sealcast.authority import admins, ends, enrolment, issuance
+from sealcast.authority.admins import AdminRole
+from sealcast.authority.channels import ChannelSettings
+from sealcast.authority.maintenance import renewal_time
+from sealcast.authority.routes_keys import make_application
+from sealcast.authority.service import Authority, Changes
+from sealcast.authority.site import Site as SiteFolder
+from sealcast.authority.site import init_site
+from sealcast.ca import Permit
+from sealcast.ca.signer import Signer
+from sealcast.device import DeviceIdentity, agent, enroll_async, renew_async
+from sealcast.device import enrolment as device_enrolment
+from sealcast.device.agent import DeviceAgent
+from sealcast.errors import CertificateError, SealcastError, UnreachableError
+from sealcast.est import EnrolmentRequest, EstClient
+from sealcast.est.client import RequestPlan
+from sealcast.est.renewal import RenewalHint
+from sealcast.pki import Role, Validator, channel_id
+from sealcast.pki.certificates import parse_certificate, parse_pem_certificates
+from sealcast.pki.csr import CertificateRequest
+from sealcast.pki.ends import End
+from sealcast.pki.renewal_proof import RenewalProof
+from sealcast.sidechannel.client import UnknownVersionError
+from sealcast.sidechannel.messages import BundleAnswer, Report
+from sealcast.testing import MILLISECOND, SECOND, ManualClock, Network, SideChannel, Timeline
+from sealcast.testing.hosts import Surroundings
+from sealcast.testing.publisher import SimulatedPublisher
+from sealcast.testing.site import SiteCertificate
+from sealcast.testing.subscriber import SimulatedSubscriber
+
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+HOP = 23 * HOUR
+"""Shorter than the shortest life of what is renewed by the clock (a stream credential, 24 h)."""
+
+CHANNEL = "ward/ecg"
+MONITOR, DISPLAY, ADMIN = "monitor-1", "display-1", "anna"
+
+
+@dataclass
+class EstateSite:
+    """What the simulated hosts have to know of the site."""
+
+    site_id: bytes
+    root: bytes
+    ca: bytes
+
+    def validator(self) -> Validator:
+        return Validator([self.root], [self.ca])
+
+
+@dataclass
+class Estate:
+    """Everything that has an end, and what renews it; `blocked`: what does not renew just now."""
+
+    folder: Path
+    age: int = 0
+    """How long ago the site was made, microseconds."""
+    blocked: set[str] = field(default_factory=set)
+    failures: list[str] = field(default_factory=list)
+    """What the upkeep could not do."""
+
+    def __post_init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.ahead = -self.age
+        self.timeline = Timeline(ManualClock())
+        init_site(self.folder / "authority", site_name="Ward", root=None, hosts=(), now=self.clock())
+        site = SiteFolder.open(self.folder / "authority")
+        self.authority = Authority(site, self.clock)
+        self.do(self.authority.start())
+        self.application = make_application(self.authority)
+        self.application.freeze()
+        network = Network(self.timeline, 1)
+        self.network = network
+        self.polls: list[tuple[Any, ...]] = []
+        self.site = EstateSite(site.site_id, site.roots[0], site.issuer.certificate)
+        side_channel = SideChannel(self.timeline, network, 1)
+        side_channel.serve_keys(self.handle)
+        self.around = Surroundings(
+            timeline=self.timeline,
+            network=network,
+            side_channel=side_channel,
+            site=self.site,  # type: ignore[arg-type]
+            channel=CHANNEL,
+            channel_id=channel_id(site.site_id, CHANNEL),
+            seed=1,
+        )
+        patches = (
+            (device_enrolment, "EstClient", self._est()),
+            (agent, "EstClient", self._est()),
+            (agent, "KeyServerClient", self._keys()),
+        )
+        self.patches = [mock.patch.object(module, name, value) for module, name, value in patches]
+        for patch in self.patches:
+            patch.start()
+        self.hosts: dict[str, SimulatedPublisher | SimulatedSubscriber] = {}
+
+    def close(self) -> None:
+        for patch in self.patches:
+            patch.stop()
+        self.do(self.authority.stop())
+        self.loop.close()
+
+    # -- time ------------------------------------------------------------------------------------------------
+
+    def clock(self) -> int:
+        """The time of the whole estate."""
+        return self.timeline.now + self.ahead
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def run(self, seconds: float) -> None:
+        limit = self.timeline.now + round(seconds * SECOND)
+        while self.timeline.advance(limit):
+            pass
+
+    def hop(self, duration: int = HOP) -> None:
+        """Let time pass at once, then do what was due meanwhile."""
+        self.ahead += duration
+        for host in self.hosts.values():
+            host.skew += duration
+        self.upkeep()
+        for name, host in self.hosts.items():
+            identity = self.identity(name)
+            if (
+                isinstance(host, SimulatedPublisher)
+                and host.is_up
+                and "stream credential" not in self.blocked
+            ):
+                host.adopt(as_certificate(identity))
+            else:
+                host.identity = as_certificate(identity)
+            host.touch()
+        self.wake_polls()
+
+    def upkeep(self) -> None:
+        """What the service, the agents and the admins do by themselves."""
+        for what, work, is_due in (
+            ("slots", self.authority.turn_slots, True),
+            ("objects", self.authority.renew_objects, True),
+            ("server", self.authority.renew_certificate, self.clock() >= renewal_time(self.authority)),
+        ):
+            if is_due and what not in self.blocked:
+                self.attempt(work())
+        for name in self.hosts:
+            if f"device {name}" not in self.blocked:
+                self.attempt(self.look(name))
+        path = self.folder / ADMIN
+        if path.exists() and "admin" not in self.blocked:
+            held = DeviceIdentity.open(path, Role.ADMIN)
+            if self.clock() >= held.renewal_time():
+                self.attempt(renew_async(path, now=self.clock(), role=Role.ADMIN))
+
+    def attempt(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Failures are what some tests are about; they are tried again at the next hop."""
+        try:
+            self.do(work)
+        except SealcastError as error:
+            self.failures.append(f"{error}")
+
+    async def look(self, name: str) -> None:
+        async with DeviceAgent(self.folder / name, clock=self.clock) as present:
+            await present.look()
+
+    # -- who is there ----------------------------------------------------------------------------------------
+
+    def identity(self, name: str) -> DeviceIdentity:
+        return DeviceIdentity.open(self.folder / name)
+
+    def enrol(self, name: str, role: Role = Role.DEVICE) -> None:
+        self.do(self._enrol(name, role))
+
+    async def _enrol(self, name: str, role: Role) -> None:
+        now = self.clock()
+
+        def job(session: Any) -> tuple[str, Changes]:
+            if role is Role.ADMIN:
+                admins.add_admin(session, name, AdminRole.VIEWER, now)
+                issuance.permit(session, self.authority.site.issuer, Permit.ADMIN, name, now)
+            token = enrolment.create_token(session, device=name, ttl=HOUR, now=now, kind=role)
+            return token, Changes(admins=admins.current_roles(session))
+
+        await enroll_async(
+            self.folder / name,
+            authority_url="https://authority:8443",
+            roots=[self.site.root],
+            name=name,
+            token=await self.authority.apply(job),
+            now=now,
+            role=role,
+        )
+
+    def populate(self) -> None:
+        """A channel, its publisher and its subscriber, an admin; all running and joined."""
+        self.upkeep()
+        self.do(
+            self.authority.add_channel(
+                ChannelSettings(
+                    name=CHANNEL, group="239.192.0.1", port=5000, publish=("monitor-*",), subscribe=("*",)
+                )
+            )
+        )
+        for name in (MONITOR, DISPLAY):
+            if not (self.folder / name).exists():
+                self.enrol(name)
+        self.enrol(ADMIN, Role.ADMIN)
+        publisher = SimulatedPublisher(self.around, as_certificate(self.identity(MONITOR)), skew=self.ahead)
+        self.hosts[MONITOR] = publisher
+        publisher.start()
+        self.subscribe(DISPLAY)
+        self.run(1)
+        # The publisher hears of the join.
+        self.wake_polls()
+        self.run(2)
+
+    def subscribe(self, name: str) -> SimulatedSubscriber:
+        subscriber = SimulatedSubscriber(self.around, as_certificate(self.identity(name)), skew=self.ahead)
+        self.hosts[name] = subscriber
+        self.network.attach(name, subscriber.receive)
+        subscriber.start()
+        return subscriber
+
+    @property
+    def publisher(self) -> SimulatedPublisher:
+        host = self.hosts[MONITOR]
+        assert isinstance(host, SimulatedPublisher)
+        return host
+
+    @property
+    def display(self) -> SimulatedSubscriber:
+        host = self.hosts[DISPLAY]
+        assert isinstance(host, SimulatedSubscriber)
+        return host
+
+    def speak(self, count: int = 3) -> None:
+        self.publisher.send_every(200 * MILLISECOND, count)
+        self.run(1)
+
+    def ends(self) -> list[End]:
+        """All that the estate says of its ends: the authority's, and each device's whole chain."""
+        with self.authority.site.storage.snapshot() as session:
+            found = list(ends.site_ends(session, self.authority.site, self.clock()))
+        for name in self.hosts:
+            found += self.identity(name).ends()
+        found += DeviceIdentity.open(self.folder / ADMIN, Role.ADMIN).ends()
+        return found
+
+    def warned(self) -> set[str]:
+        """What is warned of now."""
+        return {end.what for end in self.ends() if end.is_near(self.clock())}
+
+    # -- the wire --------------------------------------------------------------------------------------------
+
+    def judge_server(self, validator: Validator) -> None:
+        """What a client does after the handshake."""
+        validator.verify_peer(self.authority.identity.chain, Role.KEY_SERVER, self.clock())
+
+    def handle(
+        self, device: str, certificate: bytes, method: str, path: str, body: bytes, reply: Callable[..., None]
+    ) -> None:
+        """A request of an engine."""
+        try:
+            self.judge_server(self.site.validator())
+        except CertificateError:
+            reply(None, b"")
+            return
+        if not path.endswith("/poll"):
+            reply(*self.answer(certificate, method, path, body))
+            return
+        poll = (certificate, method, path, body, reply)
+        self.polls.append(poll)
+        self.timeline.after(25 * SECOND, lambda: self.answer_poll(poll))
+
+    def wake_polls(self) -> None:
+        for poll in tuple(self.polls):
+            self.answer_poll(poll)
+
+    def answer_poll(self, poll: tuple[Any, ...]) -> None:
+        if poll in self.polls:
+            self.polls.remove(poll)
+            self.authority.stopping = True
+            status, body = self.answer(*poll[:4])
+            self.authority.stopping = False
+            poll[4](status, body)
+
+    def answer(self, certificate: bytes, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """Let the key server's application answer, as after a handshake with `certificate`."""
+        shown = mock.Mock(getpeercert=lambda binary_form: certificate)
+        transport = mock.Mock(
+            get_extra_info=lambda name, default=None: shown if name == "ssl_object" else None
+        )
+
+        async def ask() -> tuple[int, bytes]:
+            payload = StreamReader(mock.Mock(), 1 << 20, loop=self.loop)
+            payload.feed_data(body)
+            payload.feed_eof()
+            request = make_mocked_request(
+                method, path, transport=transport, payload=payload, app=self.application
+            )
+            response = await self.application._handle(request)
+            return response.status, response.body or b""  # type: ignore[attr-defined]
+
+        answer: tuple[int, bytes] = self.do(ask())
+        return answer
+
+    def _est(estate) -> type[EstClient]:  # noqa: N805
+        class InProcess(EstClient):
+            """EST's messages, handed to the authority."""
+
+            def __init__(self, url: str, roots: Any, *, own: Any = None, **options: Any) -> None:
+                super().__init__(url, roots)
+                self._verifier = Validator(roots, options.get("authorities") or [estate.site.ca])
+                self._shown = None if own is None else parse_pem(own[0])
+
+            def _connect(self) -> None:
+                if "est" in estate.blocked:
+                    raise UnreachableError("https://authority:8443", "no answer in time")
+                estate.judge_server(self._verifier)
+
+            async def plan(self, name: str) -> RequestPlan:
+                self._connect()
+                return RequestPlan()
+
+            async def cacerts(self) -> list[bytes]:
+                self._connect()
+                return list(estate.authority.est.ca_certificates())
+
+            async def simpleenroll(self, name: str | None, token: str, csr: bytes) -> bytes:
+                self._connect()
+                request = EnrolmentRequest(csr=CertificateRequest.parse(csr), name=name, token=token)
+                return await estate.authority.est.enroll(request)
+
+            async def renew(self, current: bytes, signer: Signer, plan: RequestPlan) -> bytes:
+                self._connect()
+                csr = signer.make_csr("", current=parse_certificate(current), extras=plan.extras)
+                request = EnrolmentRequest(csr=CertificateRequest.parse(csr), certificate=self._shown)
+                return await estate.authority.est.reenroll(request)
+
+            async def recover(self, proof: bytes) -> bytes:
+                self._connect()
+                return await estate.authority.recover(RenewalProof.parse(proof))
+
+            async def renewal_info(self, certificate: bytes) -> RenewalHint | None:
+                self._connect()
+                return None
+
+        return InProcess
+
+    def _keys(estate) -> type:  # noqa: N805
+        class InProcess:
+            """What an agent asks of the key server."""
+
+            def __init__(self, identity: DeviceIdentity, *, clock: Any) -> None:
+                self._identity = identity
+
+            async def __aenter__(self) -> Self:
+                estate.judge_server(self._identity.validator())
+                return self
+
+            async def __aexit__(
+                self,
+                kind: type[BaseException] | None,
+                error: BaseException | None,
+                traceback: TracebackType | None,
+            ) -> None:
+                pass
+
+            async def bundle(self, version: int) -> BundleAnswer:
+                data, latest = await estate.authority.bundle_bytes(version), estate.authority.bundle
+                if data is None or latest is None:
+                    raise UnknownVersionError("none")
+                return BundleAnswer(bundle=data, latest=latest.version)
+
+            async def report(self, report: Report) -> None:
+                await estate.authority.record_report(self._identity.name, report)
+
+        return InProcess
+
+
+def parse_pem(path: Path) -> bytes:
+    return parse_pem_certificates(path.read_bytes())[0]
+
+
+def as_certificate(identity: DeviceIdentity) -> SiteCertificate:
+    """A device's credentials as a simulated host takes them."""
+    return SiteCertificate(
+        name=identity.name,
+        signer=identity.signer,  # type: ignore[arg-type]
+        certificate=identity.certificate,
+        chain=identity.chain,
+        serial=identity.serial,
+        not_before=identity.not_before,
+        not_after=identity.not_after,
+    )
