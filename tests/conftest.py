@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,11 @@ _MEMORY_BYTES = 4 << 30
 
 
 def pytest_configure() -> None:
-    """Put the tests' folders into memory where there is room: most of them wait for a disk else."""
+    """Put the tests' folders into memory where there is room: most of them wait for a disk else.
+
+    Ctrl-C gets back its meaning, which is lost on what a shell starts in the background.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(OSError):
         if shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES and os.access(_MEMORY, os.W_OK):
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))

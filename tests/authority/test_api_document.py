@@ -24,7 +24,7 @@ from tests.authority.test_command import Command, command, enrol, serving  # noq
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 DOCUMENT = make_document(TABLE)
-SCHEMATHESIS_SECONDS = 60
+SCHEMATHESIS_SECONDS = 30
 
 
 def test_the_document_is_valid() -> None:

@@ -152,7 +152,11 @@ def test_beside_a_running_service_they_take_effect_at_once(
         [row] = json.loads(command.out)
         assert (row["device"], row["credential"]) == ("pump-1", "maker")
         assert command("approval", "deny", folder, row["id"], "--reason", "not this one") == 0
+        assert main(enroll) == 4
+        command.drain()
+        assert "the operator has denied it: not this one" in command.err
         # A device that starts afresh makes a new key, so it is another request.
+        assert main(["device", "enroll", str(tmp_path / "device"), "--cancel"]) == 0
         assert main(enroll) == 4
         command.drain()
         assert "not decided yet" in command.err

@@ -255,7 +255,7 @@ def test_keys_are_encrypted_under_the_passphrase_of_both_steps(
     assert "there is no passphrase" in say("authority", "init", folder, *owner.answer, code=5)
     assert is_pending(folder)
     say("authority", "init", folder, *owner.answer, *given)
-    assert (folder / "storage.key").read_bytes().startswith(b"sealcast storage key, encrypted")
+    assert (folder / "storage.key").read_bytes().startswith(b"sealcast storage key, scrypt ")
 
 
 def parse_key(folder: Path) -> KeySigner:

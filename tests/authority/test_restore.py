@@ -4,7 +4,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -141,8 +141,11 @@ async def test_g6_members_refuse_what_goes_back_and_say_so(
         member = await site.client(identity)
         await member.join(ECG, MemberRole.SUBSCRIBE)
         with caplog.at_level(logging.ERROR):
-            await member.poll(ECG, 2**40)
-            await member.poll(ECG, 2**40)
+            for _ in range(2):
+                # A poll is held while there is no news; what is asserted has been said when it came.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await member.poll(ECG, 2**40)
         assert caplog.text.count("seems to come from a backup") == 1
         # The first number that goes back is named: CRL, policy or generation, as far as it was known.
         with pytest.raises(NetworkError, match=r"is not accepted: .*known"):
