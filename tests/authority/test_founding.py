@@ -59,6 +59,8 @@ class Ceremony:
 
     def sign(self, request: Path) -> None:
         given = ("--root-cert", self.root, "--root-key", self.key)
+        for old in (self.certificate, self.bundle):
+            old.unlink(missing_ok=True)
         self.say("root", "sign-site", request, *given, "--output", self.certificate, "--bundle", self.bundle)
 
     @property
@@ -166,11 +168,20 @@ def test_asking_again_writes_the_same_request(tmp_path: Path, request_file: Path
     before = contents(folder)
     request_file.unlink()
     again = ("authority", "init", folder, "--csr-out", request_file, "--site")
-    say(*again, "Ward", "--host-name", "keys.example")
-    assert request_file.read_bytes() == first
+    for _ in range(2):
+        say(*again, "Ward", "--host-name", "keys.example")
+        assert request_file.read_bytes() == first
     assert "site 'Ward', under other options" in say(*again, "Ward", code=2)
     assert "site 'Ward', under other options" in say(*again, "Other", "--host-name", "keys.example", code=2)
     assert contents(folder) == before
+
+
+def test_a_request_overwrites_no_other_file(tmp_path: Path, owner: Ceremony, say: Say) -> None:
+    folder, before = tmp_path / "authority", owner.key.read_bytes()
+    said = say("authority", "init", folder, "--site", "Ward", "--csr-out", owner.key, code=8)
+    assert "root.key: exists already" in said
+    assert owner.key.read_bytes() == before
+    assert not folder.exists()
 
 
 def test_a_wrong_answer_is_refused_and_the_right_one_taken_after_it(

@@ -48,6 +48,7 @@ class Ceremony:
 
     def site_certificate(self) -> bytes:
         output = self.folder / "ca.pem"
+        output.unlink(missing_ok=True)
         assert self.run("sign-site", self.request(), *self.as_root(), "--output", output) == 0
         return parse_pem_certificates(output.read_bytes())[0]
 
@@ -88,6 +89,40 @@ def test_new_overwrites_nothing(ceremony: Ceremony, capsys: pytest.CaptureFixtur
     )
     assert before == (ceremony.certificate.read_bytes(), ceremony.key.read_bytes())
     assert "RSA" in capsys.readouterr().err
+
+
+def test_no_ceremony_overwrites_a_file(ceremony: Ceremony, capsys: pytest.CaptureFixture[str]) -> None:
+    key, request, free = ceremony.key.read_bytes(), ceremony.request(), ceremony.folder / "free"
+    other = ceremony.folder / "other.pem", ceremony.folder / "other.key"
+    assert ceremony.run("new", *other, "--name", "Other", "--kind", "P-256") == 0
+    old = "--old-cert", ceremony.certificate, "--old-key", ceremony.key
+    pairs = (*old, "--new-cert", other[0], "--new-key", other[1])
+    for words in (
+        ("sign-site", request, *ceremony.as_root(), "--output", ceremony.key),
+        ("sign-site", request, *ceremony.as_root(), "--output", free, "--bundle", ceremony.key),
+        ("cross-sign", *pairs, "--output", ceremony.key),
+    ):
+        assert ceremony.run(*words) == 8
+        refused = capsys.readouterr().err
+        assert "root.key: exists already" in refused
+        assert "name another file, or remove it" in refused
+    assert ceremony.key.read_bytes() == key
+    assert not free.exists()
+
+
+def test_of_several_roots_in_a_file_the_one_of_the_key_signs(
+    ceremony: Ceremony, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ceremony.draft()
+    other, both = (ceremony.folder / "other.pem", ceremony.folder / "other.key"), ceremony.folder / "both.pem"
+    assert ceremony.run("new", *other, "--name", "Other", "--kind", "P-256") == 0
+    both.write_bytes(other[0].read_bytes() + ceremony.certificate.read_bytes())
+    assert ceremony.run("sign-bundle", first, "--root-cert", both, "--root-key", ceremony.key) == 0
+    assert ceremony.run("sign-bundle", first, "--root-cert", other[0], "--root-key", ceremony.key) == 5
+    assert f"{ceremony.key}: is not the key of any root in {other[0]}" in capsys.readouterr().err
+    both.write_bytes(ceremony.certificate.read_bytes() * 2)
+    assert ceremony.run("sign-bundle", first, "--root-cert", both, "--root-key", ceremony.key) == 5
+    assert f"{both}: the root file holds 2 certificates" in capsys.readouterr().err
 
 
 def test_a_site_ca_is_certified_for_its_own_site(ceremony: Ceremony) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sealcast.errors import StorageError
-from sealcast.pki.files import PRIVATE, read_file, write_atomically
+from sealcast.pki.files import PRIVATE, read_file, write_atomically, write_new
 
 
 def test_a_file_is_replaced_with_its_mode(tmp_path: Path) -> None:
@@ -41,6 +41,20 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert caught.value.path == str(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_is_never_written_over_another_one(tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    write_new(path, b"made")
+    write_new(path, b"made")
+    link.symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder").mkdir()
+    for taken in (path, link, tmp_path / "folder"):
+        with pytest.raises(StorageError, match="exists already") as caught:
+            write_new(taken, b"else")
+        assert caught.value.cure == "name another file, or remove it"
+    assert path.read_bytes() == b"made"
+    assert link.is_symlink()
 
 
 @pytest.mark.parametrize("name", ["absent", "folder", "absent/file"])

@@ -107,8 +107,13 @@ def import_root(
     Raises: CertificateError, naming what does not fit: the key, CA:TRUE, keyCertSign, the path length, the
     validity, or that it is no self-signed certificate.
     """
-    certificate = _one_certificate(certificate_pem)
     signer = KeySigner.from_pem(key_pem, key_source, name="root", passphrases=passphrases)
+    return root_with(signer, certificate_pem=certificate_pem, now=now)
+
+
+def root_with(signer: Signer, *, certificate_pem: bytes, now: int) -> Root:
+    """The same with a key that is open. Raises: CertificateError, as `import_root`."""
+    certificate = _one_certificate(certificate_pem)
     if signer.algorithm not in (Algorithm.ECDSA_P256, Algorithm.ECDSA_P384):
         raise CertificateError(
             "the root's key is neither P-256 nor P-384", reason="key", cure="use another root"

@@ -11,7 +11,8 @@ import typer
 
 from sealcast.cli import escape
 from sealcast.cli.authority_keys import PassphraseFile
-from sealcast.errors import CertificateError, StorageError, UsageError
+from sealcast.cli.root_keys import open_root
+from sealcast.errors import CertificateError, UsageError
 
 if TYPE_CHECKING:
     from sealcast.ca import Root
@@ -53,15 +54,14 @@ def new(
     """
     from sealcast.ca import FileSigner, KeyKind, PassphraseSource, create_root
     from sealcast.pki.certificates import certificate_der, certificates_pem
-    from sealcast.pki.files import write_atomically
+    from sealcast.pki.files import check_absent, write_atomically
     from sealcast.pki.names import check_site_name
     from sealcast.pki.times import system_time
 
     check_site_name(name)
     if kind not in KINDS:
         raise UsageError(f"there is no kind of root key {kind!r}", cure=f"use {' or '.join(KINDS)}")
-    if certificate.exists():
-        raise StorageError(str(certificate), "exists already", cure="choose another name")
+    check_absent(certificate)
     passphrase = PassphraseSource(file=passphrase_file, prompt=None).find("root")
     signer = FileSigner.create(key, KeyKind(kind), passphrase)
     root = create_root(site_name=name, signer=signer, now=system_time())
@@ -94,22 +94,28 @@ def sign_site(
     ] = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Certify a site CA; take the certificate back with the option --certificate of what asked for it."""
+    """Certify a site CA; take the certificate back with the option --certificate of what asked for it.
+
+    Nothing is overwritten.
+    """
     from sealcast.authority.bundles import first_bundle
     from sealcast.ca.site_request import SiteRequest
     from sealcast.pki.bundle import SignedBundle
     from sealcast.pki.certificates import certificates_pem, parse_pem_certificates
-    from sealcast.pki.files import read_file, write_atomically
+    from sealcast.pki.files import check_absent, read_file, write_new
     from sealcast.pki.times import system_time
 
+    for path in (output, bundle):
+        if path is not None:
+            check_absent(path)
     pem = read_file(request)
     if b"BEGIN CERTIFICATE-" in pem:
         asked = SiteRequest.of_certificate(parse_pem_certificates(pem)[0])
     else:
         asked = SiteRequest.parse(_request_der(pem, request))
-    root, now = _open_root(root_cert, root_key, passphrase_file), system_time()
+    root, now = open_root(root_cert, root_key, passphrase_file), system_time()
     certificate = asked.certify(root, now)
-    write_atomically(output, certificates_pem([certificate]))
+    write_new(output, certificates_pem([certificate]))
     typer.echo(f"site {escape(asked.site_name)} ({asked.site_id.hex()}): {escape(str(output))}")
     if bundle is not None:
         first = first_bundle(
@@ -120,7 +126,7 @@ def sign_site(
             now=now,
         )
         signed = SignedBundle.unsigned(first).sign(_der(root), root.signer)
-        write_atomically(bundle, signed.serialize())
+        write_new(bundle, signed.serialize())
         typer.echo(f"trust bundle: {escape(str(bundle))}, fingerprint {signed.hash.hex()}")
 
 
@@ -135,16 +141,17 @@ def cross_sign(
 ) -> None:
     """Certify each of two roots by the other, for EST clients that know only one of them.
 
-    Give the file to `sealcast authority rotate root` with --crosses.
+    Give the file to `sealcast authority rotate root` with --crosses. Nothing is overwritten.
     """
     from sealcast.ca import cross_certify
     from sealcast.pki.certificates import certificates_pem
-    from sealcast.pki.files import write_atomically
+    from sealcast.pki.files import check_absent, write_new
     from sealcast.pki.times import system_time
 
-    old = _open_root(old_cert, old_key, passphrase_file)
-    made = cross_certify(old, _open_root(new_cert, new_key, passphrase_file), system_time())
-    write_atomically(output, certificates_pem([made.new_with_old, made.old_with_new]))
+    check_absent(output)
+    old = open_root(old_cert, old_key, passphrase_file)
+    made = cross_certify(old, open_root(new_cert, new_key, passphrase_file), system_time())
+    write_new(output, certificates_pem([made.new_with_old, made.old_with_new]))
     typer.echo(escape(f"both until the earlier end: {output}"))
 
 
@@ -182,7 +189,7 @@ def sign_bundle(
             f"version {bundle.version} of a trust bundle follows another one",
             cure="give that with --predecessor FILE, so that what it changes can be judged",
         )
-    root = _open_root(root_cert, root_key, passphrase_file)
+    root = open_root(root_cert, root_key, passphrase_file)
     der = _der(root)
     owners = (before or bundle).owners()
     if der not in [anchor.certificate for anchor in owners]:
@@ -266,19 +273,6 @@ def _entries(bundle: "TrustBundle | None") -> list[str]:
             f"site {site.name} {site.site_id.hex()}{how}: CA {_fingerprint(der)}" for der in site.authorities
         ]
     return lines
-
-
-def _open_root(certificate: Path, key: Path, passphrase_file: Path | None) -> "Root":
-    from sealcast.ca import PassphraseSource, import_root
-    from sealcast.pki.files import read_file
-    from sealcast.pki.times import system_time
-
-    return import_root(
-        certificate_pem=read_file(certificate),
-        key_pem=read_file(key),
-        now=system_time(),
-        passphrases=PassphraseSource(file=passphrase_file),
-    )
 
 
 def _der(root: "Root") -> bytes:

@@ -48,6 +48,27 @@ def write_atomically(path: Path, data: bytes, mode: int = PUBLIC) -> None:
             raise
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that a person has named for what a command makes; never over another one.
+
+    Where it has these very bytes, as after a command that is given again, it stays. Raises: StorageError.
+    """
+    with storage_errors(path):
+        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
+    check_absent(path)
+    write_atomically(path, data)
+
+
+def check_absent(path: Path) -> None:
+    """Raises: StorageError if there is a file already: it may be a key, and the only copy of it."""
+    with storage_errors(path):
+        if path.exists() or path.is_symlink():
+            raise StorageError(
+                str(path), "exists already, and is not overwritten", cure="name another file, or remove it"
+            )
+
+
 def write_and_sync(path: Path, data: bytes, mode: int = PUBLIC) -> None:
     """Write a file anew and wait until the disk has it; not atomic. Raises: OSError."""
     # A leftover may be a link or may be readable by others: never written through, always made afresh.

@@ -125,12 +125,15 @@ def _request(
     new_passphrases: "PassphraseSource",
 ) -> None:
     from sealcast.authority.founding import request_site
-    from sealcast.pki.files import write_atomically
+    from sealcast.authority.site import is_pending
+    from sealcast.pki.files import check_absent, write_new
 
+    if not is_pending(folder):
+        check_absent(output)
     request = request_site(
         folder, site_name=site, hosts=hosts, device_usages=usages, new_passphrases=new_passphrases
     )
-    write_atomically(output, request)
+    write_new(output, request)
     signing = f"sealcast root sign-site {output.name} --root-cert ROOT.pem --root-key ROOT.key"
     completing = f"sealcast authority init {folder} --certificate ca.pem --root-cert ROOT.pem"
     for line in (
