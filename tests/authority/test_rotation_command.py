@@ -4,6 +4,7 @@ TR-23 to TR-25.
 """
 
 import asyncio
+import hashlib
 import json
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -56,10 +57,12 @@ def step(folder: Path) -> str:
 def sign_elsewhere(folder: Path, draft: Path, root: tuple[Path, Path]) -> None:
     """As an operator carries it to the root's machine and back."""
     before = draft.with_suffix(".before")
+    before.unlink(missing_ok=True)
     assert run("authority", "bundle", "export", folder, "--output", before) == 0
     keys = "--root-cert", root[0], "--root-key", root[1]
     assert run("root", "sign-bundle", draft, "--predecessor", before, *keys) == 0
     assert run("authority", "bundle", "import", folder, draft) == 0
+    draft.unlink()
 
 
 def issuing(folder: Path) -> bytes:
@@ -72,9 +75,16 @@ def test_a_site_ca_whose_root_is_elsewhere(
     folder, root = apart
     old = issuing(folder)
     csr, certificate, draft = tmp_path / "site.csr", tmp_path / "site.pem", tmp_path / "draft"
+    key = (folder / CA_KEY_FILE).read_bytes()
+    assert rotate("site", folder, "--csr-out", folder / CA_KEY_FILE) == 8
+    assert FolderManagement(folder).call("GET", "/v1/rotations", query={"limit": 1})["items"] == []
     assert rotate("site", folder) == 2
     assert "give --csr-out FILE" in capsys.readouterr().err
-    assert rotate("site", folder, "--csr-out", csr) == 0
+    assert rotate("site", folder, "--csr-out", folder / CA_KEY_FILE) == 8
+    assert "ca.key: exists already" in capsys.readouterr().err
+    assert (folder / CA_KEY_FILE).read_bytes() == key
+    for _ in range(2):
+        assert rotate("site", folder, "--csr-out", csr) == 0
     keys = "--root-cert", root[0], "--root-key", root[1]
     assert run("root", "sign-site", csr, *keys, "--output", certificate) == 0
     assert rotate("site", folder, "--certificate", certificate) == 2
@@ -82,6 +92,11 @@ def test_a_site_ca_whose_root_is_elsewhere(
     assert step(folder) == "publish"
     assert rotate("site", folder, "--bundle-out", draft) == 0
     assert f"next: {draft}, to be signed by 1 owner's roots" in capsys.readouterr().out
+    # Given again while it waits, it takes no signature away.
+    written = draft.read_bytes()
+    assert rotate("site", folder, "--bundle-out", draft) == 0
+    assert draft.read_bytes() == written
+    assert rotate("site", folder, "--bundle-out", csr) == 8
     sign_elsewhere(folder, draft, root)
     assert step(folder) == "reports"
     assert run("authority", "status", folder) == 0
@@ -100,6 +115,54 @@ def test_a_site_ca_whose_root_is_elsewhere(
     assert capsys.readouterr().out == "rotation 1 of the site CA: done\n"
     assert rotate("status", folder, "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["kind"] == "site"
+
+
+def test_a_site_rotation_that_has_ended_is_not_begun_again_by_the_same_command(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rotate("site", folder, "--certificate", folder / ROOT_FILE) == 2
+    assert "no rotation of the site CA waits for one" in capsys.readouterr().err
+    assert rotate("site", folder, "--csr-out", folder / CA_KEY_FILE) == 0, "the root's key is here"
+    assert step(folder) == "done"
+    new = issuing(folder)
+    assert rotate("site", folder) == 2
+    refused = capsys.readouterr().err
+    assert "rotation 1 of the site CA is done" in refused
+    assert "--again" in refused
+    assert issuing(folder) == new
+    assert rotate("site", folder, "--again") == 0
+    assert issuing(folder) != new
+    # Nor does a draft drop the site CA that issues.
+    draft = tmp_path / "draft"
+    words = "authority", "bundle", "draft", folder, "--output", draft, "--remove-ca", folder / CA_FILE
+    assert run(*words) == 5
+    assert "would cut this site off" in capsys.readouterr().err
+    assert not draft.exists()
+
+
+def test_a_root_rotation_goes_on_with_its_own_root_and_its_old_key_is_passed_over(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, other = ((tmp_path / f"{name}.pem", tmp_path / f"{name}.key") for name in ("new", "other"))
+    for root in (new, other):
+        assert run("root", "new", *root, "--name", "Owner", "--kind", "P-256") == 0
+    assert rotate("root", folder, "--new-root-cert", new[0]) == 0
+    assert step(folder) == "certificate"
+    assert rotate("root", folder, "--new-root-cert", other[0], "--new-root-key", other[1]) == 2
+    refused = capsys.readouterr().err
+    for root in (new, other):
+        (der,) = parse_pem_certificates(root[0].read_bytes())
+        assert hashlib.sha256(der).hexdigest() in refused
+    assert step(folder) == "certificate"
+    assert rotate("root", folder, "--new-root-cert", new[0], "--new-root-key", new[1]) == 0
+    assert step(folder) == "done"
+    # root.key is the old root's, and root.pem the new one.
+    assert rotate("site", folder, "--csr-out", tmp_path / "site.csr") == 0
+    assert step(folder) == "certificate"
+    assert rotate("site", folder, "--root-cert", new[0], "--root-key", other[1]) == 5
+    assert f"{other[1]}: is not the key of any root in {new[0]}" in capsys.readouterr().err
+    assert rotate("site", folder, "--root-cert", new[0], "--root-key", new[1]) == 0
+    assert step(folder) == "done"
 
 
 def test_a_site_to_which_its_list_is_delegated(apart: tuple[Path, tuple[Path, Path]], tmp_path: Path) -> None:

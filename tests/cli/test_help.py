@@ -22,7 +22,8 @@ DOCUMENTED = {
     "authority admin add": "--role --ttl --url --admin",
     "authority admin list": "--url --admin --json",
     "authority rotate server": "--url --admin",
-    "authority rotate site": "--root-key --csr-out --certificate --bundle-out --within --force --url --admin",
+    "authority rotate site": "--root-key --csr-out --certificate --bundle-out --within --force --again "
+    "--url --admin",
     "authority rotate root": "--new-root-cert --root-key --certificate --crosses --bundle-out --force",
     "authority rotate status": "--url --admin --json",
     "authority permit": "--admin --registrar --withdraw",

@@ -136,7 +136,7 @@ def test_fault_18_the_service_is_killed_at_each_step_while_a_stream_runs(site: S
         wait_until(lambda: reported(site), "both have reported the bundle with both site CAs")
         rotate(step="reissue")
         wait_until(lambda: not status(site)["old_devices"], "both use a certificate of the new site CA")
-        rotate("--bundle-out", draft, step="retire")
+        rotate("--bundle-out", tmp_path / "without the old one", step="retire")
         rotate(*by_root, step="done")
         lines = feed.finish()
         subscriber.wait_lines(len(lines))

@@ -13,6 +13,8 @@ from tests.e2e.site import Site, command
 def sign_next(site: Site, folder: Path, *changes: str | Path, root: tuple[Path, Path]) -> None:
     """Draft, sign and import a version of the trust bundle, as an operator does."""
     before, draft = folder / "before", folder / "draft"
+    before.unlink(missing_ok=True)
+    draft.unlink(missing_ok=True)
     command("authority", "bundle", "export", site.folder, "--output", before)
     command("authority", "bundle", "draft", site.folder, "--output", draft, *changes)
     certificate, key = root

@@ -112,15 +112,20 @@ def store_bundle(
         raise CertificateError(
             "the trust bundle was issued in the future", reason="time", cure="check the clocks"
         )
-    if issuer not in bundle.bundle.site(site_id).authorities:
+    check_own_site(bundle.bundle, site_id, issuer)
+    session.add(BundleRow(version=bundle.version, hash=bundle.hash, issued=bundle.bundle.issued, signed=data))
+    audit.record(session, now, "add trust bundle", f"version {bundle.version}", hash=bundle.hash.hex())
+    return bundle
+
+
+def check_own_site(bundle: TrustBundle, site_id: bytes, issuer: bytes) -> None:
+    """Raises: CertificateError if a bundle does not list the site CA (DER) that a site issues with now."""
+    if not any(site.site_id == site_id and issuer in site.authorities for site in bundle.sites):
         raise CertificateError(
             "the trust bundle would cut this site off: it does not list the site CA that issues now",
             reason="lockout",
             cure="list it until `rotate site` has switched to another one",
         )
-    session.add(BundleRow(version=bundle.version, hash=bundle.hash, issued=bundle.bundle.issued, signed=data))
-    audit.record(session, now, "add trust bundle", f"version {bundle.version}", hash=bundle.hash.hex())
-    return bundle
 
 
 def record_report(

@@ -52,11 +52,11 @@ def bundle_export(
     url: Url = None,
     admin: AdminFolder = None,
 ) -> None:
-    """Write a version, as it is signed, to a file; show it with `sealcast root show-bundle`."""
-    from sealcast.pki.files import write_atomically
+    """Write a version, as it is signed, to a new file; show it with `sealcast root show-bundle`."""
+    from sealcast.pki.files import write_new
 
     found = Place(folder, url, admin).get("bundles", _number(version))
-    write_atomically(output, base64.b64decode(found["bundle"]))
+    write_new(output, base64.b64decode(found["bundle"]))
     typer.echo(escape(f"version {found['version']}: {output}"))
 
 
@@ -112,13 +112,13 @@ def bundle_draft(
     url: Url = None,
     admin: AdminFolder = None,
 ) -> None:
-    """Write the next version, unsigned, to a file. One that devices could not live with is refused.
+    """Write the next version, unsigned, to a new file. One that devices could not live with is refused.
 
     The first one lists the site's root and its CA, and takes no options.
     """
-    from sealcast.authority.bundles import draft_bundle
+    from sealcast.authority.bundles import check_own_site, draft_bundle
     from sealcast.pki.bundle import SignedBundle, stored
-    from sealcast.pki.files import write_atomically
+    from sealcast.pki.files import write_new
     from sealcast.pki.times import system_time
 
     place = Place(folder, url, admin)
@@ -130,7 +130,7 @@ def bundle_draft(
                 "there is no trust bundle yet, and version 1 takes no options",
                 cure="import version 1 first, then draft version 2",
             )
-        write_atomically(output, SignedBundle.unsigned(_first(place)).serialize())
+        write_new(output, SignedBundle.unsigned(_first(place)).serialize())
         typer.echo(escape(f"version 1: {output}, to be signed by the site's root"))
         return
     held = stored(base64.b64decode(place.get("bundles", _number(None))["bundle"]))
@@ -143,15 +143,16 @@ def bundle_draft(
     }
     if threshold is not None:
         changes["threshold"] = threshold
+    own = bytes.fromhex(place.get("site")["site_id"])
     if delegate is not None:
-        own = bytes.fromhex(place.get("site")["site_id"])
         changes["sites"] = tuple(
             replace(each, delegated=delegate) if each.site_id == own else each for each in changes["sites"]
         )
     if all(changes[name] == getattr(held.bundle, name) for name in changes):
         raise UsageError("nothing would change", cure="see --help for what can be added and removed")
     draft = draft_bundle(held, system_time(), **changes)
-    write_atomically(output, SignedBundle.unsigned(draft).serialize())
+    check_own_site(draft, own, _issuing(place))
+    write_new(output, SignedBundle.unsigned(draft).serialize())
     typer.echo(
         escape(f"version {draft.version}: {output}, to be signed by {held.bundle.threshold} owner's roots")
     )
@@ -193,6 +194,12 @@ def bundle_progress(
     typer.echo(f"version {found['version']}: {found['reported']} of {found['devices']} devices")
     for name in found["missing"]:
         typer.echo(escape(f"  missing: {name}"))
+
+
+def _issuing(place: Place) -> bytes:
+    from sealcast.pki.certificates import parse_pem_certificates
+
+    return parse_pem_certificates(place.get("site-cas")["items"][0]["pem"].encode())[0]
 
 
 def _first(place: Place) -> "TrustBundle":

@@ -6,7 +6,10 @@ without them it writes what has to be signed.
 """
 
 import base64
+import hashlib
 import json
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +18,12 @@ import typer
 from sealcast.cli import escape
 from sealcast.cli.authority.place import REMOTE, AdminFolder, Folder, Json, Place, PlacedCommand, Url
 from sealcast.cli.authority_keys import PassphraseFile
-from sealcast.errors import ConflictError, UsageError
+from sealcast.cli.root_keys import find_root, open_root
+from sealcast.errors import ConflictError, SealcastError, UsageError
 
 if TYPE_CHECKING:
     from sealcast.ca import Root
+    from sealcast.pki.bundle import SignedBundle, TrustBundle
 
 _rotations = typer.Typer(
     help="Rotate a root, the site CA's key, or the server's certificate, while everything runs.",
@@ -88,6 +93,9 @@ def rotate_site(
         typer.Option("--within", metavar="TIME", help="In which time devices take their new certificates."),
     ] = "1h",
     force: _Force = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Begin another one although one has ended within a day.")
+    ] = False,
     passphrase_file: PassphraseFile = None,
     url: Url = None,
     admin: AdminFolder = None,
@@ -97,12 +105,24 @@ def rotate_site(
     Publishes both site CAs, waits for the devices' reports, switches, has devices take new certificates, and
     retires the old one, whose key is destroyed.
     """
+    from sealcast.pki.files import check_absent
     from sealcast.pki.quantities import parse_duration
 
     place = Place(folder, url, admin)
     root = _own_root(folder, root_cert, root_key, passphrase_file)
     walk = _Walk(place, "site", root, bundle_out, force=force, within_seconds=parse_duration(within) // 10**6)
-    rotation = walk.current() or walk.start({"kind": "site"})
+    rotation = walk.current()
+    if rotation is None:
+        if not again:
+            walk.check_not_just_done()
+        if certificate is not None:
+            raise UsageError(
+                "--certificate is given, and no rotation of the site CA waits for one",
+                cure="begin one without it; --csr-out FILE writes what has to be certified",
+            )
+        if root is None and csr_out is not None:
+            check_absent(csr_out)
+        rotation = walk.start({"kind": "site"})
     if rotation["step"] == "certificate":
         signed = _read(certificate) if certificate is not None else walk.certify_request(rotation)
         if signed is None:
@@ -147,7 +167,7 @@ def rotate_root(
     """
     place = Place(folder, url, admin)
     old = _own_root(folder, root_cert, root_key, passphrase_file)
-    new = _open(new_root_cert, new_root_key, passphrase_file) if new_root_cert and new_root_key else None
+    new = open_root(new_root_cert, new_root_key, passphrase_file) if new_root_cert and new_root_key else None
     walk = _Walk(place, "root", old, bundle_out, new_root=new, force=force)
     rotation = walk.current()
     if rotation is None:
@@ -156,6 +176,8 @@ def rotate_root(
                 "no new root is given", cure="make one with: sealcast root new; --new-root-cert FILE"
             )
         rotation = walk.start({"kind": "root", "root": _read(new_root_cert)})
+    elif new_root_cert is not None:
+        _check_same_root(new_root_cert, rotation)
     if rotation["step"] == "certificate":
         signed = _read(certificate) if certificate is not None else walk.certify_anew(rotation)
         if signed is None:
@@ -219,10 +241,28 @@ class _Walk:
 
     def current(self) -> dict[str, Any] | None:
         """The rotation of this kind that is under way."""
-        for rotation in self._place.all("rotations"):
-            if rotation["kind"] == self._kind and rotation["finished"] is None:
-                return rotation
-        return None
+        latest = self._latest()
+        return latest if latest is not None and latest["finished"] is None else None
+
+    def check_not_just_done(self) -> None:
+        """Raises: ConflictError if one has ended lately: the command is given again to go on, until it is
+        done."""
+        from sealcast.pki.times import microseconds, system_time
+
+        latest = self._latest()
+        if latest is None or latest["step"] != "done":
+            return
+        finished = datetime.fromisoformat(latest["finished"])
+        if system_time() - microseconds(finished) < _LATELY:
+            raise ConflictError(
+                f"rotation {latest['id']} of the {_WHAT[self._kind]} is done, since {latest['finished']}: "
+                "nothing is left to do",
+                cure="give --again to begin another one",
+            )
+
+    def _latest(self) -> dict[str, Any] | None:
+        of_kind = (each for each in self._place.all("rotations") if each["kind"] == self._kind)
+        return max(of_kind, key=lambda rotation: int(rotation["id"]), default=None)
 
     def start(self, body: dict[str, Any]) -> dict[str, Any]:
         return self._did(self._place.change("POST", "rotations", body=body))
@@ -301,6 +341,10 @@ class _Walk:
             data = base64.b64encode(signed.serialize()).decode("ascii")
             self._place.change("POST", "bundles", body={"bundle": data})
             return True
+        if self._bundle_out is not None and _is_written(self._bundle_out, signed):
+            # Given again while it waits; the file may bear signatures by now.
+            typer.echo(escape(f"{self._bundle_out} is that trust bundle already, and stays as it is"))
+            return False
         _write_out(
             self._bundle_out,
             "--bundle-out",
@@ -344,6 +388,7 @@ def _tell_names(what: str, names: list[str]) -> None:
 
 
 _NAMES_SHOWN = 10
+_LATELY = 24 * 3600 * 1_000_000
 _WHAT = {"server": "server's certificate", "site": "site CA", "root": "root"}
 _WAITS = {
     "certificate": "waits for the certificate of the site CA",
@@ -376,33 +421,48 @@ def _own_root(
         key = folder / ROOT_KEY_FILE
         if is_remote or not key.exists():
             return None
+        # After a rotation of the root it is the old one's, and of no use any more.
+        return find_root(folder / ROOT_FILE, key, passphrase_file)
     if certificate is None:
         if is_remote:
             raise UsageError("--root-key is given without --root-cert", cure="give both")
         certificate = folder / ROOT_FILE
-    return _open(certificate, key, passphrase_file)
+    return open_root(certificate, key, passphrase_file)
 
 
-def _open(certificate: Path, key: Path, passphrase_file: Path | None) -> "Root":
-    """Open a root's key; of a file of several roots, with the one that it is for."""
-    from sealcast.ca import FileSigner, PassphraseSource, import_root
-    from sealcast.ca.signer import public_key_of
-    from sealcast.pki.certificates import certificates_pem
+def _check_same_root(path: Path, rotation: dict[str, Any]) -> None:
+    """Raises: ConflictError if a file is not the new root of the rotation that is under way."""
+    from sealcast.pki.certificates import parse_pem_certificates
+
+    given, own = _certificates(path), parse_pem_certificates(rotation["new_root"].encode())
+    if given != own:
+        raise ConflictError(
+            f"{path} (SHA-256 {_fingerprints(given)}) is not the root that rotation {rotation['id']} brings "
+            f"in (SHA-256 {_fingerprints(own)})",
+            cure="give that one; what is not published can be given up: sealcast authority rotate abandon",
+        )
+
+
+def _fingerprints(certificates: list[bytes]) -> str:
+    return ", ".join(hashlib.sha256(der).hexdigest() for der in certificates)
+
+
+def _is_written(path: Path, signed: "SignedBundle") -> bool:
+    """Tell whether a file is this draft, or was, at another time, and signed by whomever."""
+    from sealcast.pki.bundle import MAX_BUNDLE_BYTES, SignedBundle
     from sealcast.pki.files import read_file
-    from sealcast.pki.times import system_time
 
-    passphrases: PassphraseSource = PassphraseSource(file=passphrase_file)
-    found = _certificates(certificate)
-    if len(found) > 1:
-        public_key = FileSigner.open(key, name="root", passphrases=passphrases).public_key
-        found = [der for der in found if public_key_of(der) == public_key] or found[:1]
-    return import_root(
-        certificate_pem=certificates_pem(found),
-        key_pem=read_file(key),
-        now=system_time(),
-        passphrases=passphrases,
-        key_source=str(key),
-    )
+    if not path.is_file():
+        return False
+    try:
+        found = SignedBundle.parse(read_file(path, limit=MAX_BUNDLE_BYTES)).read()
+    except SealcastError:
+        return False
+    return _timeless(found) == _timeless(signed.read())
+
+
+def _timeless(bundle: "TrustBundle") -> "TrustBundle":
+    return replace(bundle, issued=0, anchors=tuple(replace(each, since=0) for each in bundle.anchors))
 
 
 def _certificates(path: Path) -> list[bytes]:
@@ -419,12 +479,12 @@ def _read(path: Path) -> str:
 
 
 def _write_out(path: Path | None, option: str, data: bytes, what: str) -> None:
-    from sealcast.pki.files import write_atomically
+    from sealcast.pki.files import write_new
 
     if path is None:
         raise UsageError(
             f"the root's key is not here, and {option} does not say where to write what it has to sign",
             cure=f"give {option} FILE, or the key with --root-key FILE",
         )
-    write_atomically(path, data)
+    write_new(path, data)
     typer.echo(escape(f"next: {path}, to be {what}"))
