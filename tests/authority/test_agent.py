@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from sealcast.authority.app import running
 from sealcast.authority.enrolment import RECOVERY_GRACE
@@ -72,6 +72,24 @@ async def test_it_follows_the_trust_bundle_and_reports_once(site: Site) -> None:
             assert report.serial == f"{identity.serial:x}"
         again = await agent.look()
         assert not again.bundle_changed
+
+
+async def test_it_reports_again_after_an_hour_to_an_authority_that_has_lost_it(site: Site) -> None:
+    """SC-21: as after a restore; a rotation counts who has reported."""
+    identity = await site.enrol("monitor-1")
+
+    def reports() -> int:
+        with site.authority.site.storage.snapshot() as session:
+            return len(session.scalars(select(ReportRow)).all())
+
+    async with DeviceAgent(identity.path, clock=site.clock) as agent:
+        await agent.look()
+        await site.operate(lambda session, _: session.execute(delete(ReportRow)))
+        await agent.look()
+        assert reports() == 0
+        site.clock.ahead = HOUR
+        await agent.look()
+        assert reports() == 1
 
 
 async def test_it_renews_at_two_thirds_with_a_new_key_each_time(site: Site) -> None:

@@ -39,6 +39,9 @@ LOOK_SECONDS = 60.0
 _RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
 """After failures in a row, jittered; the last goes on."""
 
+REPORT_AGAIN = 3_600_000_000
+"""Microseconds after which a report is made again: an authority that was restored may have lost it."""
+
 CLOCK_ALLOWANCE = 600_000_000
 """Microseconds by which clocks of devices and authorities differ without a word."""
 
@@ -86,6 +89,7 @@ class DeviceAgent:
         self._on_status = on_status
         self._lock: int | None = None
         self._reported: Report | None = None
+        self._reported_at = 0
         self._warned: tuple[str, ...] = ()
         self._wake = asyncio.Event()
 
@@ -141,10 +145,10 @@ class DeviceAgent:
             take_signed_time(self._path, identity.not_before, self._clock())
         async with KeyServerClient(identity, clock=self._date) as client:
             identity = await sync_trust(self._path, client, wall=self._clock())
-            report = report_of(identity)
-            if report != self._reported:
+            report, now = report_of(identity), self._clock()
+            if report != self._reported or abs(now - self._reported_at) >= REPORT_AGAIN:
                 await client.report(report)
-                self._reported = report
+                self._reported, self._reported_at = report, now
         return AgentStatus(
             identity=identity,
             renewed=identity.serial != before.serial,
