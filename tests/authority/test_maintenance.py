@@ -2,17 +2,23 @@
 
 import asyncio
 import ssl
+from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from sealcast.authority.app import running
 from sealcast.authority.maintenance import renewal_time
+from sealcast.authority.site import exclusive
 from sealcast.errors import StorageError
 from sealcast.keys import MemberRole
 from sealcast.pki.certificates import certificates_pem
 from sealcast.pki.crl import CrlFacts
 from sealcast.pki.policy import Policy
+from sealcast.pki.profiles import CLOCK_ALLOWANCE
+from sealcast.pki.times import microseconds
 from sealcast.sidechannel import KeyServerClient
-from tests.authority.conftest import DAY, HOUR, Site
+from tests.authority.conftest import DAY, HOUR, LOOPBACK, Clock, Site, make_site, settings
 
 ECG = "ward/ecg"
 
@@ -30,6 +36,61 @@ async def test_policy_and_crl_are_renewed_before_they_end(site: Site) -> None:
     assert (renewed.version, new_crl.number) == (policy.version + 1, crl.number + 1)
     assert renewed.next_update > policy.next_update > site.clock() + 48 * HOUR
     assert new_crl.next_update > crl.next_update > site.clock() + 48 * HOUR
+
+
+async def test_what_was_signed_while_the_clock_was_ahead_is_signed_anew(site: Site) -> None:
+    """Else nothing would be fresh for as long as the clock was ahead."""
+    await site.add_channel()
+    channel = site.authority.all_channels()[0]
+    serial = (await site.enrol("monitor-1")).serial
+    site.clock.ahead = 10 * DAY
+    await site.authority.revoke_device("monitor-1")
+    await site.authority.renew_objects()
+    policy, crl = channel.policy.version.version, site.authority.crl.number
+    site.clock.ahead = 0
+    await site.authority.renew_objects()
+    assert Policy.parse(channel.policy.signed, None).issued <= site.clock()
+    assert site.authority.crl.issued <= site.clock()
+    assert channel.policy.version.version == policy + 1
+    listed = x509.load_der_x509_crl(site.authority.crl.own)
+    assert CrlFacts.parse(site.authority.crl.der).number == site.authority.crl.number == crl + 1
+    entry = listed.get_revoked_certificate_by_serial_number(serial)
+    assert entry is not None
+    await site.authority.renew_objects()
+    assert (channel.policy.version.version, site.authority.crl.number) == (policy + 1, crl + 1)
+
+
+async def test_a_clock_that_was_a_moment_ahead_costs_no_new_objects(site: Site) -> None:
+    await site.add_channel()
+    channel = site.authority.all_channels()[0]
+    before = channel.policy.version.version, site.authority.crl.number
+    site.clock.ahead = -microseconds(CLOCK_ALLOWANCE) // 2
+    await site.authority.renew_objects()
+    assert (channel.policy.version.version, site.authority.crl.number) == before
+
+
+async def test_an_authority_that_was_off_past_its_certificate_starts_with_its_channels(
+    tmp_path: Path,
+) -> None:
+    folder = make_site(tmp_path / "authority", now=Clock()() - 100 * DAY)
+    with exclusive(folder):
+        async with running(folder, listen=LOOPBACK, clock=Clock(ahead=-100 * DAY)) as (authority, _):
+            await authority.add_channel(settings())
+            old = authority.identity
+        clock = Clock()
+        assert old.not_after < clock()
+        async with running(folder, listen=LOOPBACK, clock=clock) as (authority, listening):
+            channel = authority.all_channels()[0]
+            authority.credentials.verify_credential(
+                channel.bundle,
+                role="key-server",
+                channel_id=channel.channel_id,
+                suite=1,
+                now=clock(),
+                crl=authority.crl.der,
+            )
+            shown = await shown_certificate(listening.authority, authority.site.roots[0])
+            assert shown == authority.identity.chain[0] != old.chain[0]
 
 
 async def shown_certificate(url: str, root: bytes) -> bytes:

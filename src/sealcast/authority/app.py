@@ -23,7 +23,7 @@ from sealcast.authority.at_rest import keys_at_rest
 from sealcast.authority.control import ControlSocket
 from sealcast.authority.crl_fetch import CrlFetcher
 from sealcast.authority.issuance import LEDGER_FILE, ensure_ledger, local_issuer, remote_issuer
-from sealcast.authority.maintenance import maintain, renewal_time
+from sealcast.authority.maintenance import maintain
 from sealcast.authority.quantities import Address
 from sealcast.authority.roles import ALL, ServeRole
 from sealcast.authority.routes_keys import make_application
@@ -224,10 +224,6 @@ async def _running(
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(authority.stop)
         await authority.start()
-        now = authority.clock()
-        if now >= renewal_time(authority) or now < authority.identity.not_before:
-            # It may have run out while the authority was off, or the clock ahead: nobody would talk to it.
-            await authority.renew_certificate()
         facts = _Facts(authority)
         listening = await _listen(authority, places, facts, stack)
         control = ControlSocket(authority, facts)

@@ -23,7 +23,7 @@ from sealcast.keys import COUNTER_RESERVE, ChannelKeys, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.channel_settings import SECOND
 from sealcast.pki.channel_settings import ChannelSettings as ChannelSettings
-from sealcast.pki.crl import GRACE, LIFE
+from sealcast.pki.crl import GRACE, LIFE, is_due
 from sealcast.pki.names import channel_id
 from sealcast.pki.policy import Policy
 from sealcast.pki.policy_names import Names
@@ -264,7 +264,7 @@ def settle_due(session: Session, site: Site, now: int) -> list[StoredChannel]:
     changed = []
     for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name)).all():
         latest = policy_versions.latest_row(session, row.name)
-        if latest is not None and not _is_due(latest.issued, now) and not _ended_members(session, row, now):
+        if latest is not None and not is_due(latest.issued, now) and not _ended_members(session, row, now):
             continue
         before = policy_versions.load_policy(session, row.name)
         names = before.publishers, before.subscribers
@@ -396,7 +396,7 @@ def sign_policy(
     if (
         before is not None
         and (before.publishers, before.subscribers) == names
-        and not _is_due(before.issued, now)
+        and not is_due(before.issued, now)
         and not jump
         and not is_changed
     ):
@@ -567,10 +567,6 @@ def describe_channel(session: Session, row: ChannelRow) -> dict[str, object]:
         "subscribers": list(islice(policy.subscribers, MOST_DESCRIBED)),
         "subscriber_count": len(policy.subscribers),
     }
-
-
-def _is_due(issued: int, now: int) -> bool:
-    return now >= issued + microseconds(LIFE)
 
 
 def _moved(names: Names, moved: Mapping[str, bool]) -> Names:

@@ -44,8 +44,7 @@ async def maintain(authority: Authority) -> None:
             if now >= due or due - now > UPKEEP_SECONDS * 1e6:
                 await authority.renew_objects()
                 await authority.keep_audit_head()
-                # One of the future was made while the clock was ahead: nobody would talk to us for as long.
-                if now >= renewal_time(authority) or now < authority.identity.not_before:
+                if authority.identity.is_due(now):
                     await authority.renew_certificate()
                 if warned is None or abs(now - warned) >= WARN_SECONDS * 1e6:
                     warned = now
@@ -68,6 +67,5 @@ async def warn_of_ends(authority: Authority) -> None:
 
 
 def renewal_time(authority: Authority) -> int:
-    """When the key server's own certificate is to be renewed: at 2/3 of its life (design 7)."""
-    identity = authority.identity
-    return identity.not_before + (identity.not_after - identity.not_before) * 2 // 3
+    """When the key server's own certificate is to be renewed."""
+    return authority.identity.renewal_time

@@ -16,7 +16,7 @@ from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, TokenRo
 from sealcast.authority.other_sites import other_crls
 from sealcast.ca import Issuer, LocalIssuer
 from sealcast.errors import UnknownNameError
-from sealcast.pki.crl import GRACE, LIFE, Revocation, crl_number
+from sealcast.pki.crl import GRACE, LIFE, Revocation, crl_number, is_due
 from sealcast.pki.names import Role, check_device_name
 from sealcast.pki.times import microseconds
 
@@ -43,7 +43,7 @@ class CurrentCrl:
 
     def is_due(self, now: int) -> bool:
         """Whether a new one is to be made although nothing was revoked."""
-        return now >= self.issued + microseconds(LIFE)
+        return is_due(self.issued, now)
 
 
 def load_crl(session: Session) -> CurrentCrl:
@@ -97,7 +97,10 @@ def issue_crl(
     revoked = [*session.execute(recorded), *session.execute(unrecorded)]
     der = issuer.issue_crl(
         number=number,
-        revocations=[Revocation(serial=int(serial, 16), time=when or now) for serial, when in revoked],
+        # One of the future was revoked while the clock was ahead; the issuer signs no such thing.
+        revocations=[
+            Revocation(serial=int(serial, 16), time=min(when or now, now)) for serial, when in revoked
+        ],
         now=now,
     )
     if isinstance(issuer, LocalIssuer):

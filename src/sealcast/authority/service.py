@@ -119,6 +119,9 @@ class Authority:
             lost = restore.lost_head(session, self.site.folder)
             restored = row.restored or lost is not None
             changed = self._reconcile(session, now, restored=restored)
+            # It may have ended while the authority was off: the channels below are certified by it.
+            due = self.identity.is_due(now)
+            identity = rotation_state.renew_key_server(session, self.site, now) if due else None
             stored = channels.start_channels(session, self.site, now, restored=restored)
             crl = revocation.load_crl(session)
             if restored or changed or crl.is_due(now):
@@ -136,6 +139,7 @@ class Authority:
                 admins=admins.current_roles(session),
                 bundle=bundles.load_bundle(session),
                 est=load_state(session),
+                identity=identity,
             )
             return asked, changes
 
@@ -551,6 +555,13 @@ class Authority:
             self._trust(changes.bundle.bundle, now)
         if changes.est is not None:
             self.est.install(changes.est)
+        if changes.identity is not None:
+            # Before channels are made, as at a start.
+            self.identity = changes.identity
+            for served in self._channels.values():
+                served.certify(self.identity, now)
+            for loaded in self.on_certificate:
+                loaded()
         for stored in changes.channels:
             channel = self._channels.get(stored.name)
             if channel is not None:
@@ -567,14 +578,8 @@ class Authority:
                 )
                 self.channels_changed.set()
         if changes.crl is not None or changes.bundle is not None:
-            for channel in self._channels.values():
-                channel.install_trust(self.crl, self._bundle, now)
-        if changes.identity is not None:
-            self.identity = changes.identity
-            for channel in self._channels.values():
-                channel.certify(self.identity, now)
-            for loaded in self.on_certificate:
-                loaded()
+            for served in self._channels.values():
+                served.install_trust(self.crl, self._bundle, now)
 
 
 def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Changes]:

@@ -103,6 +103,17 @@ class KeyServerIdentity:
     not_after: int
     """Microseconds."""
 
+    @property
+    def renewal_time(self) -> int:
+        """When it is to be renewed: at 2/3 of its life (design 7)."""
+        return self.not_before + (self.not_after - self.not_before) * 2 // 3
+
+    def is_due(self, now: int) -> bool:
+        """Whether it is to be renewed. One of the future was made while the clock was ahead: nobody would
+        talk to its holder for as long.
+        """
+        return now >= self.renewal_time or now < self.not_before
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:

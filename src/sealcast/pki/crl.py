@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sealcast import _core
 from sealcast.errors import CertificateError
 from sealcast.pki.certificates import parse_certificate
-from sealcast.pki.profiles import CertificateIssuer
+from sealcast.pki.profiles import CLOCK_ALLOWANCE, CertificateIssuer
 from sealcast.pki.times import microseconds, to_certificate_time
 
 LIFE = timedelta(hours=24)
@@ -25,6 +25,14 @@ LIFE = timedelta(hours=24)
 
 GRACE = timedelta(hours=72)
 """How much longer the old one holds: at least the prefetch depth of slots plus 48 h."""
+
+
+def is_due(issued: int, now: int) -> bool:
+    """Whether what was signed at `issued`, a CRL or a policy, is to be signed anew although nothing changed.
+
+    One of the future was signed while the clock was ahead: it would count as fresh for as long.
+    """
+    return now >= issued + microseconds(LIFE) or issued > now + microseconds(CLOCK_ALLOWANCE)
 
 
 _MAX_NUMBER = (1 << 63) - 1
