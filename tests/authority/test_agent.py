@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import delete, select
 
 from sealcast.authority.app import running
-from sealcast.authority.enrolment import RECOVERY_GRACE
 from sealcast.authority.issuance import certificate_row
 from sealcast.authority.models import CertificateRow, DeviceRow, ReportRow
 from sealcast.authority.renewal import set_renewal_window
@@ -21,6 +20,7 @@ from sealcast.device.agent import AgentStatus, DeviceAgent
 from sealcast.device.identity import CERTIFICATE_FILE
 from sealcast.errors import CertificateError, EnrolmentError, StorageError
 from sealcast.est import EstClient, RenewalWindow
+from sealcast.est.settings import RECOVERY_GRACE
 from sealcast.pki.certificates import certificates_pem
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import system_time
@@ -184,6 +184,19 @@ async def test_past_the_grace_only_a_token_helps(old_site: Site) -> None:
     assert DeviceIdentity.open(identity.path).serial == identity.serial
     again = await old_site.enrol("monitor-1")
     assert again.not_after > system_time()
+
+
+async def test_the_grace_is_the_sites(old_site: Site) -> None:
+    identity = await expire(old_site, await old_site.enrol("monitor-1"), 10 * DAY)
+    await old_site.set_enrolment(recovery_grace_us=9 * DAY)
+    with pytest.raises(CertificateError, match="more than 9d ago, past this site's grace"):
+        await look(old_site, identity)
+    await old_site.set_enrolment(recovery_grace_us=0)
+    with pytest.raises(CertificateError, match="this site grants no grace") as caught:
+        await look(old_site, identity)
+    assert (caught.value.reason, "token" in caught.value.cure) == ("expired", True)
+    await old_site.set_enrolment(recovery_grace_us=11 * DAY)
+    assert (await look(old_site, identity)).renewed
 
 
 async def test_who_may_not_recover(old_site: Site) -> None:

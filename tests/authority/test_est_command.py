@@ -51,6 +51,16 @@ class TestSettings:
         assert json.loads(command.out) == before
         assert command("est", "show", folder) == 0
         assert re.search(r"^server keygen +off$", command.out, re.MULTILINE)
+        assert re.search(r"^recovery grace +30d$", command.out, re.MULTILINE)
+
+    def test_the_grace_for_recovery(self, command: Command, folder: Path) -> None:
+        assert command("est", "set", folder, "--recovery-grace", "0") == 0
+        assert command("est", "show", folder) == 0
+        assert re.search(r"^recovery grace +0 \(never\)$", command.out, re.MULTILINE)
+        assert command("est", "set", folder, "--recovery-grace", "12h") == 0
+        assert command("est", "show", folder, "--json") == 0
+        assert json.loads(command.out)["recovery_grace_us"] == 12 * 3600 * 1_000_000
+        assert command("est", "set", folder, "--recovery-grace", "-1d") == 2
 
 
 class TestApprovals:

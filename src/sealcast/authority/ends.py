@@ -9,7 +9,6 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from sealcast.authority import bundles, revocation
-from sealcast.authority.enrolment import RECOVERY_GRACE
 from sealcast.authority.models import (
     AdminRow,
     CertificateRow,
@@ -26,6 +25,9 @@ from sealcast.pki.profiles import DEVICE
 from sealcast.pki.times import microseconds
 
 _NAMES_SHOWN = 3
+
+_AWAY = 30 * 86_400_000_000
+"""Microseconds after its certificate's end from which a holder counts as gone, not as late."""
 
 
 def site_ends(session: Session, site: Site, now: int) -> tuple[End, ...]:
@@ -72,7 +74,7 @@ def _holders(session: Session, now: int) -> Iterator[End]:
     """Devices and admins that have not renewed in time; who has been away for longer is left out."""
     soon = now + microseconds(DEVICE.life) // 4
     devices = select(DeviceRow.name).where(
-        DeviceRow.revoked.is_(None), DeviceRow.ends <= soon, DeviceRow.ends > now - RECOVERY_GRACE
+        DeviceRow.revoked.is_(None), DeviceRow.ends <= soon, DeviceRow.ends > now - _AWAY
     )
     admins = select(AdminRow.name).where(AdminRow.revoked.is_(None))
     for role, holders in ((Role.DEVICE, devices), (Role.ADMIN, admins)):
@@ -85,7 +87,7 @@ def _holders(session: Session, now: int) -> Iterator[End]:
                 CertificateRow.name.in_(holders),
             )
             .group_by(CertificateRow.name)
-            .having(ends <= soon, ends > now - RECOVERY_GRACE)
+            .having(ends <= soon, ends > now - _AWAY)
             .order_by(ends)
         ).all()
         if late:

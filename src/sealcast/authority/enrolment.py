@@ -27,15 +27,13 @@ from sealcast.pki.idevid import Maker, VerifiedIdevid
 from sealcast.pki.names import Identity, Role, check_device_name
 from sealcast.pki.policy_rules import check_roles
 from sealcast.pki.profiles import REGISTRATION_AUTHORITY
+from sealcast.pki.quantities import format_duration
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.signed import PublicKey
 from sealcast.pki.times import microseconds
 
 PROOF_ALLOWANCE = 300_000_000
 """Microseconds by which the clocks of device and authority may differ in a proof."""
-
-RECOVERY_GRACE = 30 * 86_400_000_000
-"""Microseconds after its certificate's end in which a device may recover by a proof."""
 
 _TOKEN_BYTES = 20
 """160 bits: 32 characters of base32, which no shell and no option parser takes for anything else."""
@@ -466,7 +464,9 @@ def recover(
         )
     if now >= end + grace:
         raise CertificateError(
-            f"the certificate expired more than {grace // 86_400_000_000} days ago, past this site's grace",
+            f"the certificate expired more than {format_duration(grace)} ago, past this site's grace"
+            if grace
+            else "the certificate has expired, and this site grants no grace",
             reason="expired",
             cure="enrol it again with a token",
         )

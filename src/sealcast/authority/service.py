@@ -169,7 +169,11 @@ class Authority:
 
         def job(session: Session) -> tuple[bytes, Changes]:
             issued = enrolment.recover(
-                session, self.site.issuer, proof=proof, grace=enrolment.RECOVERY_GRACE, now=now
+                session,
+                self.site.issuer,
+                proof=proof,
+                grace=self.est.settings.recovery_grace_us,
+                now=now,
             )
             return issued.der, Changes()
 

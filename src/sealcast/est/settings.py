@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from sealcast.errors import UsageError
+from sealcast.pki.quantities import MAX_DURATION
 
 OPERATIONS = (
     "cacerts",
@@ -21,6 +22,9 @@ OPERATIONS = (
 """Path segments that mean something else than a label, whether this server offers them or not."""
 
 MAX_LABELS = 32
+
+RECOVERY_GRACE = 30 * 86_400_000_000
+"""Microseconds; where the operator says nothing."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -45,8 +49,15 @@ class EstSettings:
     """Whoever gives a device name without a token (HTTP Basic, empty password) may ask, and waits for an
     operator's approval.
     """
+    recovery_grace_us: int = RECOVERY_GRACE
+    """Microseconds after its certificate's end in which a device may recover by a proof (SC-22); 0: never."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.recovery_grace_us <= MAX_DURATION:
+            raise UsageError(
+                f"not a grace for recovery: {self.recovery_grace_us} microseconds",
+                cure="give 0 (never) up to 10 years",
+            )
         if len(self.labels) > MAX_LABELS:
             raise UsageError(f"{len(self.labels)} labels are more than {MAX_LABELS}", cure="drop some")
         for label in self.labels:

@@ -33,13 +33,18 @@ def register(authority: typer.Typer) -> None:
 @_est.command("show", cls=PlacedCommand)
 def est_show(folder: Folder, url: Url = None, admin: AdminFolder = None, as_json: Json = False) -> None:
     """Show the switches."""
+    from sealcast.pki.quantities import format_duration
+
     shown = Place(folder, url, admin).get("enrolment")
     if as_json:
         typer.echo(json.dumps(shown, indent=2))
         return
     for name, value in shown.items():
-        text = " ".join(value) or "-" if isinstance(value, list) else "on" if value else "off"
-        typer.echo(escape(f"{name.replace('_', ' '):<20}{text}"))
+        if name.endswith("_us"):
+            text = format_duration(value) if value else "0 (never)"
+        else:
+            text = " ".join(value) or "-" if isinstance(value, list) else "on" if value else "off"
+        typer.echo(escape(f"{name.removesuffix('_us').replace('_', ' '):<20}{text}"))
 
 
 @_est.command("set", cls=PlacedCommand)
@@ -83,10 +88,21 @@ def est_set(
             help="Let devices without a token ask, and wait for approval.",
         ),
     ] = None,
+    recovery_grace: Annotated[
+        str | None,
+        typer.Option(
+            "--recovery-grace",
+            metavar="TIME",
+            help="How long after its certificate's end a device may still recover by itself, for example "
+            "30d; 0: never, a new token is needed.",
+        ),
+    ] = None,
     url: Url = None,
     admin: AdminFolder = None,
 ) -> None:
     """Change switches; what is not named stays as it is."""
+    from sealcast.pki.quantities import parse_duration
+
     values = {
         "labels": None if label is None else [] if label == ["-"] else label,
         "server_keygen": server_keygen,
@@ -94,6 +110,9 @@ def est_set(
         "strict_bodies": strict,
         "approve_tokens": approve_tokens,
         "open_requests": open_requests,
+        "recovery_grace_us": None
+        if recovery_grace is None
+        else parse_duration(recovery_grace, may_be_zero=True),
     }
     changes = {name: value for name, value in values.items() if value is not None}
     if not changes:

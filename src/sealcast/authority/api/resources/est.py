@@ -6,10 +6,11 @@ from typing import Any
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.routing import Route
-from sealcast.authority.api.schema import Component, flag, listed, record, text
+from sealcast.authority.api.schema import Component, flag, listed, number, record, text
 from sealcast.authority.est_state import load_settings, load_state, set_settings
 from sealcast.authority.service import Changes
 from sealcast.est.settings import MAX_LABELS
+from sealcast.pki.quantities import MAX_DURATION
 
 _SWITCHES = {
     "labels": listed(
@@ -24,6 +25,11 @@ _SWITCHES = {
     "strict_bodies": flag("Whether requests in PEM armour or raw DER are refused."),
     "approve_tokens": flag("Whether first enrolments by token wait for approval."),
     "open_requests": flag("Whether devices without a token may ask, and wait for approval."),
+    "recovery_grace_us": number(
+        "For how long after its certificate's end a device may recover by itself, in microseconds; 0: never.",
+        minimum=0,
+        maximum=MAX_DURATION,
+    ),
 }
 
 SETTINGS = Component("EnrolmentSettings", record("The switches in force.", **_SWITCHES))
