@@ -154,7 +154,7 @@ async def test_a_service_without_a_key_does_all_its_work(split: tuple[Path, Path
 
 
 async def test_a_signer_that_is_away_costs_a_retry_and_nothing_else(
-    split: tuple[Path, Path], tmp_path: Path
+    split: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, apart = split
     with signer(apart) as process:
@@ -188,6 +188,11 @@ async def test_a_signer_that_is_away_costs_a_retry_and_nothing_else(
             assert status == 200
             assert await site.authority.revoke_device("display-1")
             assert not channel.policy.mentions("display-1")
+    said = [record.getMessage() for record in caplog.records if record.name == "sealcast.signer"]
+    assert len(said) == 2, "an outage is told of once, and its end"
+    assert "the signer does not answer" in said[0]
+    assert "--roles signer" in said[0]
+    assert "answers again" in said[1]
 
 
 async def raw_enrolment(site: Site, name: str, token: str) -> tuple[int, str | None]:
@@ -414,7 +419,11 @@ class TestRoles:
         assert caught.value.cure
 
     def test_the_key_is_not_served_twice(
-        self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self,
+        folder: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         with signer(folder):
             assert main(["authority", "serve", str(folder)]) == 3
@@ -423,6 +432,7 @@ class TestRoles:
             assert "another signer listens" in capsys.readouterr().err
         monkeypatch.setattr(app, "SIGNER_START_SECONDS", 0.0)
         assert main(["authority", "serve", str(folder), "--roles", "est,keys,directory"]) == 8
+        assert f"waiting for the signer to listen on {folder / SIGNER_SOCKET_FILE}" in caplog.text
         assert "--roles signer" in capsys.readouterr().err
 
     @pytest.mark.parametrize("limit", ["device", "device=0", "ca=1", "crl=-1", "crl=1e3"])

@@ -7,6 +7,7 @@ a port and a TLS context of its own (design 6).
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 import ssl
 import time
@@ -37,6 +38,8 @@ from sealcast.est.server import make_tls_context, require_linking, start_listene
 from sealcast.pki.times import system_time
 from sealcast.pki.tls import load_own_certificate, server_context, trust
 from sealcast.sidechannel.tls import Clock
+
+_log = logging.getLogger("sealcast.authority")
 
 _NEIGHBOUR_TRIES = 20
 """How often free neighbouring ports are looked for, when the system picks the first."""
@@ -152,6 +155,11 @@ def _issuer(folder: Path, roles: frozenset[ServeRole], passphrases: PassphraseSo
     """The issuer that the roles ask for; of a service it is waited for, as both may be starting."""
     if ServeRole.SIGNER not in roles:
         remote = remote_issuer(folder)
+        if not remote.is_listening():
+            _log.warning(
+                "waiting for the signer to listen on %s (sealcast authority serve DIR --roles signer)",
+                folder / SIGNER_SOCKET_FILE,
+            )
         deadline = time.monotonic() + SIGNER_START_SECONDS
         while not remote.is_listening() and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -7,6 +7,7 @@ about whether something was issued; that it was issued by this site's CA is chec
 """
 
 import contextlib
+import logging
 import os
 import socket
 import struct
@@ -35,6 +36,8 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 ANSWER_SECONDS = 5.0
 """For one answer; less than other processes wait for the database while this one holds it."""
 
+_log = logging.getLogger("sealcast.signer")
+
 _LENGTH = struct.Struct(">I")
 _SUN_PATH_BYTES = 108
 
@@ -56,6 +59,8 @@ class RemoteIssuer:
         self._site_id = identity.site_id
         self._public_key = public_key_of(certificate)
         self._path = path
+        # None: it was never asked, and whoever asks first is told by the error.
+        self._answers: bool | None = None
 
     @property
     def certificate(self) -> bytes:
@@ -163,7 +168,9 @@ class RemoteIssuer:
         """
         if public_key_of(certificate) != self._public_key:
             raise CertificateError("the certificate is that of another key than the signer's", reason="key")
-        return RemoteIssuer(certificate, self._path)
+        issuer = RemoteIssuer(certificate, self._path)
+        issuer._answers = self._answers
+        return issuer
 
     def is_listening(self) -> bool:
         """Whether somebody listens on the socket at this moment."""
@@ -207,11 +214,19 @@ class RemoteIssuer:
                 answer = _read_frame(connection)
         except (OSError, EOFError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise StorageError(
+            failure = StorageError(
                 str(self._path),
                 f"the signer does not answer: {reason or type(error).__name__}",
                 cure="start it with: sealcast authority serve DIR --roles signer",
-            ) from None
+            )
+            if self._answers:
+                # Once an outage: devices are told no more than to ask again later.
+                self._answers = False
+                _log.error("%s; nothing is signed until it does (%s)", failure, failure.cure)
+            raise failure from None
+        if self._answers is False:
+            _log.warning("%s: the signer answers again", self._path)
+        self._answers = True
         match decode_cbor(answer):
             case [0, result]:
                 return result
