@@ -151,6 +151,24 @@ async def test_it_goes_on_until_it_is_told_that_the_device_is_revoked(site: Site
     assert "token" in caught.value.cure
 
 
+async def test_a_device_that_is_locked_out_is_told_of_a_token_and_not_of_a_renewal(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NextLookError(Exception):
+        """Ends the agent where it would rest."""
+
+    async def rest(_: int) -> None:
+        raise NextLookError
+
+    identity = await site.enrol("monitor-1")
+    site.authority.validator = SiteFolder.open(make_site(site.folder.parent / "foreign")).validator()
+    async with DeviceAgent(identity.path, clock=site.clock) as agent:
+        monkeypatch.setattr(agent, "_rest", rest)
+        with pytest.raises(NextLookError):
+            await agent.run()
+    assert "with a new token into the same folder: sealcast device enroll" in caplog.text
+
+
 async def test_one_agent_a_folder_and_others_beside_it(site: Site) -> None:
     identity = await site.enrol("monitor-1")
     async with DeviceAgent(identity.path) as agent:

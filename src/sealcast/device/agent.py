@@ -48,6 +48,9 @@ CLOCK_ALLOWANCE = 600_000_000
 FINAL_REASONS = frozenset({"revoked", "expired", "unknown-certificate"})
 """Verdicts that no waiting changes: an operator has to act. A wrong clock (`time`) may be set right."""
 
+_LOCKED_OUT = frozenset({"not-authenticated", "refused", "unknown-issuer"})
+"""Verdicts that may pass, as in the midst of a rotation, but by no renewal if they do not."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStatus:
@@ -210,7 +213,10 @@ class DeviceAgent:
 
     def _note(self, error: SealcastError, failures: int) -> int:
         level = logging.INFO if isinstance(error, NetworkError) and not failures else logging.WARNING
-        log.log(level, "device folder %s: %s (%s)", self._path, error, error.cure)
+        cure = error.cure
+        if isinstance(error, CertificateError) and error.reason in _LOCKED_OUT:
+            cure = "if it stays so: enrol it with a new token into the same folder: sealcast device enroll"
+        log.log(level, "device folder %s: %s (%s)", self._path, error, cure)
         return failures + 1
 
     async def _rest(self, failures: int) -> None:
