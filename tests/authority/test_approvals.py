@@ -295,8 +295,9 @@ async def test_est_27_a_denied_device_is_told_until_it_drops_its_request(ward: S
         await enrol()
     await ward.deny(ward.approvals()[0]["id"], "not in this ward")
     for _ in range(2):
-        with pytest.raises(EnrolmentError, match="not in this ward"):
+        with pytest.raises(EnrolmentError, match="not in this ward") as caught:
             await enrol()
+        assert "drop the request: sealcast device enroll DIR --cancel" in caught.value.cure
     cancel(device)
     with pytest.raises(EnrolmentError, match="not decided yet"):
         await enrol()

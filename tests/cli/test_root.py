@@ -177,6 +177,17 @@ def test_a_bundle_is_signed_in_place_and_followed_by_the_next(
     assert (shown["version"], shown["predecessor"], shown["signatures"]) == (2, held.hash.hex(), 1)
 
 
+def test_a_file_that_is_no_bundle_is_named(ceremony: Ceremony, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (
+        ("show-bundle", ceremony.certificate),
+        ("sign-bundle", ceremony.certificate, *ceremony.as_root()),
+    ):
+        assert ceremony.run(*words) == 5
+        said = capsys.readouterr().err
+        assert f"{ceremony.certificate}: is no trust bundle" in said
+        assert "sign-bundle" in said
+
+
 def test_a_bundle_that_would_lock_the_fleet_out_is_not_signed(
     ceremony: Ceremony, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

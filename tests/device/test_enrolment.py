@@ -89,6 +89,14 @@ async def test_a_folder_of_something_else_is_left_alone(authority: Authority, fo
     assert entries(folder) == ["thesis.txt"]
 
 
+async def test_what_else_lies_in_a_devices_folder_is_let_be(authority: Authority, folder: Path) -> None:
+    first = await authority.enroll(folder)
+    (folder / "notes.txt").write_text("mine")
+    assert (await renew_async(folder)).serial != first.serial
+    await authority.enroll(folder)
+    assert entries(folder) == ["credentials", "current", "notes.txt"]
+
+
 async def test_a_device_off_for_long_needs_a_token(authority: Authority, folder: Path) -> None:
     identity = await authority.enroll(folder)
     with pytest.raises(CertificateError, match="expired") as caught:

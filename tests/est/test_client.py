@@ -314,8 +314,9 @@ class TestOtherServers:
         async with serving(service) as url:
             told = await EstClient(url, [site.root_der], label="ward-4").cacerts()
             assert sorted(told) == sorted(other.authorities)
-            with pytest.raises(NetworkError, match="label"):
+            with pytest.raises(NetworkError, match="label") as caught:
                 await EstClient(url, [site.root_der], label="nobody").cacerts()
+            assert "--label" in caught.value.cure
         with pytest.raises(UsageError):
             EstClient("https://a:1", [site.root_der], label="cacerts")
 

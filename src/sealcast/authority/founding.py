@@ -32,6 +32,7 @@ from sealcast.ca import FileSigner, Ledger, LedgerSettings, LocalIssuer, Passphr
 from sealcast.ca.root import check_alive, read_root
 from sealcast.ca.site_request import check_site_certificate, make_site_request
 from sealcast.errors import CertificateError, StorageError, UsageError
+from sealcast.pki.bundle import read_bundle_file
 from sealcast.pki.certificates import certificate_der, organization, parse_certificate
 from sealcast.pki.files import TEMPORARY_SUFFIX, read_file, storage_errors, sync_folder, write_and_sync
 from sealcast.pki.names import check_host_name, check_site_name, new_site_id
@@ -153,7 +154,7 @@ def complete_site(
         root_certificate = certificate_der(read_root(read_file(root), now))
     except CertificateError as error:
         raise CertificateError(f"{root}: {error.problem}", reason=error.reason, cure=error.cure) from None
-    signed = None if bundle is None else read_file(bundle)
+    signed = None if bundle is None else read_bundle_file(bundle)
     if not is_pending(folder):
         check_folder(folder)
         if certificates(folder / CA_FILE)[0] != ca_certificate:

@@ -174,14 +174,14 @@ def sign_bundle(
 
     One that no device could take, or after which none could take another one, is refused.
     """
-    from sealcast.pki.bundle import SignedBundle, check_successor
-    from sealcast.pki.files import read_file, write_atomically
+    from sealcast.pki.bundle import SignedBundle, check_successor, read_bundle_file
+    from sealcast.pki.files import write_atomically
 
-    signed = SignedBundle.parse(read_file(file))
+    signed = SignedBundle.parse(read_bundle_file(file))
     bundle = signed.read()
     before = None
     if predecessor is not None:
-        before_signed = SignedBundle.parse(read_file(predecessor))
+        before_signed = SignedBundle.parse(read_bundle_file(predecessor))
         before = before_signed.read()
         check_successor(before, before_signed.hash, bundle)
     elif bundle.version > 1:
@@ -209,10 +209,9 @@ def sign_bundle(
 @_root.command("show-bundle")
 def show_bundle(file: _Bundle, as_json: _Json = False) -> None:
     """Show what a trust bundle says, and its fingerprint; nothing is verified."""
-    from sealcast.pki.bundle import SignedBundle
-    from sealcast.pki.files import read_file
+    from sealcast.pki.bundle import SignedBundle, read_bundle_file
 
-    signed = SignedBundle.parse(read_file(file))
+    signed = SignedBundle.parse(read_bundle_file(file))
     facts = {"fingerprint": signed.hash.hex(), **_facts(signed.read()), "signatures": len(signed.signatures)}
     if as_json:
         typer.echo(json.dumps(facts, indent=2))

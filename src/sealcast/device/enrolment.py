@@ -20,7 +20,7 @@ from sealcast.device.identity import (
     DeviceIdentity,
     DeviceSettings,
 )
-from sealcast.device.pending import PendingRequest
+from sealcast.device.pending import DROP, PendingRequest
 from sealcast.errors import (
     CertificateError,
     ConfigError,
@@ -28,6 +28,7 @@ from sealcast.errors import (
     NetworkError,
     SealcastError,
     StorageError,
+    TokenError,
     UsageError,
 )
 from sealcast.est.client import Enrolled, EstClient, RequestPlan, check_authority_url
@@ -119,6 +120,13 @@ async def enroll_async(
         except SealcastError as error:
             if is_new and _is_answered(error):
                 folder.remove_pending()
+            elif (
+                isinstance(error, EnrolmentError)
+                and not isinstance(error, TokenError)
+                and _is_answered(error)
+            ):
+                # What waits is never dropped unasked: whether it will ever be granted is for people to know.
+                error.cure = f"{error.cure}; to begin anew, drop the request: {DROP}"
             raise
         folder.remove_pending()
     return DeviceIdentity.open(path, role)

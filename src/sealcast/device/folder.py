@@ -271,7 +271,8 @@ class DeviceFolder:
     def _check_contents(self) -> None:
         with storage_errors(self._path):
             foreign = sorted({entry.name for entry in self._path.iterdir()} - _OWN_NAMES)
-        if foreign:
+        # Whatever else lies in a device's folder is let be: a renewal must not fail for it.
+        if foreign and not any((self._path / name).exists() for name in (CURRENT, PENDING)):
             raise StorageError(
                 str(self._path),
                 f"not a device's folder: it holds {foreign[0]!r}",

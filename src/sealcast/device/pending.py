@@ -97,4 +97,5 @@ class PendingRequest:
             )
 
 
-CANCEL = "go on with the same options, or drop the request: sealcast device enroll DIR --cancel"
+DROP = "sealcast device enroll DIR --cancel"
+CANCEL = f"go on with the same options, or drop the request: {DROP}"

@@ -468,7 +468,9 @@ def _refusal(answer: _Answer, url: str) -> SealcastError:
         case 401:
             return TokenError(detail)
         case 404:
-            return NetworkError(f"{url} is no EST server: {detail}", cure="check the URL")
+            return NetworkError(
+                f"{url} is no EST server: {detail}", cure="check the URL, and --label if one is given"
+            )
         case 409:
             return CertificateError(
                 f"the authority refuses: {detail}", reason="time", cure="set this machine's clock"

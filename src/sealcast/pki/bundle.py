@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Self
 
 from cryptography import x509
@@ -21,6 +22,7 @@ from sealcast.pki.certificates import (
     parse_certificate,
     spki,
 )
+from sealcast.pki.files import read_file
 from sealcast.pki.names import Role, check_site_id, check_site_name
 from sealcast.pki.signed import (
     Algorithm,
@@ -314,6 +316,23 @@ class VerifiedBundle:
     def version(self) -> int:
         """Its number."""
         return self.bundle.version
+
+
+def read_bundle_file(path: Path) -> bytes:
+    """Read a signed bundle that a person has named; nothing is believed.
+
+    Raises: CertificateError: it is something else. StorageError.
+    """
+    data = read_file(path, limit=MAX_BUNDLE_BYTES)
+    try:
+        SignedBundle.parse(data)
+    except CertificateError as error:
+        raise CertificateError(
+            f"{path}: is no trust bundle: {error.problem}",
+            reason=error.reason,
+            cure="give a file as `root sign-bundle` or `authority bundle export` writes it",
+        ) from None
+    return data
 
 
 def stored(data: bytes) -> VerifiedBundle:
