@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from sealcast.authority import lost_bundles
 from sealcast.authority.bundles import bundle_progress, draft_bundle
 from sealcast.ca import KeySigner
 from sealcast.device.folder import current_bundle
@@ -96,6 +97,23 @@ async def test_a_bundle_that_is_not_there_and_a_report_of_another(site: Site) ->
     with pytest.raises(UnknownVersionError, match="no version 9"):
         await client.report(Report(bundle_version=9, bundle_hash=held(site).hash, serial="1"))
     await client.report(Report(bundle_version=0, bundle_hash=bytes(32), serial="1"))
+
+
+async def test_a_device_that_lies_stops_new_versions_once(site: Site) -> None:
+    """A report proves nothing: what the operator does not believe is not believed again."""
+    now, storage = site.clock(), site.authority.site.storage
+    with storage.transaction() as session:
+        for version in (9, 9, 10):
+            lost_bundles.note_unknown(session, "monitor-1", version, bytes(32), now)
+        assert "'monitor-1' holds version 9" in (lost_bundles.why_not(session, now) or "")
+        assert lost_bundles.why_not(session, now - 1) is None
+        lost_bundles.settle(session, "Ward", now)
+        assert lost_bundles.why_not(session, now) is None
+        for version in (9, 10):
+            lost_bundles.note_unknown(session, "monitor-1", version, bytes(32), now)
+        assert lost_bundles.why_not(session, now) is None
+        lost_bundles.note_unknown(session, "monitor-2", 9, bytes(32), now)
+        assert "'monitor-2' holds version 9" in (lost_bundles.why_not(session, now) or "")
 
 
 async def test_b7_a_device_takes_no_other_history(site: Site) -> None:

@@ -134,6 +134,10 @@ def test_the_first_bundle_can_follow_later(
     assert "no trust bundle yet" in say("authority", "init", folder, *owner.answer)
     refused = say("authority", "bundle", "draft", folder, "--output", draft, "--threshold", "2", code=2)
     assert "version 1 takes no options" in refused
+    for words in (("progress", folder), ("export", folder, "--output", draft)):
+        assert "the site has no trust bundle yet" in say("authority", "bundle", *words, code=2)
+    foreign = say("authority", "bundle", "import", folder, owner.root, code=5)
+    assert f"{owner.root}: is no trust bundle" in foreign
     say("authority", "bundle", "draft", folder, "--output", draft)
     say("root", "sign-bundle", draft, "--root-cert", owner.root, "--root-key", owner.key)
     assert say("authority", "bundle", "import", folder, draft) == "version 1 is in force\n"

@@ -16,11 +16,14 @@ from sealcast.authority.models import AuditRow
 from sealcast.authority.quantities import Address
 from sealcast.authority.site import exclusive
 from sealcast.authority.storage import DATABASE_FILE
+from sealcast.device.trust import report_of, sync_trust
 from sealcast.endpoint import Device
-from sealcast.errors import NetworkError, TokenError
+from sealcast.errors import CertificateError, NetworkError, TokenError
 from sealcast.keys import MemberRole
 from sealcast.pki.crl import crl_number
 from sealcast.pki.policy import Policy
+from sealcast.sidechannel.client import UnknownVersionError
+from tests.authority.bundles import add_version
 from tests.authority.conftest import LOOPBACK, Clock, Site, beacon_counter
 from tests.authority.test_restart import client
 
@@ -159,6 +162,53 @@ async def test_g6_members_refuse_what_goes_back_and_say_so(
         assert subscriber.epoch is not None
         assert subscriber.epoch[1] > JUMP
         assert restarts(site) == 1
+
+
+async def test_g6_no_version_of_the_trust_bundle_is_made_twice(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A device holds version 2, which the backup lacks: no other version 2 is signed, and the lost one is."""
+    backup, devices = tmp_path / "backup", tmp_path / "devices"
+    async with serving(folder, devices) as site:
+        places = (_place(site.listening.authority), _place(site.listening.keys))
+        identity = await site.enrol("display-1")
+    back_up(folder, backup)
+    async with serving(folder, devices, places) as site:
+        lost = await add_version(site)
+        report = report_of(await sync_trust(identity.path, await site.client(identity)))
+        assert report.bundle_version == 2
+    bring_back(backup, folder)
+    async with serving(folder, devices, places) as site:
+        # Nobody has said anything: it is the device that tells, in the log once.
+        member = await site.client(identity)
+        for _ in range(2):
+            with pytest.raises(UnknownVersionError, match="no version 2"):
+                await member.report(report)
+        assert (
+            caplog.text.count("device display-1 holds a version 2 of the trust bundle that is not here") == 1
+        )
+        with pytest.raises(CertificateError, match="'display-1' holds version 2") as caught:
+            await add_version(site)
+        assert "sealcast authority bundle import DIR FILE" in caught.value.cure
+        await site.authority.import_bundle(lost)
+        await member.report(report)
+        await add_version(site)
+
+
+def test_g6_a_restored_authority_drafts_no_bundle_before_it_is_settled(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*words: str) -> int:
+        return cli.main(["authority", *words])
+
+    draft = str(tmp_path / "draft")
+    assert run("restored", str(folder)) == 0
+    assert "sealcast authority bundle import DIR FILE" in capsys.readouterr().out
+    assert run("rotate", "site", str(folder)) == 5
+    assert run("bundle", "draft", str(folder), "--output", draft, "--delegate") == 2
+    assert capsys.readouterr().err.count("--bundle-is-latest") == 2
+    assert run("restored", str(folder), "--bundle-is-latest") == 0
+    assert run("bundle", "draft", str(folder), "--output", draft, "--delegate") == 0
 
 
 def _place(url: str) -> Address:

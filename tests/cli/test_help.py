@@ -1,8 +1,11 @@
 """`--help` and `--json` of every command."""
 
+import ast
 import importlib
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from tests.e2e.site import Site, command
 DOCUMENTED = {
     "authority init": "--site --root-cert --root-key --csr-out --certificate --bundle",
     "authority serve": "--listen --keys --manage --json",
-    "authority restored": "",
+    "authority restored": "--bundle-is-latest",
     "authority token": "--device --ttl --role --url --admin",
     "authority status": "--url --admin --json",
     "authority tokens list": "--url --admin --json",
@@ -81,6 +84,28 @@ def test_what_scripts_rely_on_is_there() -> None:
     found = commands()
     for words, options in DOCUMENTED.items():
         assert set(options.split()) <= set(found[words]), words
+
+
+def test_every_command_that_a_text_names_is_there() -> None:
+    """What an error tells people to type is looked up as they would: word by word, down to a command."""
+    found = commands()
+    groups = {words.rpartition(" ")[0] for words in found if words}
+    named = 0
+    for path in Path(cli.__file__).parents[1].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+                continue
+            for text in re.findall(r"sealcast ((?:[a-z][a-z-]* ?)+)", node.value):
+                at = ""
+                for word in text.split():
+                    below = f"{at} {word}".strip()
+                    # Prose ends where the first word is no command; below a group every word has to be one.
+                    if at not in groups or (not at and below not in found):
+                        break
+                    assert below in found, f"{path.name}: sealcast {text}"
+                    at = below
+                named += bool(at)
+    assert named > 30
 
 
 def test_json_can_be_read(site: Site, processes: Processes) -> None:

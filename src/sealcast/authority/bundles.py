@@ -13,9 +13,9 @@ from functools import reduce
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit
+from sealcast.authority import audit, lost_bundles
 from sealcast.authority.models import BundleRow, DeviceRow, ReportRow
-from sealcast.errors import CertificateError, UsageError
+from sealcast.errors import CertificateError
 from sealcast.pki.bundle import (
     Anchor,
     BundleSite,
@@ -74,7 +74,7 @@ def first_bundle(*, root: bytes, site_id: bytes, site_name: str, authority: byte
 def draft_bundle(held: VerifiedBundle, now: int, **changes: object) -> TrustBundle:
     """Return the next version with `changes` of its fields, to be signed.
 
-    Raises: UsageError, CertificateError: it would not do.
+    Raises: CertificateError: it would not do.
     """
     values = {"version": held.version + 1, "predecessor": held.hash, "issued": now, **changes}
     bundle = replace(held.bundle, **values)  # type: ignore[arg-type]
@@ -96,7 +96,8 @@ def store_bundle(
         now: microseconds.
 
     Raises:
-        CertificateError: it does not follow, lacks signatures, or would cut this site off.
+        CertificateError: it does not follow, lacks signatures, would cut this site off, or may stand in the
+            place of one that a backup lacks.
     """
     held = load_bundle(session)
     if held is None:
@@ -112,6 +113,7 @@ def store_bundle(
         raise CertificateError(
             "the trust bundle was issued in the future", reason="time", cure="check the clocks"
         )
+    lost_bundles.check_settled(session, bundle.bundle.issued)
     check_own_site(bundle.bundle, site_id, issuer)
     session.add(BundleRow(version=bundle.version, hash=bundle.hash, issued=bundle.bundle.issued, signed=data))
     audit.record(session, now, "add trust bundle", f"version {bundle.version}", hash=bundle.hash.hex())
@@ -130,14 +132,15 @@ def check_own_site(bundle: TrustBundle, site_id: bytes, issuer: bytes) -> None:
 
 def record_report(
     session: Session, device: str, *, version: int, digest: bytes, serial: str, now: int
-) -> None:
+) -> bool:
     """Note which version a device of the site holds, and by which certificate it says so.
 
-    Raises: UsageError if no version has that hash: it walks another bundle than ours.
+    Returns: False if no version has that hash: it walks another bundle than ours, or one that was lost.
     """
     row = session.get(BundleRow, version)
     if version and (row is None or row.hash != digest):
-        raise UsageError(f"there is no version {version} of the trust bundle with the hash {digest.hex()}")
+        lost_bundles.note_unknown(session, device, version, digest, now)
+        return False
     session.execute(update(DeviceRow).where(DeviceRow.name == device).values(bundle_version=version))
     report = session.get(ReportRow, device)
     if report is None:
@@ -145,6 +148,7 @@ def record_report(
     else:
         # A device restored from a backup may say less than before, and is believed.
         report.bundle_version, report.serial, report.reported = version, serial, now
+    return True
 
 
 def bundle_progress(session: Session, version: int, now: int, *, most: int | None = None) -> BundleProgress:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit
+from sealcast.authority import audit, lost_bundles
 from sealcast.authority.models import AuditRow, SiteRow, TokenRow
 from sealcast.authority.site import Site, exclusive
 from sealcast.errors import ConfigError, StorageError
@@ -19,8 +19,10 @@ from sealcast.errors import ConfigError, StorageError
 _START = "start after restore"
 
 
-def mark_restored(folder: Path, now: int) -> None:
+def mark_restored(folder: Path, now: int, *, bundle_is_latest: bool = False) -> None:
     """Have the next start pass over every number that the lost history may have used.
+
+    `bundle_is_latest`: the operator says that no version of the trust bundle is missing.
 
     Raises:
         ConfigError: a service runs on the folder.
@@ -33,6 +35,7 @@ def mark_restored(folder: Path, now: int) -> None:
         with site.storage.transaction() as session:
             session.get_one(SiteRow, 1).restored = True
             audit.record(session, now, "mark as restored", site.name)
+            (lost_bundles.settle if bundle_is_latest else lost_bundles.doubt)(session, site.name, now)
 
 
 def lost_head(session: Session, folder: Path) -> str | None:
@@ -53,7 +56,12 @@ def lost_head(session: Session, folder: Path) -> str | None:
     return None if any(detail.get("head") == str(known) for detail in starts) else str(known)
 
 
-def pass_over(session: Session, folder: Path, site_name: str, now: int) -> None:
-    """Void every token, as each may have been used, and note where the lost history ended, if known."""
+def pass_over(session: Session, folder: Path, site_name: str, now: int, *, asked: bool) -> None:
+    """Void every token, as each may have been used, and note where the lost history ended, if known.
+
+    `asked`: somebody has said that it is a backup, and then whether the trust bundle is the latest.
+    """
+    if not asked:
+        lost_bundles.doubt(session, site_name, now)
     tokens = session.execute(delete(TokenRow).where(TokenRow.used.is_(None)).returning(TokenRow.hash))
     audit.record(session, now, _START, site_name, head=audit.told_head(folder), void_tokens=len(tokens.all()))

@@ -15,7 +15,7 @@ Spec: spec/trust.md section 6 (TR-24).
 from cryptography import x509
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit, channels, revocation
+from sealcast.authority import audit, channels, lost_bundles, revocation
 from sealcast.authority.arrangement import latest_rotation
 from sealcast.authority.changes import Changes
 from sealcast.authority.est_state import load_state
@@ -80,7 +80,7 @@ def start_site(session: Session, site: Site, passphrases: PassphraseSource, now:
             cure="end it, have its ca.key and ledger.db in the service's folder while the rotation lasts, "
             "then give both back to it, and ca.pem",
         )
-    _check_start(session)
+    _check_start(session, now)
     passphrase = None
     present = ca_key_file(site.folder, site.issuer.certificate)
     if is_encrypted(read_file(present)):
@@ -110,7 +110,7 @@ def start_root(session: Session, site: Site, root: bytes, now: int) -> Result:
         ConflictError: a rotation is under way, there is no trust bundle, or that root is in it already.
         CertificateError: it is no root that could certify the site CA.
     """
-    held = _check_start(session)
+    held = _check_start(session, now)
     new = certificate_der(read_root(root, now))
     if any(public_key_of(new) == public_key_of(anchor.certificate) for anchor in held.bundle.owners()):
         raise ConflictError("the trust bundle lists that root, or its key, already", cure="make another root")
@@ -130,13 +130,14 @@ def _add(session: Session, row: RotationRow, now: int) -> None:
     audit.record(session, now, f"rotate {row.kind}", str(row.id), step=row.step)
 
 
-def _check_start(session: Session) -> VerifiedBundle:
+def _check_start(session: Session, now: int) -> VerifiedBundle:
     latest = latest_rotation(session)
     if latest is not None and latest.step not in ENDED:
         raise ConflictError(
             f"rotation {latest.id} of the {latest.kind} is under way, at the step {latest.step}",
             cure="finish it, or give it up before it is published: sealcast authority rotate status DIR",
         )
+    lost_bundles.check_settled(session, now)
     return held_bundle(session)
 
 

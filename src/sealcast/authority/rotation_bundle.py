@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from sealcast.authority import bundles, revocation
+from sealcast.authority import bundles, lost_bundles, revocation
 from sealcast.authority.arrangement import latest_rotation
 from sealcast.authority.changes import Changes
 from sealcast.authority.est_state import load_state
@@ -60,6 +60,7 @@ def _next_bundle(
             f"rotation {row.id} waits for no trust bundle, at the step {row.step}",
             cure="see: sealcast authority rotate status DIR",
         )
+    lost_bundles.check_settled(session, now)
     anchors, own = held.bundle.anchors, held.bundle.site(site.site_id)
     if row.step == Step.PUBLISH:
         authorities = _once([site.issuer.certificate, *own.authorities, row.new])

@@ -43,7 +43,7 @@ from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity, Site
 from sealcast.authority.storage import StorageWorker
 from sealcast.ca import IssuedCertificate, Permit
-from sealcast.errors import CertificateError, SealcastError
+from sealcast.errors import CertificateError, SealcastError, UsageError
 from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.bundle import TrustBundle, VerifiedBundle
@@ -128,7 +128,7 @@ class Authority:
                 jump = RESTORE_JUMP if restored else 0
                 crl = revocation.issue_crl(session, self.site.issuer, now, jump=jump)
             if restored:
-                restore.pass_over(session, self.site.folder, self.site.name, now)
+                restore.pass_over(session, self.site.folder, self.site.name, now, asked=row.restored)
             if lost is not None and not row.restored:
                 _log.warning("the database is older than %s: numbers used since are left out", lost)
             asked, row.restored = row.restored, False
@@ -348,11 +348,11 @@ class Authority:
         return await self._worker.run(work)
 
     async def record_report(self, device: str, report: Report) -> None:
-        """Note what a device of this site says that it holds (SC-21)."""
+        """Note what a device of this site says that it holds (SC-21). Raises: UsageError: not one of ours."""
         now = self.clock()
 
-        def job(session: Session) -> None:
-            bundles.record_report(
+        def job(session: Session) -> bool:
+            return bundles.record_report(
                 session,
                 device,
                 version=report.bundle_version,
@@ -361,7 +361,11 @@ class Authority:
                 now=now,
             )
 
-        await self._change(job, lambda _: None)
+        if not await self._change(job, lambda _: None):
+            raise UsageError(
+                f"there is no version {report.bundle_version} of the trust bundle with the hash "
+                f"{report.bundle_hash.hex()}"
+            )
 
     def channel(self, name: str) -> LiveChannel | None:
         """The channel of that name."""

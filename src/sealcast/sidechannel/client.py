@@ -202,7 +202,7 @@ class RefusalError(NetworkError):
 class UnknownVersionError(NetworkError):
     """The authority has no such version of the trust bundle."""
 
-    default_cure = "see: sealcast authority bundle show DIR"
+    default_cure = "see: sealcast authority bundle list DIR"
 
 
 class KeyServerClient:

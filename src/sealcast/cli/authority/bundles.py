@@ -116,12 +116,15 @@ def bundle_draft(
 
     The first one lists the site's root and its CA, and takes no options.
     """
+    from sealcast.authority import lost_bundles
     from sealcast.authority.bundles import check_own_site, draft_bundle
     from sealcast.pki.bundle import SignedBundle, stored
     from sealcast.pki.files import write_new
     from sealcast.pki.times import system_time
 
     place = Place(folder, url, admin)
+    if doubtful := place.get("site")["no_new_bundle"]:
+        raise UsageError(doubtful, cure=lost_bundles.CURE)
     if next(place.all("bundles"), None) is None:
         if threshold is not None or any(
             (add_root, add_maker, remove_root, add_ca, remove_ca, delegate is not None)
@@ -168,10 +171,9 @@ def bundle_import(
     admin: AdminFolder = None,
 ) -> None:
     """Take the next version, signed; every device is told of it at once."""
-    from sealcast.pki.bundle import MAX_BUNDLE_BYTES
-    from sealcast.pki.files import read_file
+    from sealcast.pki.bundle import read_bundle_file
 
-    data = base64.b64encode(read_file(file, limit=MAX_BUNDLE_BYTES)).decode("ascii")
+    data = base64.b64encode(read_bundle_file(file)).decode("ascii")
     added = Place(folder, url, admin).change("POST", "bundles", body={"bundle": data})
     typer.echo(f"version {added['version']} is in force")
 

@@ -21,16 +21,29 @@ def register(authority: typer.Typer) -> None:
     authority.command()(restored)
 
 
-def restored(folder: _Folder) -> None:
+def restored(
+    folder: _Folder,
+    bundle_is_latest: Annotated[
+        bool,
+        typer.Option(
+            "--bundle-is-latest",
+            help="No version of the trust bundle was made since the backup, or those are imported by now.",
+        ),
+    ] = False,
+) -> None:
     """Say that the folder comes from a backup: the next start reuses no number that was used since.
 
-    A database that alone is older than the rest of the folder is noticed without this.
+    A database that alone is older than the rest of the folder is noticed without this. No new version of the
+    trust bundle is taken until it is said that the latest one is there; nor when a device holds a later one.
     """
+    from sealcast.authority.lost_bundles import CURE
     from sealcast.authority.restore import mark_restored
     from sealcast.pki.times import system_time
 
-    mark_restored(folder, system_time())
+    mark_restored(folder, system_time(), bundle_is_latest=bundle_is_latest)
     typer.echo("the next start leaves out every number that may have been used since the backup")
+    if not bundle_is_latest:
+        typer.echo(f"no new version of the trust bundle is taken; if later ones were made: {CURE}")
 
 
 def serve(

@@ -77,6 +77,11 @@ def _row(call: Call) -> BundleRow:
     asked = call.path["version"]
     version = bundles.latest_version(call.session) if asked == _LATEST else int(asked)
     row = call.session.get(BundleRow, version)
+    if row is None and asked == _LATEST:
+        raise UnknownNameError(
+            "the site has no trust bundle yet",
+            cure="draft, sign and import version 1: sealcast authority bundle draft DIR",
+        )
     if row is None:
         raise UnknownNameError(
             f"there is no version {asked} of the trust bundle",

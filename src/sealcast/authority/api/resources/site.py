@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from sealcast.authority import audit, ends, revocation
+from sealcast.authority import audit, ends, lost_bundles, revocation
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.resources.shapes import CERTIFICATE, certificate_json, time_or_none, time_text
@@ -33,6 +33,9 @@ SITE = Component(
         name=text("For people."),
         hosts=listed(text("DNS name or IP address."), "Under which devices reach the authority."),
         created=moment("When it was made."),
+        no_new_bundle=nullable(
+            text("Why no new version of the trust bundle is taken until the lost ones are imported.")
+        ),
     ),
 )
 
@@ -107,6 +110,7 @@ def _site(call: Call) -> Answer:
             "name": site.name,
             "hosts": list(site.hosts),
             "created": time_text(row.created),
+            "no_new_bundle": lost_bundles.why_not(call.session, call.now),
         }
     )
 
