@@ -54,7 +54,7 @@ def test_a_skip_fails_in_ci(tmp_path: Path, ci: str, told: str) -> None:
             *("-c", str(ROOT / "pyproject.toml"), "--continue-on-collection-errors", str(tmp_path)),
         ],
         cwd=ROOT,
-        env={**os.environ, "CI": ci},
+        env={**os.environ, "CI": ci, "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,
