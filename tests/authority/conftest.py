@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,21 @@ def beacon_counter(datagram: bytes) -> int:
     return int.from_bytes(datagram[64:72], "big")
 
 
+@asynccontextmanager
+async def serving(
+    folder: Path, devices: Path, places: tuple[Address, Address] | None = None
+) -> AsyncIterator[Site]:
+    """The authority on a folder; `places`: of EST and of the key server, by default free ones."""
+    listen, keys = places or (LOOPBACK, None)
+    clock = Clock()
+    async with AsyncExitStack() as stack:
+        assert stack.enter_context(exclusive(folder))
+        authority, listening = await stack.enter_async_context(
+            running(folder, listen=listen, keys=keys, clock=clock)
+        )
+        yield Site(folder, devices, authority, listening, clock, stack)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return make_site(tmp_path / "authority")
@@ -218,8 +233,5 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def site(folder: Path, tmp_path: Path) -> AsyncIterator[Site]:
-    clock = Clock()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(exclusive(folder))
-        authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK, clock=clock))
-        yield Site(folder, tmp_path / "devices", authority, listening, clock, stack)
+    async with serving(folder, tmp_path / "devices") as site:
+        yield site

@@ -2,18 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, select
 
-from sealcast.authority.app import running
 from sealcast.authority.issuance import certificate_row
 from sealcast.authority.models import CertificateRow, DeviceRow, ReportRow
 from sealcast.authority.renewal import set_renewal_window
 from sealcast.authority.site import Site as SiteFolder
-from sealcast.authority.site import exclusive
 from sealcast.ca import KeySigner
 from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.agent import AgentStatus, DeviceAgent
@@ -24,7 +21,7 @@ from sealcast.est.settings import RECOVERY_GRACE
 from sealcast.pki.certificates import certificates_pem
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import system_time
-from tests.authority.conftest import DAY, HOUR, LOOPBACK, SECOND, Clock, Site, make_site
+from tests.authority.conftest import DAY, HOUR, SECOND, Site, make_site, serving
 
 OLD = 130 * DAY
 """How long ago the site was made: its certificates of that day have expired, its CA has not."""
@@ -34,11 +31,8 @@ OLD = 130 * DAY
 async def old_site(tmp_path: Path) -> AsyncIterator[Site]:
     """An authority that was switched off for months and is on again."""
     folder = make_site(tmp_path / "authority", now=system_time() - OLD)
-    clock = Clock()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(exclusive(folder))
-        authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK, clock=clock))
-        yield Site(folder, tmp_path / "devices", authority, listening, clock, stack)
+    async with serving(folder, tmp_path / "devices") as site:
+        yield site
 
 
 async def expire(site: Site, identity: DeviceIdentity, ago: int) -> DeviceIdentity:

@@ -4,20 +4,17 @@ import asyncio
 import base64
 import hashlib
 import ssl
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sealcast.authority.app import running
 from sealcast.authority.approvals import MAX_OPEN, PENDING_LIFE, RETRY_SECONDS
-from sealcast.authority.site import exclusive
 from sealcast.device import DeviceIdentity, PendingRequest, cancel, enroll_async
 from sealcast.errors import ConflictError, EnrolmentError, TokenError, UsageError
 from sealcast.est.messages import decode_certificates
 from sealcast.pki.certificates import parse_certificate, spki
-from tests.authority.conftest import HOUR, LOOPBACK, SECOND, Clock, Site
+from tests.authority.conftest import HOUR, SECOND, Site, serving
 from tests.est.wire import CHALLENGE_PASSWORD, Reply, Wire, body, csr, request, tls
 
 
@@ -74,10 +71,7 @@ async def test_est_25_the_state_survives_a_restart(folder: Path, tmp_path: Path)
     key = ec.generate_private_key(ec.SECP256R1())
     token, number = "", 0
     for step in ("ask", "approve", "fetch"):
-        async with AsyncExitStack() as stack:
-            stack.enter_context(exclusive(folder))
-            authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK))
-            site = Site(folder, tmp_path, authority, listening, Clock(), stack)
+        async with serving(folder, tmp_path) as site:
             match step:
                 case "ask":
                     await switch(site, approve_tokens=True)
@@ -253,10 +247,7 @@ async def test_our_device_goes_on_with_its_request_after_restarts(folder: Path, 
     device, token = tmp_path / "device", ""
     identity = None
     for step in ("ask", "ask linked", "approve"):
-        async with AsyncExitStack() as stack:
-            stack.enter_context(exclusive(folder))
-            authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK))
-            site = Site(folder, tmp_path, authority, listening, Clock(), stack)
+        async with serving(folder, tmp_path) as site:
             match step:
                 case "ask":
                     await switch(site, approve_tokens=True)
@@ -266,7 +257,11 @@ async def test_our_device_goes_on_with_its_request_after_restarts(folder: Path, 
                 case _:
                     await site.approve(site.approvals()[0]["id"])
             enrolling = enroll_async(
-                device, authority_url=listening.authority, roots=site.roots, name="monitor-1", token=token
+                device,
+                authority_url=site.listening.authority,
+                roots=site.roots,
+                name="monitor-1",
+                token=token,
             )
             if step == "approve":
                 identity = await enrolling

@@ -8,7 +8,6 @@ import pytest
 from cryptography import x509
 
 from sealcast.authority.app import running
-from sealcast.authority.maintenance import renewal_time
 from sealcast.authority.site import exclusive
 from sealcast.errors import StorageError
 from sealcast.keys import MemberRole
@@ -126,7 +125,7 @@ async def test_the_key_server_renews_its_certificate_without_a_break(site: Site)
 
 
 async def test_its_certificate_is_due_at_two_thirds_of_its_life(site: Site) -> None:
-    due = renewal_time(site.authority) - site.clock()
+    due = site.authority.identity.renewal_time - site.clock()
     assert 59 * DAY < due < 61 * DAY
 
 

@@ -16,11 +16,9 @@ from cryptography import x509
 from sqlalchemy import select
 
 from sealcast.authority import channels, other_sites
-from sealcast.authority.app import running
 from sealcast.authority.crl_fetch import CrlFetcher
 from sealcast.authority.ends import site_ends
 from sealcast.authority.models import CertificateRow, ChannelRow, GuestRow
-from sealcast.authority.site import exclusive
 from sealcast.ca import KeySigner
 from sealcast.cli.data import channel_site
 from sealcast.device import DeviceIdentity, renew_async
@@ -47,7 +45,7 @@ from sealcast.sidechannel import KeyServerClient
 from sealcast.sidechannel.client import PeerClient
 from sealcast.sidechannel.messages import Acknowledgement
 from tests.authority.bundles import add_version, held
-from tests.authority.conftest import DAY, LOOPBACK, Clock, Site, make_site
+from tests.authority.conftest import DAY, Site, make_site, serving
 
 ECG = "ward/ecg"
 DEADLINE_SECONDS = 30.0
@@ -99,11 +97,7 @@ async def list_other(site: Site, other: Site) -> None:
 
 @pytest.fixture
 async def two(site: Site, tmp_path: Path) -> AsyncIterator[Two]:
-    folder, clock = make_site(tmp_path / "lab"), Clock()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(exclusive(folder))
-        authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK, clock=clock))
-        lab = Site(folder, tmp_path / "lab-devices", authority, listening, clock, stack)
+    async with serving(make_site(tmp_path / "lab"), tmp_path / "lab-devices") as lab:
         await list_other(site, lab)
         await list_other(lab, site)
         yield Two(site, lab)

@@ -3,18 +3,15 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
 from sealcast import cli
-from sealcast.authority.app import running
 from sealcast.authority.models import AuditRow
 from sealcast.authority.quantities import Address
-from sealcast.authority.site import exclusive
 from sealcast.authority.storage import DATABASE_FILE
 from sealcast.device.trust import report_of, sync_trust
 from sealcast.endpoint import Device
@@ -24,26 +21,11 @@ from sealcast.pki.crl import crl_number
 from sealcast.pki.policy import Policy
 from sealcast.sidechannel.client import UnknownVersionError
 from tests.authority.bundles import add_version
-from tests.authority.conftest import LOOPBACK, Clock, Site, beacon_counter
+from tests.authority.conftest import Site, beacon_counter, serving
 from tests.authority.test_restart import client
 
 ECG = "ward/ecg"
 JUMP = 2**16
-
-
-@asynccontextmanager
-async def serving(
-    folder: Path, devices: Path, places: tuple[Address, Address] | None = None
-) -> AsyncIterator[Site]:
-    """The authority on a folder; `places`: of EST and of the key server."""
-    listen, keys = places or (LOOPBACK, None)
-    async with AsyncExitStack() as stack:
-        assert stack.enter_context(exclusive(folder))
-        clock = Clock()
-        authority, listening = await stack.enter_async_context(
-            running(folder, listen=listen, keys=keys, clock=clock)
-        )
-        yield Site(folder, devices, authority, listening, clock, stack)
 
 
 def back_up(folder: Path, backup: Path) -> None:

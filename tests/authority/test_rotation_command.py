@@ -6,16 +6,14 @@ TR-23 to TR-25.
 import asyncio
 import hashlib
 import json
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from sealcast.authority.admins import AdminRole
-from sealcast.authority.app import running
 from sealcast.authority.control import FolderManagement
 from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE
-from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, exclusive
+from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE
 from sealcast.ca import FileSigner, PassphraseSource
 from sealcast.ca.keyfile import is_encrypted
 from sealcast.ca.signer import public_key_of
@@ -24,7 +22,7 @@ from sealcast.device import renew_async
 from sealcast.errors import CertificateError, ConflictError, SealcastError, UsageError
 from sealcast.pki.certificates import parse_certificate, parse_pem_certificates
 from sealcast.pki.names import Role
-from tests.authority.conftest import LOOPBACK, Clock, Site, make_site
+from tests.authority.conftest import Site, make_site, serving
 from tests.authority.test_passphrases import CHEAP
 from tests.authority.test_signer_process import service, signer, split_folder
 
@@ -207,11 +205,9 @@ def test_a_root_whose_keys_are_elsewhere(apart: tuple[Path, tuple[Path, Path]], 
 
 
 async def enrolled(folder: Path, devices: Path, *names: str) -> None:
-    async with AsyncExitStack() as stack:
-        stack.enter_context(exclusive(folder))
-        authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK))
+    async with serving(folder, devices) as site:
         for name in names:
-            await Site(folder, devices, authority, listening, Clock(), stack).enrol(name)
+            await site.enrol(name)
 
 
 async def test_a_step_ahead_of_the_devices_is_refused_with_the_counts(

@@ -10,18 +10,17 @@ import json
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from sealcast.authority.app import running
-from sealcast.authority.site import ROOT_FILE, exclusive
+from sealcast.authority.site import ROOT_FILE
 from sealcast.endpoint import Device
 from sealcast.keys import MemberRole
-from tests.authority.conftest import LOOPBACK, Clock, Site, make_site
+from tests.authority.conftest import make_site, serving
 
 pytestmark = [
     pytest.mark.needs_program("testssl", "openssl"),
@@ -86,23 +85,17 @@ class World:
 
 @asynccontextmanager
 async def looked_at(folder: Path) -> AsyncIterator[World]:
-    authority_folder, clock = make_site(folder / "authority"), Clock()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(exclusive(authority_folder))
-        authority, listening = await stack.enter_async_context(
-            running(authority_folder, listen=LOOPBACK, clock=clock)
-        )
-        site = Site(authority_folder, folder / "devices", authority, listening, clock, stack)
+    async with serving(make_site(folder / "authority"), folder / "devices") as site:
         await site.add_channel(CHANNEL)
         device = Device(await site.enrol("monitor-1"))
-        publisher = await stack.enter_async_context(device.publisher(CHANNEL, linger=0))
+        publisher = await site.stack.enter_async_context(device.publisher(CHANNEL, linger=0))
         member = await site.member("monitor-2", CHANNEL, MemberRole.SUBSCRIBE)
         [endpoint] = [
             entry.endpoint for entry in await member.streams(CHANNEL) if entry.stream == publisher.stream_id
         ]
         assert endpoint is not None
+        listening, root = site.listening, site.folder / ROOT_FILE
         assert listening.manage is not None
-        root = authority_folder / ROOT_FILE
         places = (listening.authority, listening.keys, listening.manage, f"https://127.0.0.1:{endpoint[1]}")
         urls = dict(zip(LISTENERS, places, strict=True))
         found = await asyncio.gather(*(look(url, root, folder / name) for name, url in urls.items()))

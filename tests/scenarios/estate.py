@@ -20,7 +20,6 @@ from aiohttp.test_utils import make_mocked_request
 from sealcast.authority import admins, ends, enrolment, issuance
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.channels import ChannelSettings
-from sealcast.authority.maintenance import renewal_time
 from sealcast.authority.routes_keys import make_application
 from sealcast.authority.service import Authority, Changes
 from sealcast.authority.site import Site as SiteFolder
@@ -158,7 +157,11 @@ class Estate:
         for what, work, is_due in (
             ("slots", self.authority.turn_slots, True),
             ("objects", self.authority.renew_objects, True),
-            ("server", self.authority.renew_certificate, self.clock() >= renewal_time(self.authority)),
+            (
+                "server",
+                self.authority.renew_certificate,
+                self.clock() >= self.authority.identity.renewal_time,
+            ),
         ):
             if is_due and what not in self.blocked:
                 self.attempt(work())

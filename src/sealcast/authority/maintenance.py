@@ -64,8 +64,3 @@ async def warn_of_ends(authority: Authority) -> None:
     found = await authority.read(lambda session: ends.site_ends(session, authority.site, now))
     for line in warnings(found, now):
         _log.warning("%s", line)
-
-
-def renewal_time(authority: Authority) -> int:
-    """When the key server's own certificate is to be renewed."""
-    return authority.identity.renewal_time

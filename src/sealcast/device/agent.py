@@ -42,7 +42,7 @@ _RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
 REPORT_AGAIN = 3_600_000_000
 """Microseconds after which a report is made again: an authority that was restored may have lost it."""
 
-CLOCK_ALLOWANCE = 600_000_000
+CLOCK_WARNING = 600_000_000
 """Microseconds by which clocks of devices and authorities differ without a word."""
 
 FINAL_REASONS = frozenset({"revoked", "expired", "unknown-certificate"})
@@ -203,7 +203,7 @@ class DeviceAgent:
         """Say what ends soon in the whole chain, once a day, in the last days hourly."""
         lines = warnings(identity.ends(), self._date())
         wall, signed = self._clock(), read_signed_time(self._path)
-        if wall + CLOCK_ALLOWANCE < signed:
+        if wall + CLOCK_WARNING < signed:
             told = to_datetime(signed).strftime("%Y-%m-%dT%H:%M:%SZ")
             lines = (f"the clock is wrong: it stands before {told}, when the site signed; set it", *lines)
         for line in lines:
