@@ -155,6 +155,18 @@ class TestLargePolicy:
         first = policy_versions.load_version(session, session.get_one(PolicyRow, ("c", 1)))
         assert "d300" in Policy.parse(first.signed, opened.issuer.public_key).subscribers
 
+    def test_a_channel_of_the_same_rules_lists_the_same(self, session: Session, opened: Site) -> None:
+        for name in ("d1", "d2", "e1"):
+            put(session, name, [])
+        add_channel(session, opened, "c", ["e*"], ["d*"], [])
+        put(session, "d2", [], revoked=1)
+        channels.settle_devices(session, opened, ["d2"], system_time())
+        add_channel(session, opened, "alike", ["d*"], ["d*"], [])
+        add_channel(session, opened, "other", ["e*"], ["d*"], ["d1"])
+        lists = [policy_versions.load_policy(session, name).subscribers for name in ("c", "alike", "other")]
+        assert lists == [("d1",), ("d1",), ()]
+        assert policy_versions.load_policy(session, "alike").publishers == ("d1",)
+
     def test_one_that_is_not_concerned_is_left_alone(self, session: Session, opened: Site) -> None:
         add_channel(session, opened, "c", ["a"], ["b"], [])
         put(session, "d", [])

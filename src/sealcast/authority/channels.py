@@ -103,10 +103,33 @@ def add_channel(session: Session, site: Site, settings: ChannelSettings, now: in
         row.channel_id, slot_clock(row), slots_ahead=row.slots_ahead, now=now, draw=draw_secret
     )
     store_keys(session, row, site.vault, None, keys, now)
-    sign_policy(session, site, row, now)
+    names = _names(session, row, MemberRole.PUBLISH), _names(session, row, MemberRole.SUBSCRIBE)
+    sign_policy(session, site, row, now, names=names)
     audit.record(session, now, "add channel", row.name, group=row.group, port=row.port)
     session.flush()
     return load_channel(session, site, row)
+
+
+def _names(session: Session, row: ChannelRow, role: MemberRole) -> Names:
+    """The names that a new channel's rules mean under a role.
+
+    Every other channel is in line with its rules: what one of the same rules lists is not looked for again.
+    """
+    rules = ChannelRow.publish_globs if role is MemberRole.PUBLISH else ChannelRow.subscribe_globs
+    alike = session.scalar(
+        select(ChannelRow.name)
+        .where(
+            ChannelRow.name != row.name,
+            rules == getattr(row, rules.key),
+            ChannelRow.deny_rules == row.deny_rules,
+        )
+        .limit(1)
+    )
+    if alike is not None:
+        policy = policy_versions.load_policy(session, alike)
+        return policy.publishers if role is MemberRole.PUBLISH else policy.subscribers
+    means = register.publishers if role is MemberRole.PUBLISH else register.subscribers
+    return means(session, channel_rules(row))
 
 
 def set_members(
