@@ -184,6 +184,8 @@ class Transition:
     """How the command may end where its work has been done already."""
     again: bool = SOAK
     """Whether the recovery is killed too; at one call, save in a soak."""
+    copies: bool = True
+    """Whether a copy of the folder may do what the folder does, as a recovery is killed in copies."""
     settle: Callable[[Path], Awaitable[None]] | None = None
     """Looks at the folder once the work has been done at last."""
 
@@ -244,6 +246,8 @@ async def survive(commands: "Warm", step: Transition, scratch: Path) -> Counter[
         await asyncio.to_thread(shutil.rmtree, traced)
 
     again = one_of_each_kind(calls) if SOAK else places[len(places) // 2 :][:1] if step.again else []
+    if not step.copies:
+        again = []
     await asyncio.gather(*map(kill_at, places))
     assert outcomes["killed"] >= len(places) - 2, (step.name, outcomes)
     return outcomes

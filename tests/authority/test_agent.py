@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from sqlalchemy import delete, select
@@ -14,8 +15,9 @@ from sealcast.authority.site import Site as SiteFolder
 from sealcast.ca import KeySigner
 from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.agent import AgentStatus, DeviceAgent
+from sealcast.device.folder import RENEWAL_KEY
 from sealcast.device.identity import CERTIFICATE_FILE
-from sealcast.errors import CertificateError, EnrolmentError, StorageError
+from sealcast.errors import CertificateError, EnrolmentError, StorageError, UnreachableError
 from sealcast.est import EstClient, RenewalWindow
 from sealcast.est.settings import RECOVERY_GRACE
 from sealcast.pki.certificates import certificates_pem
@@ -36,13 +38,18 @@ async def old_site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def expire(site: Site, identity: DeviceIdentity, ago: int) -> DeviceIdentity:
-    """Give a device a certificate of its key that ended `ago` microseconds ago, and the register too."""
+    """Give a device a certificate of its key that ended `ago` microseconds ago, and the register too.
+
+    The one that it was enrolled with counts as an earlier one.
+    """
     issuer = site.authority.site.issuer
     issued = issuer.issue_device(
         identity.signer.make_csr(identity.name), identity.name, system_time() - ago - 90 * DAY
     )
     with site.authority.site.storage.transaction() as session:
-        session.add(certificate_row(issued))
+        row = certificate_row(issued)
+        session.get_one(CertificateRow, f"{identity.serial:x}").not_before = row.not_before - SECOND
+        session.add(row)
     path = identity.credentials / CERTIFICATE_FILE
     path.write_bytes(certificates_pem([issued.der, *identity.chain[1:]]))
     return DeviceIdentity.open(identity.path)
@@ -185,6 +192,52 @@ async def test_a_device_that_slept_past_its_certificate_recovers(old_site: Site)
     assert status.renewed
     assert status.identity.not_after > system_time() + 80 * DAY
     assert status.identity.signer.public_key != identity.signer.public_key
+
+
+async def test_a_copy_of_a_device_does_not_recover_after_the_device_has(
+    old_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that was thrown away, or a backup: a proof counts by the latest certificate alone."""
+    identity = await expire(old_site, await old_site.enrol("monitor-1"), 10 * DAY)
+    folder = await asyncio.to_thread(copytree, identity.path, identity.path.with_name("copy"))
+    copy = DeviceIdentity.open(folder)
+    assert (await look(old_site, identity)).renewed
+    for _ in range(2):
+        with pytest.raises(CertificateError, match="has had a later certificate than this one") as caught:
+            await look(old_site, copy)
+        assert (caught.value.reason, "token" in caught.value.cure) == ("expired", True)
+    assert "a copy of the device asks for it" in caplog.text
+    assert DeviceIdentity.open(copy.path).serial == copy.serial
+    # The device itself goes on.
+    assert (await renew_async(identity.path)).not_after > system_time()
+
+
+@pytest.mark.parametrize("lost", ["recover", "renew"])
+async def test_a_device_whose_answer_was_lost_recovers(
+    old_site: Site, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Of a recovery, or of the last renewal before it slept: it asks again with the key that is certified."""
+    identity = await old_site.enrol("monitor-1")
+    if lost == "recover":
+        identity = await expire(old_site, identity, 10 * DAY)
+    real = getattr(EstClient, lost)
+
+    async def lose(client: EstClient, *arguments: object) -> bytes:
+        await real(client, *arguments)
+        raise UnreachableError("https://authority", "no answer in time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EstClient, lost, lose)
+        with pytest.raises(UnreachableError):
+            await (renew_async(identity.path) if lost == "renew" else look(old_site, identity))
+    assert DeviceIdentity.open(identity.path).serial == identity.serial
+    if lost == "renew":
+        identity = await expire(old_site, identity, 10 * DAY)
+    with old_site.authority.site.storage.snapshot() as session:
+        known = set(session.scalars(select(CertificateRow.serial)))
+    status = await look(old_site, identity)
+    assert f"{status.identity.serial:x}" in known, "the certificate whose answer was lost is given again"
+    assert not (identity.path / RENEWAL_KEY).exists()
 
 
 async def test_past_the_grace_only_a_token_helps(old_site: Site) -> None:

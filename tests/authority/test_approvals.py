@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from sealcast import cli
 from sealcast.authority.approvals import MAX_OPEN, PENDING_LIFE, RETRY_SECONDS
 from sealcast.device import DeviceIdentity, PendingRequest, cancel, enroll_async
 from sealcast.errors import ConflictError, EnrolmentError, TokenError, UsageError
@@ -277,7 +278,9 @@ async def test_our_device_goes_on_with_its_request_after_restarts(folder: Path, 
     assert PendingRequest.read(device) is None
 
 
-async def test_est_27_a_denied_device_is_told_until_it_drops_its_request(ward: Site, tmp_path: Path) -> None:
+async def test_est_27_a_denied_device_is_told_until_it_drops_its_request(
+    ward: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     device = tmp_path / "device"
 
     async def enrol() -> None:
@@ -293,6 +296,10 @@ async def test_est_27_a_denied_device_is_told_until_it_drops_its_request(ward: S
         with pytest.raises(EnrolmentError, match="not in this ward") as caught:
             await enrol()
         assert "drop the request: sealcast device enroll DIR --cancel" in caught.value.cure
+    assert cli.main(["device", "show", str(device)]) == 0
+    shown = capsys.readouterr().out
+    assert "not in this ward" in shown
+    assert "waits since" not in shown
     cancel(device)
     with pytest.raises(EnrolmentError, match="not decided yet"):
         await enrol()

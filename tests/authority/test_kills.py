@@ -21,6 +21,7 @@ from sealcast import cli
 from sealcast.authority import audit
 from sealcast.authority.app import running
 from sealcast.authority.issuance import CA_KEY_FILE, certificate_row
+from sealcast.authority.models import CertificateRow
 from sealcast.authority.service import Authority, Changes
 from sealcast.authority.site import Site as StoredSite
 from sealcast.authority.site import exclusive, is_pending
@@ -247,32 +248,34 @@ async def test_what_an_agent_does(tmp_path: Path) -> None:
         stack.enter_context(exclusive(folder))
         authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK))
         site = Site(folder, tmp_path, authority, listening, Clock(), stack)
-        device, expired = await site.enrol("monitor-1"), tmp_path / "expired"
-        await asyncio.to_thread(shutil.copytree, device.path, expired)
-        serial = await expire(site, DeviceIdentity.open(expired))
+        device = await site.enrol("monitor-1")
+        expired: dict[Path, int] = {}
 
-        def step(name: str, template: Path, look: Callable[[Path], str]) -> Transition:
-            async def prepare(place: Path) -> None:
-                await asyncio.to_thread(shutil.copytree, template, place)
+        def words(place: Path) -> list[str]:
+            return ["device", "run", str(place), "--once"]
 
-            return Transition(
-                name=f"device: {name}",
-                prepare=prepare,
-                words=lambda place: ["device", "run", str(place), "--once"],
-                look=look,
-            )
+        async def enrolled(place: Path) -> None:
+            await asyncio.to_thread(shutil.copytree, device.path, place)
 
         def has_bundle(place: Path) -> str:
             assert DeviceIdentity.open(place).serial == device.serial
             return "before" if current_bundle(place) is None else "after"
 
+        async def sleeper(place: Path) -> None:
+            """A device of its own each time: of one that has recovered no copy does (SC-22)."""
+            found = await site.enrol(f"sleeper-{place.name}")
+            await asyncio.to_thread(found.path.rename, place)
+            expired[place] = await expire(site, DeviceIdentity.open(place))
+
         def is_recovered(place: Path) -> str:
-            return "before" if DeviceIdentity.open(place).serial == serial else "after"
+            return "before" if DeviceIdentity.open(place).serial == expired[place] else "after"
 
         async with warm("sealcast.cli.device", "sealcast.cli.data", "sealcast.device.agent") as warmed:
             for each in (
-                step("trust bundle", device.path, has_bundle),
-                step("recover", expired, is_recovered),
+                Transition(name="device: trust bundle", prepare=enrolled, words=words, look=has_bundle),
+                Transition(
+                    name="device: recover", prepare=sleeper, words=words, look=is_recovered, copies=False
+                ),
             ):
                 outcomes = await survive(warmed, each, scratch_of(tmp_path, each.name.rpartition(" ")[2]))
                 assert outcomes["before"], outcomes
@@ -286,7 +289,10 @@ async def expire(site: Site, device: DeviceIdentity) -> int:
     def job(session: Session) -> tuple[IssuedCertificate, Changes]:
         csr = device.signer.make_csr(device.name)
         issued = site.authority.site.issuer.issue_device(csr, device.name, then)
-        session.add(certificate_row(issued))
+        row = certificate_row(issued)
+        # The one that it was enrolled with counts as an earlier one.
+        session.get_one(CertificateRow, f"{device.serial:x}").not_before = row.not_before - 1
+        session.add(row)
         return issued, Changes()
 
     issued = await site.authority.apply(job)

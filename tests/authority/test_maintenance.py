@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 
 from sealcast.authority.app import running
+from sealcast.authority.maintenance import Outage
 from sealcast.authority.site import exclusive
 from sealcast.errors import StorageError
 from sealcast.keys import MemberRole
@@ -127,6 +128,27 @@ async def test_the_key_server_renews_its_certificate_without_a_break(site: Site)
 async def test_its_certificate_is_due_at_two_thirds_of_its_life(site: Site) -> None:
     due = site.authority.identity.renewal_time - site.clock()
     assert 59 * DAY < due < 61 * DAY
+
+
+def test_a_failure_that_lasts_is_told_at_growing_distance(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage()
+    day = 24 * 3600
+    times = []
+    for second in range(day):
+        before = len(caplog.records)
+        outage.failed(StorageError("authority.db", "disk is full"), float(second))
+        if len(caplog.records) > before:
+            times.append(second)
+    assert times[:5] == [0, 10, 70, 670, 4270]
+    assert len(times) == 4 + (day - 670) // 3600
+    assert "(4271 times by now): authority.db: disk is full" in caplog.text
+    outage.worked()
+    outage.worked()
+    assert caplog.messages[-1] == f"upkeep works again, after {day} failures"
+    # Another outage is told at once again.
+    outage.failed(ValueError("a fault"), float(day))
+    assert caplog.records[-1].exc_info
+    assert caplog.records[-1].message == "upkeep failed, it will be tried again"
 
 
 async def test_a_full_disk_stops_neither_the_service_nor_its_upkeep(

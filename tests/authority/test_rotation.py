@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sealcast import _core
 from sealcast.authority import rotation, rotation_bundle
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE
@@ -24,6 +25,8 @@ from sealcast.ca.signer import public_key_of
 from sealcast.ca.site_request import SiteRequest, make_site_request
 from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.agent import DeviceAgent
+from sealcast.endpoint.session import Session
+from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import CertificateError, ConflictError, SealcastError
 from sealcast.est import EstClient
 from sealcast.pki.bundle import SignedBundle
@@ -167,6 +170,53 @@ async def test_a_site_ca_is_rotated_in_the_safe_order(site: Site) -> None:
     assert await on(site, rotation.abandon, again) == Step.ABANDONED
     assert parse_pem_certificates((site.folder / CA_FILE).read_bytes()) == [new]
     assert not list(site.folder.glob("ca-*.key"))
+
+
+async def test_a_poll_that_began_under_the_old_site_ca_ends_without_a_false_refusal(site: Site) -> None:
+    """It is answered when the old one is retired, and its certificate with it: that is no news."""
+    await site.add_channel()
+    identity = await site.enrol("monitor-1")
+    engine = _core.ReceiveEngine(
+        site_id=identity.site_id,
+        channel="ward/ecg",
+        device_site_id=identity.site_id,
+        device=identity.name,
+        anchors=identity.anchors,
+        issuers=identity.issuers,
+        now=_core.steady_time(),
+        jitter_seed=1,
+    )
+    session = Session(engine, identity, ChannelSite.own(identity), "ward/ecg", engine.handle_deadline)
+    session.start()
+    told: list[str] = []
+
+    async def hear(event: str) -> None:
+        while event not in told:
+            await session.wait()
+            told.extend(each[0] for each in session.take_events() if isinstance(each, tuple))
+
+    try:
+        async with asyncio.timeout(30):
+            await session.joined()
+            await hear("joined")
+            number, _ = await start_site(site)
+            await sign(site, number, own_root(site))
+            await look(identity, site)
+            told.clear()
+            assert await advance(site, number) == Step.REISSUE
+            # Another site CA speaks for the site: it is judged with a join.
+            await hear("joined")
+            site.clock.ahead = 2 * SECOND
+            renewed = await look(identity, site)
+            assert await advance(site, number) == Step.RETIRE
+            await sign(site, number, own_root(site))
+            told.clear()
+            await site.authority.set_members("ward/ecg", ("nobody",), None)
+            await hear("policy-changed")
+        assert session.identity.serial == renewed.serial
+        assert "refused" not in told
+    finally:
+        await session.close()
 
 
 async def test_a_site_that_may_change_its_list_signs_the_bundles_itself(site: Site) -> None:

@@ -20,7 +20,7 @@ from sealcast.authority.issuance import certificate_row
 from sealcast.authority.models import ApprovalRow, CertificateRow, DeviceRow, TokenRow
 from sealcast.ca import IssuedCertificate, Issuer
 from sealcast.errors import CertificateError, EnrolmentError, TokenError
-from sealcast.pki.certificates import has_usage, parse_certificate
+from sealcast.pki.certificates import has_usage, parse_certificate, spki
 from sealcast.pki.csr import CertificateRequest
 from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.idevid import Maker, VerifiedIdevid
@@ -34,6 +34,9 @@ from sealcast.pki.times import microseconds
 
 PROOF_ALLOWANCE = 300_000_000
 """Microseconds by which the clocks of device and authority may differ in a proof."""
+
+SUPERSEDED = "superseded"
+"""Reason: a proof by a certificate that is not the device's latest one."""
 
 _TOKEN_BYTES = 20
 """160 bits: 32 characters of base32, which no shell and no option parser takes for anything else."""
@@ -419,12 +422,7 @@ def renew_for(
     """
     own = check_register(session, registrar)
     name = check_device_name(csr.common_name)
-    latest = session.scalars(
-        select(CertificateRow)
-        .where(CertificateRow.name == name, CertificateRow.role == "device")
-        .order_by(CertificateRow.not_before.desc())
-        .limit(1)
-    ).first()
+    latest = _latest_certificate(session, name)
     if latest is None:
         raise CertificateError(f"device {name!r} has no certificate", reason="unknown-certificate")
     if has_usage(parse_certificate(latest.der), REGISTRATION_AUTHORITY):
@@ -435,12 +433,11 @@ def renew_for(
     return issued
 
 
-def recover(
-    session: Session, issuer: Issuer, *, proof: RenewalProof, grace: int, now: int
-) -> IssuedCertificate:
+def recover(session: Session, issuer: Issuer, *, proof: RenewalProof, grace: int, now: int) -> bytes:
     """Certify anew a device whose certificate has expired, by a proof whose signature holds (SC-22).
 
-    That the certificate is one of ours is told by the register, byte for byte.
+    That the certificate is one of ours is told by the register, byte for byte; so is that no later one has
+    been issued, save for the key of this very request, whose answer was lost then.
 
     Args:
         session: the transaction.
@@ -449,8 +446,11 @@ def recover(
         grace: microseconds after a certificate's end in which it may still be renewed; 0: never.
         now: microseconds.
 
+    Returns: the DER certificate.
+
     Raises:
-        CertificateError: not expired, past the grace, revoked, unknown, or a proof of another time.
+        CertificateError: not expired, past the grace, revoked, unknown, superseded, or a proof of another
+            time.
         CsrError: the request is bad, or for another name.
     """
     if abs(now - proof.time) > PROOF_ALLOWANCE:
@@ -471,7 +471,28 @@ def recover(
             cure="enrol it again with a token",
         )
     csr = CertificateRequest.parse(proof.csr)
-    return renew(session, issuer, current=proof.certificate, csr=csr, now=now)
+    shown = check_register(session, proof.certificate)
+    latest = _latest_certificate(session, shown.name)
+    if latest is not None and latest.not_before > shown.not_before:
+        if spki(parse_certificate(latest.der).public_key()) != spki(csr.key()):
+            # Who has only the older one is a copy of the device, as of its disk or from a backup.
+            raise CertificateError(
+                f"device {shown.name!r} has had a later certificate than this one",
+                reason=SUPERSEDED,
+                cure="enrol it again with a token, if it is no copy of the device",
+            )
+        if latest.revoked is None and now < latest.not_after:
+            return latest.der
+    return renew(session, issuer, current=proof.certificate, csr=csr, now=now).der
+
+
+def _latest_certificate(session: Session, name: str) -> CertificateRow | None:
+    return session.scalars(
+        select(CertificateRow)
+        .where(CertificateRow.name == name, CertificateRow.role == Role.DEVICE)
+        .order_by(CertificateRow.not_before.desc())
+        .limit(1)
+    ).first()
 
 
 def check_register(session: Session, certificate: bytes) -> CertificateRow:

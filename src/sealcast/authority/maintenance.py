@@ -21,9 +21,42 @@ WARN_SECONDS = 24 * 3600.0
 RETRY_SECONDS = 1.0
 """After a failure, for example of a full disk."""
 
+TELL_SECONDS = (10.0, 60.0, 600.0, 3600.0)
+"""How long the log keeps silent after each line about a failure that lasts; the last goes on."""
+
+
+class Outage:
+    """Tells of a failure that lasts: at once, then at growing distance, and when it is over."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._told = 0
+        self._silent_until = 0.0
+
+    def failed(self, error: Exception, now: float) -> None:
+        """`now`: seconds, of a clock that is never set."""
+        self._failures += 1
+        if now < self._silent_until:
+            return
+        again = "" if self._failures == 1 else f" ({self._failures} times by now)"
+        self._silent_until = now + TELL_SECONDS[min(self._told, len(TELL_SECONDS) - 1)]
+        self._told += 1
+        if isinstance(error, SealcastError):
+            _log.error("upkeep failed, it will be tried again%s: %s", again, error)
+        else:
+            _log.error("upkeep failed, it will be tried again%s", again, exc_info=error)
+
+    def worked(self) -> None:
+        """All that was due has been done."""
+        if self._failures:
+            _log.warning("upkeep works again, after %d failures", self._failures)
+            self._failures = self._told = 0
+            self._silent_until = 0.0
+
 
 async def maintain(authority: Authority) -> None:
     """Keep `authority` going until cancelled; a failure is logged and tried again."""
+    outage = Outage()
     due = authority.clock() + round(UPKEEP_SECONDS * 1e6)
     warned: int | None = None
     while True:
@@ -50,12 +83,11 @@ async def maintain(authority: Authority) -> None:
                     warned = now
                     await warn_of_ends(authority)
                 due = now + round(UPKEEP_SECONDS * 1e6)
-        except SealcastError as error:
-            _log.error("upkeep failed, it will be tried again: %s", error)
+        except Exception as error:  # noqa: BLE001  # slots must go on turning whatever else is wrong
+            outage.failed(error, asyncio.get_running_loop().time())
             await asyncio.sleep(RETRY_SECONDS)
-        except Exception:  # noqa: BLE001  # slots must go on turning whatever else is wrong
-            _log.exception("upkeep failed, it will be tried again")
-            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            outage.worked()
 
 
 async def warn_of_ends(authority: Authority) -> None:

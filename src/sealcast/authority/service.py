@@ -167,18 +167,22 @@ class Authority:
         """Certify anew the holder of an expired certificate, within the grace (SC-22)."""
         now = self.clock()
 
-        def job(session: Session) -> tuple[bytes, Changes]:
-            issued = enrolment.recover(
+        def job(session: Session) -> bytes:
+            return enrolment.recover(
                 session,
                 self.site.issuer,
                 proof=proof,
                 grace=self.est.settings.recovery_grace_us,
                 now=now,
             )
-            return issued.der, Changes()
 
-        certificate, _ = await self._change(job, lambda result: self._install(result[1]))
-        return certificate
+        try:
+            return await self._change(job, lambda _: None)
+        except CertificateError as error:
+            if error.reason == enrolment.SUPERSEDED:
+                # Somebody has a key that was the device's: an operator may want to know.
+                _log.warning("a recovery is refused, a copy of the device asks for it: %s", error.problem)
+            raise
 
     # --- the operator ---------------------------------------------------------------------------------------
 

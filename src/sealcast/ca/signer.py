@@ -33,6 +33,13 @@ class KeyKind(Enum):
     ED25519 = "Ed25519"
 
 
+_KINDS = {
+    Algorithm.ECDSA_P256: KeyKind.P256,
+    Algorithm.ECDSA_P384: KeyKind.P384,
+    Algorithm.ED25519: KeyKind.ED25519,
+}
+
+
 class Signer(ABC):
     """One private key, and what it may sign. Satisfies `sealcast.pki.Signer`."""
 
@@ -90,6 +97,11 @@ class KeySigner(Signer):
                 return cls(ec.generate_private_key(ec.SECP384R1()))
             case KeyKind.ED25519:
                 return cls(ed25519.Ed25519PrivateKey.generate())
+
+    @property
+    def kind(self) -> KeyKind:
+        """Which of the kinds it is."""
+        return _KINDS[self.algorithm]
 
     @classmethod
     def from_pem(

@@ -259,6 +259,8 @@ def _pending_facts(request: "PendingRequest") -> _Facts:
     from sealcast.pki.certificates import spki
 
     key = hashlib.sha256(spki(request.signer.public_key)).hexdigest()
+    if request.refusal:
+        return {"asked": _time(request.time), "refused": request.refusal, "refused_key_sha256": key}
     return {"waits_since": _time(request.time), "waiting_key_sha256": key}
 
 

@@ -11,7 +11,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sealcast.ca.signer import KeyKind, KeySigner
-from sealcast.device.folder import KEY_FILE, DeviceFolder, Stage, current_credentials, pending_request
+from sealcast.device.folder import (
+    KEY_FILE,
+    RENEWAL_KEY,
+    DeviceFolder,
+    Stage,
+    current_credentials,
+    pending_request,
+)
 from sealcast.device.identity import (
     CERTIFICATE_FILE,
     ISSUERS_FILE,
@@ -120,13 +127,12 @@ async def enroll_async(
         except SealcastError as error:
             if is_new and _is_answered(error):
                 folder.remove_pending()
-            elif (
-                isinstance(error, EnrolmentError)
-                and not isinstance(error, TokenError)
-                and _is_answered(error)
-            ):
-                # What waits is never dropped unasked: whether it will ever be granted is for people to know.
-                error.cure = f"{error.cure}; to begin anew, drop the request: {DROP}"
+            elif isinstance(error, EnrolmentError) and not isinstance(error, TokenError):
+                is_refused = _is_answered(error)
+                request.note_refusal(path, error.problem if is_refused else "")
+                if is_refused:
+                    # Never dropped unasked: whether it will ever be granted is for people to know.
+                    error.cure = f"{error.cure}; to begin anew, drop the request: {DROP}"
             raise
         folder.remove_pending()
     return DeviceIdentity.open(path, role)
@@ -169,8 +175,8 @@ async def renew_async(path: Path, *, now: int | None = None, role: Role = Role.D
             authorities=present.issuers,
         )
         plan = await client.plan(present.name)
-        signer = _new_key(stage, plan.kind)
         ca_certificates = await client.cacerts()
+        signer = _next_key(folder, stage, plan.kind)
         certificate = await client.renew(present.certificate, signer, plan)
         _accept(client, stage, present, certificate, signer, ca_certificates, moment)
     return DeviceIdentity.open(path, role)
@@ -189,10 +195,10 @@ async def recover_async(path: Path, *, now: int | None = None) -> DeviceIdentity
             # Another process has just renewed.
             return present
         client = EstClient(present.authority_url, present.roots, authorities=present.issuers)
-        signer = _new_key(stage)
+        ca_certificates = await client.cacerts()
+        signer = _next_key(folder, stage)
         csr = signer.make_csr(present.name, current=parse_certificate(present.certificate))
         proof = RenewalProof(certificate=present.certificate, csr=csr, time=moment).sign(present.signer)
-        ca_certificates = await client.cacerts()
         try:
             certificate = await client.recover(proof)
         except EnrolmentError as error:
@@ -318,10 +324,26 @@ async def _patiently(
             await sleep(error.retry_after)
 
 
-def _new_key(stage: Stage, kind: KeyKind = KeyKind.P256) -> KeySigner:
-    signer = KeySigner.generate(kind)
+def _next_key(folder: DeviceFolder, stage: Stage, kind: KeyKind = KeyKind.P256) -> KeySigner:
+    """The key for the next certificate, on the disk before the authority hears of it.
+
+    That of a renewal whose answer never came is used again: it may be the one that the authority knows as
+    this device's latest, and only by that one may an expired certificate be recovered (SC-22).
+    """
+    signer = _kept_key(folder)
+    if signer is None or signer.kind is not kind:
+        signer = KeySigner.generate(kind)
+        folder.write_renewal_key(signer.to_pem())
     stage.write(KEY_FILE, signer.to_pem(), PRIVATE)
     return signer
+
+
+def _kept_key(folder: DeviceFolder) -> KeySigner | None:
+    kept = folder.renewal_key()
+    try:
+        return None if kept is None else KeySigner.from_pem(kept, RENEWAL_KEY)
+    except CertificateError:
+        return None
 
 
 def _commit(stage: Stage, settings: DeviceSettings, enrolled: Enrolled, roots: Sequence[bytes]) -> None:

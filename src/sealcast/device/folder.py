@@ -4,6 +4,7 @@
     ├── current                 the number of the credentials in force
     ├── bundle                  the trust bundle in force (spec/trust.md section 5), once there is one
     ├── superseded              hash of a trust bundle that an enrolment with other roots has put aside
+    ├── renewal.pem             0600, the key of a renewal whose answer has not come yet
     ├── agent.lock              held by the one agent that looks after this folder
     ├── floors/                 what was seen of each channel's numbers (sealcast.device.floors)
     ├── pending/                key and request of an enrolment that waits (sealcast.device.pending)
@@ -47,6 +48,7 @@ CURRENT = "current"
 CREDENTIALS = "credentials"
 BUNDLE = "bundle"
 SUPERSEDED = "superseded"
+RENEWAL_KEY = "renewal.pem"
 AGENT_LOCK = "agent.lock"
 FLOORS = "floors"
 PENDING = "pending"
@@ -55,7 +57,7 @@ KEY_FILE = "key.pem"
 Stamp = tuple[Path | None, int, int]
 """Tells one state of a folder from another: the credentials in force, and which file the trust bundle is."""
 
-_REPLACED = (CURRENT, BUNDLE, SUPERSEDED)
+_REPLACED = (CURRENT, BUNDLE, SUPERSEDED, RENEWAL_KEY)
 _WRITTEN = (*_REPLACED, PENDING)
 _OWN_NAMES = {CREDENTIALS, AGENT_LOCK, FLOORS, *_WRITTEN, *(name + TEMPORARY_SUFFIX for name in _WRITTEN)}
 _FOLDER_MODE = 0o700
@@ -209,6 +211,18 @@ class DeviceFolder:
             path.unlink(missing_ok=True)
             sync_folder(self._path)
 
+    def renewal_key(self) -> bytes | None:
+        """Return the key (PEM) of a renewal whose answer never came, or None. Raises: StorageError."""
+        path = self._path / RENEWAL_KEY
+        with storage_errors(path):
+            if not path.exists():
+                return None
+        return read_file(path)
+
+    def write_renewal_key(self, pem: bytes) -> None:
+        """Keep the key of a renewal that is about to be sent, durably. Raises: StorageError."""
+        write_atomically(self._path / RENEWAL_KEY, pem, PRIVATE)
+
     def write_pending(self, files: Mapping[str, bytes]) -> None:
         """Keep a request that is about to be sent, whole or not at all. Raises: StorageError."""
         pending = self._path / PENDING
@@ -294,6 +308,8 @@ class DeviceFolder:
         current = current_credentials(self._path)
         kept = set[str]()
         if current is not None:
+            if self.renewal_key() == read_file(current / KEY_FILE):
+                (self._path / RENEWAL_KEY).unlink()
             older = [number for number in _numbers(credentials) if number < int(current.name)]
             kept = {current.name, *(str(number) for number in older[-1:])}
         for entry in sorted(credentials.iterdir()):

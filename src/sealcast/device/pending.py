@@ -13,12 +13,15 @@ from sealcast.ca.signer import FileSigner, KeySigner
 from sealcast.device.folder import KEY_FILE, pending_request
 from sealcast.errors import CertificateError, StorageError, UsageError
 from sealcast.pki.certificates import certificates_pem, parse_pem_certificates
-from sealcast.pki.files import read_file
+from sealcast.pki.files import read_file, write_atomically
 from sealcast.pki.names import Role, check_device_name
 
 FACTS_FILE = "request.json"
 REQUEST_FILE = "request.der"
 ROOTS_FILE = "roots.pem"
+REFUSAL_FILE = "refusal"
+
+_MAX_REFUSAL = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,8 @@ class PendingRequest:
     signer: KeySigner
     csr: bytes | None
     """DER; None where each TLS session needs a request of its own (SC-28)."""
+    refusal: str = ""
+    """What the authority has last answered, if it was a final no; empty while the request waits."""
 
     @classmethod
     def read(cls, folder: Path) -> "PendingRequest | None":
@@ -47,7 +52,7 @@ class PendingRequest:
         place = pending_request(folder)
         if place is None:
             return None
-        csr = place / REQUEST_FILE
+        csr, refusal = place / REQUEST_FILE, place / REFUSAL_FILE
         try:
             facts = json.loads(read_file(place / FACTS_FILE))
             return cls(
@@ -60,6 +65,7 @@ class PendingRequest:
                 roots=tuple(parse_pem_certificates(read_file(place / ROOTS_FILE))),
                 signer=FileSigner.open(place / KEY_FILE),
                 csr=read_file(csr) if csr.exists() else None,
+                refusal=read_file(refusal).decode("utf-8", "replace") if refusal.exists() else "",
             )
         except (ValueError, TypeError, KeyError, UsageError):
             raise StorageError(str(place / FACTS_FILE), "makes no sense", cure=CANCEL) from None
@@ -95,6 +101,16 @@ class PendingRequest:
                 f"the request of {self.role} {self.name!r} to {of}{self.authority_url} is not decided yet",
                 cure=CANCEL,
             )
+
+    def note_refusal(self, folder: Path, refusal: str) -> None:
+        """Keep what the authority has answered; an empty text: the request waits again. Raises: StorageError.
+
+        `folder`: of the device, which is locked.
+        """
+        place = pending_request(folder)
+        if place is None or refusal == self.refusal:
+            return
+        write_atomically(place / REFUSAL_FILE, refusal.encode()[:_MAX_REFUSAL])
 
 
 DROP = "sealcast device enroll DIR --cancel"

@@ -30,6 +30,7 @@ from sealcast.errors import (
 from sealcast.pki.names import channel_id
 from sealcast.pki.times import system_time
 from sealcast.sidechannel.client import KeyServerClient, PeerClient
+from sealcast.sidechannel.refusals import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -272,9 +273,7 @@ class Session:
         try:
             async with asyncio.timeout(command.timeout / MICROSECONDS):
                 if command.peers is None:
-                    status, body = await self._key_server.exchange(
-                        command.method, command.path, command.body or None, answer_seconds=60
-                    )
+                    status, body = await self._ask_key_server(command)
                 else:
                     status, body = await self._ask_peers(command, command.peers)
         except TimeoutError:
@@ -291,6 +290,24 @@ class Session:
             self._driver.wake()
         self._carry_out()
         self._ready.set()
+
+    async def _ask_key_server(self, command: _core.Command) -> tuple[int, bytes]:
+        """Ask, and once more where the certificate that the request began with is not ours any more.
+
+        A poll waits for as long as a rotation may need to retire it; what the key server says of it then is
+        not about us.
+        """
+        shown = self.identity.serial
+        while True:
+            status, body = await self._key_server.exchange(
+                command.method, command.path, command.body or None, answer_seconds=60
+            )
+            if status != Refusal.NOT_AUTHENTICATED.status:
+                return status, body
+            self._read_folder()
+            if shown == self.identity.serial:
+                return status, body
+            shown = self.identity.serial
 
     async def _ask_peers(self, command: _core.Command, peers: list[_Peer]) -> tuple[int | None, bytes]:
         """Ask the peers in order until one has an answer."""
@@ -349,24 +366,27 @@ class Session:
         return "publish" if isinstance(self._engine, _core.SendEngine) else "subscribe"
 
     async def _watch_folder(self) -> None:
-        """Go on with renewed credentials and with a new trust bundle, whoever brought them."""
         while True:
             await asyncio.sleep(FOLDER_INTERVAL_SECONDS)
-            try:
-                if stamp(self.identity.path) == self.identity.stamp:
-                    continue
-                renewed = DeviceIdentity.open(self.identity.path)
-            except SealcastError as error:
-                log.warning("the device's folder cannot be read, going on with what is known: %s", error)
-                continue
-            if renewed.bundle != self.identity.bundle:
-                self._engine.set_trust(renewed.anchors, renewed.issuers, self.now())
-                self._signalled()
-            self.identity = renewed
-            self._key_server.reload(renewed)
-            for peer in self._peers.values():
-                peer.reload(renewed)
-            self.on_renewal(renewed)
+            self._read_folder()
+
+    def _read_folder(self) -> None:
+        """Go on with renewed credentials and with a new trust bundle, whoever brought them."""
+        try:
+            if stamp(self.identity.path) == self.identity.stamp:
+                return
+            renewed = DeviceIdentity.open(self.identity.path)
+        except SealcastError as error:
+            log.warning("the device's folder cannot be read, going on with what is known: %s", error)
+            return
+        if renewed.bundle != self.identity.bundle:
+            self._engine.set_trust(renewed.anchors, renewed.issuers, self.now())
+            self._signalled()
+        self.identity = renewed
+        self._key_server.reload(renewed)
+        for peer in self._peers.values():
+            peer.reload(renewed)
+        self.on_renewal(renewed)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
