@@ -6,6 +6,7 @@ TR-23 to TR-25.
 import asyncio
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,13 @@ from sealcast.ca.keyfile import is_encrypted
 from sealcast.ca.signer import public_key_of
 from sealcast.cli import main
 from sealcast.device import renew_async
-from sealcast.errors import CertificateError, ConflictError, SealcastError, UsageError
+from sealcast.errors import CertificateError, SealcastError, UsageError
 from sealcast.pki.certificates import parse_certificate, parse_pem_certificates
 from sealcast.pki.names import Role
 from tests.authority.conftest import Site, make_site, serving
 from tests.authority.test_passphrases import CHEAP
-from tests.authority.test_signer_process import service, signer, split_folder
+from tests.authority.test_rotation import look
+from tests.authority.test_signer_process import PASSWORD, service, signer, split_folder
 
 SOME, OTHER = "some of them", "other ones"
 
@@ -296,10 +298,8 @@ def test_the_new_key_is_encrypted_as_the_old_one(
     assert opened.public_key == public_key_of(issuing(folder))
 
 
-async def test_through_a_signer_process(
-    tmp_path: Path,
-) -> None:
-    """It makes no key of its own, and says so; for another root above it nothing of it is needed."""
+async def test_the_root_above_a_signer_process(tmp_path: Path) -> None:
+    """Nothing of the signer is needed for it: it goes on with its key."""
     folder, key_folder = split_folder(tmp_path)
     new = tmp_path / "new.pem", tmp_path / "new.key"
     assert run("root", "new", *new, "--name", "Owner", "--kind", "P-256") == 0
@@ -308,10 +308,6 @@ async def test_through_a_signer_process(
         async with service(folder, tmp_path / "devices") as site:
             await site.authority.renew_certificate()
         assert rotate("server", folder) == 0
-        with pytest.raises(ConflictError) as caught:
-            FolderManagement(folder).call("POST", "/v1/rotations", body={"kind": "site"})
-        assert "a signer process has the site CA's key" in caught.value.problem
-        assert "have its ca.key and ledger.db in the service's folder" in caught.value.cure
         assert rotate("root", folder, "--new-root-cert", new[0], "--new-root-key", new[1]) == 0
         assert step(folder) == "done"
         certified = issuing(folder)
@@ -320,3 +316,67 @@ async def test_through_a_signer_process(
             assert (await site.enrol("monitor-1")).roots == tuple(parse_pem_certificates(new[0].read_bytes()))
     with pytest.raises(CertificateError):
         FileSigner.open(key_folder / CA_KEY_FILE)
+
+
+async def test_the_key_of_a_signer_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is made there and stays there, while the service runs, whose devices follow."""
+    folder, key_folder = split_folder(tmp_path)
+    old = issuing(folder)
+    keys = "--root-cert", folder / ROOT_FILE, "--root-key", folder / ROOT_KEY_FILE
+
+    async def go_on(expected: str) -> None:
+        assert await asyncio.to_thread(rotate, "site", folder, *keys) == 0
+        assert await asyncio.to_thread(step, folder) == expected
+
+    with signer(key_folder):
+        async with service(folder, tmp_path / "devices") as site:
+            await site.add_channel()
+            identity = await site.enrol("monitor-1")
+            assert await asyncio.to_thread(rotate, "site", folder, *keys) == 5
+            assert f"{key_folder / ROOT_FILE}: there is no root here" in capsys.readouterr().err
+            shutil.copyfile(folder / ROOT_FILE, key_folder / ROOT_FILE)
+            await go_on("reports")
+            await look(identity, site)
+            await go_on("reissue")
+            new = issuing(folder)
+            assert public_key_of(new) != public_key_of(old)
+            identity = await renew_async(identity.path, now=site.clock())
+            await look(identity, site)
+            await go_on("done")
+            assert site.authority.site.issuers == (new,)
+            await site.enrol("monitor-2")
+            assert await site.authority.revoke_device("monitor-2")
+    assert not list(folder.glob("ca*.key"))
+    changed = PassphraseSource(environment={"SEALCAST_PASSPHRASE": PASSWORD}, prompt=None)
+    opened = FileSigner.open(key_folder / CA_KEY_FILE, name="ca", passphrases=changed)
+    assert opened.public_key == public_key_of(new)
+    assert [path.name for path in key_folder.glob("ca*.key")] == [CA_KEY_FILE]
+    # Both begin anew.
+    (folder / ROOT_KEY_FILE).unlink()
+    with signer(key_folder):
+        assert rotate("site", folder, "--again", "--csr-out", tmp_path / "site.csr") == 0
+        assert step(folder) == "certificate"
+
+
+def test_a_signer_in_the_folder_of_the_service(folder: Path, tmp_path: Path) -> None:
+    """Two processes of one user that share all files."""
+    old, csr = issuing(folder), tmp_path / "site.csr"
+    root = (folder / ROOT_KEY_FILE).rename(tmp_path / "root.key")
+    with signer(folder):
+        assert rotate("site", folder, "--csr-out", csr) == 0
+        assert len(list(folder.glob("ca-*.key"))) == 1
+        assert rotate("abandon", folder, "1") == 0
+        assert not list(folder.glob("ca-*.key"))
+        csr.unlink()
+        assert rotate("site", folder, "--csr-out", csr) == 0
+    # Neither a start of the signer nor a command of the service takes the key that waits for a leftover.
+    with signer(folder):
+        assert rotate("status", folder) == 0
+        assert rotate("server", folder) == 0
+        assert rotate("site", folder, "--root-cert", folder / ROOT_FILE, "--root-key", root) == 0
+        assert step(folder) == "done"
+    new = issuing(folder)
+    assert FileSigner.open(folder / CA_KEY_FILE).public_key == public_key_of(new) != public_key_of(old)
+    assert not list(folder.glob("ca-*.key"))
+    # And the one-process form goes on from there.
+    assert rotate("server", folder) == 0

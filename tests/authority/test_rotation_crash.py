@@ -8,7 +8,8 @@ import asyncio
 import shutil
 import signal
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,11 @@ from sealcast.authority.models import RotationRow
 from sealcast.authority.revocation import load_crl
 from sealcast.authority.rotation_steps import Kind, Step
 from sealcast.authority.service import Authority
+from sealcast.authority.signer_keys import SignerKeys
+from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket
 from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE, Site, exclusive
-from sealcast.ca import FileSigner, create_root
+from sealcast.ca import FileSigner, KeySigner, Limits, create_root
+from sealcast.ca.passphrase import NO_PASSPHRASE
 from sealcast.ca.signer import public_key_of
 from sealcast.pki.certificates import (
     certificate_der,
@@ -32,7 +36,8 @@ from sealcast.pki.policy import Policy
 from sealcast.pki.times import system_time
 from tests.authority.conftest import LOOPBACK, make_site, settings
 from tests.authority.test_crash import check_no_serial_is_lost
-from tests.crash import SOAK, Call, calls_that_matter, chosen, tracing, warm
+from tests.authority.test_signer_process import signer, split_folder
+from tests.crash import SOAK, Call, attached, calls_that_matter, chosen, tracing, warm
 
 pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(7200 if SOAK else 600)]
 
@@ -140,3 +145,120 @@ async def test_fault_18_a_rotation_killed_at_any_call_is_ended_by_the_same_comma
 
         await asyncio.gather(*map(kill_at, chosen(calls, SAMPLE)))
     assert len(outcomes) > 2, outcomes
+
+
+SIGNER_SAMPLE = 3
+"""Each costs the start of a signer or two, and two commands."""
+
+
+class Apart:
+    """A service's folder and its signer's, with the root's files beside them; copies of one template."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        template = scratch / "template"
+        template.mkdir()
+        folder, apart = split_folder(template, encrypted=False)
+        shutil.copyfile(folder / ROOT_FILE, apart / ROOT_FILE)
+        (folder / ROOT_KEY_FILE).rename(template / "root.key")
+        self.old = parse_pem_certificates((folder / CA_FILE).read_bytes())[0]
+
+    def copy(self, name: str) -> tuple[Path, Path]:
+        shutil.copytree(self._scratch / "template", self._scratch / name, symlinks=True)
+        folder, apart = self._scratch / name / "authority", self._scratch / name / "signer"
+        (folder / SIGNER_SOCKET_FILE).unlink()
+        (folder / SIGNER_SOCKET_FILE).symlink_to(apart / SIGNER_SOCKET_FILE)
+        return folder, apart
+
+    @staticmethod
+    def words(folder: Path) -> list[str]:
+        root = ["--root-cert", str(folder / ROOT_FILE), "--root-key", str(folder.parent / "root.key")]
+        return ["authority", "rotate", "site", str(folder), *root]
+
+    def check_done(self, folder: Path, apart: Path) -> None:
+        """While a signer listens."""
+        site = Site.open(folder)
+        with site.storage.snapshot() as session:
+            assert session.scalars(select(RotationRow.step)).all() == [Step.DONE]
+        (new,) = site.issuers
+        assert public_key_of(new) != public_key_of(self.old)
+        assert parse_pem_certificates((apart / CA_FILE).read_bytes()) == [new]
+        assert FileSigner.open(apart / CA_KEY_FILE).public_key == public_key_of(new)
+        assert not [*apart.glob("ca-*.key"), *folder.glob("ca*.key")]
+        check_no_serial_is_lost(site)
+        assert site.issuer.issue_device(KeySigner.generate().make_csr("m"), "m", 0).issuer
+
+
+async def test_fault_18_a_service_killed_while_the_signers_key_is_rotated(tmp_path: Path) -> None:
+    """The signer lives on, and does what it has done already once more."""
+    apart_from = Apart(tmp_path)
+
+    @asynccontextmanager
+    async def listening(apart: Path) -> AsyncIterator[None]:
+        listener = SignerSocket(apart / SIGNER_SOCKET_FILE)
+        await listener.start(SignerKeys(apart, NO_PASSPHRASE, limits=Limits(), clock=system_time))
+        try:
+            yield
+        finally:
+            await listener.close()
+
+    async with warm(*MODULES) as commands:
+
+        async def rotate(folder: Path, *options: str) -> int:
+            trace = tracing(folder.parent.with_suffix(".log"))
+            return await commands.run(apart_from.words(folder), [*trace, *options])
+
+        folder, apart = apart_from.copy("whole")
+        async with listening(apart):
+            assert await rotate(folder) == 0
+            await asyncio.to_thread(apart_from.check_done, folder, apart)
+        calls = calls_that_matter(folder.parent.with_suffix(".log").read_text(), folder)
+        assert len(calls) > 100, "the trace does not show the work"
+
+        async def kill_at(call: Call) -> None:
+            folder, apart = apart_from.copy(f"{call.name}-{call.number}")
+            async with listening(apart):
+                assert await rotate(folder, *call.killing) in (0, -signal.SIGKILL), call
+                # It says so where there is nothing left to do.
+                assert await rotate(folder) in (0, 2), call
+                await asyncio.to_thread(apart_from.check_done, folder, apart)
+
+        await asyncio.gather(*map(kill_at, chosen(calls, SIGNER_SAMPLE)))
+
+
+async def test_fault_18_a_signer_killed_while_its_key_is_rotated(tmp_path: Path) -> None:
+    """The service is told that nobody answers; with the signer started again, the same command goes on."""
+    apart_from = Apart(tmp_path)
+    async with warm(*MODULES) as commands:
+
+        async def rotate(folder: Path) -> int:
+            return await commands.run(apart_from.words(folder), tracing(folder.parent / "command.log"))
+
+        async def traced(folder: Path, apart: Path, *options: str) -> int:
+            """One rotation with the signer under strace; the code of the command."""
+            with signer(apart) as process:
+                async with attached(process.pid, [*tracing(folder.parent / "signer.log"), *options]):
+                    code = await rotate(folder)
+                    process.kill()
+                    process.wait()
+            return code
+
+        folder, apart = apart_from.copy("whole")
+        assert await traced(folder, apart) == 0
+        calls = calls_that_matter((folder.parent / "signer.log").read_text(), apart)
+        assert len(calls) > 20, "the trace does not show the work"
+        failed = []
+
+        async def kill_at(call: Call) -> None:
+            folder, apart = apart_from.copy(f"{call.name}-{call.number}")
+            code = await traced(folder, apart, *call.killing)
+            assert code in (0, 8), (call, code)
+            failed.append(code)
+            with signer(apart):
+                # What is left to the signer alone is done by whoever opens the folder next.
+                assert await rotate(folder) in (0, 2), call
+                await asyncio.to_thread(apart_from.check_done, folder, apart)
+
+        for call in chosen(calls, SIGNER_SAMPLE):
+            await kill_at(call)
+        assert failed.count(8) >= 1

@@ -23,21 +23,21 @@ from sealcast.authority import app
 from sealcast.authority.app import running
 from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE, LEDGER_FILE, certificates, remote_issuer
 from sealcast.authority.roles import ALL, SERVICE, SIGNER, parse_roles
+from sealcast.authority.signer_keys import SignerKeys
 from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket, user_id
 from sealcast.authority.site import Site as StoredSite
 from sealcast.authority.site import exclusive
 from sealcast.ca import (
-    FileSigner,
     KeyKind,
     KeySigner,
     Limits,
-    LocalIssuer,
     PassphraseSource,
     Permit,
     RemoteIssuer,
     ScryptCost,
 )
-from sealcast.ca.ledger import Ledger
+from sealcast.ca.remote import key_hash
+from sealcast.ca.signer import public_key_of
 from sealcast.cli import main
 from sealcast.device import renew_async
 from sealcast.errors import CertificateError, ConfigError, CsrError, SealcastError, StorageError, UsageError
@@ -92,9 +92,10 @@ def split(tmp_path: Path) -> tuple[Path, Path]:
     return split_folder(tmp_path)
 
 
-def split_folder(parent: Path) -> tuple[Path, Path]:
+def split_folder(parent: Path, *, encrypted: bool = True) -> tuple[Path, Path]:
     cheap = ScryptCost(n=2**4, r=8, p=1)
-    source = PassphraseSource(environment={"SEALCAST_CA_PASSPHRASE": PASSWORD}, prompt=None, cost=cheap)
+    environment = {"SEALCAST_CA_PASSPHRASE": PASSWORD} if encrypted else {}
+    source = PassphraseSource(environment=environment, prompt=None, cost=cheap)
     folder, apart = make_site(parent / "authority", new_passphrases=source), parent / "signer"
     apart.mkdir(0o711)
     for name in (CA_KEY_FILE, LEDGER_FILE):
@@ -226,15 +227,27 @@ class TestBrokenService:
         return RemoteIssuer(certificates(socket_file.with_name(CA_FILE))[0], socket_file)
 
     def test_there_is_no_raw_signature(self, socket_file: Path) -> None:
+        own = key_hash(public_key_of(certificates(socket_file.with_name(CA_FILE))[0]))
         for request in (
             ["sign", b"anything"],
-            ["issue-site", spki(KeySigner.generate().public_key)],
-            ["issue-device", b"not a request", "monitor-1", None, None, False],
-            ["issue-device", b"", 7, None, None, False],
-            ["issue-crl", 1, [[b"x" * 21, 0]]],
-            ["issue-crl", 1, [[b"", 0]]],
-            ["sign-policy", b"not a policy"],
-            ["issue-key-server", b"no key", "key-server", []],
+            ["sign", own, b"anything"],
+            ["issue-site", own, spki(KeySigner.generate().public_key)],
+            ["issue-device", own, b"not a request", "monitor-1", None, None, False],
+            ["issue-device", own, b"", 7, None, None, False],
+            ["issue-device", b"another key", b"", "monitor-1", None, None, False],
+            ["issue-crl", [own], 1, [[b"x" * 21, 0]]],
+            ["issue-crl", [own], 1, [[b"", 0]]],
+            ["issue-crl", [], 1, []],
+            ["issue-crl", [1], 1, []],
+            ["sign-policy", own, b"not a policy"],
+            ["issue-key-server", own, b"no key", "key-server", []],
+            ["prepare-key", 1],
+            ["prepare-key", 0],
+            ["prepare-key", "2"],
+            ["take-certificate", b"no certificate"],
+            ["switch-key", b"x" * 32],
+            ["retire-key", own],
+            ["abandon-key", own],
             ["issued-after", 255, 10**9],
             [],
             ["remove", "../x"],
@@ -453,15 +466,10 @@ async def test_a_long_folder_name_is_no_obstacle(tmp_path: Path) -> None:
     folder.mkdir()
     listener = SignerSocket(folder / SIGNER_SOCKET_FILE)
     site = make_site(tmp_path / "authority")
-    issuer = LocalIssuer(
-        certificates(site / CA_FILE)[0],
-        FileSigner.open(site / CA_KEY_FILE),
-        Ledger(site / LEDGER_FILE),
-        limits=Limits(),
-    )
-    await listener.start(issuer)
+    keys = SignerKeys(site, PassphraseSource(), limits=Limits(), clock=system_time)
+    await listener.start(keys)
     try:
-        remote = RemoteIssuer(issuer.certificate, folder / SIGNER_SOCKET_FILE)
+        remote = RemoteIssuer(keys.first.certificate, folder / SIGNER_SOCKET_FILE)
         assert await asyncio.to_thread(remote.last_position) == 1
     finally:
         await listener.close()

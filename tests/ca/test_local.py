@@ -21,6 +21,7 @@ from sealcast.ca import (
     Signer,
     create_root,
 )
+from sealcast.ca.ledger import KeyState, SiteKey
 from sealcast.errors import CertificateError, CsrError, StorageError, UsageError
 from sealcast.pki.certificates import certificate_der, has_usage, parse_certificate
 from sealcast.pki.crl import CrlFacts, Revocation, crl_number
@@ -211,10 +212,11 @@ def test_the_ledger_is_append_only_and_knows_its_site(ca: Ca, tmp_path: Path) ->
     issuer.sign_policy(ca.policy(1))
     issuer.remove("monitor-1", NOW)
     issuer.permit(Permit.ADMIN, "alice", NOW)
+    ca.ledger.enter_site_keys([SiteKey(key=b"k", state=KeyState.MADE)], NOW)
     connection = sqlite3.connect(ca.ledger.path)
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
     own = [table for table in tables if not table.startswith("sqlite_")]
-    assert len(own) == 8
+    assert len(own) == 9
     for table in own:
         column = connection.execute(f"SELECT * FROM {table}").description[0][0]  # noqa: S608
         for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET {column} = {column}"):  # noqa: S608
@@ -416,7 +418,7 @@ class TestPermits:
         issuer.issue_device(csr("gateway"), "gateway", NOW)
         ca.ledger.close()
         with contextlib.closing(sqlite3.connect(ca.ledger.path)) as connection:
-            connection.executescript("DROP TABLE permits; PRAGMA user_version=1;")
+            connection.executescript("DROP TABLE permits; DROP TABLE site_keys; PRAGMA user_version=1;")
         for issuer in (ca.issuer(), ca.issuer()):
             assert issuer.permitted(Permit.ADMIN) == {"alice"}
             assert issuer.permitted(Permit.REGISTRATION_AUTHORITY) == set()
@@ -426,6 +428,22 @@ class TestPermits:
             pytest.raises(sqlite3.IntegrityError, match="append-only"),
         ):
             connection.execute("DELETE FROM permits")
+
+    def test_a_ledger_from_before_a_signer_made_keys(self, ca: Ca) -> None:
+        ca.issuer().permit(Permit.ADMIN, "alice", NOW)
+        ca.ledger.close()
+        with contextlib.closing(sqlite3.connect(ca.ledger.path)) as connection:
+            connection.executescript("DROP TABLE site_keys; PRAGMA user_version=2;")
+        assert ca.issuer().permitted(Permit.ADMIN) == {"alice"}
+        made, other = (SiteKey(key=name, state=KeyState.MADE) for name in (b"1", b"2"))
+        certified = replace(made, state=KeyState.CERTIFIED, certificate=b"der")
+        ca.ledger.enter_site_keys([made, other, certified], NOW)
+        assert ca.ledger.site_keys() == [certified, other]
+        with (
+            contextlib.closing(sqlite3.connect(ca.ledger.path)) as connection,
+            pytest.raises(sqlite3.IntegrityError, match="append-only"),
+        ):
+            connection.execute("UPDATE site_keys SET state = 'made'")
 
 
 def test_a_key_of_another_certificate(ca: Ca, tmp_path: Path) -> None:

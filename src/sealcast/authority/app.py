@@ -30,6 +30,7 @@ from sealcast.authority.quantities import Address
 from sealcast.authority.roles import ALL, ServeRole
 from sealcast.authority.routes_keys import make_application
 from sealcast.authority.service import Authority
+from sealcast.authority.signer_keys import SignerKeys
 from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket, forbid_inspection
 from sealcast.authority.site import Site, check_folder, exclusive
 from sealcast.authority.storage import DATABASE_FILE, Storage
@@ -101,7 +102,7 @@ def serve(
             raise StorageError(
                 str(folder), "is being served, or changed, by another process", cure="end that one first"
             )
-        settle(folder, Storage.open(folder / DATABASE_FILE))
+        settle(folder, Storage.open(folder / DATABASE_FILE), None)
         issuer = _issuer(folder, roles, passphrases)
         places = Places(est=listen, keys=keys, manage=manage, is_managed=is_managed)
         asyncio.run(_serve(folder, places, ready, issuer, passphrases))
@@ -138,12 +139,9 @@ def serve_signer(
         try:
             # Before the key is in memory.
             forbid_inspection()
-            with keys_at_rest(folder):
-                source = passphrases or PassphraseSource()
-                issuer = local_issuer(folder, source, limits=limits, clock=system_time)
-            issuer.last_position()
+            keys = SignerKeys(folder, passphrases or PassphraseSource(), limits=limits, clock=system_time)
             stop = _stop_signals()
-            await listener.start(issuer)
+            await listener.start(keys)
             ready(path)
             await stop.wait()
         finally:

@@ -1,6 +1,7 @@
 """The site CA's files follow a rotation; what a crash has left out, the next who opens the folder does.
 
-The database says how far a rotation is (rotation.py), and is written first. Each file is replaced whole:
+The database says how far a rotation is (rotation.py), and is written first. Each file is replaced whole; a
+signer process is told, and does the same to its keys (signer_keys.py):
 
 | file | while a rotation goes on | at its end |
 |---|---|---|
@@ -23,7 +24,9 @@ from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE, ca_key_name, certi
 from sealcast.authority.models import RotationRow
 from sealcast.authority.rotation_steps import ENDED, Kind, Step
 from sealcast.authority.storage import Storage
+from sealcast.ca import Issuer, LocalIssuer, RemoteIssuer
 from sealcast.ca.signer import public_key_of
+from sealcast.ca.site_request import SiteRequest
 from sealcast.pki.certificates import certificates_pem, key_identifier, parse_pem_certificates
 from sealcast.pki.files import storage_errors, sync_folder, write_atomically
 
@@ -31,10 +34,13 @@ ROOT_FILE = "root.pem"
 _KEYS = "ca-*.key"
 
 
-def settle(folder: Path, storage: Storage) -> None:
-    """Have the files say what the database says; the caller holds the folder's lock.
+def settle(folder: Path, storage: Storage, issuer: Issuer | None) -> None:
+    """Have the files, and a signer process, say what the database says; the caller holds the folder's lock.
 
-    Raises: StorageError, CertificateError: one cannot be read or written; the next call goes on from there.
+    `issuer`: whoever has the keys; None: they are left for a later call, as it is not known yet.
+
+    Raises: StorageError, CertificateError: one cannot be read or written, or the signer does not follow; the
+    next call goes on from there.
     """
     with storage.snapshot() as session:
         row = latest_rotation(session)
@@ -43,7 +49,30 @@ def settle(folder: Path, storage: Storage) -> None:
         listed = _replace(folder / CA_FILE, authorities_of(row, listed))
         if row.kind == Kind.ROOT:
             _replace(folder / ROOT_FILE, roots_of(row, certificates(folder / ROOT_FILE)))
-    _keep_keys(folder, row, listed)
+    match issuer:
+        case LocalIssuer():
+            _keep_keys(folder, row, listed)
+        case RemoteIssuer():
+            tell_signer(row, issuer)
+
+
+def tell_signer(row: RotationRow | None, issuer: RemoteIssuer) -> None:
+    """Have a signer process do to its keys what is stored of the latest rotation; again does nothing more.
+
+    Raises: StorageError, CertificateError: it does not answer, or refuses.
+    """
+    if row is None or row.kind != Kind.SITE or row.request is None:
+        return
+    match Step(row.step):
+        case Step.REISSUE | Step.RETIRE if row.new is not None:
+            issuer.switch(public_key_of(row.new))
+        case Step.DONE if row.new is not None:
+            issuer.switch(public_key_of(row.new))
+            issuer.retire(public_key_of(row.old))
+        case Step.ABANDONED:
+            issuer.abandon(SiteRequest.parse(row.request).public_key)
+        case _:
+            pass
 
 
 def latest_rotation(session: Session) -> RotationRow | None:

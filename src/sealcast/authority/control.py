@@ -123,7 +123,7 @@ class FolderManagement:
                     record_refusal(session, now, TABLE, asked, caller, refusal)
             raise refusal.error from None
         if prepared.route.changes:
-            settle(site.folder, site.storage)
+            settle(site.folder, site.storage, site.issuer)
             with site.storage.snapshot() as session:
                 audit.write_head_file(site.folder, session)
         return parse_answer(reply)

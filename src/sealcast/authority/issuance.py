@@ -8,6 +8,7 @@ finds the number again and revokes it.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from cryptography import x509
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
@@ -22,13 +23,13 @@ from sealcast.authority.models import (
     TokenRow,
     UnrecordedRow,
 )
-from sealcast.authority.signer_process import SIGNER_SOCKET_FILE
 from sealcast.authority.storage import Storage
 from sealcast.ca import (
     FileSigner,
     Issuance,
     IssuedCertificate,
     Issuer,
+    KeySigner,
     Ledger,
     LedgerSettings,
     Limits,
@@ -37,16 +38,19 @@ from sealcast.ca import (
     Permit,
     RemoteIssuer,
 )
+from sealcast.ca.keyfile import is_encrypted, no_passphrase_cure
 from sealcast.ca.local import NO_LIMITS, permit_cure
 from sealcast.errors import CertificateError, StorageError
 from sealcast.pki.certificates import key_identifier, parse_pem_certificates
 from sealcast.pki.crl import Revocation
 from sealcast.pki.files import read_file
 from sealcast.pki.names import Role, check_device_name
+from sealcast.pki.signed import PublicKey
 
 CA_FILE = "ca.pem"
 CA_KEY_FILE = "ca.key"
 LEDGER_FILE = "ledger.db"
+SIGNER_SOCKET_FILE = "signer.sock"
 
 _PAGE = 500
 
@@ -66,7 +70,8 @@ def open_issuer(folder: Path, passphrases: PassphraseSource) -> Issuer:
 
 def remote_issuer(folder: Path) -> RemoteIssuer:
     """The issuer that asks the signer process of a folder; no key is opened here."""
-    return RemoteIssuer(certificates(folder / CA_FILE)[0], folder / SIGNER_SOCKET_FILE)
+    first, *others = certificates(folder / CA_FILE)
+    return RemoteIssuer(first, folder / SIGNER_SOCKET_FILE, others=others)
 
 
 def local_issuer(
@@ -110,6 +115,32 @@ def ca_key_file(folder: Path, certificate: bytes) -> Path:
 def ca_key_name(identifier: bytes) -> str:
     """The name of the file of a site CA's key that is not CA_KEY_FILE yet; `identifier`: of the key."""
     return f"ca-{identifier.hex()[:16]}.key"
+
+
+def make_next_key(
+    folder: Path, certificate: bytes, public_key: PublicKey, passphrases: PassphraseSource
+) -> KeySigner:
+    """Make and store another key of the site CA, encrypted under the passphrase of the present one.
+
+    `certificate` (DER), `public_key`: of the present one. Raises: CertificateError, StorageError: the
+    passphrase is missing or wrong, or the key cannot be written.
+    """
+    passphrase = None
+    present = ca_key_file(folder, certificate)
+    if is_encrypted(read_file(present)):
+        passphrase = passphrases.find("ca", what=str(present))
+        if passphrase is None:
+            raise CertificateError(
+                f"{present}: the key is encrypted, and there is no passphrase for the new one",
+                reason="key",
+                cure=no_passphrase_cure("ca"),
+            )
+        if FileSigner.open(present, name="ca", passphrases=passphrases).public_key != public_key:
+            raise CertificateError(f"{present}: is not the key of the site CA", reason="key")
+    signer = KeySigner.generate()
+    identifier = x509.SubjectKeyIdentifier.from_public_key(signer.public_key).digest
+    signer.store(folder / ca_key_name(identifier), passphrase)
+    return signer
 
 
 def ensure_ledger(folder: Path, storage: Storage) -> None:

@@ -2,8 +2,9 @@
 
 Each function is one step inside the caller's transaction; nothing is in force before that is committed, and
 the files of the folder follow it (arrangement.py). So a crash leaves a step undone or done, and the same
-request goes on from there. A key of the site CA is made here, as a file of its own, before the row that tells
-of it. What roots have to sign is only drafted here: their keys are elsewhere.
+request goes on from there. A key of the site CA is made here, as a file of its own, or by the signer process
+that holds the present one, before the row that tells of it. What roots have to sign is only drafted here:
+their keys are elsewhere.
 
 A site CA's key: another key, under the same site id, certified by an owner's root. A root: the site CA keeps
 its key and is certified anew by the new root, so no device needs another certificate. The server's
@@ -12,14 +13,13 @@ certificate: done at once.
 Spec: spec/trust.md section 6 (TR-24).
 """
 
-from cryptography import x509
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit, channels, lost_bundles, revocation
-from sealcast.authority.arrangement import latest_rotation
+from sealcast.authority.arrangement import latest_rotation, tell_signer
 from sealcast.authority.changes import Changes
 from sealcast.authority.est_state import load_state
-from sealcast.authority.issuance import ca_key_file, ca_key_name
+from sealcast.authority.issuance import ca_key_name, make_next_key
 from sealcast.authority.models import RotationRow
 from sealcast.authority.renewal import set_renewal_window
 from sealcast.authority.rotation_bundle import sign_delegated
@@ -27,8 +27,7 @@ from sealcast.authority.rotation_progress import standing_of
 from sealcast.authority.rotation_state import Result, arranged, held_bundle, move, renew_key_server
 from sealcast.authority.rotation_steps import ENDED, Kind, Step
 from sealcast.authority.site import Site
-from sealcast.ca import FileSigner, KeySigner, LocalIssuer, PassphraseSource, Signer
-from sealcast.ca.keyfile import is_encrypted, no_passphrase_cure
+from sealcast.ca import FileSigner, PassphraseSource, RemoteIssuer, Signer
 from sealcast.ca.root import check_alive, read_root
 from sealcast.ca.signer import public_key_of
 from sealcast.ca.site_request import SiteRequest, check_site_certificate, make_site_request
@@ -46,7 +45,6 @@ from sealcast.pki.certificates import (
     parse_certificate,
     parse_pem_certificates,
 )
-from sealcast.pki.files import read_file
 from sealcast.pki.profiles import MAX_SITE_CAS
 
 WITHIN = 3600 * 1_000_000
@@ -66,41 +64,30 @@ def rotate_server(session: Session, site: Site, now: int) -> Result:
 
 
 def start_site(session: Session, site: Site, passphrases: PassphraseSource, now: int) -> Result:
-    """Make another key for the site CA, and the request for its certificate.
+    """Make another key for the site CA, and the request for its certificate; a signer process makes its own.
 
     `passphrases`: of the present key; the new one is encrypted under the same.
 
     Raises:
-        ConflictError: a rotation is under way, there is no trust bundle, or a signer process has the key.
+        ConflictError: a rotation is under way, or there is no trust bundle.
         CertificateError, StorageError: the passphrase is missing or wrong, or the key cannot be written.
     """
-    if not isinstance(site.issuer, LocalIssuer):
-        raise ConflictError(
-            "a signer process has the site CA's key, and makes no other one",
-            cure="end it, have its ca.key and ledger.db in the service's folder while the rotation lasts, "
-            "then give both back to it, and ca.pem",
-        )
     _check_start(session, now)
-    passphrase = None
-    present = ca_key_file(site.folder, site.issuer.certificate)
-    if is_encrypted(read_file(present)):
-        passphrase = passphrases.find("ca", what=str(present))
-        if passphrase is None:
-            raise CertificateError(
-                f"{present}: the key is encrypted, and there is no passphrase for the new one",
-                reason="key",
-                cure=no_passphrase_cure("ca"),
-            )
-        if FileSigner.open(present, name="ca", passphrases=passphrases).public_key != site.issuer.public_key:
-            raise CertificateError(f"{present}: is not the key of the site CA", reason="key")
-    signer = KeySigner.generate()
-    identifier = x509.SubjectKeyIdentifier.from_public_key(signer.public_key).digest
-    signer.store(site.folder / ca_key_name(identifier), passphrase)
-    number = _next_number(site)
     row = _row(Kind.SITE, Step.CERTIFICATE, site.issuer.certificate, now)
-    row.request = make_site_request(signer, site.issuer.site_name, site.site_id, number)
+    row.request = _request(session, site, passphrases, _next_number(site))
     _add(session, row, now)
     return Result(row=row, changes=Changes())
+
+
+def _request(session: Session, site: Site, passphrases: PassphraseSource, number: int) -> bytes:
+    """Have another key made where the present one is; returns the request for its certificate."""
+    issuer = site.issuer
+    if isinstance(issuer, RemoteIssuer):
+        # What the one before has left for it, should it have been away.
+        tell_signer(latest_rotation(session), issuer)
+        return issuer.prepare_key(number)
+    signer = make_next_key(site.folder, issuer.certificate, issuer.public_key, passphrases)
+    return make_site_request(signer, issuer.site_name, site.site_id, number)
 
 
 def start_root(session: Session, site: Site, root: bytes, now: int) -> Result:
@@ -205,8 +192,11 @@ def take_certificate(
                 reason="name",
                 cure="have the request signed with its own subject: sealcast root sign-site",
             )
-        path = site.folder / ca_key_name(key_identifier(new))
-        signers.append(FileSigner.open(path, name="ca", passphrases=passphrases))
+        if isinstance(site.issuer, RemoteIssuer):
+            site.issuer.take_certificate(new)
+        else:
+            path = site.folder / ca_key_name(key_identifier(new))
+            signers.append(FileSigner.open(path, name="ca", passphrases=passphrases))
     row.new, row.step = new, Step.PUBLISH
     audit.record(session, now, "take certificate of rotation", str(row.id))
     changed = arranged(site, row, signers)

@@ -57,7 +57,7 @@ def _issuer(present: Issuer, authorities: Sequence[bytes], signers: Sequence[Sig
         case LocalIssuer():
             return present.arranged(authorities, *signers)
         case RemoteIssuer():
-            return present.certified(authorities[0])
+            return present.arranged(authorities)
     raise StorageError("site CA", "an issuer of an unknown kind")
 
 

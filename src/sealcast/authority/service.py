@@ -95,6 +95,7 @@ class Authority:
         self._joins: dict[str, _JoinGathering] = {}
         self._readers = asyncio.Semaphore(_READERS)
         self._told_audit = False
+        self._is_settled = False
         self.stopping = False
         # Called when the key server has a new certificate; the listeners load it into their contexts.
         self.on_certificate: list[Callable[[], None]] = []
@@ -478,6 +479,7 @@ class Authority:
         # Keys go on while a signer is away.
         await self._change(reserve, self._install)
         await self._change(sign, self._install)
+        await self._worker.run(self._settle)
 
     async def renew_certificate(self) -> None:
         """Give the key server a new key and certificate; open connections go on."""
@@ -536,10 +538,16 @@ class Authority:
             return
         # Here, before the next job runs: what is signed after a switch is signed by the new site CA.
         self.site = changes.site
+        self._is_settled = False
         try:
-            settle(self.site.folder, self.site.storage)
+            self._settle()
         except SealcastError as error:
-            _log.error("the site CA's files do not follow the rotation yet, a new start will: %s", error)
+            _log.error("the site CA's keys and files do not follow yet, it will be tried again: %s", error)
+
+    def _settle(self) -> None:
+        if not self._is_settled:
+            settle(self.site.folder, self.site.storage, self.site.issuer)
+            self._is_settled = True
 
     def _close(self) -> None:
         self._worker.close()

@@ -1,10 +1,10 @@
 """`authority serve --roles signer`: the process that holds the site CA's key, and nothing else.
 
-It opens neither the database nor the network. Whoever may connect to its socket is asked for no password: the
-kernel says which user's process it is (SO_PEERCRED), and what is issued is decided by the rules of
-`sealcast.ca.local` and its ledger, by this process's own clock. Two requests are for the operator only, the
-user that this process runs as, or root: to let a removed device come back, and to permit a name to be an
-administrator or a registration authority.
+It opens neither the database nor the network, and makes the next key itself (signer_keys.py). Whoever may
+connect to its socket is asked for no password: the kernel says which user's process it is (SO_PEERCRED), and
+what is issued is decided by the rules of `sealcast.ca.local` and its ledger, by this process's own clock. Two
+requests are for the operator only, the user that this process runs as, or root: to let a removed device come
+back, and to permit a name to be an administrator or a registration authority.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from sealcast.authority.issuance import SIGNER_SOCKET_FILE as SIGNER_SOCKET_FILE
+from sealcast.authority.signer_keys import SignerKeys
 from sealcast.ca import LocalIssuer, Permit
 from sealcast.ca.remote import (
     MAX_FRAME_BYTES,
@@ -40,8 +42,6 @@ from sealcast.pki.files import storage_errors
 from sealcast.pki.policy import Policy
 from sealcast.pki.signed import decode_cbor, encode_cbor
 
-SIGNER_SOCKET_FILE = "signer.sock"
-
 MAX_CONNECTIONS = 64
 """The service asks for one thing at a time; commands beside it are few."""
 
@@ -54,6 +54,11 @@ _CREDENTIALS = struct.Struct("3i")
 _PR_SET_DUMPABLE = 4
 
 _OPERATOR_ONLY = frozenset({"readmit", "permit"})
+
+_SIGNING = frozenset({"issue-device", "renew-device", "issue-key-server", "issue-admin", "sign-policy"})
+"""Words before the key to sign with."""
+
+_UNKNOWN = "the signer does not do that"
 
 _PERMITS = frozenset(map(str, Permit))
 
@@ -75,7 +80,7 @@ class SignerSocket:
         """
         self._path = path
         self._service_user = service_user
-        self._issuer: LocalIssuer | None = None
+        self._keys: SignerKeys | None = None
         self._server: asyncio.Server | None = None
         self._connections = 0
         with storage_errors(path), contextlib.ExitStack() as stack:
@@ -98,9 +103,9 @@ class SignerSocket:
                 path.chmod(0o666)
             stack.pop_all()
 
-    async def start(self, issuer: LocalIssuer) -> None:
-        """Listen, and let `issuer` do what is asked for."""
-        self._issuer = issuer
+    async def start(self, keys: SignerKeys) -> None:
+        """Listen, and have signed with `keys` what is asked for."""
+        self._keys = keys
         self._server = await asyncio.start_unix_server(self._serve, sock=self._socket)
 
     async def close(self) -> None:
@@ -145,55 +150,83 @@ class SignerSocket:
             return encode_cbor([1, pack_error(InternalError("the signer failed; see its log"))])
 
     def _perform(self, request: bytes, *, is_operator: bool) -> Any:
-        issuer = self._issuer
-        if issuer is None:
+        keys = self._keys
+        if keys is None:
             raise InternalError("the signer has not been started")
-        match decode_cbor(request):
+        asked = decode_cbor(request)
+        match asked:
             case [str(word), *_] if word in _OPERATOR_ONLY and not is_operator:
                 raise CertificateError(
                     f"{word} is for the operator of the signer alone",
                     reason="not-allowed",
                     cure="run the command as the user that the signer runs as",
                 )
-            case ["issue-device", bytes(csr), str(name), hardware, bytes() | None as key, bool(registers)]:
-                return issuer.issue_device(
-                    csr,
-                    name,
-                    0,
-                    hardware=unpack_hardware(hardware),
-                    generated=None if key is None else unpack_public_key(key),
-                    registers=registers,
-                ).der
-            case ["renew-device", bytes(current), bytes(csr)]:
-                return issuer.renew_device(current, csr, 0).der
-            case ["issue-key-server", bytes(key), str(name), [*hosts]] if all(map(_is_text, hosts)):
-                return issuer.issue_key_server(
-                    public_key=unpack_public_key(key), name=name, hosts=hosts, now=0
-                ).der
-            case ["issue-admin", bytes(csr), str(name)]:
-                return issuer.issue_admin(csr, name, 0).der
-            case ["issue-crl", int(number), [*entries]]:
-                return issuer.issue_crl(number=number, revocations=map(_revocation, entries), now=0)
-            case ["sign-policy", bytes(tbs)]:
-                return issuer.sign_policy(Policy.decode(tbs))
-            case ["remove", str(name)]:
-                return issuer.remove(name, 0)
-            case ["readmit", str(name)]:
-                return issuer.readmit(name, 0)
-            case ["permit", str(what), str(name)] if what in _PERMITS:
-                return issuer.permit(Permit(what), name, 0)
-            case ["withdraw", str(what), str(name)] if what in _PERMITS:
-                return issuer.withdraw(Permit(what), name, 0)
-            case ["permitted", str(what)] if what in _PERMITS:
-                return sorted(issuer.permitted(Permit(what)))
-            case ["removed-names"]:
-                return sorted(issuer.removed_names())
-            case ["issued-after", int(position), int(limit)]:
-                found = issuer.issued_after(position, min(limit, _MAX_PAGE))
-                return [pack_issuance(entry) for entry in found]
-            case ["last-position"]:
-                return issuer.last_position()
-        raise UsageError("the signer does not do that")
+            case ["issue-crl", [*under], int(number), [*entries]] if all(map(_is_bytes, under)):
+                lister = keys.lister(under)
+                return lister.issue_crl(number=number, revocations=map(_revocation, entries), now=0)
+            case [str(word), bytes(under), *arguments] if word in _SIGNING:
+                return _sign(keys.issuer(under), word, arguments)
+            case ["prepare-key", int(number)]:
+                return keys.prepare(number)
+            case ["take-certificate", bytes(certificate)]:
+                return keys.take_certificate(certificate)
+            case ["switch-key", bytes(key)]:
+                return keys.switch(key)
+            case ["retire-key", bytes(key)]:
+                return keys.retire(key)
+            case ["abandon-key", bytes(key)]:
+                return keys.abandon(key)
+            case [*_]:
+                return _note(keys.first, asked)
+        raise UsageError(_UNKNOWN)
+
+
+def _sign(issuer: LocalIssuer, word: str, arguments: list[Any]) -> Any:
+    """What is signed under one key."""
+    match [word, *arguments]:
+        case ["issue-device", bytes(csr), str(name), hardware, bytes() | None as key, bool(registers)]:
+            return issuer.issue_device(
+                csr,
+                name,
+                0,
+                hardware=unpack_hardware(hardware),
+                generated=None if key is None else unpack_public_key(key),
+                registers=registers,
+            ).der
+        case ["renew-device", bytes(current), bytes(csr)]:
+            return issuer.renew_device(current, csr, 0).der
+        case ["issue-key-server", bytes(key), str(name), [*hosts]] if all(map(_is_text, hosts)):
+            return issuer.issue_key_server(
+                public_key=unpack_public_key(key), name=name, hosts=hosts, now=0
+            ).der
+        case ["issue-admin", bytes(csr), str(name)]:
+            return issuer.issue_admin(csr, name, 0).der
+        case ["sign-policy", bytes(tbs)]:
+            return issuer.sign_policy(Policy.decode(tbs))
+    raise UsageError(_UNKNOWN)
+
+
+def _note(issuer: LocalIssuer, asked: list[Any]) -> Any:
+    """What is written into the ledger, or read there, whichever key issues."""
+    match asked:
+        case ["remove", str(name)]:
+            return issuer.remove(name, 0)
+        case ["readmit", str(name)]:
+            return issuer.readmit(name, 0)
+        case ["permit", str(what), str(name)] if what in _PERMITS:
+            return issuer.permit(Permit(what), name, 0)
+        case ["withdraw", str(what), str(name)] if what in _PERMITS:
+            return issuer.withdraw(Permit(what), name, 0)
+        case ["permitted", str(what)] if what in _PERMITS:
+            return sorted(issuer.permitted(Permit(what)))
+        case ["removed-names"]:
+            return sorted(issuer.removed_names())
+        case ["issued-after", int(position), int(limit)]:
+            found = issuer.issued_after(position, min(limit, _MAX_PAGE))
+            return [pack_issuance(entry) for entry in found]
+        case ["last-position"]:
+            return issuer.last_position()
+    raise UsageError(_UNKNOWN)
 
 
 def user_id(name: str) -> int:
@@ -209,6 +242,10 @@ def forbid_inspection() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise StorageError("/proc/self", f"cannot be closed to others: {os.strerror(ctypes.get_errno())}")
+
+
+def _is_bytes(value: object) -> bool:
+    return isinstance(value, bytes)
 
 
 def _is_text(value: object) -> bool:

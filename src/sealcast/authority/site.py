@@ -21,6 +21,7 @@ service through the socket instead, so that its change is in force there when th
 """
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -65,7 +66,7 @@ from sealcast.ca import (
 )
 from sealcast.ca.passphrase import NO_PASSPHRASE
 from sealcast.ca.signer import fits
-from sealcast.errors import CertificateError, StorageError
+from sealcast.errors import CertificateError, SealcastError, StorageError
 from sealcast.pki.bundle import SignedBundle
 from sealcast.pki.certificates import certificate_der, certificate_identity, certificates_pem
 from sealcast.pki.files import (
@@ -80,6 +81,8 @@ from sealcast.pki.names import Role, check_host_name, check_site_name, new_site_
 from sealcast.pki.profiles import check_usages
 from sealcast.pki.times import microseconds
 from sealcast.pki.validator import Validator
+
+_log = logging.getLogger("sealcast.authority")
 
 ROOT_KEY_FILE = "root.key"
 SERVER_FILE = "server.pem"
@@ -155,11 +158,12 @@ class Site:
         passphrases = passphrases or PassphraseSource()
         storage = Storage.open(folder / DATABASE_FILE)
         with keys_at_rest(folder):
-            settle(folder, storage)
+            settle(folder, storage, None)
             roots = tuple(certificates(folder / ROOT_FILE))
             issuers = tuple(certificates(folder / CA_FILE))
             issuer = issuer or open_issuer(folder, passphrases)
             vault = Vault.load(folder / KEY_FILE, passphrases)
+            _settle_keys(folder, storage, issuer)
         if isinstance(issuer, LocalIssuer):
             ensure_ledger(folder, storage)
         with storage.transaction() as session:
@@ -386,6 +390,16 @@ def hold_lock(folder: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(descriptor)
+
+
+def _settle_keys(folder: Path, storage: Storage, issuer: Issuer) -> None:
+    """A signer that is away, or was restored, stops nothing that needs no signature."""
+    try:
+        settle(folder, storage, issuer)
+    except SealcastError as error:
+        if isinstance(issuer, LocalIssuer):
+            raise
+        _log.warning("the signer does not follow the rotation of its key yet: %s", error)
 
 
 def _certify_and_build(

@@ -3,7 +3,8 @@
 A file of its own beside the key, so that it can lie with the key in the hands of a signer process. Rows are
 only added; triggers refuse everything else. What is lost after a signature (a crash, a full disk, a database
 that goes back to a backup) is found again here by its serial number. Every number that must not go back has
-its last value here: CRL, policies.
+its last value here: CRL, policies. So has each key of the site CA that a signer process has made: what became
+of it.
 """
 
 import json
@@ -14,6 +15,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from cryptography.x509 import random_serial_number
@@ -26,7 +28,7 @@ from sealcast.pki.profiles import check_usages
 
 BUSY_SECONDS = 10.0
 
-FORMAT = 2
+FORMAT = 3
 
 _TABLES = """
 CREATE TABLE settings (id INTEGER PRIMARY KEY AUTOINCREMENT, value TEXT NOT NULL);
@@ -54,7 +56,42 @@ CREATE INDEX permits_name ON permits (kind, name);
 """
 """Since format 2."""
 
-_APPEND_ONLY = ("settings", "issuances", "outcomes", "crls", "policies", "revocations", "names", "permits")
+_SITE_KEYS = """
+CREATE TABLE site_keys (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL, state TEXT NOT NULL, certificate BLOB,
+  time INTEGER NOT NULL);
+"""
+"""Since format 3."""
+
+_APPEND_ONLY = (
+    *("settings", "issuances", "outcomes", "crls", "policies", "revocations", "names", "permits"),
+    "site_keys",
+)
+
+
+class KeyState(StrEnum):
+    """What a key of the site CA is good for; in this order, and never back."""
+
+    MADE = "made"
+    """A root has yet to certify it."""
+    CERTIFIED = "certified"
+    """It may issue, and may still be given up."""
+    ISSUES = "issues"
+    LISTS = "lists"
+    """Another one issues; it signs the lists of what it has issued."""
+    GONE = "gone"
+    """Destroyed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteKey:
+    """A key of the site CA, by the last row of it."""
+
+    key: bytes
+    """SHA-256 of its SubjectPublicKeyInfo."""
+    state: KeyState
+    certificate: bytes | None = None
+    """DER."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +137,9 @@ class Ledger:
         with ledger._errors():
             connection = sqlite3.connect(temporary, isolation_level=None)
             try:
-                connection.executescript(_TABLES + _PERMITS + "".join(map(_append_only, _APPEND_ONLY)))
+                connection.executescript(
+                    _TABLES + _PERMITS + _SITE_KEYS + "".join(map(_append_only, _APPEND_ONLY))
+                )
                 connection.execute(f"PRAGMA user_version={FORMAT}")
                 connection.execute("INSERT INTO settings (value) VALUES (?)", [_text(settings)])
             finally:
@@ -314,6 +353,27 @@ class Ledger:
             ).fetchall()
         return frozenset(name for (name,) in rows)
 
+    # --- keys of the site CA --------------------------------------------------------------------------------
+
+    def enter_site_keys(self, keys: Iterable[SiteKey], now: int) -> None:
+        """Note what became of keys, all in one write."""
+        with self._change() as connection:
+            connection.executemany(
+                "INSERT INTO site_keys (key, state, certificate, time) VALUES (?, ?, ?, ?)",
+                [(key.key, str(key.state), key.certificate, now) for key in keys],
+            )
+
+    def site_keys(self) -> list[SiteKey]:
+        """The keys that were noted, in the order of their making."""
+        with self._read() as connection:
+            rows = connection.execute("SELECT key, state, certificate FROM site_keys ORDER BY id").fetchall()
+        return list(
+            {
+                key: SiteKey(key=key, state=KeyState(state), certificate=certificate)
+                for key, state, certificate in rows
+            }.values()
+        )
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _number(self, query: str) -> int:
@@ -351,7 +411,7 @@ class Ledger:
             # No one has to remember to close it: nothing depends on when that happens.
             weakref.finalize(self, connection.close)
             (found,) = connection.execute("PRAGMA user_version").fetchone()
-            if found == 1:
+            if found in (1, 2):
                 found = _upgrade(connection)
             if found != FORMAT:
                 raise StorageError(
@@ -400,7 +460,10 @@ def _reserve(connection: sqlite3.Connection, intent: Intent) -> int:
 
 
 def _upgrade(connection: sqlite3.Connection) -> int:
-    """From format 1. Whoever is an admin was made one by the operator, and stays one. Returns: the format."""
+    """From an older format. Returns: the format.
+
+    Whoever is an admin in format 1 was made one by the operator, and stays one.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
@@ -415,6 +478,10 @@ def _upgrade(connection: sqlite3.Connection) -> int:
                 "INSERT INTO permits (kind, name, given, time) VALUES (?, ?, 1, ?)",
                 [(str(Permit.ADMIN), Identity.from_uri(identity).name, time) for identity, time in rows],
             )
+            found = 2
+        if found == 2:
+            for statement in (_SITE_KEYS + _append_only("site_keys")).split(";\n"):
+                connection.execute(statement)
             found = FORMAT
             connection.execute(f"PRAGMA user_version={found}")
         connection.execute("COMMIT")

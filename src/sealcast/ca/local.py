@@ -49,6 +49,8 @@ class Limits:
     admin: int | None = 60
     crl: int | None = 20_000
     policy: int | None = 200_000
+    key: int | None = 12
+    """Keys of the site CA that are made for a rotation."""
 
     def by_kind(self) -> Mapping[str, int | None]:
         """The limits by the words that an operator uses."""
@@ -58,10 +60,11 @@ class Limits:
             str(Role.ADMIN): self.admin,
             "crl": self.crl,
             "policy": self.policy,
+            "key": self.key,
         }
 
 
-NO_LIMITS = Limits(device=None, key_server=None, admin=None, crl=None, policy=None)
+NO_LIMITS = Limits(device=None, key_server=None, admin=None, crl=None, policy=None, key=None)
 """For the one process of a small site, where the key is in the hands of whoever asks."""
 
 
@@ -102,6 +105,11 @@ class LocalIssuer:
     def certificate(self) -> bytes:
         """The site CA's DER certificate."""
         return self._ca.certificate
+
+    @property
+    def ledger(self) -> Ledger:
+        """What it has signed."""
+        return self._ledger
 
     @property
     def public_key(self) -> PublicKey:
@@ -288,7 +296,7 @@ class LocalIssuer:
         if first is None:
             raise CertificateError("the key of that site CA is not here", reason="key")
         others = [(der, signer) for der in certificates[1:] if (signer := signer_of(der)) is not None]
-        return LocalIssuer(
+        issuer = LocalIssuer(
             certificates[0],
             first,
             self._ledger,
@@ -296,6 +304,19 @@ class LocalIssuer:
             clock=self._clock,
             others=_other_keys(first, others),
         )
+        # What was signed by one counts for all.
+        issuer._recent, issuer._checked = self._recent, self._checked
+        return issuer
+
+    def held(self) -> list[tuple[bytes, Signer]]:
+        """The site CAs that sign here: certificates (DER) and signers of their keys, the one that issues
+        first.
+        """
+        return [(ca.certificate, ca.signer) for ca in (self._ca, *self._others)]
+
+    def charge(self, kind: str, now: int) -> None:
+        """Count something of a kind that is limited. Raises: StorageError: too much of it in this hour."""
+        self._count(kind, self._now(now))
 
     # --- inside ---------------------------------------------------------------------------------------------
 

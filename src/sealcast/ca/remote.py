@@ -2,11 +2,13 @@
 
     request = length (4 bytes) ‖ [word, argument, …]        answer = length ‖ [0, result] / [1, error]
 
-A serial number is a byte string, as CBOR's integers end at 64 bits. Whoever listens on the socket is believed
-about whether something was issued; that it was issued by this site's CA is checked.
+A serial number is a byte string, as CBOR's integers end at 64 bits. What is to be signed names the key to
+sign with, by the SHA-256 of its SubjectPublicKeyInfo: during a rotation there are two. Whoever listens on the
+socket is believed about whether something was issued; that it was issued by this site's CA is checked.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import socket
@@ -45,10 +47,11 @@ _SUN_PATH_BYTES = 108
 class RemoteIssuer:
     """Satisfies `Issuer`; holds no key."""
 
-    def __init__(self, certificate: bytes, path: Path) -> None:
+    def __init__(self, certificate: bytes, path: Path, *, others: Sequence[bytes] = ()) -> None:
         """Take the site CA's DER certificate, and the socket that the signer listens on.
 
-        Raises: CertificateError: not the certificate of a site CA.
+        `others`: DER certificates of site CAs of a rotation, whose lists go on. Raises: CertificateError: not
+        the certificate of a site CA.
         """
         parsed = parse_certificate(certificate)
         identity = certificate_identity(parsed)
@@ -58,6 +61,8 @@ class RemoteIssuer:
         self._parsed = parsed
         self._site_id = identity.site_id
         self._public_key = public_key_of(certificate)
+        self._key = key_hash(self._public_key)
+        self._listing = list(dict.fromkeys([self._key, *(key_hash(public_key_of(der)) for der in others)]))
         self._path = path
         # None: it was never asked, and whoever asks first is told by the error.
         self._answers: bool | None = None
@@ -94,11 +99,13 @@ class RemoteIssuer:
     ) -> IssuedCertificate:
         """As `Issuer.issue_device`; the signer goes by its own clock."""
         key = None if generated is None else spki(generated)
-        return self._issued(self._ask("issue-device", csr, name, pack_hardware(hardware), key, registers))
+        return self._issued(
+            self._ask("issue-device", self._key, csr, name, pack_hardware(hardware), key, registers)
+        )
 
     def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
         """As `Issuer.renew_device`; the signer goes by its own clock."""
-        return self._issued(self._ask("renew-device", current, csr))
+        return self._issued(self._ask("renew-device", self._key, current, csr))
 
     def issue_devices(
         self, requests: Sequence[DeviceRequest], now: int
@@ -110,20 +117,20 @@ class RemoteIssuer:
         self, *, public_key: PublicKey, name: str, hosts: Sequence[str], now: int
     ) -> IssuedCertificate:
         """As `Issuer.issue_key_server`; the signer goes by its own clock."""
-        return self._issued(self._ask("issue-key-server", spki(public_key), name, list(hosts)))
+        return self._issued(self._ask("issue-key-server", self._key, spki(public_key), name, list(hosts)))
 
     def issue_admin(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
         """As `Issuer.issue_admin`; the signer goes by its own clock."""
-        return self._issued(self._ask("issue-admin", csr, name))
+        return self._issued(self._ask("issue-admin", self._key, csr, name))
 
     def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
         """As `Issuer.issue_crl`; the signer goes by its own clock."""
         listed = [[pack_serial(entry.serial), entry.time] for entry in revocations]
-        return _bytes(self._ask("issue-crl", number, listed))
+        return _bytes(self._ask("issue-crl", self._listing, number, listed))
 
     def sign_policy(self, policy: Policy) -> bytes:
         """As `Issuer.sign_policy`."""
-        return _bytes(self._ask("sign-policy", policy.encode()))
+        return _bytes(self._ask("sign-policy", self._key, policy.encode()))
 
     def sign_policies(self, policies: Sequence[Policy]) -> list[bytes]:
         """As `Issuer.sign_policies`, one after the other."""
@@ -161,16 +168,42 @@ class RemoteIssuer:
         """As `Issuer.last_position`."""
         return int(self._ask("last-position"))
 
-    def certified(self, certificate: bytes) -> "RemoteIssuer":
-        """Return an issuer that asks the same signer, whose key has another DER certificate.
+    def arranged(self, certificates: Sequence[bytes]) -> "RemoteIssuer":
+        """Return an issuer that asks the same signer to issue under another certificate.
 
-        Raises: CertificateError: it is that of another key.
+        `certificates`: DER, the one that issues first, then those whose CRLs go on.
         """
-        if public_key_of(certificate) != self._public_key:
-            raise CertificateError("the certificate is that of another key than the signer's", reason="key")
-        issuer = RemoteIssuer(certificate, self._path)
+        issuer = RemoteIssuer(certificates[0], self._path, others=certificates[1:])
         issuer._answers = self._answers
         return issuer
+
+    # --- the rotation of the key; each can be asked for again -----------------------------------------------
+
+    def prepare_key(self, number: int) -> bytes:
+        """Have the signer make its next key, or name the one that waits; returns the request (DER) for it.
+
+        `number`: which key of the site it is. Raises: ConflictError: a rotation of it is under way.
+        """
+        return _bytes(self._ask("prepare-key", number))
+
+    def take_certificate(self, certificate: bytes) -> None:
+        """Give the signer the certificate (DER) of its next key.
+
+        Raises: CertificateError: it is not, or not of a root that the signer's operator has given it.
+        """
+        self._ask("take-certificate", certificate)
+
+    def switch(self, public_key: PublicKey) -> None:
+        """Have the signer issue under that key alone."""
+        self._ask("switch-key", key_hash(public_key))
+
+    def retire(self, public_key: PublicKey) -> None:
+        """Have the signer destroy a key in whose place another one issues."""
+        self._ask("retire-key", key_hash(public_key))
+
+    def abandon(self, public_key: PublicKey) -> None:
+        """Have the signer destroy a key that it has not been switched to."""
+        self._ask("abandon-key", key_hash(public_key))
 
     def is_listening(self) -> bool:
         """Whether somebody listens on the socket at this moment."""
@@ -236,6 +269,11 @@ class RemoteIssuer:
 
 
 # --- both ends ----------------------------------------------------------------------------------------------
+
+
+def key_hash(public_key: PublicKey) -> bytes:
+    """The name of a key in requests: SHA-256 of its SubjectPublicKeyInfo."""
+    return hashlib.sha256(spki(public_key)).digest()
 
 
 def pack_serial(serial: int) -> bytes:

@@ -78,7 +78,7 @@ def serve(
         typer.Option(
             "--limit",
             metavar="KIND=N",
-            help="Signer: signatures in an hour of the kind device, key-server, admin, crl or policy.",
+            help="Signer: in an hour of the kind device, key-server, admin, crl, policy, or key (site CA).",
         ),
     ] = None,
     service_user: Annotated[
@@ -91,8 +91,8 @@ def serve(
     """Serve enrolment, keys, directory and management, or the site CA's key, until Ctrl-C or SIGTERM.
 
     One line on standard output says that all listen, and where. A signer listens on DIR/signer.sock. To run
-    it as another user, give it a folder of its own with ca.pem, ca.key and ledger.db, and link its
-    signer.sock into the service's folder.
+    it as another user, give it a folder of its own with ca.pem, ca.key and ledger.db, and root.pem by which
+    it judges the certificate of its next key; link its signer.sock into the service's folder.
     """
     from sealcast.authority.app import Listening, serve, serve_signer
     from sealcast.authority.quantities import parse_address, parse_limits
