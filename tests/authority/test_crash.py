@@ -1,4 +1,4 @@
-"""SIGKILL at system calls that change a file: of a removal, and of an enrolment on the authority's side.
+"""SIGKILL at system calls of a service while a device asks, and of a removal; and at those of the next start.
 
 After it a clean start finds the old state or the new one, whole, and the same work can be done then; no
 certificate is out that nobody knows of (F14). One call of each kind; with SEALCAST_SOAK=1 every call.
@@ -6,12 +6,9 @@ certificate is out that nobody knows of (F14). One call of each kind; with SEALC
 
 import asyncio
 import contextlib
-import os
+import re
 import shutil
-import signal
-import subprocess
-import sys
-from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,19 +23,22 @@ from sealcast.authority.policy_versions import load_policy
 from sealcast.authority.revocation import load_crl
 from sealcast.authority.service import Authority
 from sealcast.authority.site import ROOT_FILE, Site, exclusive
-from sealcast.device import enroll_async
+from sealcast.device import DeviceIdentity, enroll_async, renew_async
+from sealcast.device.folder import current_credentials
 from sealcast.errors import SealcastError, TokenError
 from sealcast.keys import MemberRole
 from sealcast.pki.certificates import parse_pem_certificates
 from sealcast.pki.crl import CrlFacts
+from sealcast.sidechannel import KeyServerClient
 from tests.authority.conftest import DAY, LOOPBACK, make_site, settings
-from tests.crash import AT_ONCE, Call, attached, calls_that_matter, points, tracing, warm
+from tests.crash import SOAK, Act, Transition, Warm, command, survive, warm
 
-pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(14400 if SOAK else 600)]
 
-RUN = "import sys; from sealcast.cli import main; sys.exit(main())"
 ECG = "ward/ecg"
-MEMBER, NEWCOMER = "display-1", "monitor-1"
+MEMBER, STRANGER, NEWCOMER = "display-1", "display-2", "monitor-1"
+TOKENS = 4
+"""One may be used up by a certificate that was lost on its way, at each of two kills."""
 
 
 @dataclass(frozen=True)
@@ -84,42 +84,40 @@ def state_of(site: Site, name: str) -> State:
         )
 
 
-async def make_template(folder: Path) -> str:
-    """An authority with a channel, a member on it, and a token for a newcomer; returns the token."""
-    make_site(folder)
-    async with AsyncExitStack() as stack:
-        stack.enter_context(exclusive(folder))
-        authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK))
-        await authority.add_channel(settings(ECG))
-        await enrol(
-            folder,
-            listening.authority,
-            folder.parent / MEMBER,
-            MEMBER,
-            await authority.create_token(MEMBER, DAY),
-        )
-        await authority.join(ECG, MEMBER, MemberRole.SUBSCRIBE)
-        return await authority.create_token(NEWCOMER, DAY)
+@dataclass(frozen=True)
+class Template:
+    """A folder `authority` with a channel, beside it those of two devices, one of them a member."""
+
+    folder: Path
+    tokens: tuple[str, ...]
+    """For a newcomer."""
+
+    async def copy(self, folder: Path) -> None:
+        await asyncio.to_thread(shutil.copytree, self.folder, folder)
 
 
-async def enrol(folder: Path, url: str, device: Path, name: str, token: str) -> None:
-    roots = parse_pem_certificates((folder / ROOT_FILE).read_bytes())
-    await enroll_async(device, authority_url=url, roots=roots, name=name, token=token)
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    parent = tmp_path_factory.mktemp("template")
+    folder = make_site(parent / "authority")
+
+    async def fill() -> tuple[str, ...]:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(exclusive(folder))
+            authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK))
+            await authority.add_channel(settings(ECG))
+            for name in (MEMBER, STRANGER):
+                token = await authority.create_token(name, DAY)
+                await enrol(parent, listening.authority, name, token)
+            await authority.join(ECG, MEMBER, MemberRole.SUBSCRIBE)
+            return tuple([await authority.create_token(NEWCOMER, DAY) for _ in range(TOKENS)])
+
+    return Template(parent, asyncio.run(fill()))
 
 
-async def start(*command: str, **arguments: int | None) -> asyncio.subprocess.Process:
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return await asyncio.create_subprocess_exec(
-        *command,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        **{**streams, **arguments},  # type: ignore[arg-type]
-    )
-
-
-async def end(process: asyncio.subprocess.Process, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(number)
-    await process.wait()
+async def enrol(folder: Path, url: str, name: str, token: str) -> None:
+    roots = parse_pem_certificates((folder / "authority" / ROOT_FILE).read_bytes())
+    await enroll_async(folder / name, authority_url=url, roots=roots, name=name, token=token)
 
 
 def has_reached(found: State, new: State) -> bool:
@@ -138,156 +136,150 @@ def check_no_serial_is_lost(site: Site) -> None:
 
 
 async def clean_start(folder: Path) -> None:
-    """The service starts on what the crash has left."""
-    async with AsyncExitStack() as stack:
-        stack.enter_context(exclusive(folder))
-        await stack.enter_async_context(running(folder, listen=LOOPBACK))
-
-
-async def removal_at(site: Site) -> bool:
-    """What a start does with the database, and a removal then; the listeners know nothing of the state."""
+    """What a start does with the database; the listeners know nothing of the state."""
+    site = Site.open(folder / "authority")
     authority = Authority(site)
     await authority.start()
-    try:
-        return await authority.revoke_device(MEMBER)
-    finally:
-        await authority.stop()
+    await authority.stop()
+    check_no_serial_is_lost(site)
 
 
-async def test_a_removal_killed_at_any_call_is_whole_or_absent(tmp_path: Path) -> None:
-    template = tmp_path / "template"
-    await make_template(template)
-    old = read_state(template, MEMBER)
+def served(talk: Callable[[Path, dict[str, str]], Awaitable[None]] | None = None) -> Act:
+    """The service starts, is talked to, and ends; who talks is given where it listens."""
+
+    async def act(commands: Warm, folder: Path, options: Sequence[str]) -> int:
+        async def ready(line: str) -> None:
+            if talk is not None:
+                # That it is killed meanwhile is what this is about.
+                with contextlib.suppress(SealcastError):
+                    await talk(folder, dict(re.findall(r"(\w+) (https:\S+)", line)))
+
+        words = ["authority", "serve", str(folder / "authority"), "--listen", "127.0.0.1:0"]
+        return await commands.run(words, options, talk=ready)
+
+    return act
+
+
+def commands() -> contextlib.AbstractAsyncContextManager[Warm]:
+    return warm("sealcast.cli.authority", "sealcast.authority.control", "sealcast.authority.app")
+
+
+async def test_a_removal_killed_at_any_call_is_whole_or_absent(template: Template, tmp_path: Path) -> None:
+    old = read_state(template.folder / "authority", MEMBER)
     assert (old.enrolled, old.revoked, old.in_policy, old.is_member) == (True, False, True, True)
-
-    async with warm("sealcast.cli.authority", "sealcast.authority.control") as commands:
-
-        async def revoke(folder: Path, options: list[str]) -> int:
-            return await commands.run(
-                ["authority", "device", "revoke", str(folder), MEMBER],
-                [*tracing(folder.with_suffix(".log")), *options],
-            )
-
-        whole = tmp_path / "whole"
-        shutil.copytree(template, whole)
-        assert await revoke(whole, []) == 0
-        new = read_state(whole, MEMBER)
-        assert new == State(
-            enrolled=True,
-            revoked=True,
-            serials_revoked=1,
-            certificates=1,
-            token_used=True,
-            in_policy=False,
-            policy_version=old.policy_version + 1,
-            crl_number=old.crl_number + 1,
-            position=(old.position[0] + 1, 0),
-            is_member=False,
-        )
-        calls = calls_that_matter(whole.with_suffix(".log").read_text(), whole)
-        assert len(calls) > 80, "the trace does not show the work"
-        assert len(set(calls)) == len(calls), "threads share the work: a number stands for two calls"
-        places = points("authority: revoke", calls)
-        outcomes: Counter[str] = Counter()
-
-        async def kill_at(call: Call) -> None:
-            folder = tmp_path / f"{call.name}-{call.number}"
-            shutil.copytree(template, folder)
-            code = await revoke(folder, call.killing)
-            assert code in (0, -signal.SIGKILL), code
-            site = Site.open(folder)
-            found = state_of(site, MEMBER)
-            assert found in (old, new), call
-            outcomes["killed"] += code != 0
-            outcomes["new" if found == new else "old"] += 1
-            await clean_start(folder)
-            # Once the site CA knows of a removal, the next start finishes it.
-            begun = MEMBER in site.issuer.removed_names()
-            assert await removal_at(site) == (found == old and not begun)
-            assert has_reached(state_of(site, MEMBER), new)
-            check_no_serial_is_lost(site)
-
-        await asyncio.gather(*map(kill_at, places))
-    # A signature's length varies by a byte or two, and the pages that a row takes may with it.
-    assert outcomes["killed"] >= len(places) - 2, outcomes
-    assert outcomes["old"], outcomes
-    assert outcomes["new"], outcomes
-
-
-async def test_an_enrolment_killed_at_any_call_of_the_authority_is_whole_or_absent(tmp_path: Path) -> None:
-    template = tmp_path / "template"
-    token = await make_template(template)
-    old = read_state(template, NEWCOMER)
-    assert (old.enrolled, old.token_used, old.certificates, old.in_policy) == (False, False, 0, False)
     new = State(
         enrolled=True,
-        revoked=False,
-        serials_revoked=0,
+        revoked=True,
+        serials_revoked=1,
         certificates=1,
         token_used=True,
-        in_policy=True,
+        in_policy=False,
         policy_version=old.policy_version + 1,
-        crl_number=old.crl_number,
-        position=old.position,
+        crl_number=old.crl_number + 1,
+        position=(old.position[0] + 1, 0),
         is_member=False,
     )
 
-    async def enrol_under(folder: Path, options: list[str]) -> bool:
-        """One enrolment at a service that is traced from before it on; whether it succeeded."""
-        async with AsyncExitStack() as stack:
-            service = await start(
-                *(sys.executable, "-c", RUN, "authority", "serve", str(folder), "--listen", "127.0.0.1:0"),
-                stdout=subprocess.PIPE,
+    def look(folder: Path) -> str:
+        site = Site.open(folder / "authority")
+        found = state_of(site, MEMBER)
+        if has_reached(found, new):
+            return "after"
+        assert has_reached(found, old), found
+        return "before"
+
+    step = Transition(
+        name="authority: device revoke",
+        prepare=template.copy,
+        act=command(lambda folder: ["authority", "device", "revoke", str(folder / "authority"), MEMBER]),
+        # Once the site CA knows of a removal, the next start finishes it.
+        recover=served(),
+        look=look,
+        settle=clean_start,
+    )
+    async with commands() as warmed:
+        outcomes = await survive(warmed, step, tmp_path)
+    assert outcomes["before"], outcomes
+    assert outcomes["after"], outcomes
+
+
+async def test_what_a_device_asks_of_a_service_killed_at_any_call_is_whole_or_absent(
+    template: Template, tmp_path: Path
+) -> None:
+    """Its first certificate, its next one, and a channel's keys."""
+    fresh = read_state(template.folder / "authority", NEWCOMER)
+    assert (fresh.enrolled, fresh.token_used, fresh.in_policy) == (False, False, False)
+    enrolled = replace(fresh, enrolled=True, token_used=True, in_policy=True)
+    serial = DeviceIdentity.open(template.folder / STRANGER).serial
+
+    async def enrols(folder: Path, urls: dict[str, str]) -> None:
+        for token in template.tokens:
+            if current_credentials(folder / NEWCOMER) is None:
+                # Used up: the certificate was made, and lost on its way.
+                with contextlib.suppress(TokenError):
+                    await enrol(folder, urls["authority"], NEWCOMER, token)
+
+    async def renews(folder: Path, urls: dict[str, str]) -> None:
+        device = find(folder, urls)
+        if device.serial == serial:
+            await renew_async(device.path)
+
+    async def joins(folder: Path, urls: dict[str, str]) -> None:
+        async with KeyServerClient(find(folder, urls)) as client:
+            await client.join(ECG, MemberRole.SUBSCRIBE)
+
+    def is_enrolled(folder: Path) -> str:
+        found = read_state(folder / "authority", NEWCOMER)
+        assert found.crl_number >= fresh.crl_number, "what was signed and lost is revoked"
+        aside = replace(
+            found, certificates=0, policy_version=fresh.policy_version, crl_number=fresh.crl_number
+        )
+        if aside == fresh:
+            assert found.certificates == 0
+        else:
+            assert aside == enrolled
+            assert found.certificates >= 1
+            assert found.policy_version > fresh.policy_version
+        if current_credentials(folder / NEWCOMER) is None:
+            return "before"
+        assert aside == enrolled, "a certificate that the register does not know is out"
+        return "after"
+
+    def is_renewed(folder: Path) -> str:
+        found = DeviceIdentity.open(folder / STRANGER).serial
+        with Site.open(folder / "authority").storage.snapshot() as session:
+            assert session.get(CertificateRow, f"{found:x}") is not None
+        return "before" if found == serial else "after"
+
+    def has_joined(folder: Path) -> str:
+        return "after" if read_state(folder / "authority", STRANGER).is_member else "before"
+
+    steps = [
+        ("enrol", enrols, is_enrolled),
+        ("renew", renews, is_renewed),
+        ("join", joins, has_joined),
+    ]
+    async with commands() as warmed:
+        for name, talk, look in steps:
+            (tmp_path / name).mkdir()
+            step = Transition(
+                name=f"authority: {name}",
+                prepare=template.copy,
+                act=served(talk),
+                look=look,
+                settle=clean_start,
             )
-            stack.push_async_callback(end, service, signal.SIGTERM)
-            assert service.stdout is not None
-            url = (await service.stdout.readline()).decode().split()[2]
-            async with attached(service.pid, options):
-                try:
-                    async with asyncio.timeout(60):
-                        await enrol(folder, url, folder.with_suffix(".device"), NEWCOMER, token)
-                except SealcastError:
-                    return False
-                finally:
-                    await end(service, signal.SIGTERM)
-            return True
+            outcomes = await survive(warmed, step, tmp_path / name)
+            assert outcomes["before"], outcomes
+            assert outcomes["after"], outcomes
 
-    whole, log = tmp_path / "whole", tmp_path / "log"
-    shutil.copytree(template, whole)
-    assert await enrol_under(whole, tracing(log))
-    assert read_state(whole, NEWCOMER) == new
-    calls = calls_that_matter(log.read_text(), whole)
-    assert len(calls) > 8, "the trace does not show the work"
 
-    limit = asyncio.Semaphore(AT_ONCE)
-    outcomes: Counter[str] = Counter()
-
-    async def kill_at(call: Call) -> None:
-        folder = tmp_path / f"{call.name}-{call.number}"
-        shutil.copytree(template, folder)
-        async with limit:
-            succeeded = await enrol_under(folder, [*tracing(folder.with_suffix(".log")), *call.killing])
-        found = read_state(folder, NEWCOMER)
-        assert found in (old, new), call
-        assert found == new or not succeeded, "a certificate that the register does not know is out"
-        outcomes["new" if found == new else "old"] += 1
-        outcomes["succeeded" if succeeded else "failed"] += 1
-        async with AsyncExitStack() as stack:
-            stack.enter_context(exclusive(folder))
-            authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK))
-            await enrol_again(authority, listening.authority, folder, found == new)
-        assert read_state(folder, NEWCOMER).certificates == (2 if found == new else 1)
-        check_no_serial_is_lost(Site.open(folder))
-
-    async def enrol_again(authority: Authority, url: str, folder: Path, used: bool) -> None:
-        device = folder.with_suffix(".again")
-        if used:
-            with pytest.raises(TokenError):
-                await enrol(folder, url, device, NEWCOMER, token)
-        good = await authority.create_token(NEWCOMER, DAY) if used else token
-        await enrol(folder, url, device, NEWCOMER, good)
-
-    await asyncio.gather(*map(kill_at, points("authority: enrol", calls)))
-    assert outcomes["failed"], outcomes
-    assert outcomes["old"], outcomes
-    assert outcomes["new"], outcomes
+def find(folder: Path, urls: dict[str, str]) -> DeviceIdentity:
+    """The stranger, told where the service listens this time."""
+    device = DeviceIdentity.open(folder / STRANGER)
+    file = device.credentials / "device.toml"
+    text = file.read_text()
+    for key in ("authority", "keys"):
+        text = re.sub(rf'^{key} = ".*"$', f'{key} = "{urls[key]}"', text, flags=re.MULTILINE)
+    file.write_text(text)
+    return DeviceIdentity.open(folder / STRANGER)

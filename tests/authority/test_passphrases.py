@@ -1,10 +1,10 @@
 """Passphrases of an authority's keys: made, changed and removed, all or none."""
 
+import asyncio
 import base64
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from sealcast.cli import main
 from sealcast.errors import CertificateError, SealcastError, StorageError, UsageError
 from sealcast.keys import Secret
 from sealcast.pki.times import system_time
-from tests.crash import Call, calls_that_matter, points, tracing, warm
+from tests.crash import SOAK, Transition, command, survive, warm
 
 FIRST, SECOND = "first of them", "second of them"
 CLEAR = PassphraseSource(environment={}, prompt=None)
@@ -145,37 +145,32 @@ def test_an_older_file_opens(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_program("strace")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(14400 if SOAK else 600)
 async def test_a_change_killed_at_any_call_is_whole_or_absent(encrypted: Path, tmp_path: Path) -> None:
+    def words(folder: Path) -> list[str]:
+        return ["authority", "key", "passwd", str(folder), "--remove"]
+
+    def look(folder: Path) -> str:
+        with keys_at_rest(folder):
+            pass
+        (opened,) = opens_with(folder, ("ca", "root"))
+        assert not [path.name for path in folder.iterdir() if path.name.startswith((".keys.", "keys."))]
+        return {FIRST: "before", "nothing": "after"}[opened]
+
+    async def prepare(folder: Path) -> None:
+        await asyncio.to_thread(shutil.copytree, encrypted, folder)
+
+    step = Transition(
+        name="authority: key passwd",
+        prepare=prepare,
+        act=command(words, lambda: {"SEALCAST_PASSPHRASE": FIRST}),
+        look=look,
+    )
+    (tmp_path / "scratch").mkdir()
     async with warm("sealcast.cli.authority", "sealcast.authority.at_rest") as commands:
-
-        async def change(folder: Path, options: list[str]) -> int:
-            words = ["authority", "key", "passwd", str(folder), "--remove"]
-            trace = tracing(folder.with_suffix(".log"))
-            return await commands.run(words, [*trace, *options], SEALCAST_PASSPHRASE=FIRST)
-
-        whole = tmp_path / "whole"
-        shutil.copytree(encrypted, whole)
-        assert await change(whole, []) == 0
-        assert opens_with(whole) == {"nothing"}
-        calls = calls_that_matter(whole.with_suffix(".log").read_text(), whole)
-        writing = [call for call in calls if call.name != "openat" and call.name != "flock"]
-        assert len(writing) > 12, "the trace does not show the work"
-        outcomes = set()
-        for call in points("authority: key passwd", writing):
-            outcomes.add(await killed(call, encrypted, tmp_path, change))
-    assert outcomes == {FIRST, "nothing"}
-
-
-async def killed(call: Call, template: Path, parent: Path, change) -> str:  # type: ignore[no-untyped-def]
-    folder = parent / f"{call.name}-{call.number}"
-    shutil.copytree(template, folder)
-    assert await change(folder, call.killing) in (0, -signal.SIGKILL)
-    with keys_at_rest(folder):
-        pass
-    (opened,) = opens_with(folder, ("ca", "root"))
-    assert not [path.name for path in folder.iterdir() if path.name.startswith((".keys.", "keys."))]
-    return str(opened)
+        outcomes = await survive(commands, step, tmp_path / "scratch")
+    assert outcomes["before"], outcomes
+    assert outcomes["after"], outcomes
 
 
 class TestCommand:

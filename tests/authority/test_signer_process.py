@@ -518,6 +518,6 @@ async def test_f14_a_signer_killed_at_any_call_loses_no_serial(tmp_path: Path) -
     failed = 0
     for call in chosen(calls, 8):
         folder, apart = move(f"{call.name}-{call.number}")
-        options = [*tracing(tmp_path / "killed.log"), *call.killing]
+        options = [*tracing(tmp_path / "killed.log"), *call.killing(apart)]
         failed += not await enrolment(folder, apart, options)
     assert failed
