@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,19 @@ def test_new_overwrites_nothing(ceremony: Ceremony, capsys: pytest.CaptureFixtur
     )
     assert before == (ceremony.certificate.read_bytes(), ceremony.key.read_bytes())
     assert "RSA" in capsys.readouterr().err
+
+
+def test_new_leaves_no_key_without_its_certificate(
+    ceremony: Ceremony, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, key = ceremony.folder / "no" / "such" / "folder", ceremony.folder / "orphan.key"
+    assert ceremony.run("new", folder / "root.pem", key, "--name", "Other") == 8
+    assert str(folder) in capsys.readouterr().err
+    assert ceremony.run("new", ceremony.folder / "orphan.pem", folder / "root.key", "--name", "Other") == 8
+    assert ceremony.run("new", key, key, "--name", "Other") == 2
+    assert "both the certificate and the key" in capsys.readouterr().err
+    assert not list(ceremony.folder.glob("orphan*"))
+    assert ceremony.run("new", ceremony.folder / "orphan.pem", key, "--name", "Other") == 0
 
 
 def test_no_ceremony_overwrites_a_file(ceremony: Ceremony, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,3 +217,25 @@ def test_a_bundle_that_would_lock_the_fleet_out_is_not_signed(
     assert run("sign-bundle", first, *other.as_root()) == 5
     assert "would count for nothing" in capsys.readouterr().err
     assert replaced.read_bytes() == before
+
+
+def test_a_bundle_that_drops_a_site_is_signed_only_where_that_is_said(
+    ceremony: Ceremony, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ceremony.draft()
+    assert ceremony.run("sign-bundle", first, *ceremony.as_root()) == 0
+    predecessor = SignedBundle.parse(first.read_bytes()).hash
+    own = SignedBundle.parse(first.read_bytes()).read().sites[0]
+    ceremony.signer = KeySigner.generate()
+    for sites in ((), (replace(own, authorities=(ceremony.site_certificate(),)),)):
+        second = ceremony.draft(version=2, predecessor=predecessor, sites=sites)
+        before = second.read_bytes()
+        words = ("sign-bundle", second, *ceremony.as_root(), "--predecessor", first)
+        assert ceremony.run(*words) == 5
+        refused = capsys.readouterr().err
+        assert f"of the site Ward ({SITE.hex()}): all its devices would be locked out" in refused
+        assert f"--drop-site {SITE.hex()}" in refused
+        assert second.read_bytes() == before
+        assert ceremony.run(*words, "--drop-site", "00" * 16) == 2
+        assert "lists no such site" in capsys.readouterr().err
+        assert ceremony.run(*words, "--drop-site", SITE.hex()) == 0

@@ -4,6 +4,7 @@ new, sign-site, cross-sign, sign-bundle, show-bundle. What an authority needs ba
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,21 +53,31 @@ def new(
 
     With a passphrase the key is encrypted.
     """
-    from sealcast.ca import FileSigner, KeyKind, PassphraseSource, create_root
+    from sealcast.ca import KeyKind, KeySigner, PassphraseSource, create_root
     from sealcast.pki.certificates import certificate_der, certificates_pem
-    from sealcast.pki.files import check_absent, write_atomically
+    from sealcast.pki.files import check_absent, write_new
     from sealcast.pki.names import check_site_name
     from sealcast.pki.times import system_time
 
     check_site_name(name)
+    if certificate.absolute() == key.absolute():
+        raise UsageError(
+            f"{key} is to be both the certificate and the key", cure="give each a file of its own"
+        )
     if kind not in KINDS:
         raise UsageError(f"there is no kind of root key {kind!r}", cure=f"use {' or '.join(KINDS)}")
     check_absent(certificate)
     passphrase = PassphraseSource(file=passphrase_file, prompt=None).find("root")
-    signer = FileSigner.create(key, KeyKind(kind), passphrase)
+    signer = KeySigner.generate(KeyKind(kind))
     root = create_root(site_name=name, signer=signer, now=system_time())
     der = certificate_der(root.certificate)
-    write_atomically(certificate, certificates_pem([der]))
+    signer.store(key, passphrase)
+    try:
+        write_new(certificate, certificates_pem([der]))
+    except BaseException:
+        # A key without its certificate is of no use, and would be in the way of the next try.
+        key.unlink()
+        raise
     typer.echo(f"{escape(str(certificate))}  SHA-256 {_fingerprint(der)}")
 
 
@@ -168,6 +179,15 @@ def sign_bundle(
             help="The version before; needed for every version but the first.",
         ),
     ] = None,
+    drop_site: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--drop-site",
+            metavar="ID",
+            help="A site that the version before lists and this one does not, or with none of its CAs: "
+            "its devices will be locked out. More than once if need be.",
+        ),
+    ] = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Sign a version of the trust bundle, in place, after saying what it changes.
@@ -184,6 +204,7 @@ def sign_bundle(
         before_signed = SignedBundle.parse(read_bundle_file(predecessor))
         before = before_signed.read()
         check_successor(before, before_signed.hash, bundle)
+        _check_sites(before, bundle, drop_site or ())
     elif bundle.version > 1:
         raise UsageError(
             f"version {bundle.version} of a trust bundle follows another one",
@@ -219,6 +240,28 @@ def show_bundle(file: _Bundle, as_json: _Json = False) -> None:
     for line in (f"fingerprint {facts['fingerprint']}", *_changes(None, signed.read())):
         typer.echo(escape(line))
     typer.echo(f"{facts['signatures']} signatures")
+
+
+def _check_sites(before: "TrustBundle", after: "TrustBundle", dropped: Sequence[str]) -> None:
+    """Raises: CertificateError if nobody would trust the devices of a site any more, and that is not said."""
+    from sealcast.pki.bundle import key_id
+
+    if unknown := set(dropped) - {site.site_id.hex() for site in before.sites}:
+        raise UsageError(
+            f"--drop-site {min(unknown)}: version {before.version} lists no such site",
+            cure="see: sealcast root show-bundle",
+        )
+    kept = {(site.site_id, key_id(der)) for site in after.sites for der in site.authorities}
+    for site in before.sites:
+        still = any((site.site_id, key_id(der)) in kept for der in site.authorities)
+        if not still and site.site_id.hex() not in dropped:
+            raise CertificateError(
+                f"version {after.version} lists no CA that version {before.version} lists of the site "
+                f"{site.name} ({site.site_id.hex()}): all its devices would be locked out",
+                reason="lockout",
+                cure="draft it from the latest version, with that site; if no device of it is left: "
+                f"--drop-site {site.site_id.hex()}",
+            )
 
 
 def _facts(bundle: "TrustBundle") -> dict[str, Any]:
