@@ -168,6 +168,8 @@ pub struct Member {
     last_sent: HashMap<Purposes, Time>,
     failures: u32,
     last_contact: Option<Time>,
+    /// The key server has said how things stood at this moment or later: when it was asked for what it answered.
+    informed: Option<Time>,
     silence_told: bool,
     beacon_budget: Budget,
     refused: bool,
@@ -191,6 +193,7 @@ impl Member {
             last_sent: HashMap::new(),
             failures: 0,
             last_contact: None,
+            informed: None,
             silence_told: false,
             beacon_budget: Budget::new(BEACON_CHECKS, BEACON_CHECKS),
             refused: false,
@@ -310,6 +313,33 @@ impl Member {
 
     pub fn is_refused(&self) -> bool {
         self.refused
+    }
+
+    /// The device has a new certificate: whoever was refused, maybe by the old one, asks at once and not at the pace of the refused.
+    pub fn note_renewal(&mut self, now: Time) {
+        if self.refused {
+            self.want(Purposes::Join, now);
+        }
+    }
+
+    /// Whether more time than receivers bear with an old generation (KM-12) has passed since `since`; of nothing, it has. No
+    /// answer takes longer than a request may, so a slow link is not waited for in vain.
+    fn is_past_limit(&self, since: Option<Time>, now: Time) -> bool {
+        let limit = self.policy().map_or(0, |policy| policy.publisher_limit);
+        since.is_none_or(|since| now.saturating_sub(since) > limit.max(REQUEST_TIMEOUT))
+    }
+
+    /// Whether a publisher that sealed last at `last_sealed` has to hear how the keys stand before it goes on (KM-20); if so, it
+    /// asks. An answer counts from when it was asked for: it may have lain here while the machine slept.
+    pub fn must_hear_first(&mut self, last_sealed: Option<Time>, now: Time) -> bool {
+        if !self.is_past_limit(last_sealed, now) || !self.is_past_limit(self.informed, now) {
+            return false;
+        }
+        // Whoever was refused joins again, at the pace of that.
+        if !self.refused {
+            self.want(Purposes::Keys, now);
+        }
+        true
     }
 
     /// Judges a stream's credential as TR-14 says, policy included.
@@ -525,6 +555,7 @@ impl Member {
             .number(self.events.len() as u64)
             .number(self.failures)
             .optional(self.last_contact)
+            .optional(self.informed)
             .number(self.silence_told)
             .number(self.refused);
     }

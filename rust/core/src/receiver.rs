@@ -280,14 +280,11 @@ impl Receiver {
             return Err(Rejection::NotJoined);
         };
         admitted.keyring.keep(header.epoch);
-        if let Some((generation, _)) = admitted.keyring.announced() {
-            let limit = admitted
-                .generation_since
-                .saturating_add(admitted.policy.policy.publisher_limit);
-            if header.epoch.generation < generation && header.time > limit {
-                return Err(Rejection::StaleGeneration);
-            }
-        }
+        let is_stale = admitted.keyring.announced().is_some_and(|(generation, _)| {
+            let limit = admitted.policy.policy.publisher_limit;
+            let until = admitted.generation_since.saturating_add(limit);
+            header.epoch.generation < generation && header.time > until
+        });
         if ahead {
             self.held.push(header.stream, &leaf, datagram);
             self.member.want(Purposes::Keys, now);
@@ -298,6 +295,12 @@ impl Receiver {
             return Err(Rejection::BeyondWindow);
         }
         let before_admission = admitted.keyring.is_before_admission(header.epoch);
+        if is_stale && !before_admission {
+            // It bears this time for ever: no repair brings another one for its place.
+            stream.accept_unreadable(header, &leaf, now, &mut self.member.events);
+            self.counters.lost += 1;
+            return Err(Rejection::StaleGeneration);
+        }
         let is_current = admitted.keyring.is_current();
         let plaintext = match admitted.keyring.lookup(header.epoch) {
             Lookup::Held(keys) => {

@@ -131,8 +131,9 @@ pub struct Sender {
     predecessor: Option<StreamId>,
     transmit: VecDeque<Datagram>,
     last_epoch: Option<Epoch>,
+    last_sealed: Option<Time>,
     last_time: Time,
-    blocked: bool,
+    blocked: Option<&'static str>,
     counters: SenderCounters,
 }
 
@@ -179,8 +180,9 @@ impl Sender {
             predecessor: None,
             transmit: VecDeque::new(),
             last_epoch: None,
+            last_sealed: None,
             last_time: 0,
-            blocked: false,
+            blocked: None,
             counters: SenderCounters::default(),
         }
     }
@@ -373,18 +375,19 @@ impl Sender {
         count
     }
 
-    /// The epoch to seal under, if its keys are held and the credential is in force; else says so once.
+    /// The epoch to seal under, if its keys are held and the credential is in force; else says why, once.
     fn epoch_to_seal(&mut self, now: Time) -> Option<Epoch> {
         let reason = self.obstacle(now);
         if let Some(reason) = reason {
-            if !self.blocked {
-                self.blocked = true;
+            if self.blocked != Some(reason) {
+                self.blocked = Some(reason);
                 self.member.events.push_back(Event::Blocked { reason });
             }
             return None;
         }
-        self.blocked = false;
+        self.blocked = None;
         let epoch = self.sealing_epoch(now)?;
+        self.last_sealed = Some(now);
         if self.last_epoch != Some(epoch) {
             // DP-31: who only has the new keys can learn of us; and the directory's head is of the new membership.
             let turned = self
@@ -437,10 +440,14 @@ impl Sender {
         let admitted = self.member.admitted_mut()?;
         if let Lookup::Held(_) = admitted.keyring.lookup(epoch) {
             admitted.keyring.keep(epoch);
-            return None;
+        } else {
+            self.member.want(Purposes::Keys, now);
+            return Some("no key for the present epoch");
         }
-        self.member.want(Purposes::Keys, now);
-        Some("no key for the present epoch")
+        if self.member.must_hear_first(self.last_sealed, now) {
+            return Some("no word of the key server since a pause: there may be newer keys");
+        }
+        None
     }
 
     fn seal(&mut self, plan: BlockPlan, bodies: &[Vec<u8>]) -> Vec<Datagram> {

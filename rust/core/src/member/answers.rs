@@ -147,6 +147,7 @@ impl Member {
             issuer,
             generation_since,
         });
+        self.note_word(Purposes::Join, &beacon);
         self.install(&reply.keys, &beacon, now);
         self.due.insert(Purposes::Poll, now);
         if let Some(beacon) = self.admitted.as_ref().and_then(|a| a.control.last()) {
@@ -183,7 +184,10 @@ impl Member {
             return Ok(());
         };
         match admitted.control.verify(datagram) {
-            Ok(beacon) => self.obey(&beacon, now),
+            Ok(beacon) => {
+                self.note_word(Purposes::Poll, &beacon);
+                self.obey(&beacon, now);
+            }
             Err(error) => self.beacon_refused(error, now)?,
         }
         Ok(())
@@ -213,6 +217,14 @@ impl Member {
         let beacon = admitted.control.verify(datagram)?;
         self.obey(&beacon, now);
         Ok(())
+    }
+
+    /// The key server itself has said this, asked for `purpose`; to be called before it is obeyed.
+    fn note_word(&mut self, purpose: Purposes, beacon: &VerifiedBeacon) {
+        let last = self.admitted.as_ref().and_then(|a| a.control.last());
+        if last.is_none_or(|last| beacon.body.counter >= last.body.counter) {
+            self.informed = self.informed.max(self.last_sent.get(&purpose).copied());
+        }
     }
 
     fn obey(&mut self, beacon: &VerifiedBeacon, now: Time) {
@@ -262,6 +274,7 @@ impl Member {
         };
         match admitted.control.verify(reply.beacon) {
             Ok(beacon) => {
+                self.note_word(Purposes::Keys, &beacon);
                 self.install(&reply, &beacon, now);
                 Ok(Outcome::KeysChanged)
             }

@@ -90,6 +90,7 @@ impl Sender {
             });
         }
         self.certified = Some(Certified { bundle, not_after });
+        self.member.note_renewal(now);
         self.credential_due = Some(now);
         self.credentials_sent = 0;
         self.heartbeat_due = Some(now);

@@ -565,7 +565,7 @@ fn km_12_an_older_generation_is_refused_when_its_time_is_over() {
             )
             .remove(0)
     };
-    world.sender(publisher);
+    let stream = world.stream(publisher);
     world.crash_publisher(publisher);
     world.key_server.remove("subscriber-7");
     world.run_for(3 * SECOND);
@@ -579,6 +579,9 @@ fn km_12_an_older_generation_is_refused_when_its_time_is_over() {
         Some(Rejection::StaleGeneration)
     );
     assert_eq!(world.subscribers[subscriber].messages.len(), 11);
+    // It is told as lost at once, and nobody is asked for it again and again.
+    assert_eq!(world.gaps(subscriber, stream), [(11, Some(11))]);
+    assert_eq!(world.refused(subscriber, &datagram), Rejection::Duplicate);
 }
 
 /// A packet whose key is on its way is held once, however often it is sent again.

@@ -65,6 +65,55 @@ fn traffic_outlives_an_outage_of_the_key_server() {
     assert_eq!(epochs.last().unwrap() - epochs[0], 3);
 }
 
+/// KM-20: who slept longer than receivers bear with an old generation asks how the keys stand before it seals.
+#[test]
+fn km_20_a_publisher_that_slept_seals_nothing_under_keys_that_turned_meanwhile() {
+    let (mut world, subscriber, publisher) = World::in_mid_stream(1, 10);
+    let stream = world.stream(publisher);
+    let asleep = world.publishers[publisher].sender.take();
+    world.run_for(MINUTE);
+    world.key_server.remove("subscriber-7");
+    world.run_for(2 * MINUTE);
+    world.publishers[publisher].sender = asleep;
+    world.key_server_down = true;
+    world.send(publisher, 10, 1100);
+    world.run_for(5 * SECOND);
+    assert_eq!(world.ids(subscriber, stream).len(), 10);
+    let blocked = |event: &&Event| matches!(event, Event::Blocked { .. });
+    assert_eq!(
+        world.publishers[publisher].events.iter().filter(blocked).count(),
+        1
+    );
+    world.key_server_down = false;
+    world.finish(subscriber, stream, 20 * SECOND);
+    assert_eq!(world.ids(subscriber, stream).len(), 20);
+    assert_eq!(world.gaps(subscriber, stream), []);
+    let last = world.subscribers[subscriber].messages.last().unwrap();
+    assert_eq!(last.epoch.generation, 6);
+}
+
+/// KM-20: whoever does not pause is not stopped by an outage, for which there are prefetched slots; and after a pause that
+/// receivers bear with, nobody is asked.
+#[test]
+fn km_20_neither_an_outage_nor_a_short_pause_holds_a_publisher_up() {
+    let (mut world, subscriber, publisher) = World::in_mid_stream(1, 10);
+    let stream = world.stream(publisher);
+    world.key_server_down = true;
+    world.run_for(5 * MINUTE);
+    world.send(publisher, 10, 1100);
+    world.run_for(SECOND);
+    assert_eq!(world.ids(subscriber, stream).len(), 20);
+    world.key_server_down = false;
+    world.run_for(30 * SECOND);
+    world.key_server_down = true;
+    let asleep = world.publishers[publisher].sender.take();
+    world.run_for(MINUTE / 2);
+    world.publishers[publisher].sender = asleep;
+    world.send(publisher, 10, 1100);
+    world.run_for(SECOND);
+    assert_eq!(world.ids(subscriber, stream).len(), 30);
+}
+
 /// A key server that gives no later slots is not asked more than once a second.
 #[test]
 fn a_key_server_that_runs_out_of_slots_is_not_stormed() {
