@@ -9,19 +9,22 @@ from dataclasses import replace
 import pytest
 
 from sealcast.authority import lost_bundles
+from sealcast.authority.admins import AdminRole
 from sealcast.authority.bundles import bundle_progress, draft_bundle
 from sealcast.ca import KeySigner
 from sealcast.device.folder import current_bundle
 from sealcast.device.identity import DeviceIdentity
-from sealcast.device.trust import report_of, sync_trust
+from sealcast.device.trust import follow_trust_async, report_of, sync_trust
 from sealcast.errors import CertificateError, NotAllowedError, StorageError
 from sealcast.keys import MemberRole
 from sealcast.pki.bundle import SignedBundle
 from sealcast.pki.certificates import certificate_der
+from sealcast.pki.names import Role
 from sealcast.sidechannel.client import UnknownVersionError
 from sealcast.sidechannel.messages import BundleAnswer, Report
 from tests.authority.bundles import add_version, held, new_root, own_root, owner
 from tests.authority.conftest import Site, beacon_counter
+from tests.management import manage
 
 ECG = "ward/ecg"
 
@@ -168,3 +171,21 @@ def progress(site: Site, version: int) -> tuple[int, int, tuple[str, ...]]:
     with site.authority.site.storage.snapshot() as session:
         found = bundle_progress(session, version, site.clock())
     return found.devices, found.reported, found.missing
+
+
+async def test_an_admin_follows_the_bundle_and_may_ask_the_key_server_for_nothing_else(site: Site) -> None:
+    """SC-19. An admin's folder has no agent: without this its root would end unnoticed after a rotation."""
+    admin = await site.admin("olga", AdminRole.VIEWER)
+    assert admin.bundle is None
+    await add_version(site)
+    followed = await follow_trust_async(admin.path, Role.ADMIN)
+    assert followed.bundle == held(site)
+    assert len(followed.roots) == 2
+    client = await site.client(followed)
+    assert (await client.bundle(1)).latest == 2
+    with pytest.raises(CertificateError) as refused:
+        await client.crl()
+    assert refused.value.reason == "not-authenticated"
+    await manage(site.authority, "PUT", "/v1/admins/olga/revocation")
+    with pytest.raises((CertificateError, NotAllowedError)):
+        await client.bundle(1)

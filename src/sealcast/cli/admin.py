@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sealcast.cli import escape
 from sealcast.cli.device import (
     AUTHORITY_OPTION,
     ROOT_OPTION,
@@ -16,6 +17,7 @@ from sealcast.cli.device import (
     read_token,
     show_identity,
 )
+from sealcast.errors import SealcastError
 from sealcast.pki.names import Role
 
 _Folder = Annotated[Path, typer.Argument(help="Your folder.", metavar="DIR", show_default=False)]
@@ -62,7 +64,14 @@ def show(folder: _Folder, as_json: _Json = False) -> None:
 
 @_admin.command()
 def renew(folder: _Folder, as_json: _Json = False) -> None:
-    """Get a new certificate for a new key, by the present one."""
+    """Get a new certificate for a new key, by the present one, and follow the site's trust bundle."""
     from sealcast import device
+    from sealcast.device.trust import follow_trust
 
-    show_identity(device.renew(folder, role=Role.ADMIN), as_json=as_json)
+    identity = device.renew(folder, role=Role.ADMIN)
+    try:
+        identity = follow_trust(folder, Role.ADMIN)
+    except SealcastError as error:
+        # The certificate is renewed; a new root is missed only if this stays so until the old one ends.
+        typer.echo(escape(f"the trust bundle cannot be followed: {error} ({error.cure})"), err=True)
+    show_identity(identity, as_json=as_json)

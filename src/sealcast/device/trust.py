@@ -3,6 +3,7 @@
 Spec: spec/trust.md section 5, spec/side-channel.md SC-19 to SC-21.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Protocol
 
@@ -11,8 +12,9 @@ from sealcast.device.folder import DeviceFolder, current_bundle, stored_bundle
 from sealcast.device.identity import DeviceIdentity
 from sealcast.errors import CertificateError
 from sealcast.pki.bundle import VerifiedBundle, accept, begin_by_roots
+from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
-from sealcast.sidechannel.client import UnknownVersionError
+from sealcast.sidechannel.client import KeyServerClient, UnknownVersionError
 from sealcast.sidechannel.messages import BundleAnswer, Report
 
 _MAX_VERSIONS = 10_000
@@ -26,16 +28,35 @@ class BundleSource(Protocol):
         """Return a version as signed. Raises: UnknownVersionError."""
 
 
-async def sync_trust(path: Path, source: BundleSource, *, wall: int | None = None) -> DeviceIdentity:
+async def follow_trust_async(path: Path, role: Role, *, now: int | None = None) -> DeviceIdentity:
+    """Walk to the key server's latest trust bundle: for an admin's folder, which no agent looks after.
+
+    `now`: microseconds. Returns, raises: as `sync_trust`.
+    """
+    identity, moment = DeviceIdentity.open(path, role), system_time() if now is None else now
+    identity.check_roots(moment)
+    async with KeyServerClient(identity, clock=lambda: moment) as client:
+        return await sync_trust(path, client, wall=moment, role=role)
+
+
+def follow_trust(path: Path, role: Role) -> DeviceIdentity:
+    """Do `follow_trust_async` where no event loop runs."""
+    return asyncio.run(follow_trust_async(path, role))
+
+
+async def sync_trust(
+    path: Path, source: BundleSource, *, wall: int | None = None, role: Role = Role.DEVICE
+) -> DeviceIdentity:
     """Walk to the latest trust bundle that `source` has, and put it in force in the device's folder.
 
     Each version is stored as soon as it is believed, so that what follows may fail and nothing is lost.
 
-    `wall`: what this machine's clock says, microseconds. Returns: the identity as it is now.
+    `wall`: what this machine's clock says, microseconds. `role`: of the folder's holder.
+    Returns: the identity as it is now.
     Raises: CertificateError: a version does not follow from the one that is held, which stays in force;
     NetworkError; StorageError.
     """
-    identity = DeviceIdentity.open(path)
+    identity = DeviceIdentity.open(path, role)
     held, number = identity.bundle, 1
     while True:
         try:
@@ -44,7 +65,7 @@ async def sync_trust(path: Path, source: BundleSource, *, wall: int | None = Non
             if held is not None and current_bundle(path) is None:
                 with DeviceFolder.open_for_writing(path) as folder:
                     folder.restore_bundle()
-            return DeviceIdentity.open(path)
+            return DeviceIdentity.open(path, role)
         try:
             held = _take(path, held, answer.bundle, identity)
         except CertificateError as refusal:
