@@ -17,7 +17,7 @@ from sealcast.authority.admins import AdminRole
 from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE
 from sealcast.authority.models import RotationRow
 from sealcast.authority.rotation_state import Result, rotation_row
-from sealcast.authority.rotation_steps import Step
+from sealcast.authority.rotation_steps import Kind, Step
 from sealcast.authority.service import Changes
 from sealcast.authority.site import ROOT_FILE
 from sealcast.ca import FileSigner, KeySigner, PassphraseSource, Root, cross_certify
@@ -73,7 +73,12 @@ async def on(site: Site, make: Make, number: int, *arguments: Any, **named: Any)
 
 
 async def advance(site: Site, number: int, *, force: bool = False) -> str:
-    return await on(site, rotation.advance, number, force=force, within=SECOND)
+    def make(session: Any, present: Any, row: RotationRow, *, now: int) -> Result:
+        is_switch = (row.kind, row.step) == (Kind.SITE, Step.REPORTS)
+        within = SECOND if is_switch else None
+        return rotation.advance(session, present, row, force=force, within=within, now=now)
+
+    return await on(site, make, number)
 
 
 async def certify(site: Site, number: int, certificate: bytes, crosses: bytes = b"") -> str:

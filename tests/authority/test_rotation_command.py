@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,13 +16,14 @@ from sealcast.authority.admins import AdminRole
 from sealcast.authority.control import FolderManagement
 from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE
 from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE
-from sealcast.ca import FileSigner, PassphraseSource
+from sealcast.ca import FileSigner, Passphrase, PassphraseSource
 from sealcast.ca.keyfile import is_encrypted
 from sealcast.ca.signer import public_key_of
 from sealcast.cli import main
 from sealcast.device import renew_async
 from sealcast.errors import CertificateError, SealcastError, UsageError
 from sealcast.pki.certificates import parse_certificate, parse_pem_certificates
+from sealcast.pki.files import PRIVATE, write_atomically
 from sealcast.pki.names import Role
 from tests.authority.conftest import Site, make_site, serving
 from tests.authority.test_passphrases import CHEAP
@@ -206,6 +208,25 @@ def test_a_root_whose_keys_are_elsewhere(apart: tuple[Path, tuple[Path, Path]], 
     assert (folder / ROOT_FILE).read_bytes() == new[0].read_bytes()
 
 
+def test_the_encrypted_key_of_a_root_that_was_replaced_is_not_asked_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = tmp_path / "new.pem", tmp_path / "new.key"
+    assert run("root", "new", *new, "--name", "Owner", "--kind", "P-256") == 0
+    new_root = "--new-root-cert", new[0], "--new-root-key", new[1]
+    assert rotate("root", folder, *new_root) == 0
+    assert step(folder) == "done"
+    key = folder / ROOT_KEY_FILE
+    write_atomically(key, FileSigner.open(key).to_pem(Passphrase(b"old", CHEAP)), PRIVATE)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("getpass.getpass", lambda _: pytest.fail("somebody was asked"))
+    assert rotate("site", folder, "--csr-out", tmp_path / "site.csr") == 0
+    # Nor does the passphrase of other keys disturb.
+    monkeypatch.setenv("SEALCAST_PASSPHRASE", "another")
+    assert rotate("site", folder, "--root-cert", new[0], "--root-key", new[1]) == 0
+    assert step(folder) == "done"
+
+
 async def enrolled(folder: Path, devices: Path, *names: str) -> None:
     async with serving(folder, devices) as site:
         for name in names:
@@ -224,9 +245,11 @@ async def test_a_step_ahead_of_the_devices_is_refused_with_the_counts(
     refused = capsys.readouterr().err
     assert "2 of 2 devices have not reported the trust bundle: monitor-1, monitor-2" in refused
     assert "--force" in refused
-    # For one step, not for all that follow.
-    assert rotate("site", folder, "--force") == 0
+    # For one step, not for all that follow; and a time for devices to renew in is said with the switch.
+    assert rotate("site", folder, "--force", "--within", "2h") == 0
     assert step(folder) == "reissue"
+    assert rotate("site", folder, "--within", "10m") == 2
+    assert "--within 10m comes too late: rotation 1 has switched at " in capsys.readouterr().err
     assert rotate("site", folder) == 2
     assert "2 of 2 devices have no certificate of the new site CA in use" in capsys.readouterr().err
     assert rotate("site", folder, "--force") == 0

@@ -123,7 +123,7 @@ def test_fault_18_the_service_is_killed_at_each_step_while_a_stream_runs(site: S
         subscriber.wait_lines(50)
 
         def rotate(*options: str | Path, step: str) -> None:
-            command("authority", "rotate", "site", site.folder, "--within", "1s", *options)
+            command("authority", "rotate", "site", site.folder, *options)
             site.stop(signal.SIGKILL)
             site.serve()
             assert status(site)["step"] == step
@@ -134,7 +134,7 @@ def test_fault_18_the_service_is_killed_at_each_step_while_a_stream_runs(site: S
         rotate("--certificate", tmp_path / "site.pem", "--bundle-out", draft, step="publish")
         rotate(*by_root, step="reports")
         wait_until(lambda: reported(site), "both have reported the bundle with both site CAs")
-        rotate(step="reissue")
+        rotate("--within", "1s", step="reissue")
         wait_until(lambda: not status(site)["old_devices"], "both use a certificate of the new site CA")
         rotate("--bundle-out", tmp_path / "without the old one", step="retire")
         rotate(*by_root, step="done")

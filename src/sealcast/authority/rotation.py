@@ -251,7 +251,7 @@ def _single(pem: bytes) -> bytes:
 
 
 def advance(
-    session: Session, site: Site, row: RotationRow, *, force: bool, within: int = WITHIN, now: int
+    session: Session, site: Site, row: RotationRow, *, force: bool, within: int | None = None, now: int
 ) -> Result:
     """Go one step on, if the devices are so far.
 
@@ -260,16 +260,25 @@ def advance(
         site: the site.
         row: the rotation.
         force: go on without them; they need an operator's token when they come back.
-        within: in how many microseconds devices take their new certificates.
+        within: in how many microseconds devices take their new certificates; only for the switch of a site
+            CA, by default `WITHIN`.
         now: microseconds.
 
     Raises:
         ConflictError: they are not, with the counts; or the rotation waits for something else.
     """
+    if within is not None and (row.kind, row.step) != (Kind.SITE, Step.REPORTS):
+        raise ConflictError(
+            f"rotation {row.id} has no use for a time in which devices take new certificates: that is said "
+            "where a site CA is switched, and counts from there",
+            cure="leave it out",
+        )
     match Step(row.step):
         case Step.REPORTS:
             _check_standing(standing_of(session, row, now).unreported(), row, force=force)
-            return Result(row=row, changes=_switch(session, site, row, within, now))
+            return Result(
+                row=row, changes=_switch(session, site, row, WITHIN if within is None else within, now)
+            )
         case Step.REISSUE:
             _check_standing(standing_of(session, row, now).still_old(), row, force=force)
             move(session, row, Step.RETIRE, now)

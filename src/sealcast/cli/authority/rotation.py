@@ -89,9 +89,14 @@ def rotate_site(
     certificate: _Certificate = None,
     bundle_out: _BundleOut = None,
     within: Annotated[
-        str,
-        typer.Option("--within", metavar="TIME", help="In which time devices take their new certificates."),
-    ] = "1h",
+        str | None,
+        typer.Option(
+            "--within",
+            metavar="TIME",
+            help="In which time devices take their new certificates after the switch; 1h by default. Given "
+            "with the command that switches.",
+        ),
+    ] = None,
     force: _Force = False,
     again: Annotated[
         bool, typer.Option("--again", help="Begin another one although one has ended within a day.")
@@ -109,9 +114,16 @@ def rotate_site(
     from sealcast.pki.quantities import parse_duration
 
     place = Place(folder, url, admin)
-    root = _own_root(folder, root_cert, root_key, passphrase_file)
-    walk = _Walk(place, "site", root, bundle_out, force=force, within_seconds=parse_duration(within) // 10**6)
+    root = _own_root(place, folder, root_cert, root_key, passphrase_file)
+    seconds = None if within is None else max(1, parse_duration(within) // 10**6)
+    walk = _Walk(place, "site", root, bundle_out, force=force, within_seconds=seconds)
     rotation = walk.current()
+    if within is not None and rotation is not None and rotation["switched"] is not None:
+        raise ConflictError(
+            f"--within {within} comes too late: rotation {rotation['id']} has switched at "
+            f"{rotation['switched']}, with the time in which devices take their new certificates",
+            cure="give the command without it",
+        )
     if rotation is None:
         if not again:
             walk.check_not_just_done()
@@ -166,7 +178,7 @@ def rotate_root(
     its key: no device needs another certificate.
     """
     place = Place(folder, url, admin)
-    old = _own_root(folder, root_cert, root_key, passphrase_file)
+    old = _own_root(place, folder, root_cert, root_key, passphrase_file)
     new = open_root(new_root_cert, new_root_key, passphrase_file) if new_root_cert and new_root_key else None
     walk = _Walk(place, "root", old, bundle_out, new_root=new, force=force)
     rotation = walk.current()
@@ -236,7 +248,7 @@ class _Walk:
         self._new_root = new_root
         self._bundle_out = bundle_out
         self._force = force
-        self._within = {} if within_seconds is None else {"within_seconds": max(1, within_seconds)}
+        self._within = {} if within_seconds is None else {"within_seconds": within_seconds}
         self._moved = False
 
     def current(self) -> dict[str, Any] | None:
@@ -315,7 +327,8 @@ class _Walk:
                 rotation = self._did(self._place.get("rotations", str(rotation["id"])))
                 continue
             try:
-                body = {"force": self._force, **self._within}
+                within = self._within if rotation["step"] == "reports" else {}
+                body = {"force": self._force, **within}
                 path = ("rotations", str(rotation["id"]), "advance")
                 rotation = self._did(self._place.change("POST", *path, body=body))
             except ConflictError:
@@ -324,7 +337,10 @@ class _Walk:
                 raise
             # It is for the one step that it was asked for.
             self._force = False
-        _tell(self._place.get("rotations", str(rotation["id"])))
+        rotation = self._place.get("rotations", str(rotation["id"]))
+        _tell(rotation)
+        if self._within and rotation["switched"] is None:
+            typer.echo("  --within is not kept: give it again with the command that switches")
 
     def _sign_bundle(self, rotation: dict[str, Any]) -> bool:
         """Sign what the rotation waits for with the keys that are here; False if that does not do."""
@@ -409,7 +425,7 @@ def _certified(asked: Any, root: "Root") -> str:
 
 
 def _own_root(
-    folder: Path, certificate: Path | None, key: Path | None, passphrase_file: Path | None
+    place: Place, folder: Path, certificate: Path | None, key: Path | None, passphrase_file: Path | None
 ) -> "Root | None":
     """The root whose key is at hand; None where it is elsewhere."""
     from sealcast.authority.site import ROOT_FILE, ROOT_KEY_FILE
@@ -421,8 +437,9 @@ def _own_root(
         key = folder / ROOT_KEY_FILE
         if is_remote or not key.exists():
             return None
-        # After a rotation of the root it is the old one's, and of no use any more.
-        return find_root(folder / ROOT_FILE, key, passphrase_file)
+        # After a rotation of the root it is the old one's, most likely: nobody is asked for its passphrase.
+        gone = any(each["kind"] == "root" and each["step"] == "done" for each in place.all("rotations"))
+        return find_root(folder / ROOT_FILE, key, passphrase_file, maybe_gone=gone)
     if certificate is None:
         if is_remote:
             raise UsageError("--root-key is given without --root-cert", cure="give both")

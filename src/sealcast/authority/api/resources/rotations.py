@@ -91,10 +91,10 @@ STEP = Component(
         [],
         force={**flag("Leave devices behind that are not so far."), "default": False},
         within_seconds=number(
-            "In which time devices take their new certificates.",
+            "In which time devices take their new certificates, where the site CA is switched; an hour if it "
+            "is left out. At another step it is refused.",
             minimum=1,
             maximum=_MAX_WITHIN_SECONDS,
-            default=rotation.WITHIN // 1_000_000,
         ),
     ),
 )
@@ -194,12 +194,13 @@ def _certify(call: Call) -> Answer:
 
 
 def _advance(call: Call) -> Answer:
+    within = call.body.get("within_seconds")
     result = rotation.advance(
         call.session,
         call.site,
         _row(call),
         force=call.body.get("force", False),
-        within=call.body.get("within_seconds", rotation.WITHIN // 1_000_000) * 1_000_000,
+        within=None if within is None else within * 1_000_000,
         now=call.now,
     )
     return _answer(call, result)
