@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 from unittest import mock
 
@@ -24,27 +24,36 @@ from sealcast.authority.routes_keys import make_application
 from sealcast.authority.service import Authority, Changes
 from sealcast.authority.site import Site as SiteFolder
 from sealcast.authority.site import init_site
-from sealcast.ca import Permit
+from sealcast.ca import KeySigner, Permit, create_root
 from sealcast.ca.signer import Signer
-from sealcast.device import DeviceIdentity, agent, enroll_async, renew_async
+from sealcast.device import DeviceIdentity, agent, enroll_async, renew_async, trust
 from sealcast.device import enrolment as device_enrolment
 from sealcast.device.agent import DeviceAgent
+from sealcast.device.trust import follow_trust_async
 from sealcast.errors import CertificateError, SealcastError, UnreachableError
 from sealcast.est import EnrolmentRequest, EstClient
 from sealcast.est.client import RequestPlan
-from sealcast.est.renewal import RenewalHint
+from sealcast.est.renewal import POLL_SECONDS, CertificateId, RenewalHint
 from sealcast.pki import Role, Validator, channel_id
-from sealcast.pki.certificates import parse_certificate, parse_pem_certificates
+from sealcast.pki.bundle import VerifiedBundle
+from sealcast.pki.certificates import (
+    certificate_der,
+    certificates_pem,
+    parse_certificate,
+    parse_pem_certificates,
+)
 from sealcast.pki.csr import CertificateRequest
 from sealcast.pki.ends import End
+from sealcast.pki.files import PRIVATE, write_atomically
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.sidechannel.client import UnknownVersionError
 from sealcast.sidechannel.messages import BundleAnswer, Report
 from sealcast.testing import MILLISECOND, SECOND, ManualClock, Network, SideChannel, Timeline
 from sealcast.testing.hosts import Surroundings
-from sealcast.testing.publisher import SimulatedPublisher
+from sealcast.testing.publisher import CREDENTIAL_LIFE, SimulatedPublisher
 from sealcast.testing.site import SiteCertificate
 from sealcast.testing.subscriber import SimulatedSubscriber
+from tests.management import manage
 
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR
@@ -74,15 +83,26 @@ class Estate:
     folder: Path
     age: int = 0
     """How long ago the site was made, microseconds."""
+    root_age: int = 0
+    """How old its root was then."""
+    stride: int = HOP
+    """How much time passes at a hop, and what a stream credential outlives."""
     blocked: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
     """What the upkeep could not do."""
+    refused: list[CertificateError] = field(default_factory=list)
+    """Those of these that are about a certificate."""
 
     def __post_init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.ahead = -self.age
         self.timeline = Timeline(ManualClock())
-        init_site(self.folder / "authority", site_name="Ward", root=None, hosts=(), now=self.clock())
+        key = KeySigner.generate()
+        self.root = create_root(site_name="Owner", signer=key, now=self.clock() - self.root_age)
+        files = self.folder / "owner.pem", self.folder / "owner.key"
+        files[0].write_bytes(certificates_pem([certificate_der(self.root.certificate)]))
+        write_atomically(files[1], key.to_pem(), PRIVATE)
+        init_site(self.folder / "authority", site_name="Ward", root=files, hosts=(), now=self.clock())
         site = SiteFolder.open(self.folder / "authority")
         self.authority = Authority(site, self.clock)
         self.do(self.authority.start())
@@ -107,11 +127,16 @@ class Estate:
             (device_enrolment, "EstClient", self._est()),
             (agent, "EstClient", self._est()),
             (agent, "KeyServerClient", self._keys()),
+            (trust, "KeyServerClient", self._keys()),
         )
         self.patches = [mock.patch.object(module, name, value) for module, name, value in patches]
         for patch in self.patches:
             patch.start()
         self.hosts: dict[str, SimulatedPublisher | SimulatedSubscriber] = {}
+        self.bundles: dict[str, VerifiedBundle | None] = {}
+        """The trust bundle that each of them goes by."""
+        self.validators: dict[str, Validator] = {}
+        """What each of them judges the key server by."""
 
     def close(self) -> None:
         for patch in self.patches:
@@ -133,14 +158,18 @@ class Estate:
         while self.timeline.advance(limit):
             pass
 
-    def hop(self, duration: int = HOP) -> None:
+    def hop(self, duration: int | None = None) -> None:
         """Let time pass at once, then do what was due meanwhile."""
+        duration = duration or self.stride
         self.ahead += duration
         for host in self.hosts.values():
             host.skew += duration
         self.upkeep()
         for name, host in self.hosts.items():
             identity = self.identity(name)
+            if identity.bundle != self.bundles[name]:
+                self.trust(identity)
+                host.trust(identity.anchors, identity.issuers)
             if (
                 isinstance(host, SimulatedPublisher)
                 and host.is_up
@@ -173,6 +202,11 @@ class Estate:
             held = DeviceIdentity.open(path, Role.ADMIN)
             if self.clock() >= held.renewal_time():
                 self.attempt(renew_async(path, now=self.clock(), role=Role.ADMIN))
+                self.attempt(follow_trust_async(path, Role.ADMIN, now=self.clock()))
+
+        # Who starts anew begins with these.
+        site = self.authority.site
+        self.site.root, self.site.ca = site.roots[0], site.issuer.certificate
 
     def attempt(self, work: Coroutine[Any, Any, Any]) -> None:
         """Failures are what some tests are about; they are tried again at the next hop."""
@@ -180,6 +214,8 @@ class Estate:
             self.do(work)
         except SealcastError as error:
             self.failures.append(f"{error}")
+            if isinstance(error, CertificateError):
+                self.refused.append(error)
 
     async def look(self, name: str) -> None:
         async with DeviceAgent(self.folder / name, clock=self.clock) as present:
@@ -189,6 +225,9 @@ class Estate:
 
     def identity(self, name: str) -> DeviceIdentity:
         return DeviceIdentity.open(self.folder / name)
+
+    def trust(self, identity: DeviceIdentity) -> None:
+        self.bundles[identity.name], self.validators[identity.name] = identity.bundle, identity.validator()
 
     def enrol(self, name: str, role: Role = Role.DEVICE) -> None:
         self.do(self._enrol(name, role))
@@ -213,13 +252,18 @@ class Estate:
             role=role,
         )
 
-    def populate(self) -> None:
-        """A channel, its publisher and its subscriber, an admin; all running and joined."""
+    def populate(self, **settings: Any) -> None:
+        """A channel with `settings`, its publisher and its subscriber, an admin; all running and joined."""
         self.upkeep()
         self.do(
             self.authority.add_channel(
                 ChannelSettings(
-                    name=CHANNEL, group="239.192.0.1", port=5000, publish=("monitor-*",), subscribe=("*",)
+                    name=CHANNEL,
+                    group="239.192.0.1",
+                    port=5000,
+                    publish=("monitor-*",),
+                    subscribe=("*",),
+                    **settings,
                 )
             )
         )
@@ -227,8 +271,14 @@ class Estate:
             if not (self.folder / name).exists():
                 self.enrol(name)
         self.enrol(ADMIN, Role.ADMIN)
-        publisher = SimulatedPublisher(self.around, as_certificate(self.identity(MONITOR)), skew=self.ahead)
+        publisher = SimulatedPublisher(
+            self.around,
+            as_certificate(self.identity(MONITOR)),
+            skew=self.ahead,
+            credential_life=max(CREDENTIAL_LIFE, self.stride + HOUR),
+        )
         self.hosts[MONITOR] = publisher
+        self.trust(self.identity(MONITOR))
         publisher.start()
         self.subscribe(DISPLAY)
         self.run(1)
@@ -239,6 +289,7 @@ class Estate:
     def subscribe(self, name: str) -> SimulatedSubscriber:
         subscriber = SimulatedSubscriber(self.around, as_certificate(self.identity(name)), skew=self.ahead)
         self.hosts[name] = subscriber
+        self.trust(self.identity(name))
         self.network.attach(name, subscriber.receive)
         subscriber.start()
         return subscriber
@@ -272,6 +323,11 @@ class Estate:
         """What is warned of now."""
         return {end.what for end in self.ends() if end.is_near(self.clock())}
 
+    def manage(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What an operator asks of the authority."""
+        answer: dict[str, Any] = self.do(manage(self.authority, method, path, body))
+        return answer
+
     # -- the wire --------------------------------------------------------------------------------------------
 
     def judge_server(self, validator: Validator) -> None:
@@ -282,8 +338,11 @@ class Estate:
         self, device: str, certificate: bytes, method: str, path: str, body: bytes, reply: Callable[..., None]
     ) -> None:
         """A request of an engine."""
+        if "keys" in self.blocked:
+            reply(None, b"")
+            return
         try:
-            self.judge_server(self.site.validator())
+            self.judge_server(self.validators[device])
         except CertificateError:
             reply(None, b"")
             return
@@ -308,8 +367,8 @@ class Estate:
 
     def answer(self, certificate: bytes, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Let the key server's application answer, as after a handshake with `certificate`."""
-        shown = mock.Mock(getpeercert=lambda binary_form: certificate)
-        transport = mock.Mock(
+        shown = SimpleNamespace(getpeercert=lambda binary_form: certificate)
+        transport = SimpleNamespace(
             get_extra_info=lambda name, default=None: shown if name == "ssl_object" else None
         )
 
@@ -365,7 +424,8 @@ class Estate:
 
             async def renewal_info(self, certificate: bytes) -> RenewalHint | None:
                 self._connect()
-                return None
+                window = await estate.authority.est.renewal_window(CertificateId.of(certificate))
+                return None if window is None else RenewalHint(window=window, retry_after=POLL_SECONDS)
 
         return InProcess
 

@@ -13,6 +13,8 @@ import pytest
 
 from sealcast.authority.models import Base
 from sealcast.endpoint.events import Blocked, Gap, MessageLost, OutOfContact, Refused, StreamClosed
+from sealcast.testing import SECOND
+from tests.scenarios.ceremonies import Owner
 from tests.scenarios.estate import ADMIN, DAY, DISPLAY, HOP, HOUR, MONITOR, Estate
 
 ENDS = {
@@ -23,6 +25,8 @@ ENDS = {
     ("other_crls", "next_update"),
 }
 """Columns of the authority's database that say when something ends which others rest on."""
+
+ROOT_LIFE = 20 * 365 * DAY
 
 NO_ENDS = {
     ("tokens", "expires"),
@@ -99,6 +103,43 @@ def test_f16_fault_21_every_end_is_passed_while_a_stream_runs_and_nothing_is_los
     assert len(estate.publisher.streams) == 1
 
 
+def test_f16_fault_21_a_root_and_a_site_ca_live_out_and_are_replaced_while_a_stream_runs(
+    make_estate: Callable[..., Estate],
+) -> None:
+    """The last three and a half years of a root, and with them the whole life of a site CA, and of another.
+
+    Each is rotated when the authority warns of it, in the safe order. Between two hops everybody sleeps.
+    """
+    # A hop has to be shorter than a third of a device certificate's life, in which that is renewed.
+    estate = make_estate(root_age=ROOT_LIFE - 1277 * DAY, stride=28 * DAY)
+    estate.populate()
+    owner = Owner(estate)
+    lives = {end.what: end.ends for end in estate.ends() if end.what.startswith(("root", "site CA"))}
+    assert {what.split(" '")[0] for what in lives} == {"root", "site CA"}
+    old = estate.authority.site.roots[0], estate.authority.site.issuer.certificate
+    waited: set[str] = set()
+    while estate.clock() < max(lives.values()):
+        estate.hop()
+        estate.speak()
+        owner.look_after()
+        if owner.current() is not None:
+            estate.wake_polls()
+            estate.speak()
+        assert all(end.ends > estate.clock() for end in estate.ends())
+        waited |= {rotation["step"] for rotation in [owner.current()] if rotation is not None}
+    assert owner.done == ["site", "root"]
+    assert waited == {"reports", "reissue"}, "each waited for the devices"
+    rotations = estate.manage("GET", "/v1/rotations")["items"]
+    assert [rotation["forced"] for rotation in rotations] == [[], []]
+    assert (estate.failures, owner.warnings()) == ([], [])
+    for name in (MONITOR, DISPLAY):
+        identity = estate.identity(name)
+        assert not set(old) & {*identity.roots, *identity.issuers}
+    assert received(estate) == list(range(len(estate.publisher.stream.sent)))
+    assert not any(isinstance(event, Gap | MessageLost) for event in estate.display.events)
+    assert len(estate.publisher.streams) == 1
+
+
 def stand_still(estate: Estate, until: Callable[[], bool], limit: int = 12) -> list[set[str]]:
     """Hop until something has ended; what was warned of at each hop."""
     warned: list[set[str]] = []
@@ -128,15 +169,13 @@ def test_f16_a_publisher_that_cannot_renew_is_warned_of_stops_and_is_taken_by_no
     estate.run(60)
     assert "the stream credential has expired" in told(estate, MONITOR, Blocked)
     assert received(estate) == before
-    # A signed proof mends it. What it sealed before it was a member again is refused, and told as lost.
+    # A signed proof mends it. What waited is sealed once it is a member again, under no older key (KM-20).
     estate.blocked.clear()
     estate.hop(HOUR)
     estate.run(90)
     estate.speak()
-    sent = range(len(estate.publisher.stream.sent))
-    assert received(estate)[-3:] == list(sent[-3:])
-    gaps = [event for event in estate.display.events if isinstance(event, Gap)]
-    assert bool(gaps) == (received(estate) != list(sent))
+    assert received(estate) == list(range(len(estate.publisher.stream.sent)))
+    assert not any(isinstance(event, Gap | MessageLost) for event in estate.display.events)
 
 
 def test_f16_a_subscriber_that_cannot_renew_is_warned_of_and_gets_no_later_key(
@@ -246,3 +285,111 @@ def test_f16_a_site_ca_that_ends_is_warned_of_for_months_and_then_signs_nothing(
     assert not any(
         isinstance(event, Refused) and "revoked" in event.reason for event in estate.display.events
     )
+
+
+def test_f16_a_root_that_ends_is_warned_of_for_a_year_and_then_nothing_is_believed(
+    make_estate: Callable[..., Estate],
+) -> None:
+    """Under a root that has ended nobody can be told of another one: it comes out of band."""
+    estate = make_estate(root_age=ROOT_LIFE - 5 * DAY)
+    estate.populate()
+    end = min(end.ends for end in estate.ends() if end.what.startswith("root"))
+    warned = stand_still(estate, lambda: estate.clock() > end)
+    assert all("root 'Owner root'" in seen for seen in warned)
+    before = received(estate)
+    assert before == list(range(len(estate.publisher.stream.sent) - 3)), "up to its end nothing is lost"
+    estate.hop()
+    estate.speak()
+    estate.run(60)
+    # What hangs on it ends with it: who runs seals and opens no more, and both say so.
+    assert told(estate, MONITOR, Blocked)
+    assert told(estate, DISPLAY, OutOfContact)
+    assert received(estate) == before
+    # Each agent is told what brings its device back.
+    cures = [failure.cure for failure in estate.refused if failure.reason == "roots-ended"]
+    assert len(cures) >= 2
+    assert all("sealcast device enroll DIR --root NEW --token TOKEN" in cure for cure in cures)
+
+
+def test_f16_a_root_whose_rotation_is_held_up_until_its_last_days_loses_nothing(
+    make_estate: Callable[..., Estate],
+) -> None:
+    """The devices are the ones that block: a step ahead of their reports is refused with the counts."""
+    estate = make_estate(root_age=ROOT_LIFE - 6 * DAY)
+    estate.populate()
+    owner = Owner(estate)
+    owner.look_after()
+    estate.blocked = {f"device {DISPLAY}"}
+    for _ in range(4):
+        estate.hop()
+        estate.speak()
+        owner.look_after()
+        held = owner.current()
+        assert held is not None
+        assert (held["step"], held["missing"]) == ("reports", [DISPLAY])
+        assert any(line.startswith("root 'Owner root' ends in") for line in owner.warnings())
+    estate.blocked.clear()
+    for _ in range(4):
+        estate.hop()
+        estate.speak()
+        owner.look_after()
+        estate.wake_polls()
+        estate.speak()
+    assert (owner.done, owner.warnings()) == (["root"], [])
+    assert received(estate) == list(range(len(estate.publisher.stream.sent)))
+    assert not any(isinstance(event, Gap | MessageLost) for event in estate.display.events)
+
+
+def test_f16_slot_secrets_that_do_not_come_stop_the_stream_at_the_end_of_the_last_one(
+    make_estate: Callable[..., Estate],
+) -> None:
+    """A key server out of reach: the slots that were fetched carry the stream, then it waits and says so."""
+    estate = make_estate()
+    estate.populate(slot=60 * SECOND, slots_ahead=5)
+    estate.blocked = {"slots", "keys"}
+    for _ in range(4):
+        estate.run(55)
+        estate.speak()
+        assert received(estate) == list(range(len(estate.publisher.stream.sent))), "prefetched slots"
+    # The alarm comes minutes before the first packet that cannot be sealed.
+    assert told(estate, MONITOR, OutOfContact)
+    assert told(estate, DISPLAY, OutOfContact)
+    assert not told(estate, MONITOR, Blocked)
+    for _ in range(4):
+        estate.run(55)
+        estate.speak()
+    assert told(estate, MONITOR, Blocked) == ["no key for the present epoch"]
+    assert len(received(estate)) < len(estate.publisher.stream.sent)
+    estate.blocked.clear()
+    estate.hop(SECOND)
+    estate.run(20)
+    assert received(estate) == list(range(len(estate.publisher.stream.sent)))
+    assert not any(isinstance(event, Gap | MessageLost) for event in estate.display.events)
+
+
+def test_f16_a_stream_credential_that_is_not_renewed_ends_the_stream_and_the_next_one_goes_on(
+    make_estate: Callable[..., Estate],
+) -> None:
+    """The device key signs nothing: what its last credential vouches for is sent and taken, no more."""
+    estate = make_estate()
+    estate.populate()
+    estate.blocked = {"stream credential"}
+    estate.speak()
+    estate.hop(HOP)
+    estate.speak()
+    before = received(estate)
+    assert before == list(range(len(estate.publisher.stream.sent))), "to its end"
+    assert "the stream credential has expired" not in told(estate, MONITOR, Blocked)
+    estate.hop(2 * HOUR)
+    estate.speak()
+    estate.run(60)
+    assert "the stream credential has expired" in told(estate, MONITOR, Blocked)
+    assert told(estate, DISPLAY, StreamClosed) == ["expired"]
+    assert received(estate) == before
+    # What waited is sealed under the next credential: nothing of it is lost, and the stream is the same.
+    estate.blocked.clear()
+    estate.hop(HOUR)
+    estate.run(20)
+    assert received(estate) == list(range(len(estate.publisher.stream.sent)))
+    assert not any(isinstance(event, Gap | MessageLost) for event in estate.display.events)
+    assert len(estate.publisher.streams) == 1

@@ -6,12 +6,14 @@ After every input a host takes all events and commands, then sleeps until the en
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sealcast import _core
 from sealcast._core import Message
 from sealcast.endpoint.events import Event
+from sealcast.pki.validator import Anchor
 from sealcast.testing.chance import chance
 from sealcast.testing.clock import SECOND, START, Timeline
 from sealcast.testing.network import Network
@@ -98,6 +100,7 @@ class Engine(Protocol):
     def next_deadline(self) -> int | None: ...
     def set_wall(self, now: int, wall: int) -> None: ...
     def signed_time(self) -> int: ...
+    def set_trust(self, anchors: Sequence[_core.Anchor], issuers: Sequence[bytes], now: int) -> None: ...
 
 
 class Host(ABC):
@@ -146,6 +149,12 @@ class Host(ABC):
         """Set the wall clock `ahead` microseconds before true time; negative: behind it."""
         self.wall_ahead = ahead
         self.touch()
+
+    def trust(self, anchors: Sequence[Anchor], issuers: Sequence[bytes]) -> None:
+        """Go on with the anchors and site CAs (DER) of a new trust bundle, as a process notices it."""
+        if self._running is not None:
+            self._running.set_trust(anchors, issuers, self.now)
+            self.touch()
 
     def _tell_wall(self, engine: Engine) -> None:
         engine.set_wall(self.now, self.wall)

@@ -92,7 +92,7 @@ class SimulatedKeyServer:
         self.channel_id: bytes = channel_id(site.site_id, options.name)
         self._timeline = timeline
         self._random = chance("key server", seed)
-        self._judge = PeerJudge(site)
+        self._judge = PeerJudge(site.validator())
         self._publishers: set[str] = set()
         self._subscribers: set[str] = set()
         self._policy_version = 0

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from sealcast import _core
 from sealcast.endpoint.events import parse_event
 from sealcast.errors import InternalError
-from sealcast.pki import Context, SignedObject
+from sealcast.pki import Context, SignedObject, Validator
+from sealcast.pki.validator import Anchor
 from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.messages import (
     MAX_REPAIR_BYTES,
@@ -41,16 +42,18 @@ class SimulatedPublisher(Host):
         skew: int = 0,
         mtu: int = 1500,
         max_block: int = 64,
+        credential_life: int = CREDENTIAL_LIFE,
     ) -> None:
-        """Prepare; `start` starts."""
+        """Prepare; `start` starts. `credential_life`: of each stream credential, microseconds."""
         super().__init__(around, identity, f"publisher {identity.name}/{instance}", skew)
         self.instance = instance
         self.streams: list[StreamRecord] = []
         """One for each start."""
         self._mtu = mtu
         self._max_block = max_block
+        self._credential_life = credential_life
         self._engine: _core.SendEngine | None = None
-        self._judge = PeerJudge(around.site)
+        self._judge = PeerJudge(around.site.validator())
         self._succeeds: bytes | None = None
         self._is_certified = False
         self._free = 0
@@ -148,6 +151,11 @@ class SimulatedPublisher(Host):
         if self._is_certified:
             self._certify(self.engine)
 
+    def trust(self, anchors: Sequence[Anchor], issuers: Sequence[bytes]) -> None:
+        """As `Host.trust`; who asks for repairs is judged by them too."""
+        super().trust(anchors, issuers)
+        self._judge = PeerJudge(Validator(anchors, issuers))
+
     def _end(self) -> None:
         self._engine = None
         self._around.side_channel.close(*self._address())
@@ -230,7 +238,7 @@ class SimulatedPublisher(Host):
         """Let the device key vouch for the stream key (TR-11), as `sealcast.endpoint.Publisher` does."""
         identity, now = self.identity, self.now
         date = engine.sealing_date(now)
-        not_after = min(identity.not_after, date + CREDENTIAL_LIFE)
+        not_after = min(identity.not_after, date + self._credential_life)
         tbs = engine.credential_tbs(
             site_id=self._around.site.site_id,
             name=self.name,
@@ -245,7 +253,7 @@ class SimulatedPublisher(Host):
         engine.set_credential(signed, list(identity.chain), not_after, now)
         self._is_certified = True
         start = self.starts
-        self._around.timeline.after(CREDENTIAL_LIFE // 2, lambda: self._recertify(start))
+        self._around.timeline.after(self._credential_life // 2, lambda: self._recertify(start))
         self.touch()
 
     def _recertify(self, start: int) -> None:

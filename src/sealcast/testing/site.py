@@ -197,9 +197,9 @@ class PeerJudge:
     thousands of times.
     """
 
-    def __init__(self, site: Site) -> None:
-        """Judge by the root of `site`."""
-        self._validator = site.validator()
+    def __init__(self, validator: Validator) -> None:
+        """Judge by `validator`."""
+        self._validator = validator
         self._verdicts: dict[tuple[bytes, bytes | None, int], str | None] = {}
 
     def why_refused(self, certificate: bytes, crl: bytes | None, now: int) -> str | None:
