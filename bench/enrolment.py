@@ -3,13 +3,14 @@
 The authority, or the server that is its limit, and the client that asks it share one core: a figure is of the
 whole exchange. The limit does the same handshake and the same signatures with the same libraries
 (`bench.asking`); what the disk costs is told by a third server, which waits for it as often as the authority
-does for a lone request.
+does for a lone request. A fourth is the authority with its signer as a process of its own, on the same core.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,10 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
     place = folder / "authority"
     await site.children.run("enrolment-init", sealcast("authority", "init", place, "--site", "enrolment"))
     tokens = folder / "tokens.json"
-    tokens.write_text(json.dumps(_tokens(place, count * (3 * rounds + 1))))
+    tokens.write_text(json.dumps(_tokens(place, count * (4 * rounds + 1))))
+    # The same site twice, with the same tokens.
+    apart = folder / "apart"
+    shutil.copytree(place, apart)
     ca = folder / "ca-with-key.pem"
     ca.write_bytes((place / CA_KEY_FILE).read_bytes() + (place / CA_FILE).read_bytes())
     limit = {"server": place / SERVER_FILE, "root": place / ROOT_FILE, "ca": ca, "folder": folder}
@@ -69,17 +73,26 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
         for waits in (0, DISK_WAITS):
             command = asking("answer", waits=waits, **paths)
             servers.append(await site.children.start(f"limit-{waits}", command))
+        signing = await site.children.start(
+            "signer", sealcast("authority", "serve", apart, "--roles", "signer", "--json")
+        )
+        await signing.line()
+        service = sealcast("authority", "serve", apart, "--roles", "est,keys,directory", *free)
+        served = await site.children.start("enrolment-apart", service)
         client = await site.children.start(
             "asking",
             asking("ask", root=paths["root"], folder=str(folder), tokens=str(tokens), at_once=AT_ONCE),
         )
     ports = [int((await authority.line())["authority"].rpartition(":")[2])]
     ports += [(await server.line())["port"] for server in servers[1:]]
+    apart_port = int((await served.line())["authority"].rpartition(":")[2])
     await client.line()
     await _asked(client, f"enrol {ports[0]} {count}")
     rates: dict[str, list[list[float]]] = {what: [[] for _ in servers] for what in ("enrol", "renew")}
     costs: dict[str, list[list[float]]] = {what: [[] for _ in servers] for what in rates}
+    rates_apart = []
     for _ in range(rounds):
+        rates_apart.append(count / await _asked(client, f"enrol {apart_port} {count}"))
         for what in rates:
             for index, (server, port) in enumerate(zip(servers, ports, strict=True)):
                 # One that waits for the disk for each certificate is slow, and steady.
@@ -89,8 +102,17 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
                 rates[what][index].append(asked / seconds)
                 costs[what][index].append((cpu_seconds(server.pid) - before) / asked * 1e3)
     await client.finish()
-    for server in servers:
+    for server in (*servers, served, signing):
         await server.stop()
+    figures.add(
+        Figure(
+            group=GROUP,
+            name="first certificates, by token: signer as a process of its own",
+            unit="/s",
+            values=rates_apart,
+            note="as the first certificates below",
+        )
+    )
     for what, name in (("enrol", "first certificates, by token"), ("renew", "renewals")):
         _report(figures, name, rates[what], costs[what], count)
 

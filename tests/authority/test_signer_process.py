@@ -12,8 +12,11 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -23,13 +26,18 @@ from sealcast.authority import app
 from sealcast.authority.app import running
 from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE, LEDGER_FILE, certificates, remote_issuer
 from sealcast.authority.roles import ALL, SERVICE, SIGNER, parse_roles
+from sealcast.authority.signer_batch import DeviceBatches
 from sealcast.authority.signer_keys import SignerKeys
 from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket, user_id
 from sealcast.authority.site import Site as StoredSite
 from sealcast.authority.site import exclusive
 from sealcast.ca import (
+    DeviceRequest,
+    Intent,
+    IssuedCertificate,
     KeyKind,
     KeySigner,
+    Ledger,
     Limits,
     PassphraseSource,
     Permit,
@@ -44,6 +52,7 @@ from sealcast.errors import CertificateError, ConfigError, CsrError, SealcastErr
 from sealcast.keys import MemberRole
 from sealcast.pki.certificates import has_usage, parse_certificate, spki
 from sealcast.pki.crl import CrlFacts, Revocation
+from sealcast.pki.csr import CertificateRequest
 from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.names import Role
 from sealcast.pki.policy import Policy
@@ -232,14 +241,15 @@ class TestBrokenService:
             ["sign", b"anything"],
             ["sign", own, b"anything"],
             ["issue-site", own, spki(KeySigner.generate().public_key)],
-            ["issue-device", own, b"not a request", "monitor-1", None, None, False],
-            ["issue-device", own, b"", 7, None, None, False],
-            ["issue-device", b"another key", b"", "monitor-1", None, None, False],
+            ["issue-devices", own, [[b"", 7, None, None, None, False]]],
+            ["issue-devices", own, [[b"", "monitor-1", None, None, None, False]] * 257],
+            ["issue-devices", b"another key", [[b"", "monitor-1", None, None, None, False]]],
             ["issue-crl", [own], 1, [[b"x" * 21, 0]]],
             ["issue-crl", [own], 1, [[b"", 0]]],
             ["issue-crl", [], 1, []],
             ["issue-crl", [1], 1, []],
-            ["sign-policy", own, b"not a policy"],
+            ["sign-policies", own, [b"not a policy"]],
+            ["sign-policies", own, [1]],
             ["issue-key-server", own, b"no key", "key-server", []],
             ["prepare-key", 1],
             ["prepare-key", 0],
@@ -258,6 +268,9 @@ class TestBrokenService:
             else:
                 assert isinstance(answer, list)
                 assert answer[0] == 1, request
+        not_read = ask(socket_file, "issue-devices", own, [[b"not a request", "m", None, None, None, False]])
+        assert isinstance(not_read, list)
+        assert (not_read[0], not_read[1][0][0]) == (0, 1)
         for junk in (b"", b"\xff" * 40, encode_cbor({"word": "x"})):
             answer = exchange(socket_file, junk)
             assert isinstance(answer, list)
@@ -461,18 +474,114 @@ class TestRoles:
                 impostor.issue_device(KeySigner.generate().make_csr("m"), "m", 0)
 
 
-async def test_a_long_folder_name_is_no_obstacle(tmp_path: Path) -> None:
-    folder = tmp_path / ("d" * 120)
-    folder.mkdir()
+@contextlib.asynccontextmanager
+async def listening(folder: Path, limits: Limits | None = None) -> AsyncIterator[RemoteIssuer]:
+    """A signer in this process."""
     listener = SignerSocket(folder / SIGNER_SOCKET_FILE)
-    site = make_site(tmp_path / "authority")
-    keys = SignerKeys(site, PassphraseSource(), limits=Limits(), clock=system_time)
-    await listener.start(keys)
+    await listener.start(SignerKeys(folder, PassphraseSource(), limits=limits or Limits(), clock=system_time))
     try:
-        remote = RemoteIssuer(keys.first.certificate, folder / SIGNER_SOCKET_FILE)
-        assert await asyncio.to_thread(remote.last_position) == 1
+        yield remote_issuer(folder)
     finally:
         await listener.close()
+
+
+async def test_who_asks_at_the_same_time_shares_a_write_of_the_ledger(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And holds nobody up who asks for something else."""
+    count = 20
+    writes: list[int] = []
+    go_on, all_here, asked = threading.Event(), asyncio.Event(), 0
+    reserve, ask = Ledger.reserve_all, DeviceBatches.ask
+
+    def slow(ledger: Ledger, intents: Sequence[Intent]) -> list[int]:
+        assert go_on.wait(30)
+        writes.append(len(intents))
+        return reserve(ledger, intents)
+
+    async def counted(batches: DeviceBatches, requests: Sequence[DeviceRequest]) -> object:
+        nonlocal asked
+        asked += 1
+        if asked == count:
+            all_here.set()
+        return await ask(batches, requests)
+
+    monkeypatch.setattr(Ledger, "reserve_all", slow)
+    monkeypatch.setattr(DeviceBatches, "ask", counted)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(count + 1) as devices:
+        async with listening(folder, Limits(device=count - 1)) as issuer:
+
+            def enrol(number: int) -> IssuedCertificate | SealcastError:
+                name = f"monitor-{number}"
+                try:
+                    return issuer.issue_device(KeySigner.generate().make_csr(name), name, 0)
+                except SealcastError as error:
+                    return error
+
+            enrolments = [loop.run_in_executor(devices, enrol, number) for number in range(count)]
+            async with asyncio.timeout(30):
+                await all_here.wait()
+                assert await loop.run_in_executor(devices, issuer.last_position) == 1
+                go_on.set()
+                outcomes = await asyncio.gather(*enrolments)
+            entries = await loop.run_in_executor(devices, issuer.issued_after, 1, 100)
+    assert len(writes) <= 2
+    assert sum(writes) == count - 1
+    issued = [outcome for outcome in outcomes if isinstance(outcome, IssuedCertificate)]
+    assert {entry.serial for entry in entries} == {one.serial for one in issued}
+    # Each has the answer to its own question, the one too many the refusal.
+    assert [one.identity.name for one in issued] == [
+        f"monitor-{number}" for number in range(count) if isinstance(outcomes[number], IssuedCertificate)
+    ]
+    (refused,) = (outcome for outcome in outcomes if isinstance(outcome, SealcastError))
+    assert "within an hour" in str(refused)
+
+
+async def test_devices_and_policies_are_asked_for_together(folder: Path) -> None:
+    """Each is judged by itself; policies are all signed, or none."""
+    async with listening(folder) as issuer:
+
+        def ask_together() -> None:
+            issuer.remove("m2", 0)
+            requests = [
+                DeviceRequest(csr=CertificateRequest.parse(KeySigner.generate().make_csr(name)), name=name)
+                for name in ("m1", "m2", "m3")
+            ]
+            first, refused, third = issuer.issue_devices(requests, 0)
+            assert isinstance(first, IssuedCertificate)
+            assert isinstance(third, IssuedCertificate)
+            assert isinstance(refused, CertificateError)
+            assert refused.reason == "revoked"
+            again = DeviceRequest(
+                csr=CertificateRequest.parse(
+                    KeySigner.generate().make_csr("m1", current=parse_certificate(first.der))
+                ),
+                current=first.der,
+            )
+            (renewed,) = issuer.issue_devices([again], 0)
+            assert isinstance(renewed, IssuedCertificate)
+            assert (renewed.identity.name, renewed.serial != first.serial) == ("m1", True)
+            assert issuer.issue_devices([], 0) == []
+            now = system_time()
+            policies = [
+                make_policy(site_id=issuer.site_id, version=1, issued=now, next_update=now + 10**9)
+                for _ in range(300)
+            ]
+            signed = [Policy.parse(each, issuer.public_key) for each in issuer.sign_policies(policies)]
+            assert [policy.version for policy in signed] == list(range(1, 301))
+            with pytest.raises(UsageError, match="times"):
+                issuer.sign_policies([policies[0], replace(policies[1], issued=0)])
+            assert Policy.parse(issuer.sign_policy(policies[0]), None).version == 301
+
+        await asyncio.to_thread(ask_together)
+
+
+async def test_a_long_folder_name_is_no_obstacle(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 120)
+    make_site(folder)
+    async with listening(folder) as remote:
+        assert await asyncio.to_thread(remote.last_position) == 1
 
 
 @pytest.mark.needs_program("strace")

@@ -15,14 +15,18 @@ import os
 import pwd
 import socket
 import struct
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from sealcast.authority.issuance import SIGNER_SOCKET_FILE as SIGNER_SOCKET_FILE
+from sealcast.authority.signer_batch import DeviceBatches
 from sealcast.authority.signer_keys import SignerKeys
-from sealcast.ca import LocalIssuer, Permit
+from sealcast.ca import DeviceRequest, IssuedCertificate, LocalIssuer, Permit
 from sealcast.ca.remote import (
     MAX_FRAME_BYTES,
+    MAX_TOGETHER,
     pack_error,
     pack_issuance,
     short_path,
@@ -38,12 +42,16 @@ from sealcast.errors import (
     UsageError,
 )
 from sealcast.pki.crl import Revocation
+from sealcast.pki.csr import CertificateRequest
 from sealcast.pki.files import storage_errors
 from sealcast.pki.policy import Policy
 from sealcast.pki.signed import decode_cbor, encode_cbor
 
 MAX_CONNECTIONS = 64
 """The service asks for one thing at a time; commands beside it are few."""
+
+_THREADS = 4
+"""That wait for the disk beside each other; signatures themselves hold the interpreter."""
 
 REQUEST_SECONDS = 5.0
 """For a request to come in whole; the caller is on the same machine."""
@@ -55,7 +63,7 @@ _PR_SET_DUMPABLE = 4
 
 _OPERATOR_ONLY = frozenset({"readmit", "permit"})
 
-_SIGNING = frozenset({"issue-device", "renew-device", "issue-key-server", "issue-admin", "sign-policy"})
+_SIGNING = frozenset({"issue-key-server", "issue-admin", "sign-policies"})
 """Words before the key to sign with."""
 
 _UNKNOWN = "the signer does not do that"
@@ -83,6 +91,9 @@ class SignerSocket:
         self._keys: SignerKeys | None = None
         self._server: asyncio.Server | None = None
         self._connections = 0
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="signer")
+        self._batches: dict[bytes, DeviceBatches] = {}
+        self._answering: set[asyncio.Task[None]] = set()
         with storage_errors(path), contextlib.ExitStack() as stack:
             if _is_listening(path):
                 raise StorageError(
@@ -109,10 +120,13 @@ class SignerSocket:
         self._server = await asyncio.start_unix_server(self._serve, sock=self._socket)
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and answer who has asked."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=REQUEST_SECONDS)
+        self._pool.shutdown()
         self._socket.close()
         self._path.unlink(missing_ok=True)
 
@@ -126,7 +140,11 @@ class SignerSocket:
             async with asyncio.timeout(REQUEST_SECONDS):
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
                 request = await reader.readexactly(length) if length <= MAX_FRAME_BYTES else b""
-            answer = self._answer(request, is_operator=user in {0, os.geteuid()})
+            task = asyncio.current_task()
+            if task is not None:
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
+            answer = await self._answer(request, is_operator=user in {0, os.geteuid()})
             writer.write(_LENGTH.pack(len(answer)) + answer)
             async with asyncio.timeout(REQUEST_SECONDS):
                 await writer.drain()
@@ -138,9 +156,15 @@ class SignerSocket:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    def _answer(self, request: bytes, *, is_operator: bool) -> bytes:
+    async def _answer(self, request: bytes, *, is_operator: bool) -> bytes:
+        loop = asyncio.get_running_loop()
         try:
-            return encode_cbor([0, self._perform(request, is_operator=is_operator)])
+            # Whoever waits for the disk, or for a long list, holds nobody else up.
+            done = await loop.run_in_executor(self._pool, self._perform, request, is_operator)
+            if isinstance(done, _Devices):
+                outcomes = await self._batch(done.key).ask(list(done.good()))
+                done = done.answers(outcomes)
+            return await loop.run_in_executor(self._pool, encode_cbor, [0, done])
         except SealcastError as error:
             # A full disk is worth a line of its own here; a refusal too, as it may be somebody who tries.
             _log.warning("refused: %s", error)
@@ -149,7 +173,16 @@ class SignerSocket:
             _log.exception("a request failed")
             return encode_cbor([1, pack_error(InternalError("the signer failed; see its log"))])
 
-    def _perform(self, request: bytes, *, is_operator: bool) -> Any:
+    def _batch(self, key: bytes) -> DeviceBatches:
+        keys = self._keys
+        if keys is None:
+            raise InternalError("the signer has not been started")
+        if key not in self._batches:
+            self._batches[key] = DeviceBatches(lambda: keys.issuer(key), self._pool)
+        return self._batches[key]
+
+    def _perform(self, request: bytes, is_operator: bool) -> Any:  # called by an executor
+        """Do what is asked for, in a thread; devices are parsed here, and signed with those of others."""
         keys = self._keys
         if keys is None:
             raise InternalError("the signer has not been started")
@@ -164,6 +197,9 @@ class SignerSocket:
             case ["issue-crl", [*under], int(number), [*entries]] if all(map(_is_bytes, under)):
                 lister = keys.lister(under)
                 return lister.issue_crl(number=number, revocations=map(_revocation, entries), now=0)
+            case ["issue-devices", bytes(under), [*requests]] if len(requests) <= MAX_TOGETHER:
+                keys.issuer(under)
+                return _Devices(under, [_device(each) for each in requests])
             case [str(word), bytes(under), *arguments] if word in _SIGNING:
                 return _sign(keys.issuer(under), word, arguments)
             case ["prepare-key", int(number)]:
@@ -181,28 +217,58 @@ class SignerSocket:
         raise UsageError(_UNKNOWN)
 
 
+class _Devices:
+    """Devices that are asked for: what can be judged under the ledger, or why it cannot be read."""
+
+    def __init__(self, key: bytes, requests: Sequence[DeviceRequest | SealcastError]) -> None:
+        self.key = key
+        self._requests = requests
+
+    def good(self) -> Iterator[DeviceRequest]:
+        return (each for each in self._requests if isinstance(each, DeviceRequest))
+
+    def answers(self, outcomes: Sequence[IssuedCertificate | SealcastError]) -> list[list[object]]:
+        """The answer for each, in the order of the request."""
+        judged = iter(outcomes)
+        answers: list[list[object]] = []
+        for each in self._requests:
+            outcome = next(judged) if isinstance(each, DeviceRequest) else each
+            if isinstance(outcome, SealcastError):
+                _log.warning("refused: %s", outcome)
+                answers.append([1, pack_error(outcome)])
+            else:
+                answers.append([0, outcome.der])
+        return answers
+
+
+def _device(packed: object) -> DeviceRequest | SealcastError:
+    match packed:
+        case [bytes(csr), str(name), bytes() | None as current, hardware, bytes() | None as key, bool(also)]:
+            try:
+                return DeviceRequest(
+                    csr=CertificateRequest.parse(csr, own_key=key is None),
+                    name=name,
+                    current=current,
+                    hardware=unpack_hardware(hardware),
+                    generated=None if key is None else unpack_public_key(key),
+                    registers=also,
+                )
+            except SealcastError as error:
+                return error
+    raise UsageError(_UNKNOWN)
+
+
 def _sign(issuer: LocalIssuer, word: str, arguments: list[Any]) -> Any:
     """What is signed under one key."""
     match [word, *arguments]:
-        case ["issue-device", bytes(csr), str(name), hardware, bytes() | None as key, bool(registers)]:
-            return issuer.issue_device(
-                csr,
-                name,
-                0,
-                hardware=unpack_hardware(hardware),
-                generated=None if key is None else unpack_public_key(key),
-                registers=registers,
-            ).der
-        case ["renew-device", bytes(current), bytes(csr)]:
-            return issuer.renew_device(current, csr, 0).der
         case ["issue-key-server", bytes(key), str(name), [*hosts]] if all(map(_is_text, hosts)):
             return issuer.issue_key_server(
                 public_key=unpack_public_key(key), name=name, hosts=hosts, now=0
             ).der
         case ["issue-admin", bytes(csr), str(name)]:
             return issuer.issue_admin(csr, name, 0).der
-        case ["sign-policy", bytes(tbs)]:
-            return issuer.sign_policy(Policy.decode(tbs))
+        case ["sign-policies", [*encoded]] if len(encoded) <= MAX_TOGETHER and all(map(_is_bytes, encoded)):
+            return issuer.sign_policies([Policy.decode(tbs) for tbs in encoded])
     raise UsageError(_UNKNOWN)
 
 

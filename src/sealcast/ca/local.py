@@ -7,6 +7,7 @@ administrator and no registration authority of a name that the operator has not 
 """
 
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -69,7 +70,7 @@ NO_LIMITS = Limits(device=None, key_server=None, admin=None, crl=None, policy=No
 
 
 class LocalIssuer:
-    """Satisfies `Issuer`."""
+    """Satisfies `Issuer`; good for several threads."""
 
     def __init__(
         self,
@@ -98,6 +99,8 @@ class LocalIssuer:
             kind: _Recent(kind, limit) for kind, limit in limits.by_kind().items() if limit is not None
         }
         self._is_checked = False
+        # What is judged, counted and reserved is not moved past by a removal; signatures are made beside it.
+        self._lock = threading.RLock()
         # The names in the last policy of each channel that passed, and the devices that were removed then.
         self._checked: dict[str, tuple[tuple[Names, Names], frozenset[str]]] = {}
 
@@ -137,26 +140,30 @@ class LocalIssuer:
         registers: bool = False,
     ) -> IssuedCertificate:
         """As `Issuer.issue_device`."""
-        self._check_new(name, registers=registers)
-        return self._issue(
-            lambda now: self._ca.issue_device(
-                csr, name, now, hardware=hardware, generated=generated, registers=registers
-            ),
-            now,
-        )
+        with self._lock:
+            self._check_new(name, registers=registers)
+            return self._issue(
+                lambda now: self._ca.issue_device(
+                    csr, name, now, hardware=hardware, generated=generated, registers=registers
+                ),
+                now,
+            )
 
     def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
         """As `Issuer.renew_device`."""
-        self._check_renewable(current)
-        return self._issue(lambda now: self._ca.renew_device(current, csr, now), now)
+        with self._lock:
+            self._check_renewable(current)
+            return self._issue(lambda now: self._ca.renew_device(current, csr, now), now)
 
     def issue_devices(
         self, requests: Sequence[DeviceRequest], now: int
     ) -> list[IssuedCertificate | SealcastError]:
         """As `Issuer.issue_devices`."""
         now = self._now(now)
-        plans = [self._plan(request, now) for request in requests]
-        serials = iter(self._ledger.reserve_all([plan.intent for plan in plans if isinstance(plan, Plan)]))
+        with self._lock:
+            plans = [self._plan(request, now) for request in requests]
+            intents = [plan.intent for plan in plans if isinstance(plan, Plan)]
+            serials = iter(self._ledger.reserve_all(intents))
         outcomes: list[IssuedCertificate | SealcastError] = []
         signed: dict[int, bytes | None] = {}
         try:
@@ -194,8 +201,9 @@ class LocalIssuer:
 
     def issue_admin(self, csr: bytes, name: str, now: int) -> IssuedCertificate:
         """As `Issuer.issue_admin`."""
-        self._check_permitted(Permit.ADMIN, name)
-        return self._issue(lambda now: self._ca.issue_admin(csr, name, now), now)
+        with self._lock:
+            self._check_permitted(Permit.ADMIN, name)
+            return self._issue(lambda now: self._ca.issue_admin(csr, name, now), now)
 
     def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
         """As `Issuer.issue_crl`."""
@@ -205,7 +213,8 @@ class LocalIssuer:
             raise UsageError(
                 f"a CRL of {len(asked)} entries, or with one from the future", cure="check the clock"
             )
-        self._count("crl", now)
+        with self._lock:
+            self._count("crl", now)
         # A serial number that nobody has asked for here may be from before the ledger.
         ends = now + microseconds(DEVICE.life)
         listed, number = self._ledger.revoke(asked, ends, number, now)
@@ -225,14 +234,15 @@ class LocalIssuer:
         if not policies:
             return []
         now = self._now(policies[0].issued)
-        removed = self._ledger.removed_names()
-        for policy in policies:
-            self._check_policy(policy, removed, now)
-        for _ in policies:
-            self._count("policy", now)
-        versions = self._ledger.reserve_policies(
-            [(policy.channel, policy.version) for policy in policies], now
-        )
+        with self._lock:
+            removed = self._ledger.removed_names()
+            for policy in policies:
+                self._check_policy(policy, removed, now)
+            for _ in policies:
+                self._count("policy", now)
+            versions = self._ledger.reserve_policies(
+                [(policy.channel, policy.version) for policy in policies], now
+            )
         return [
             self._ca.sign_policy(replace(policy, version=version))
             for policy, version in zip(policies, versions, strict=True)
@@ -240,8 +250,9 @@ class LocalIssuer:
 
     def remove(self, name: str, now: int) -> None:
         """As `Issuer.remove`; it registers no others either, should it come back."""
-        self.withdraw(Permit.REGISTRATION_AUTHORITY, name, now)
-        self._ledger.set_removed(check_device_name(name), self._now(now), removed=True)
+        with self._lock:
+            self.withdraw(Permit.REGISTRATION_AUTHORITY, name, now)
+            self._ledger.set_removed(check_device_name(name), self._now(now), removed=True)
 
     def readmit(self, name: str, now: int) -> None:
         """As `Issuer.readmit`."""
@@ -257,7 +268,8 @@ class LocalIssuer:
 
     def withdraw(self, what: Permit, name: str, now: int) -> None:
         """As `Issuer.withdraw`."""
-        self._ledger.set_permitted(what, check_device_name(name), self._now(now), given=False)
+        with self._lock:
+            self._ledger.set_permitted(what, check_device_name(name), self._now(now), given=False)
 
     def permitted(self, what: Permit) -> frozenset[str]:
         """As `Issuer.permitted`."""
@@ -305,7 +317,7 @@ class LocalIssuer:
             others=_other_keys(first, others),
         )
         # What was signed by one counts for all.
-        issuer._recent, issuer._checked = self._recent, self._checked
+        issuer._recent, issuer._checked, issuer._lock = self._recent, self._checked, self._lock
         return issuer
 
     def held(self) -> list[tuple[bytes, Signer]]:
@@ -316,22 +328,24 @@ class LocalIssuer:
 
     def charge(self, kind: str, now: int) -> None:
         """Count something of a kind that is limited. Raises: StorageError: too much of it in this hour."""
-        self._count(kind, self._now(now))
+        with self._lock:
+            self._count(kind, self._now(now))
 
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _issue(self, sign: Callable[[int], IssuedCertificate], now: int) -> IssuedCertificate:
-        self._reserved.clear()
-        try:
-            issued = sign(self._now(now))
-        except BaseException:
-            # No certificate has left the issuer: the number is spent, and that is all.
-            with suppress(StorageError):
-                for serial in self._reserved:
-                    self._ledger.conclude(serial, None)
-            raise
-        self._ledger.conclude(issued.serial, hashlib.sha256(issued.der).digest())
-        return issued
+        with self._lock:
+            self._reserved.clear()
+            try:
+                issued = sign(self._now(now))
+            except BaseException:
+                # No certificate has left the issuer: the number is spent, and that is all.
+                with suppress(StorageError):
+                    for serial in self._reserved:
+                        self._ledger.conclude(serial, None)
+                raise
+            self._ledger.conclude(issued.serial, hashlib.sha256(issued.der).digest())
+            return issued
 
     def _plan(self, request: DeviceRequest, now: int) -> Plan | SealcastError:
         """What may be signed, or why it must not be."""

@@ -2,6 +2,8 @@
 
     request = length (4 bytes) ‖ [word, argument, …]        answer = length ‖ [0, result] / [1, error]
 
+Devices are asked for many at a time, each with such an answer of its own.
+
 A serial number is a byte string, as CBOR's integers end at 64 bits. What is to be signed names the key to
 sign with, by the SHA-256 of its SubjectPublicKeyInfo: during a rotation there are two. Whoever listens on the
 socket is believed about whether something was issued; that it was issued by this site's CA is checked.
@@ -37,6 +39,12 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 ANSWER_SECONDS = 5.0
 """For one answer; less than other processes wait for the database while this one holds it."""
+
+MAX_TOGETHER = 256
+"""Devices, or policies, in one request."""
+
+MAX_POLICIES_BYTES = 16 * 1024 * 1024
+"""Of the policies in one request; a single one may have more."""
 
 _log = logging.getLogger("sealcast.signer")
 
@@ -99,19 +107,33 @@ class RemoteIssuer:
     ) -> IssuedCertificate:
         """As `Issuer.issue_device`; the signer goes by its own clock."""
         key = None if generated is None else spki(generated)
-        return self._issued(
-            self._ask("issue-device", self._key, csr, name, pack_hardware(hardware), key, registers)
-        )
+        packed = [csr, name, None, pack_hardware(hardware), key, registers]
+        return _certain(self._issue_all([packed])[0])
 
     def renew_device(self, current: bytes, csr: bytes, now: int) -> IssuedCertificate:
         """As `Issuer.renew_device`; the signer goes by its own clock."""
-        return self._issued(self._ask("renew-device", self._key, current, csr))
+        return _certain(self._issue_all([[csr, "", current, None, None, False]])[0])
 
     def issue_devices(
         self, requests: Sequence[DeviceRequest], now: int
     ) -> list[IssuedCertificate | SealcastError]:
-        """As `Issuer.issue_devices`, one after the other: the signer judges each by itself."""
-        return [self._outcome(request, now) for request in requests]
+        """As `Issuer.issue_devices`; the signer goes by its own clock."""
+        packed = [
+            [
+                request.csr.der,
+                request.name,
+                request.current,
+                pack_hardware(request.hardware),
+                None if request.generated is None else spki(request.generated),
+                request.registers,
+            ]
+            for request in requests
+        ]
+        return [
+            outcome
+            for start in range(0, len(packed), MAX_TOGETHER)
+            for outcome in self._issue_all(packed[start : start + MAX_TOGETHER])
+        ]
 
     def issue_key_server(
         self, *, public_key: PublicKey, name: str, hosts: Sequence[str], now: int
@@ -130,11 +152,17 @@ class RemoteIssuer:
 
     def sign_policy(self, policy: Policy) -> bytes:
         """As `Issuer.sign_policy`."""
-        return _bytes(self._ask("sign-policy", self._key, policy.encode()))
+        return self.sign_policies([policy])[0]
 
     def sign_policies(self, policies: Sequence[Policy]) -> list[bytes]:
-        """As `Issuer.sign_policies`, one after the other."""
-        return list(map(self.sign_policy, policies))
+        """As `Issuer.sign_policies`, as many in a request as it holds."""
+        signed: list[bytes] = []
+        for part in _parts([policy.encode() for policy in policies]):
+            answer = self._ask("sign-policies", self._key, part)
+            if not isinstance(answer, list) or len(answer) != len(part):
+                raise InternalError("the signer's answer to sign-policies makes no sense")
+            signed += map(_bytes, answer)
+        return signed
 
     def remove(self, name: str, now: int) -> None:
         """As `Issuer.remove`."""
@@ -213,20 +241,19 @@ class RemoteIssuer:
         except OSError:
             return False
 
-    def _outcome(self, request: DeviceRequest, now: int) -> IssuedCertificate | SealcastError:
-        try:
-            if request.current is not None:
-                return self.renew_device(request.current, request.csr.der, now)
-            return self.issue_device(
-                request.csr.der,
-                request.name,
-                now,
-                hardware=request.hardware,
-                generated=request.generated,
-                registers=request.registers,
-            )
-        except SealcastError as error:
-            return error
+    def _issue_all(self, packed: Sequence[object]) -> list[IssuedCertificate | SealcastError]:
+        answer = self._ask("issue-devices", self._key, list(packed))
+        if not isinstance(answer, list) or len(answer) != len(packed):
+            raise InternalError("the signer's answer to issue-devices makes no sense")
+        return [self._outcome(each) for each in answer]
+
+    def _outcome(self, packed: Any) -> IssuedCertificate | SealcastError:
+        match packed:
+            case [0, bytes(der)]:
+                return self._issued(der)
+            case [1, dict(fields)]:
+                return unpack_error(fields)
+        raise InternalError("the signer's answer for a device makes no sense")
 
     def _issued(self, der: Any) -> IssuedCertificate:
         try:
@@ -403,6 +430,25 @@ def _read_exactly(connection: socket.socket, count: int) -> bytes:
             raise EOFError("it ended before it had answered")
         data += part
     return bytes(data)
+
+
+def _parts(encoded: Sequence[bytes]) -> Iterator[list[bytes]]:
+    part: list[bytes] = []
+    size = 0
+    for each in encoded:
+        if part and (len(part) == MAX_TOGETHER or size + len(each) > MAX_POLICIES_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(each)
+        size += len(each)
+    if part:
+        yield part
+
+
+def _certain(outcome: IssuedCertificate | SealcastError) -> IssuedCertificate:
+    if isinstance(outcome, SealcastError):
+        raise outcome
+    return outcome
 
 
 def _bytes(value: Any) -> bytes:
