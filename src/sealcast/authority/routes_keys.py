@@ -16,6 +16,7 @@ from sealcast.authority.live import LiveChannel
 from sealcast.authority.service import Authority
 from sealcast.errors import CertificateError, UsageError
 from sealcast.keys import KeysReply, MemberRole
+from sealcast.pki.certificates import certificate_identity, parse_certificate
 from sealcast.pki.names import Role
 from sealcast.pki.validator import VerifiedPeer
 from sealcast.sidechannel.messages import (
@@ -87,13 +88,9 @@ class _Requests:
     @web.middleware
     async def authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Judge the peer before anything else: a stranger is not even told which requests exist."""
-        try:
-            request[_PEER] = self._peer(request)
-        except RefusedError:
-            # An admin's folder follows the trust bundle too; nothing else here is an admin's.
-            if request.match_info.handler != self.bundle:
-                raise
-            request[_PEER] = self._admin(request)
+        # An admin's folder follows the trust bundle too; nothing else here is an admin's.
+        is_admin = request.match_info.handler == self.bundle and _role_of(request) is Role.ADMIN
+        request[_PEER] = self._admin(request) if is_admin else self._peer(request)
         return await handler(request)
 
     async def join(self, request: web.Request) -> web.Response:
@@ -301,6 +298,14 @@ class _Requests:
             endpoint=update.endpoint,
             not_after=credential.not_after,
         )
+
+
+def _role_of(request: web.Request) -> Role | None:
+    """What the client's certificate says that it is; not verified yet."""
+    try:
+        return certificate_identity(parse_certificate(shown_certificate(request))).role
+    except CertificateError:
+        return None
 
 
 def _entries(channel: LiveChannel) -> tuple[StreamEntry, ...]:
