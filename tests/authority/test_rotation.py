@@ -23,11 +23,12 @@ from sealcast.authority.site import ROOT_FILE
 from sealcast.ca import FileSigner, KeySigner, PassphraseSource, Root, cross_certify
 from sealcast.ca.signer import public_key_of
 from sealcast.ca.site_request import SiteRequest, make_site_request
+from sealcast.cli import main
 from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.agent import DeviceAgent
 from sealcast.endpoint.session import Session
 from sealcast.endpoint.site import ChannelSite
-from sealcast.errors import CertificateError, ConflictError, SealcastError
+from sealcast.errors import CertificateError, ConflictError, EnrolmentError, SealcastError
 from sealcast.est import EstClient
 from sealcast.pki.bundle import SignedBundle
 from sealcast.pki.certificates import (
@@ -175,6 +176,24 @@ async def test_a_site_ca_is_rotated_in_the_safe_order(site: Site) -> None:
     assert await on(site, rotation.abandon, again) == Step.ABANDONED
     assert parse_pem_certificates((site.folder / CA_FILE).read_bytes()) == [new]
     assert not list(site.folder.glob("ca-*.key"))
+
+
+async def test_a_device_that_a_forced_retirement_left_behind_is_told_of_a_new_token(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity = await site.enrol("monitor-1")
+    number, _ = await start_site(site)
+    assert await sign(site, number, own_root(site)) == 2
+    assert await advance(site, number, force=True) == Step.REISSUE
+    assert await advance(site, number, force=True) == Step.RETIRE
+    assert await sign(site, number, own_root(site)) == 3
+    with pytest.raises(EnrolmentError) as left:
+        await look(identity, site)
+    assert "with a new token into the same folder: sealcast device enroll" in left.value.cure
+    assert await asyncio.to_thread(main, ["device", "renew", str(identity.path)]) == 4
+    assert "with a new token" in capsys.readouterr().err
+    # And that is what helps.
+    await look(await site.enrol("monitor-1"), site)
 
 
 async def test_a_poll_that_began_under_the_old_site_ca_ends_without_a_false_refusal(site: Site) -> None:

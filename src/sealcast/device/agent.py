@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sealcast.device.enrolment import recover_async, renew_async
+from sealcast.device.enrolment import new_token_cure, recover_async, renew_async
 from sealcast.device.floors import read_signed_time, take_signed_time
 from sealcast.device.folder import AGENT_LOCK
 from sealcast.device.identity import DeviceIdentity
@@ -27,6 +27,7 @@ from sealcast.errors import CertificateError, NetworkError, SealcastError, Stora
 from sealcast.est import EstClient
 from sealcast.pki.ends import warnings
 from sealcast.pki.files import PRIVATE, storage_errors
+from sealcast.pki.names import Role
 from sealcast.pki.times import system_time, to_datetime
 from sealcast.sidechannel.client import KeyServerClient
 from sealcast.sidechannel.messages import Report
@@ -136,6 +137,14 @@ class DeviceAgent:
 
         Raises: SealcastError: something did not work; what was done before it stays done.
         """
+        try:
+            return await self._look()
+        except CertificateError as error:
+            if error.reason in _LOCKED_OUT:
+                error.cure = new_token_cure(Role.DEVICE)
+            raise
+
+    async def _look(self) -> AgentStatus:
         before = DeviceIdentity.open(self._path)
         identity = before
         self._warn(before)
@@ -213,10 +222,7 @@ class DeviceAgent:
 
     def _note(self, error: SealcastError, failures: int) -> int:
         level = logging.INFO if isinstance(error, NetworkError) and not failures else logging.WARNING
-        cure = error.cure
-        if isinstance(error, CertificateError) and error.reason in _LOCKED_OUT:
-            cure = "if it stays so: enrol it with a new token into the same folder: sealcast device enroll"
-        log.log(level, "device folder %s: %s (%s)", self._path, error, cure)
+        log.log(level, "device folder %s: %s (%s)", self._path, error, error.cure)
         return failures + 1
 
     async def _rest(self, failures: int) -> None:

@@ -177,9 +177,20 @@ async def renew_async(path: Path, *, now: int | None = None, role: Role = Role.D
         plan = await client.plan(present.name)
         ca_certificates = await client.cacerts()
         signer = _next_key(folder, stage, plan.kind)
-        certificate = await client.renew(present.certificate, signer, plan)
+        try:
+            certificate = await client.renew(present.certificate, signer, plan)
+        except EnrolmentError as error:
+            if error.retry_after is None:
+                # Such as a device that a site CA's retirement has left behind.
+                error.cure = new_token_cure(role)
+            raise
         _accept(client, stage, present, certificate, signer, ca_certificates, moment)
     return DeviceIdentity.open(path, role)
+
+
+def new_token_cure(role: Role) -> str:
+    """What to do about a certificate that is not accepted any more."""
+    return f"if it stays so: enrol it with a new token into the same folder: sealcast {role} enroll"
 
 
 async def recover_async(path: Path, *, now: int | None = None) -> DeviceIdentity:
