@@ -6,18 +6,22 @@ import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
+from cryptography import x509
 from sqlalchemy import update
 
 from sealcast.authority.app import running
 from sealcast.authority.models import SiteRow
+from sealcast.authority.site import SERVER_FILE, exclusive
 from sealcast.authority.site import Site as StoredSite
-from sealcast.authority.site import exclusive
 from sealcast.device import DeviceIdentity
+from sealcast.errors import StorageError
 from sealcast.keys import MemberRole
-from sealcast.pki.crl import crl_number
+from sealcast.pki.crl import crl_number, split_crls
 from sealcast.pki.policy import Policy
 from sealcast.sidechannel import KeyServerClient
 from tests.authority.conftest import LOOPBACK, Clock, Site, beacon_counter
+from tests.management import manage
 
 ECG = "ward/ecg"
 
@@ -99,3 +103,32 @@ async def test_invariant_8_every_number_jumps_once_after_a_restore(folder: Path,
             assert beacon_counter(keys.beacon) > beacon_counter(joined.keys.beacon) + 2**32
             assert Policy.parse((await member.policy(ECG)).policy, None).version == version + 1 + 2**16
             assert crl_number((await member.crl()).crl) == crl_number(joined.crl) + 1 + 2**16
+
+
+async def test_a_lost_certificate_of_the_key_server_is_made_anew_and_devices_go_on(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with AsyncExitStack() as stack:
+        site = await start(folder, tmp_path / "devices", stack)
+        await site.add_channel(ECG)
+        identity = await site.enrol("monitor-1")
+        before = site.authority.identity.chain[0]
+    (folder / SERVER_FILE).unlink()
+    with pytest.raises(StorageError) as missing:
+        StoredSite.open(folder).key_server()
+    assert "start the service, which makes another" in missing.value.cure
+    async with AsyncExitStack() as stack:
+        site = await start(folder, tmp_path / "devices", stack)
+        assert site.authority.identity.chain[0] != before
+        client = await site.client(At(identity, site.listening.keys))  # type: ignore[arg-type]
+        await client.join(ECG, MemberRole.SUBSCRIBE)
+        entries = await manage(site.authority, "GET", "/v1/audit", query={"limit": 1000})
+        assert "remake server certificate" in [entry["action"] for entry in entries["items"]]
+        # What is not known to be in other hands is not revoked.
+        (crl,) = split_crls(site.authority.crl.der)
+        assert len(x509.load_der_x509_crl(crl)) == 0
+        made = (folder / SERVER_FILE).read_bytes()
+    assert f"{folder / SERVER_FILE} was not there" in caplog.text
+    async with AsyncExitStack() as stack:
+        await start(folder, tmp_path / "devices", stack)
+    assert (folder / SERVER_FILE).read_bytes() == made

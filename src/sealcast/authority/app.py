@@ -28,6 +28,7 @@ from sealcast.authority.issuance import LEDGER_FILE, ensure_ledger, local_issuer
 from sealcast.authority.maintenance import maintain
 from sealcast.authority.quantities import Address
 from sealcast.authority.roles import ALL, ServeRole
+from sealcast.authority.rotation_state import ensure_key_server
 from sealcast.authority.routes_keys import make_application
 from sealcast.authority.service import Authority
 from sealcast.authority.signer_keys import SignerKeys
@@ -230,7 +231,9 @@ async def _running(
     issuer: Issuer | None,
     passphrases: PassphraseSource | None,
 ) -> AsyncIterator[tuple[Authority, Listening]]:
-    authority = Authority(Site.open(folder, issuer=issuer, passphrases=passphrases), clock)
+    site = Site.open(folder, issuer=issuer, passphrases=passphrases)
+    await asyncio.to_thread(ensure_key_server, site, clock())
+    authority = Authority(site, clock)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(authority.stop)
         await authority.start()

@@ -1,5 +1,6 @@
 """What the steps of a rotation have in common: how it moves, and what a site is at its step."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,9 @@ from sealcast.authority.site import KeyServerIdentity, Site
 from sealcast.ca import Issuer, KeySigner, LocalIssuer, RemoteIssuer, Signer
 from sealcast.errors import ConflictError, StorageError, UnknownNameError
 from sealcast.pki.bundle import VerifiedBundle
+from sealcast.pki.certificates import parse_certificate
+
+_log = logging.getLogger("sealcast.authority")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,25 @@ def move(session: Session, row: RotationRow, step: Step, now: int) -> None:
     row.step = str(step)
     audit.record(session, now, f"rotate {row.kind}", str(row.id), step=row.step, forced=" ".join(row.forced))
     session.flush()
+
+
+def ensure_key_server(site: Site, now: int) -> None:
+    """Make the key server's key and certificate where its file is lost: the site CA vouches for it anew.
+
+    The one that was lost is good until its end, and nobody has its key unless it was taken.
+    Raises: StorageError, CertificateError.
+    """
+    if site.server_file.exists():
+        return
+    with site.storage.transaction() as session:
+        identity = renew_key_server(session, site, now)
+        serial = f"{parse_certificate(identity.chain[0]).serial_number:x}"
+        audit.record(session, now, "remake server certificate", site.key_server_name, serial=serial)
+    _log.warning(
+        "%s was not there: the key server has another key and certificate; if it may be in other hands, "
+        "rotate the site CA: sealcast authority rotate site DIR",
+        site.server_file,
+    )
 
 
 def renew_key_server(session: Session, site: Site, now: int) -> KeyServerIdentity:

@@ -540,10 +540,16 @@ def _root(
 
 
 def _read_key_server(path: Path, site_id: bytes) -> KeyServerIdentity:
+    if not path.exists():
+        raise StorageError(
+            str(path),
+            "is not there",
+            cure="start the service, which makes another: sealcast authority serve DIR",
+        )
     signer = FileSigner.open(path)
     chain = tuple(certificates(path))
     certificate = x509.load_der_x509_certificate(chain[0])
-    cure = "restore it from a backup of this folder"
+    cure = "restore it from a backup of this folder, or remove it: the next start makes another"
     if not fits(signer, certificate):
         raise CertificateError(f"{path}: certificate and key do not match", reason="key", cure=cure)
     identity = certificate_identity(certificate)
