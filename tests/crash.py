@@ -14,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import io
+import itertools
 import json
 import os
 import re
@@ -58,6 +59,11 @@ class Call:
         """Options of strace: kill the process instead of this call."""
         only = ["-P", str(folder / self.path)] if self.path else []
         return [*only, "-e", f"inject={self.name}:signal=SIGKILL:when={self.number}"]
+
+
+def tests_of(names: Sequence[str]) -> list[list[str]]:
+    """For a test's parameter: all in one test; in a soak each is one, for another process to take."""
+    return [[name] for name in names] if SOAK else [[*names]]
 
 
 def tracing(log: Path) -> list[str]:
@@ -271,6 +277,7 @@ async def survive(commands: Warm, step: Transition, scratch: Path) -> Counter[st
 
 async def _survive(commands: Warm, step: Transition, scratch: Path, outcomes: Counter[str]) -> None:
     limit = asyncio.Semaphore(AT_ONCE)
+    numbers = itertools.count()
 
     async def run(act: Act, folder: Path, call: Call | None = None) -> int:
         options = tracing(folder.with_suffix(".log"))
@@ -281,9 +288,9 @@ async def _survive(commands: Warm, step: Transition, scratch: Path, outcomes: Co
 
     async def see(folder: Path) -> str:
         """A start clears up; what is done next has to find all that the crash has left."""
-        copy = await _copied(folder, folder.with_name(f"{folder.name}-seen"))
+        copy = await _copied(folder, folder.with_name(f"{folder.name}-seen-{next(numbers)}"))
         seen = step.look(copy)
-        await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
+        await _remove(copy)
         return seen
 
     async def finish(folder: Path, was: str) -> None:
@@ -292,8 +299,7 @@ async def _survive(commands: Warm, step: Transition, scratch: Path, outcomes: Co
         assert await see(folder) == "after"
         if step.settle is not None:
             await step.settle(folder)
-        # A soak makes thousands of them.
-        await asyncio.to_thread(shutil.rmtree, folder)
+        await _remove(folder)
 
     async def kill_at(index: int, call: Call) -> None:
         folder = scratch / str(index)
@@ -323,7 +329,7 @@ async def _survive(commands: Warm, step: Transition, scratch: Path, outcomes: Co
         assert await run(recover, recovered) in {step.code, *step.refused}, step.name
         await see(recovered)
         calls = calls_of(recovered)
-        await asyncio.to_thread(shutil.rmtree, recovered)
+        await _remove(recovered)
         for index, next_call in enumerate(
             calls[share :: len(again)] if SOAK else chosen(calls[len(calls) // 2 :], 2)
         ):
@@ -349,6 +355,11 @@ async def _survive(commands: Warm, step: Transition, scratch: Path, outcomes: Co
     await asyncio.gather(*(one_of_a_few(index, call) for index, call in enumerate(places)))
     # A signature's length varies by a byte or two, and the pages that a row takes may with it.
     assert outcomes["killed"] >= len(places) - 2, (step.name, outcomes)
+
+
+async def _remove(folder: Path) -> None:
+    """A soak makes thousands of them. Whoever has looked at one may close its database only now."""
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 async def _copied(folder: Path, to: Path) -> Path:

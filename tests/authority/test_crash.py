@@ -31,7 +31,7 @@ from sealcast.pki.certificates import parse_pem_certificates
 from sealcast.pki.crl import CrlFacts
 from sealcast.sidechannel import KeyServerClient
 from tests.authority.conftest import DAY, LOOPBACK, make_site, settings
-from tests.crash import SOAK, Act, Transition, Warm, command, survive, warm
+from tests.crash import SOAK, Act, Transition, Warm, command, survive, tests_of, warm
 
 pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(14400 if SOAK else 600)]
 
@@ -203,8 +203,9 @@ async def test_a_removal_killed_at_any_call_is_whole_or_absent(template: Templat
     assert outcomes["after"], outcomes
 
 
+@pytest.mark.parametrize("names", tests_of(["enrol", "renew", "join"]), ids="+".join)
 async def test_what_a_device_asks_of_a_service_killed_at_any_call_is_whole_or_absent(
-    template: Template, tmp_path: Path
+    template: Template, tmp_path: Path, names: list[str]
 ) -> None:
     """Its first certificate, its next one, and a channel's keys."""
     fresh = read_state(template.folder / "authority", NEWCOMER)
@@ -254,13 +255,14 @@ async def test_what_a_device_asks_of_a_service_killed_at_any_call_is_whole_or_ab
     def has_joined(folder: Path) -> str:
         return "after" if read_state(folder / "authority", STRANGER).is_member else "before"
 
-    steps = [
-        ("enrol", enrols, is_enrolled),
-        ("renew", renews, is_renewed),
-        ("join", joins, has_joined),
-    ]
+    steps = {
+        "enrol": (enrols, is_enrolled),
+        "renew": (renews, is_renewed),
+        "join": (joins, has_joined),
+    }
     async with commands() as warmed:
-        for name, talk, look in steps:
+        for name in names:
+            talk, look = steps[name]
             (tmp_path / name).mkdir()
             step = Transition(
                 name=f"authority: {name}",

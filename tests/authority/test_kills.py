@@ -34,7 +34,7 @@ from sealcast.pki.times import system_time
 from tests.authority.bundles import next_bundle
 from tests.authority.conftest import DAY, LOOPBACK, Clock, Site, make_site
 from tests.authority.test_crash import check_no_serial_is_lost
-from tests.crash import SOAK, Act, Transition, Warm, command, survive, warm
+from tests.crash import SOAK, Act, Transition, Warm, command, survive, tests_of, warm
 
 pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(14400 if SOAK else 900)]
 
@@ -109,11 +109,9 @@ REPEATED = {"token", "registrar"}
 """Each time it makes another one."""
 
 
-BESIDE = [[name] for name in STEPS] if SOAK else [[name for name in STEPS if name not in ALIKE]]
-"""In a soak each is a test, for another process to take."""
-
-
-@pytest.mark.parametrize("names", BESIDE, ids="+".join)
+@pytest.mark.parametrize(
+    "names", tests_of([name for name in STEPS if SOAK or name not in ALIKE]), ids="+".join
+)
 async def test_operators_changes(template: Template, tmp_path: Path, names: list[str]) -> None:
     async with commands() as warmed:
         for name in names:
@@ -193,8 +191,8 @@ def commands() -> contextlib.AbstractAsyncContextManager[Warm]:
     )
 
 
-@pytest.mark.parametrize("some", [slice(0, 1), slice(1, 2), slice(2, 3)] if SOAK else [slice(3)], ids=str)
-async def test_from_nothing_to_an_authority(tmp_path: Path, some: slice) -> None:
+@pytest.mark.parametrize("names", tests_of(["init", "csr-out", "certificate"]), ids="+".join)
+async def test_from_nothing_to_an_authority(tmp_path: Path, names: list[str]) -> None:
     """At once; and with a root elsewhere, in two steps."""
     made = scratch_of(tmp_path, "made")
     await asyncio.to_thread(ceremony, made)
@@ -213,8 +211,8 @@ async def test_from_nothing_to_an_authority(tmp_path: Path, some: slice) -> None
             ]
         )
 
-    steps = [
-        Transition(
+    steps = {
+        "init": Transition(
             name="authority: init",
             prepare=nothing,
             act=init("--site", "Ward"),
@@ -222,14 +220,14 @@ async def test_from_nothing_to_an_authority(tmp_path: Path, some: slice) -> None
             refused=frozenset({8}),
             settle=settle,
         ),
-        Transition(
+        "csr-out": Transition(
             name="authority: init --csr-out",
             prepare=nothing,
             act=init("--site", "Ward", "--csr-out", "{}/csr"),
             look=look_for_request,
             settle=settle,
         ),
-        Transition(
+        "certificate": Transition(
             name="authority: init --certificate",
             prepare=pending,
             act=init(
@@ -239,10 +237,10 @@ async def test_from_nothing_to_an_authority(tmp_path: Path, some: slice) -> None
             look=look_for_site,
             settle=settle,
         ),
-    ]
+    }
     async with commands() as warmed:
-        for step in steps[some]:
-            outcomes = await survive(warmed, step, scratch_of(tmp_path, step.name.rpartition(" ")[2]))
+        for name in names:
+            outcomes = await survive(warmed, steps[name], scratch_of(tmp_path, name))
             assert outcomes["before"], outcomes
 
 
