@@ -15,9 +15,11 @@ from sealcast.authority.api.openapi import make_document
 from sealcast.authority.api.problems import Problem
 from sealcast.authority.api.resources.site import SITE
 from sealcast.authority.api.routing import Route, RouteTable
-from sealcast.authority.api.schema import Component, text
+from sealcast.authority.api.schema import Component, JsonSchema, record, text
+from sealcast.authority.api.schema import validate as validate_request
 from sealcast.authority.api.table import TABLE
 from sealcast.device import enroll
+from sealcast.errors import UsageError
 from sealcast.pki.certificates import parse_pem_certificates
 from sealcast.pki.names import Role
 from tests.authority.test_command import Command, command, enrol, serving  # noqa: F401
@@ -155,3 +157,23 @@ def test_a_running_authority_does_what_the_document_says(
 
 _CHANNEL = ("--group", "239.192.0.1", "--port", "5000", "--publish", "monitor-*", "--subscribe", "*")
 _CONFIG = Path(__file__).parent / "schemathesis.toml"
+
+
+@pytest.mark.parametrize(
+    ("schema", "cure"),
+    [
+        (text("A label.", pattern="^[a-z]+$", examples=["ward"]), "give one such as ward: a label"),
+        (text("Its number.", pattern="^[0-9]+$"), "give one that matches ^[0-9]+$: its number"),
+    ],
+)
+def test_a_value_of_the_wrong_form_is_told_what_would_do(schema: JsonSchema, cure: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        validate_request(record("A thing.", member=schema), {"member": "No!"}, "")
+    assert caught.value.problem == "member 'No!'"
+    assert caught.value.cure == cure
+
+
+def test_a_member_that_is_missing_is_told_with_what_it_is() -> None:
+    with pytest.raises(UsageError, match="member is missing") as caught:
+        validate_request(record("A thing.", member=text("The label of a ward.")), {}, "")
+    assert caught.value.cure == "give it: The label of a ward"

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import socket
@@ -24,15 +25,17 @@ import pytest
 
 from sealcast.authority import app
 from sealcast.authority.app import running
+from sealcast.authority.control import FolderManagement
 from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE, LEDGER_FILE, certificates, remote_issuer
 from sealcast.authority.roles import ALL, SERVICE, SIGNER, parse_roles
 from sealcast.authority.signer_batch import DeviceBatches
 from sealcast.authority.signer_keys import SignerKeys
 from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket, user_id
+from sealcast.authority.site import SOCKET_FILE, exclusive
 from sealcast.authority.site import Site as StoredSite
-from sealcast.authority.site import exclusive
 from sealcast.ca import (
     DeviceRequest,
+    FileSigner,
     Intent,
     IssuedCertificate,
     KeyKind,
@@ -47,7 +50,7 @@ from sealcast.ca import (
 from sealcast.ca.remote import key_hash
 from sealcast.ca.signer import public_key_of
 from sealcast.cli import main
-from sealcast.device import renew_async
+from sealcast.device import enroll_async, renew_async
 from sealcast.errors import CertificateError, ConfigError, CsrError, SealcastError, StorageError, UsageError
 from sealcast.keys import MemberRole
 from sealcast.pki.certificates import has_usage, parse_certificate, spki
@@ -465,6 +468,114 @@ class TestRoles:
     def test_a_limit_that_is_none(self, folder: Path, capsys: pytest.CaptureFixture[str], limit: str) -> None:
         assert main(["authority", "serve", str(folder), "--roles", "signer", "--limit", limit]) == 2
         assert limit in capsys.readouterr().err
+
+    @pytest.mark.parametrize("words", ["est", "keys", "directory", "est,signer"])
+    def test_what_cannot_is_refused_before_anything_is_opened(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], words: str
+    ) -> None:
+        """The three that write one database are one process; each with a signer, or all four."""
+        assert main(["authority", "serve", str(folder), "--roles", words]) == 3
+        refused = capsys.readouterr().err
+        assert f"the roles {words} cannot be a process" in refused
+        assert "use est,keys,directory" in refused
+
+    async def test_each_process_starts_serves_and_ends_cleanly(
+        self, split: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        """The service first, which waits; the signer ends first, too, and the service stays."""
+        folder, apart = split
+        words = "serve", str(folder), "--roles", "est,keys,directory", "--json"
+        free = "--listen", "127.0.0.1:0", "--keys", "127.0.0.1:0", "--manage", "none"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", RUN, "authority", *words, *free),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with asyncio.timeout(60):
+            assert b"waiting for the signer to listen" in await process.stderr.readline()
+            with signer(apart) as held:
+                ready = json.loads(await process.stdout.readline())
+                made = await asyncio.to_thread(
+                    FolderManagement(folder).call, "POST", "/v1/tokens", body={"device": "monitor-1"}
+                )
+                roots = certificates(folder / "root.pem")
+                identity = await enroll_async(
+                    tmp_path / "monitor-1",
+                    authority_url=ready["authority"],
+                    roots=roots,
+                    name="monitor-1",
+                    token=made["token"],
+                )
+                assert identity.name == "monitor-1"
+                held.terminate()
+                assert await asyncio.to_thread(held.wait, 20) == 0
+            assert not (apart / SIGNER_SOCKET_FILE).exists()
+            listed = await asyncio.to_thread(
+                FolderManagement(folder).call, "GET", "/v1/devices", query={"limit": 10}
+            )
+            assert [device["name"] for device in listed["items"]] == ["monitor-1"]
+            process.terminate()
+            assert await process.wait() == 0
+            assert b"Traceback" not in await process.stderr.read()
+        assert not (folder / SOCKET_FILE).exists()
+
+    @pytest.mark.parametrize(
+        ("damage", "code", "problem", "cure"),
+        [
+            ("swapped", 5, "ca.key: is not the key of", "one backup"),
+            ("garbage", 5, "ca.key: holds no PEM private key", "BEGIN PRIVATE KEY"),
+            ("another passphrase", 5, "ca.key: the passphrase is wrong, or the file is damaged", "backup"),
+            ("no passphrase", 5, "ca.key: the key is encrypted, and there is no passphrase", "sealcast-ca"),
+            ("open to others", 8, "ca.key: a private key that others may read (mode 0644)", "chmod 600"),
+            ("gone", 8, "ca.key: No such file", ""),
+            ("no ledger", 8, "ledger.db: the ledger of the site CA is missing", "backup"),
+            ("ledger of another site", 8, "ledger.db: the ledger is of another site CA", "one backup"),
+            ("no certificate", 5, "ca.pem: holds no PEM certificate", "BEGIN CERTIFICATE"),
+        ],
+    )
+    def test_bad_input_a_key_file_that_is_swapped_unreadable_or_damaged(
+        self,
+        split: tuple[Path, Path],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        damage: str,
+        code: int,
+        problem: str,
+        cure: str,
+    ) -> None:
+        apart = split[1]
+        # It is for the process, and this one goes on.
+        monkeypatch.setattr(app, "forbid_inspection", lambda: None)
+        monkeypatch.setenv("SEALCAST_PASSPHRASE", PASSWORD)
+        key, ledger = apart / CA_KEY_FILE, apart / LEDGER_FILE
+        match damage:
+            case "swapped":
+                key.unlink()
+                FileSigner.create(key)
+            case "garbage":
+                key.write_bytes(b"no key")
+            case "another passphrase":
+                monkeypatch.setenv("SEALCAST_PASSPHRASE", "another one")
+            case "no passphrase":
+                monkeypatch.delenv("SEALCAST_PASSPHRASE")
+            case "open to others":
+                key.chmod(0o644)
+            case "gone":
+                key.unlink()
+            case "no ledger":
+                ledger.unlink()
+            case "ledger of another site":
+                shutil.copyfile(make_site(tmp_path / "other") / LEDGER_FILE, ledger)
+            case "no certificate":
+                (apart / CA_FILE).write_bytes(b"")
+        assert main(["authority", "serve", str(apart), "--roles", "signer"]) == code
+        told = capsys.readouterr().err
+        assert problem in told
+        assert cure in told
+        assert not (apart / SIGNER_SOCKET_FILE).exists()
 
     def test_a_signer_for_another_site_is_found_out(self, split: tuple[Path, Path], tmp_path: Path) -> None:
         other = make_site(tmp_path / "other")

@@ -1,5 +1,6 @@
 """The trust bundle: who may add and remove roots, and how a device that slept catches up (TR-16 to TR-20)."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealcast.ca import KeySigner, Root, create_root
-from sealcast.errors import CertificateError, UsageError
+from sealcast.errors import CertificateError, SealcastError, UsageError
 from sealcast.pki.bundle import (
+    MAX_BUNDLE_BYTES,
     Anchor,
     BundleSite,
     Purpose,
@@ -18,12 +20,13 @@ from sealcast.pki.bundle import (
     VerifiedBundle,
     accept,
     begin_by_roots,
+    check_successor,
     pin,
     walk,
 )
 from sealcast.pki.certificates import certificate_der
 from sealcast.pki.profiles import CertificateIssuer, site_ca_builder
-from sealcast.pki.signed import Context, SignedObject
+from sealcast.pki.signed import Context, SignedObject, encode_cbor
 
 SECOND = 1_000_000
 YEAR = 365 * 86_400 * SECOND
@@ -132,6 +135,33 @@ def test_tr_16_junk_is_refused(junk: bytes) -> None:
     for parse in (SignedBundle.parse, TrustBundle.decode):
         with pytest.raises(CertificateError):
             parse(junk)
+
+
+def test_bad_input_what_is_no_bundle_is_told_with_the_value_and_the_cure() -> None:
+    root = new_root()
+    bundle = first([owner(root)], [ward(site_ca(root))])
+    data = signed(bundle, root)
+    follows = replace(bundle, version=2, predecessor=hashlib.sha256(data).digest())
+    earlier = replace(follows, issued=bundle.issued - 1)
+    for problem, refused in (
+        ("3 bytes are no signed trust bundle", lambda: SignedBundle.parse(encode_cbor([1, 2]))),
+        ("no trust bundle of format 1", lambda: TrustBundle.decode(encode_cbor([1, 2]))),
+        (
+            f"{MAX_BUNDLE_BYTES + 1} bytes is too large",
+            lambda: SignedBundle.parse(bytes(MAX_BUNDLE_BYTES + 1)),
+        ),
+        ("version 2 of a trust bundle names no predecessor", lambda: replace(bundle, version=2)),
+        ("names a predecessor", lambda: replace(bundle, predecessor=bytes(32))),
+        ("has 32 bytes, not 3", lambda: replace(follows, predecessor=b"abc")),
+        (f"not {bytes(32).hex()}", lambda: pin(data, bytes(32))),
+        ("does not follow version 1", lambda: check_successor(bundle, b"", replace(follows, version=3))),
+        ("follows another version 1", lambda: check_successor(bundle, b"", follows)),
+        (f"at {earlier.issued} µs", lambda: check_successor(bundle, earlier.predecessor or b"", earlier)),
+    ):
+        with pytest.raises(SealcastError) as caught:
+            refused()
+        assert problem in caught.value.problem
+        assert caught.value.cure not in ("", "see --help"), problem
 
 
 def test_tr_17_what_would_never_do() -> None:

@@ -71,7 +71,8 @@ class SignerKeys:
             clock: microseconds.
 
         Raises:
-            StorageError, CertificateError: a key is missing, unreadable, or of another certificate.
+            StorageError, CertificateError: a key is missing, unreadable, or of another certificate; the
+            ledger is missing, or of another site.
         """
         self._folder = folder
         self._passphrases = passphrases
@@ -79,6 +80,7 @@ class SignerKeys:
         self._lock = threading.RLock()
         with keys_at_rest(folder):
             self.first = local_issuer(folder, passphrases, limits=limits, clock=clock)
+            self.first.check_ledger()
             self._ledger: Ledger = self.first.ledger
             self._signers: dict[bytes, Signer] = {}
             self._files: dict[bytes, Path] = {}

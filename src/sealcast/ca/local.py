@@ -331,6 +331,16 @@ class LocalIssuer:
         with self._lock:
             self._count(kind, self._now(now))
 
+    def check_ledger(self) -> None:
+        """Check that the ledger is this site CA's. Raises: StorageError."""
+        if not self._is_checked and self._ledger.settings().site_id != self.site_id.hex():
+            raise StorageError(
+                str(self._ledger.path),
+                "the ledger is of another site CA",
+                cure="restore the whole folder from one backup",
+            )
+        self._is_checked = True
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _issue(self, sign: Callable[[int], IssuedCertificate], now: int) -> IssuedCertificate:
@@ -392,19 +402,10 @@ class LocalIssuer:
         return now if self._clock is None else self._clock()
 
     def _count(self, kind: str, now: int) -> None:
-        self._check_ledger()
+        self.check_ledger()
         recent = self._recent.get(kind)
         if recent is not None:
             recent.count(now, self._ledger)
-
-    def _check_ledger(self) -> None:
-        if not self._is_checked and self._ledger.settings().site_id != self.site_id.hex():
-            raise StorageError(
-                str(self._ledger.path),
-                "the ledger is of another site CA",
-                cure="restore the whole folder from one backup",
-            )
-        self._is_checked = True
 
     def _check_policy(self, policy: Policy, removed: frozenset[str], now: int) -> None:
         life = microseconds(LIFE) + microseconds(GRACE) + _MAX_POLICY_SLOTS * policy.slots.length
@@ -431,12 +432,12 @@ class LocalIssuer:
         self._checked[policy.channel] = lists, removed
 
     def _check_not_removed(self, name: str) -> None:
-        self._check_ledger()
+        self.check_ledger()
         if self._ledger.is_removed(check_device_name(name)):
             raise CertificateError(f"device {name!r} is revoked", reason="revoked", cure=_READMIT)
 
     def _check_permitted(self, what: Permit, name: str) -> None:
-        self._check_ledger()
+        self.check_ledger()
         if not self._ledger.is_permitted(what, check_device_name(name)):
             raise CertificateError(
                 f"the site CA may not certify {name!r} as {what}",

@@ -42,6 +42,7 @@ MAX_BUNDLE_BYTES = 1 << 20
 
 _MAX_ENTRIES = 4096
 _HASH_BYTES = 32
+_FILE_CURE = "give a file as `root sign-bundle` or `authority bundle export` writes it"
 
 
 ScopedAnchor = tuple[bytes, tuple[bytes, ...]]
@@ -111,9 +112,16 @@ class TrustBundle:
 
     def __post_init__(self) -> None:
         if self.version < 1 or (self.predecessor is None) != (self.version == 1):
-            raise UsageError("version 1 has no predecessor, and every other version has one")
+            names = "no" if self.predecessor is None else "a"
+            raise UsageError(
+                f"version {self.version} of a trust bundle names {names} predecessor",
+                cure="draft it from the one in force; version 1 has no predecessor, and every other one has",
+            )
         if self.predecessor is not None and len(self.predecessor) != _HASH_BYTES:
-            raise UsageError(f"a predecessor's hash has {_HASH_BYTES} bytes, not {len(self.predecessor)}")
+            raise UsageError(
+                f"a predecessor's hash has {_HASH_BYTES} bytes, not {len(self.predecessor)}",
+                cure="draft it from the one in force: sealcast authority bundle draft DIR",
+            )
         _check_once([anchor.key_id for anchor in self.anchors], "root")
         _check_once([site.site_id for site in self.sites], "site")
         owners = self.owners()
@@ -203,7 +211,11 @@ class TrustBundle:
             ] if max(len(anchors), len(sites)) <= _MAX_ENTRIES:  # fmt: skip
                 pass
             case _:
-                raise CertificateError("not a trust bundle", reason="malformed")
+                raise CertificateError(
+                    f"what was signed, {len(tbs)} bytes, is no trust bundle of format {BUNDLE_FORMAT}",
+                    reason="malformed",
+                    cure=_FILE_CURE,
+                )
         try:
             return cls(
                 version=version,
@@ -227,7 +239,10 @@ class TrustBundle:
             certificate = parse_certificate(der)
             identity = certificate_identity(certificate)
             if identity.role is not Role.SITE or identity.site_id != site.site_id:
-                raise UsageError(f"{identity.uri} is no site CA of site {site.name!r}")
+                raise UsageError(
+                    f"{identity.uri} is no site CA of site {site.name!r}",
+                    cure=f"list certificates whose URI names the site {site.site_id.hex()}",
+                )
             if site.delegated and is_self_signed(certificate):
                 continue
             if not any(
@@ -280,15 +295,25 @@ class SignedBundle:
     def parse(cls, data: bytes) -> Self:
         """Read an object's bytes. Raises: CertificateError."""
         if len(data) > MAX_BUNDLE_BYTES:
-            raise CertificateError(f"a trust bundle of {len(data)} bytes is too large", reason="malformed")
+            raise CertificateError(
+                f"a trust bundle of {len(data)} bytes is too large: at most {MAX_BUNDLE_BYTES}",
+                reason="malformed",
+                cure="check that it is the right file, or list fewer roots and sites",
+            )
         match decode_array(data):
             case [bytes(tbs), list(signatures)] if len(signatures) <= _MAX_ENTRIES:
                 entries = tuple(_signature(fields) for fields in signatures)
             case _:
-                raise CertificateError("not a signed trust bundle", reason="malformed")
+                raise CertificateError(
+                    f"{len(data)} bytes are no signed trust bundle", reason="malformed", cure=_FILE_CURE
+                )
         names = [name for name, _, _ in entries]
         if names != sorted(set(names)):
-            raise CertificateError("the signatures of a trust bundle are not in order", reason="malformed")
+            raise CertificateError(
+                f"the {len(names)} signatures of a trust bundle are not in order, or one stands twice",
+                reason="malformed",
+                cure=_FILE_CURE,
+            )
         return cls(tbs=tbs, signatures=entries)
 
     def read(self) -> TrustBundle:
@@ -330,7 +355,7 @@ def read_bundle_file(path: Path) -> bytes:
         raise CertificateError(
             f"{path}: is no trust bundle: {error.problem}",
             reason=error.reason,
-            cure="give a file as `root sign-bundle` or `authority bundle export` writes it",
+            cure=_FILE_CURE,
         ) from None
     return data
 
@@ -351,7 +376,8 @@ def pin(data: bytes, fingerprint: bytes) -> VerifiedBundle:
     """
     if hashlib.sha256(data).digest() != fingerprint:
         raise CertificateError(
-            "the trust bundle is not the one whose fingerprint was given",
+            f"the trust bundle has the fingerprint {hashlib.sha256(data).hexdigest()}, not "
+            f"{fingerprint.hex()}",
             reason="pin",
             cure="compare both fingerprints with the owner's",
         )
@@ -359,11 +385,15 @@ def pin(data: bytes, fingerprint: bytes) -> VerifiedBundle:
     bundle = signed.read()
     if bundle.version != 1:
         raise CertificateError(
-            f"only version 1 of a trust bundle can be pinned, not {bundle.version}", reason="version"
+            f"only version 1 of a trust bundle can be pinned, not {bundle.version}",
+            reason="version",
+            cure="give version 1, or the owner's roots with --root FILE",
         )
     if signed.signed_by(anchor.certificate for anchor in bundle.owners()) < bundle.threshold:
         raise CertificateError(
-            "the trust bundle lacks signatures of the roots that it lists", reason="signature"
+            f"version 1 of the trust bundle lacks signatures: it asks for {bundle.threshold} of its roots",
+            reason="signature",
+            cure="have them sign it: sealcast root sign-bundle",
         )
     return VerifiedBundle(bundle=bundle, signed=data, hash=fingerprint)
 
@@ -416,14 +446,21 @@ def check_successor(held: TrustBundle, held_hash: bytes, bundle: TrustBundle) ->
         raise CertificateError(
             f"version {bundle.version} of the trust bundle does not follow version {held.version}",
             reason="version",
+            cure=f"give version {held.version + 1}: every version is taken in its turn",
         )
     if bundle.predecessor != held_hash:
         raise CertificateError(
             f"version {bundle.version} of the trust bundle follows another version {held.version} than ours",
             reason="predecessor",
+            cure="draft it from the version in force: sealcast authority bundle draft DIR",
         )
     if bundle.issued < held.issued:
-        raise CertificateError("the trust bundle was issued before its predecessor", reason="time")
+        raise CertificateError(
+            f"version {bundle.version} of the trust bundle was issued at {bundle.issued} µs, before its "
+            f"predecessor at {held.issued} µs",
+            reason="time",
+            cure="check the clock where it was drafted, and draft it anew",
+        )
     _check_lockout(held, bundle)
 
 
@@ -490,29 +527,41 @@ def _is_valid(certificate: x509.Certificate, moment: int) -> bool:
 def _check_anchor(anchor: Anchor) -> None:
     certificate = parse_certificate(anchor.certificate)
     if not is_self_signed(certificate):
-        raise UsageError("a root of a trust bundle is not self-signed", cure="list the root itself")
+        raise UsageError(
+            f"a root of a trust bundle is not self-signed: {_name(certificate)}", cure="list the root itself"
+        )
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         constraints = x509.BasicConstraints(ca=False, path_length=None)
     if not constraints.ca:
-        raise UsageError("a root of a trust bundle is no CA", cure="list a CA certificate")
+        raise UsageError(
+            f"a root of a trust bundle is no CA: {_name(certificate)}", cure="list a CA certificate"
+        )
     if anchor.purpose is Purpose.OWNER:
         # It has to sign the next version, by an algorithm of the registry.
         algorithm_of(certificate.public_key())
     if anchor.purpose is Purpose.SITE and not anchor.sites:
         raise UsageError(
-            "a root of another owner would vouch for every site", cure="list the sites that are its own"
+            f"a root of another owner would vouch for every site: {_name(certificate)}",
+            cure="list the sites that are its own",
         )
     if list(anchor.sites) != sorted(set(anchor.sites)):
-        raise UsageError("the sites of a root's scope must be sorted, none twice")
+        raise UsageError(
+            f"the sites in the scope of a root are not sorted, or one stands twice: {_name(certificate)}",
+            cure="list each once, in the order of their ids",
+        )
     for site_id in anchor.sites:
         check_site_id(site_id)
 
 
+def _name(certificate: x509.Certificate) -> str:
+    return certificate.subject.rfc4514_string()[:80] or "without a name"
+
+
 def _check_once(entries: Sequence[bytes], what: str) -> None:
     if len(set(entries)) != len(entries):
-        raise UsageError(f"a trust bundle lists a {what} twice")
+        raise UsageError(f"a trust bundle lists a {what} twice", cure="leave one of them out")
 
 
 def _anchor(fields: Any) -> Anchor:
@@ -522,7 +571,7 @@ def _anchor(fields: Any) -> Anchor:
         ):
             return Anchor(certificate=certificate, purpose=Purpose(purpose), since=since, sites=tuple(sites))
         case _:
-            raise CertificateError("not a root of a trust bundle", reason="malformed")
+            raise CertificateError("not a root of a trust bundle", reason="malformed", cure=_FILE_CURE)
 
 
 def _site(fields: Any) -> BundleSite:
@@ -537,7 +586,7 @@ def _site(fields: Any) -> BundleSite:
                 authorities=tuple(authorities),
             )
         case _:
-            raise CertificateError("not a site of a trust bundle", reason="malformed")
+            raise CertificateError("not a site of a trust bundle", reason="malformed", cure=_FILE_CURE)
 
 
 def _signature(fields: Any) -> tuple[bytes, Algorithm, bytes]:
@@ -547,7 +596,7 @@ def _signature(fields: Any) -> tuple[bytes, Algorithm, bytes]:
         ):
             return name, Algorithm(code), value
         case _:
-            raise CertificateError("not a signature of a trust bundle", reason="malformed")
+            raise CertificateError("not a signature of a trust bundle", reason="malformed", cure=_FILE_CURE)
 
 
 def _holds(tbs: bytes, key: Any, algorithm: Algorithm, value: bytes) -> bool:

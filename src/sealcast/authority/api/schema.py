@@ -180,7 +180,15 @@ def _check_text(schema: JsonSchema, value: str, place: str) -> None:
         raise _misfit(place, value, "it must be Unicode text")
     # fullmatch, as `$` would let a newline pass at the end.
     if (pattern := schema.get("pattern")) and re.fullmatch(pattern[1:-1], value, re.ASCII) is None:
-        raise _misfit(place, value, schema.get("description", f"it must match {pattern}"))
+        raise _misfit(place, value, _wanted(schema, pattern))
+
+
+def _wanted(schema: JsonSchema, pattern: str) -> str:
+    """What to give instead: a value that would do, else the pattern; and what it is for."""
+    examples = schema.get("examples")
+    use = f"give one such as {examples[0]}" if examples else f"give one that matches {pattern}"
+    meaning = schema.get("description", "")
+    return f"{use}: {meaning[:1].lower()}{meaning[1:].rstrip('.')}" if meaning else use
 
 
 def _check_bounds(
@@ -198,7 +206,8 @@ def _members_of(schema: JsonSchema, value: Mapping[str, Any], place: str) -> dic
     if unknown := sorted(set(value) - set(known)):
         raise _misfit(where + unknown[0], value[unknown[0]], f"known are: {', '.join(known)}")
     if missing := [name for name in schema.get("required", ()) if name not in value]:
-        raise UsageError(f"{where}{missing[0]} is missing", cure="see the API's document: /v1/openapi.json")
+        meaning = known[missing[0]].get("description", "see the API's document: /v1/openapi.json")
+        raise UsageError(f"{where}{missing[0]} is missing", cure=f"give it: {meaning.rstrip('.')}")
     if len(value) < schema.get("minProperties", 0):
         raise UsageError(f"{place or 'the body'} says nothing", cure=f"give one of: {', '.join(known)}")
     found = {name: validate(known[name], given, where + name) for name, given in value.items()}
