@@ -404,3 +404,13 @@ async def test_a_root_that_does_not_fit_is_refused(site: Site) -> None:
         assert caught.value.reason == reason
     assert await on(site, rotation.abandon, row.id) == Step.ABANDONED
     assert (site.folder / ROOT_FILE).read_bytes() == old_pem
+
+
+async def test_a_root_that_would_make_chains_too_long_is_refused_with_the_way_out(site: Site) -> None:
+    """Each certificate of the site CA's key stays in the chain, for whoever knows only an old root."""
+    root = certificates_pem([certificate_der(new_root().certificate)])
+    present = site.authority.site
+    many = replace(present, issuers=present.issuers * 2)
+    with pytest.raises(ConflictError, match="a root was replaced already") as refused:
+        await site.authority.read(lambda session: rotation.start_root(session, many, root, site.clock()))
+    assert "rotate site" in refused.value.cure

@@ -101,6 +101,14 @@ def start_root(session: Session, site: Site, root: bytes, now: int) -> Result:
     new = certificate_der(read_root(root, now))
     if any(public_key_of(new) == public_key_of(anchor.certificate) for anchor in held.bundle.owners()):
         raise ConflictError("the trust bundle lists that root, or its key, already", cure="make another root")
+    key = public_key_of(site.issuer.certificate)
+    if sum(public_key_of(der) == key for der in site.issuers) > 1:
+        # Each stays in the key server's chain (TR-25), of which members take four certificates.
+        raise ConflictError(
+            "a root was replaced already since the site CA has its key: by another the key server's chain "
+            "would become longer than devices take",
+            cure="rotate the site CA's key first: sealcast authority rotate site DIR",
+        )
     row = _row(Kind.ROOT, Step.CERTIFICATE, site.issuer.certificate, now, new_root=new)
     row.old_root = root_of(site.issuer.certificate, held.bundle)
     _add(session, row, now)
