@@ -30,6 +30,22 @@ class NetworkError(OSError):
 def count_crls(der: bytes) -> int:
     """Return how many CRLs a document (TR-9) holds. Raises: ValidationError if no member would take it."""
 
+def judge_crls(der: bytes, authorities: Sequence[bytes]) -> list[tuple[bytes, int, int, int, bool]]:
+    """Judge the lists of a document (TR-9), in order, by who has signed them.
+
+    Returns: issuer id (TR-29), number, thisUpdate, nextUpdate of each, and whether one of `authorities`
+    (site CA certificates, DER) has signed it. Raises: ValidationError, also if a list names one of them and
+    has another signature.
+    """
+
+def verify_policy(
+    signed: bytes, *, issuer: bytes, site_id: bytes, channel: str, known_version: int, now: int
+) -> tuple[int, int, int]:
+    """Judge a policy as TR-15 says; return its version, its time of issue and its nextUpdate.
+
+    `issuer`: the site CA's certificate (DER) of a chain that was verified. Raises: ValidationError.
+    """
+
 def channel_id(site_id: bytes, name: str) -> bytes:
     """Return the channel id, 32 bytes (DP-3)."""
 
@@ -56,6 +72,8 @@ class PeerIdentity:
     role: str
     certificate_hash: bytes
     not_after: int
+    issuer: bytes
+    """The site CA's certificate, DER."""
 
 class VerifiedCredential:
     """What a verified stream credential says (TR-11)."""
@@ -215,11 +233,14 @@ class ReceiveEngine:
         crl_number_floor: int = 0,
         generation_floor: int = 0,
         signed_time: int = 0,
+        crl: bytes | None = None,
+        crl_numbers: Sequence[tuple[bytes, int]] = (),
     ) -> None:
         """`site_id`: the channel's; `device_site_id`: the device's own, which may be another.
 
         The floors: what `floors` returned last, also of an earlier process; nothing below is accepted.
-        `signed_time`: likewise. `now`, here and in what follows: of a clock that is never set.
+        `signed_time`: likewise. `crl`: the CRLs that were held then; `crl_numbers`: issuer id and number of
+        each list that was seen (TR-29). `now`, here and in what follows: of a clock that is never set.
         """
 
     def receive_datagrams(self, datagrams: Sequence[bytes], now: int) -> list[str | None]:
@@ -312,11 +333,14 @@ class SendEngine:
         crl_number_floor: int = 0,
         generation_floor: int = 0,
         signed_time: int = 0,
+        crl: bytes | None = None,
+        crl_numbers: Sequence[tuple[bytes, int]] = (),
     ) -> None:
         """`site_id`: the channel's; `device_site_id`: the device's own, which may be another.
 
         The floors: what `floors` returned last, also of an earlier process; nothing below is accepted.
-        `signed_time`: likewise. `now`, here and in what follows: of a clock that is never set.
+        `signed_time`: likewise. `crl`: the CRLs that were held then; `crl_numbers`: issuer id and number of
+        each list that was seen (TR-29). `now`, here and in what follows: of a clock that is never set.
         """
 
     @property

@@ -27,9 +27,12 @@ from sealcast.authority.site import Site as StoredSite
 from sealcast.authority.site import exclusive, is_pending
 from sealcast.ca import IssuedCertificate
 from sealcast.device import DeviceIdentity
+from sealcast.device.documents import Documents
+from sealcast.device.floors import read_crl_numbers, read_floors
 from sealcast.device.folder import current_bundle
 from sealcast.errors import EnrolmentError, StorageError
 from sealcast.pki.certificates import certificates_pem
+from sealcast.pki.names import channel_id
 from sealcast.pki.times import system_time
 from tests.authority.bundles import next_bundle
 from tests.authority.conftest import DAY, LOOPBACK, Clock, Site, make_site
@@ -245,22 +248,31 @@ async def test_from_nothing_to_an_authority(tmp_path: Path, names: list[str]) ->
 
 
 async def test_what_an_agent_does(tmp_path: Path) -> None:
-    """It takes the trust bundle, and recovers a certificate that has expired."""
+    """It takes the trust bundle, CRL and policy, and recovers a certificate that has expired."""
     folder = make_site(tmp_path / "authority", now=system_time() - 95 * DAY)
     async with AsyncExitStack() as stack:
         stack.enter_context(exclusive(folder))
         authority, listening = await stack.enter_async_context(running(folder, listen=LOOPBACK))
         site = Site(folder, tmp_path, authority, listening, Clock(), stack)
         device = await site.enrol("monitor-1")
+        await site.add_channel("ward/ecg")
         expired: dict[str, int] = {}
         run = command(lambda place: ["device", "run", str(place), "--once"])
 
         async def enrolled(place: Path) -> None:
             await asyncio.to_thread(shutil.copytree, device.path, place)
 
-        def has_bundle(place: Path) -> str:
-            assert DeviceIdentity.open(place).serial == device.serial
-            return "before" if current_bundle(place) is None else "after"
+        def is_fresh(place: Path) -> str:
+            found = DeviceIdentity.open(place)
+            assert found.serial == device.serial
+            held = Documents.read(place, found.site_id)
+            assert all(policy.version == 1 for policy in held.policies)
+            # Numbers are known before what they are of is in its place.
+            known = read_floors(place, channel_id(found.site_id, "ward/ecg")).policy_version
+            assert known >= len(held.policies)
+            assert (held.crl is None) or list(read_crl_numbers(place).values()) == [held.crl.number]
+            is_whole = current_bundle(place) is not None and held.crl is not None and held.policies
+            return "after" if is_whole else "before"
 
         async def sleeper(place: Path) -> None:
             """A device of its own each time: of one that has recovered no copy does (SC-22)."""
@@ -272,12 +284,16 @@ async def test_what_an_agent_does(tmp_path: Path) -> None:
             found = DeviceIdentity.open(place)
             return "before" if found.serial == expired[found.name] else "after"
 
-        bundle = Transition(
-            name="device: trust bundle", prepare=enrolled, act=run, look=has_bundle, settle=nothing_is_left
+        fresh = Transition(
+            name="device: bundle, CRL and policy",
+            prepare=enrolled,
+            act=run,
+            look=is_fresh,
+            settle=nothing_is_left,
         )
-        recover = replace(bundle, name="device: recover", prepare=sleeper, look=is_recovered, copies=False)
+        recover = replace(fresh, name="device: recover", prepare=sleeper, look=is_recovered, copies=False)
         async with warm("sealcast.cli.device", "sealcast.cli.data", "sealcast.device.agent") as warmed:
-            for each in (bundle, recover):
+            for each in (fresh, recover):
                 outcomes = await survive(warmed, each, scratch_of(tmp_path, each.name.rpartition(" ")[2]))
                 assert outcomes["before"], outcomes
     check_no_serial_is_lost(StoredSite.open(folder))

@@ -228,13 +228,16 @@ def run_all(world: World, cases: list[Case]) -> None:
         started.end()
 
 
+_KEPT = ("floors", "crls")
+
+
 def tree(root: Path) -> dict[str, str]:
     """Every file below `root`, and the hash of its content, but for what any start or join writes anew."""
     found = {}
     for path in sorted(root.rglob("*")):
-        if path.suffix in (".db-wal", ".db-shm") or path.name in ("lock", "audit.head", "floors"):
+        if path.suffix in (".db-wal", ".db-shm") or path.name in ("lock", "audit.head", *_KEPT):
             continue
-        if path.parent.name == "floors":
+        if path.parent.name in _KEPT:
             continue
         is_steady = path.is_file() and path.name != "authority.db"
         found[str(path.relative_to(root))] = (

@@ -47,7 +47,13 @@ from sealcast.pki.ends import End
 from sealcast.pki.files import PRIVATE, write_atomically
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.sidechannel.client import UnknownVersionError
-from sealcast.sidechannel.messages import BundleAnswer, Report
+from sealcast.sidechannel.messages import (
+    BundleAnswer,
+    ChannelsAnswer,
+    CrlAnswer,
+    PolicyAnswer,
+    Report,
+)
 from sealcast.testing import MILLISECOND, SECOND, ManualClock, Network, SideChannel, Timeline
 from sealcast.testing.hosts import Surroundings
 from sealcast.testing.publisher import CREDENTIAL_LIFE, SimulatedPublisher
@@ -433,7 +439,7 @@ class Estate:
         class InProcess:
             """What an agent asks of the key server."""
 
-            def __init__(self, identity: DeviceIdentity, *, clock: Any) -> None:
+            def __init__(self, identity: DeviceIdentity, *, crl: Any, clock: Any) -> None:
                 self._identity = identity
 
             async def __aenter__(self) -> Self:
@@ -453,6 +459,23 @@ class Estate:
                 if data is None or latest is None:
                     raise UnknownVersionError("none")
                 return BundleAnswer(bundle=data, latest=latest.version)
+
+            @property
+            def shown(self) -> tuple[bytes, ...]:
+                return estate.authority.identity.chain
+
+            async def channels(self) -> ChannelsAnswer:
+                crl = estate.authority.crl
+                listed = estate.authority.channels_of(self._identity.name)
+                return ChannelsAnswer(crl=(crl.number, crl.digest), channels=listed)
+
+            async def crl(self) -> CrlAnswer:
+                return CrlAnswer(crl=estate.authority.crl.der, issuers=())
+
+            async def policy(self, channel: str) -> PolicyAnswer:
+                found = estate.authority.channel(channel)
+                assert found is not None
+                return PolicyAnswer(policy=found.policy.signed, issuers=())
 
             async def report(self, report: Report) -> None:
                 await estate.authority.record_report(self._identity.name, report)

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::budget::Budget;
 use crate::control::ControlState;
 use crate::credential::{Publisher, VerifiedCredential};
-use crate::crl::CrlSet;
+use crate::crl::{CrlSet, IssuerId, ListNumbers};
 use crate::crypto::{Jitter, Suite};
 use crate::date::Dates;
 use crate::event::{Command, Event, Response, Target};
@@ -79,6 +79,8 @@ pub struct MemberConfig {
     pub jitter_seed: u64,
     /// What the host has durably seen ([`Member::floors`]).
     pub floors: Floors,
+    /// The number of each issuer's CRL that the host has durably seen (TR-29).
+    pub crl_numbers: Vec<(IssuerId, u64)>,
     /// The latest signed time that the host remembers ([`Member::signed_time`]).
     pub signed_time: Time,
 }
@@ -157,6 +159,7 @@ pub struct Member {
     pub config: MemberConfig,
     channel: ChannelId,
     dates: Dates,
+    crl_numbers: ListNumbers,
     admitted: Option<Admitted>,
     pending: HashMap<u64, Purposes>,
     next_request: u64,
@@ -179,7 +182,12 @@ impl Member {
     pub fn new(config: MemberConfig, now: Time) -> Self {
         let channel = channel_id(&config.site, &config.channel_name);
         let jitter = Jitter::new(config.jitter_seed);
+        let mut crl_numbers = ListNumbers::new(config.crl_numbers.iter().copied());
+        if let Some(crls) = config.validator.crls() {
+            crl_numbers.take(crls);
+        }
         Self {
+            crl_numbers,
             dates: Dates::new(config.signed_time),
             config,
             channel,
@@ -534,6 +542,9 @@ impl Member {
         }
         let crl = self.config.validator.crls().map(CrlSet::version);
         into.bytes(&crl.map_or([0; 32], |crl| crl.hash));
+        for (issuer, &number) in self.crl_numbers.iter() {
+            into.bytes(issuer).number(number);
+        }
         for times in [&self.due, &self.last_sent] {
             let mut times: Vec<(Purposes, Time)> = times.iter().map(|(&p, &at)| (p, at)).collect();
             times.sort_unstable();

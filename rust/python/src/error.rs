@@ -3,6 +3,7 @@
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use sealcast_core::credential::CredentialError;
+use sealcast_core::policy::PolicyError;
 use sealcast_core::validator::InvalidChain;
 use sealcast_net::NetError;
 
@@ -52,6 +53,22 @@ pub(crate) fn invalid_credential(py: Python<'_>, error: &CredentialError) -> PyE
 
 pub(crate) fn malformed(py: Python<'_>, what: &str) -> PyErr {
     with_reason::<ValidationError>(py, "malformed", format!("{what} does not parse"))
+}
+
+pub(crate) fn unsigned(py: Python<'_>, what: &str) -> PyErr {
+    let text = format!("{what} is not signed by who it says");
+    with_reason::<ValidationError>(py, "signature", text)
+}
+
+pub(crate) fn invalid_policy(py: Python<'_>, error: PolicyError) -> PyErr {
+    let (reason, text) = match error {
+        PolicyError::Malformed => return malformed(py, "the policy"),
+        PolicyError::Signature => return unsigned(py, "the policy"),
+        PolicyError::Channel => ("name", "it is the policy of another site or channel"),
+        PolicyError::Backwards => ("backwards", "the policy is older than the one that is known"),
+        PolicyError::Stale => ("stale", "the policy is past its nextUpdate"),
+    };
+    with_reason::<ValidationError>(py, reason, text.to_owned())
 }
 
 pub(crate) fn invalid_anchors(py: Python<'_>) -> PyErr {

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use sealcast_core::crl::CrlSet;
 use sealcast_core::member::{Floors, Member, MemberConfig, Purpose};
 use sealcast_net::{Interface, Notifier};
 
+use crate::error::malformed;
 use crate::error::no_socket;
-use crate::trust::{AnchorArgument, site, validator};
+use crate::trust::{AnchorArgument, site, thirty_two, validator};
+
+/// The CRLs that were held, and issuer id and number of each list that was seen (TR-29).
+pub(crate) type HeldCrls<'a> = (Option<&'a [u8]>, Vec<(Vec<u8>, u64)>);
 
 #[allow(clippy::too_many_arguments)] // The constructors' own, named in Python.
 pub(crate) fn config(
@@ -21,21 +26,30 @@ pub(crate) fn config(
     issuers: &[Vec<u8>],
     jitter_seed: u64,
     (policy_version, crl_number, generation): (u64, u64, u32),
+    (crl, crl_numbers): HeldCrls<'_>,
     signed_time: u64,
 ) -> PyResult<MemberConfig> {
+    let crls = crl.map(|der| CrlSet::parse(der).ok_or_else(|| malformed(py, "the CRL")));
+    let mut validator = validator(py, anchors, issuers)?;
+    validator.set_crls(crls.transpose()?);
+    let crl_numbers = crl_numbers
+        .into_iter()
+        .map(|(issuer, number)| Ok((thirty_two(&issuer, "an issuer's id")?, number)))
+        .collect::<PyResult<_>>()?;
     Ok(MemberConfig {
         site: site(site_id)?,
         channel_name: channel.to_owned(),
         device_site: site(device_site)?,
         device: device.to_owned(),
         purpose: Purpose::Subscribe,
-        validator: validator(py, anchors, issuers)?,
+        validator,
         jitter_seed,
         floors: Floors {
             policy_version,
             crl_number,
             generation,
         },
+        crl_numbers,
         signed_time,
     })
 }

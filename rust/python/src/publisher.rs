@@ -32,7 +32,7 @@ impl SendEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, seed, start_nonce, instance="",
                         mtu=1500, max_block=64, max_message_bytes=16 << 20, queue_bytes=64 << 20,
-                        policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0))]
+                        policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0, crl=None, crl_numbers=vec![]))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,
@@ -55,6 +55,8 @@ impl SendEngine {
         crl_number_floor: u64,
         generation_floor: u32,
         signed_time: u64,
+        crl: Option<Vec<u8>>,
+        crl_numbers: Vec<(Vec<u8>, u64)>,
     ) -> PyResult<Self> {
         let floors = (policy_version_floor, crl_number_floor, generation_floor);
         let member = member::config(
@@ -66,6 +68,7 @@ impl SendEngine {
             &issuers,
             jitter_seed,
             floors,
+            (crl.as_deref(), crl_numbers),
             signed_time,
         )?;
         if !(576..=9000).contains(&mtu) {

@@ -25,7 +25,7 @@ impl ReceiveEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, unordered=false,
                         max_message_bytes=16 << 20, buffer_bytes=64 << 20, window_packets=65536,
-                        policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0))]
+                        policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0, crl=None, crl_numbers=vec![]))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,
@@ -45,6 +45,8 @@ impl ReceiveEngine {
         crl_number_floor: u64,
         generation_floor: u32,
         signed_time: u64,
+        crl: Option<Vec<u8>>,
+        crl_numbers: Vec<(Vec<u8>, u64)>,
     ) -> PyResult<Self> {
         let floors = (policy_version_floor, crl_number_floor, generation_floor);
         let member = member::config(
@@ -56,6 +58,7 @@ impl ReceiveEngine {
             &issuers,
             jitter_seed,
             floors,
+            (crl.as_deref(), crl_numbers),
             signed_time,
         )?;
         let mut config = ReceiverConfig::new(member);

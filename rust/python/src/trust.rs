@@ -7,15 +7,16 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use sealcast_core::control::{BeaconBody, DocumentVersion};
 use sealcast_core::credential::{Credential, VerifiedCredential};
-use sealcast_core::crl::CrlSet;
+use sealcast_core::crl::{CrlSet, Signature};
 use sealcast_core::crypto::{Secret, Suite, spki_of};
+use sealcast_core::policy::Policy;
 use sealcast_core::schedule;
 use sealcast_core::sealer::Sealer;
 use sealcast_core::stream::Heartbeat;
-use sealcast_core::validator::{Role, Root, Usage, Validator};
+use sealcast_core::validator::{Certificate, Role, Root, Usage, Validator};
 use sealcast_core::wire::{ChannelId, Epoch, PacketType, PacketView, SiteId, StreamId};
 
-use crate::error::{invalid_anchors, invalid_chain, invalid_credential, malformed};
+use crate::error::{invalid_anchors, invalid_chain, invalid_credential, invalid_policy, malformed, unsigned};
 
 /// A lock that a panic elsewhere does not take down with it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,6 +94,55 @@ pub(crate) fn count_crls(py: Python<'_>, der: &[u8]) -> PyResult<usize> {
     Ok(crls.count())
 }
 
+/// Issuer id, number, thisUpdate and nextUpdate of a list, and whether a site CA that is known has signed it.
+type JudgedList<'py> = (Bound<'py, PyBytes>, u64, u64, u64, bool);
+
+/// The lists of a document (TR-9), in order; none may name one of `authorities` without its signature.
+#[pyfunction]
+pub(crate) fn judge_crls<'py>(
+    py: Python<'py>,
+    der: &[u8],
+    authorities: Vec<Vec<u8>>,
+) -> PyResult<Vec<JudgedList<'py>>> {
+    let crls = CrlSet::parse(der).ok_or_else(|| malformed(py, "the CRL"))?;
+    let authorities: Vec<Certificate> = authorities
+        .iter()
+        .map(|der| Certificate::parse(der).ok_or_else(|| malformed(py, "a site CA's certificate")))
+        .collect::<PyResult<_>>()?;
+    let signatures = crls.signatures(&authorities);
+    if signatures.contains(&Signature::Forged) {
+        return Err(unsigned(py, "the CRL"));
+    }
+    let judged = crls.versions().zip(signatures).map(|(list, signature)| {
+        (
+            PyBytes::new(py, &list.issuer),
+            list.number,
+            list.issued,
+            list.next_update,
+            signature == Signature::Genuine,
+        )
+    });
+    Ok(judged.collect())
+}
+
+/// TR-15: version, time of issue and nextUpdate of a policy. `issuer`: the site CA of a chain that was verified.
+#[pyfunction]
+#[pyo3(signature = (signed, *, issuer, site_id, channel, known_version, now))]
+pub(crate) fn verify_policy(
+    py: Python<'_>,
+    signed: &[u8],
+    issuer: &[u8],
+    site_id: &[u8],
+    channel: &str,
+    known_version: u64,
+    now: u64,
+) -> PyResult<(u64, u64, u64)> {
+    let issuer = Certificate::parse(issuer).ok_or_else(|| malformed(py, "a site CA's certificate"))?;
+    let verified = Policy::verify(signed, &issuer, &site(site_id)?, channel, known_version, now);
+    let policy = verified.map_err(|error| invalid_policy(py, error))?.policy;
+    Ok((policy.version, policy.issued, policy.next_update))
+}
+
 /// KM-7.
 #[pyfunction]
 pub(crate) fn commit_slot<'py>(
@@ -160,6 +210,7 @@ pub(crate) struct PeerIdentity {
     role: &'static str,
     certificate_hash: Py<PyBytes>,
     not_after: u64,
+    issuer: Py<PyBytes>,
 }
 
 /// What a verified stream credential says.
@@ -230,6 +281,7 @@ impl PyValidator {
             role: peer.role.as_str(),
             certificate_hash: PyBytes::new(py, &peer.certificate_hash).unbind(),
             not_after: peer.not_after,
+            issuer: PyBytes::new(py, &peer.issuer).unbind(),
         })
     }
 

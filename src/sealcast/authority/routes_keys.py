@@ -24,6 +24,7 @@ from sealcast.sidechannel.messages import (
     MAX_KEY_SERVER_BODY,
     POLL_SECONDS,
     BundleAnswer,
+    ChannelsAnswer,
     CrlAnswer,
     EmptyBody,
     JoinAnswer,
@@ -63,6 +64,7 @@ def make_application(authority: Authority) -> web.Application:
     add("PUT", f"{_CHANNEL}/streams/{{stream}}", requests.put_stream)
     add("GET", f"{_CHANNEL}/members", requests.members)
     add("GET", "/v1/crl", requests.crl)
+    add("GET", "/v1/channels", requests.channels)
     add("GET", "/v1/time", requests.time)
     add("GET", "/v1/bundles/{version:[1-9][0-9]{0,17}}", requests.bundle)
     add("POST", "/v1/report", requests.report)
@@ -177,6 +179,14 @@ class _Requests:
         """The CRL in force; for devices of the site, and for those that some channel of it lists."""
         self._require_known(request)
         answer = CrlAnswer(crl=self._authority.crl.der, issuers=self._authority.site.issuers)
+        return _answer(answer.serialize())
+
+    async def channels(self, request: web.Request) -> web.Response:
+        """SC-32: of the channels that list the caller; of others it is not even told that they exist."""
+        self._require_known(request)
+        device = member_name(request[_PEER], self._authority.site.site_id)
+        crl = self._authority.crl
+        answer = ChannelsAnswer(crl=(crl.number, crl.digest), channels=self._authority.channels_of(device))
         return _answer(answer.serialize())
 
     async def time(self, request: web.Request) -> web.Response:

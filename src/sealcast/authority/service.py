@@ -380,6 +380,16 @@ class Authority:
         """Every channel."""
         return list(self._channels.values())
 
+    def channels_of(self, device: str) -> tuple[tuple[str, int], ...]:
+        """Name and policy's version of each channel that lists a device, which is written as TR-13 says."""
+        return tuple(
+            sorted(
+                (channel.name, channel.policy.version.version)
+                for channel in self.all_channels()
+                if channel.policy.mentions(device)
+            )
+        )
+
     def judge(self, peer: VerifiedPeer) -> VerifiedPeer:
         """Refuse a peer that the register says is removed, whatever the CRL says; returns it otherwise.
 

@@ -162,7 +162,7 @@ def run_agent(
         bool, typer.Option("--json", help="Write one JSON object a look that brought news.")
     ] = False,
 ) -> None:
-    """Keep the device's folder fresh: renew its certificate in time, follow the trust bundle, report.
+    """Keep the device's folder fresh: certificate, trust bundle, CRL, policies; report to the authority.
 
     Publishers and subscribers on the same folder notice by themselves and go on. A certificate that has
     expired is recovered within the grace that the site grants.
@@ -179,19 +179,28 @@ def run_agent(
             "not_after": _time(status.identity.not_after),
             "renewal": _time(status.identity.renewal_time()),
             "bundle": 0 if bundle is None else bundle.version,
+            "crl": 0 if status.documents.crl is None else status.documents.crl.number,
+            "policies": {policy.channel: policy.version for policy in status.documents.policies},
+            **({} if status.refusal is None else {"refused": str(status.refusal)}),
         }
         if as_json:
             typer.echo(json.dumps(facts))
-        elif status.renewed or status.bundle_changed or once:
+        elif status.renewed or status.bundle_changed or status.documents_changed or once:
             news = "a new certificate" if status.renewed else "certificate"
-            typer.echo(f"{news} until {facts['not_after']}, trust bundle {facts['bundle']}")
+            typer.echo(
+                f"{news} until {facts['not_after']}, trust bundle {facts['bundle']}, CRL {facts['crl']}, "
+                f"policies of {len(status.documents.policies)} channels"
+            )
 
     seconds = parse_duration(interval) / 1e6
 
     async def work() -> None:
         async with DeviceAgent(folder, look_seconds=seconds, on_status=tell) as agent:
             if once:
-                tell(await agent.look())
+                status = await agent.look()
+                tell(status)
+                if status.refusal is not None:
+                    raise status.refusal
             else:
                 await agent.run()
 
@@ -248,10 +257,28 @@ def show_identity(
         "renewal": _time(identity.renewal_time()),
         "certificate_sha256": _fingerprint(identity.certificate),
         "roots_sha256": [_fingerprint(root) for root in identity.roots],
+        **_held_facts(identity),
         "earliest_end": _time(min(end.ends for end in ends)),
         "warning": list(warnings(ends, system_time())),
     }
     _write(facts if waiting is None else facts | _pending_facts(waiting), as_json=as_json)
+
+
+def _held_facts(identity: "DeviceIdentity") -> _Facts:
+    """What the agent keeps here of what the authority has signed, and until when each is good."""
+    from sealcast.device.documents import Documents
+    from sealcast.pki.names import Role
+
+    if identity.settings.role is not Role.DEVICE:
+        return {}
+    held = Documents.read(identity.path, identity.site_id)
+    return {
+        "bundle": "0" if identity.bundle is None else str(identity.bundle.version),
+        "crl": "0" if held.crl is None else f"{held.crl.number} until {_time(held.crl.next_update)}",
+        "policies": [
+            f"{policy.channel} {policy.version} until {_time(policy.next_update)}" for policy in held.policies
+        ],
+    }
 
 
 def _pending_facts(request: "PendingRequest") -> _Facts:

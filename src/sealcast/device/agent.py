@@ -1,7 +1,7 @@
 """The device agent: keeps a device's folder fresh, so that nobody who uses it meets an expired certificate.
 
 One agent looks after a folder: `sealcast device run`, or an application that links it in. All others read the
-folder and notice by themselves. Spec: spec/trust.md section 5, spec/side-channel.md SC-19 to SC-22.
+folder and notice by themselves. Spec: spec/trust.md section 5 and TR-29, spec/side-channel.md SC-19 to SC-22.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sealcast.device.documents import Documents, sync_documents
 from sealcast.device.enrolment import new_token_cure, recover_async, renew_async
 from sealcast.device.floors import read_signed_time, take_signed_time
 from sealcast.device.folder import AGENT_LOCK
@@ -62,6 +63,12 @@ class AgentStatus:
     """A new certificate is in force."""
     bundle_changed: bool = False
     """A later trust bundle is in force."""
+    documents: Documents
+    """CRL and policies that are held."""
+    documents_changed: bool = False
+    """One of them is new, or gone."""
+    refusal: CertificateError | None = None
+    """Why a CRL or policy that the authority offers was not taken."""
 
 
 class DeviceAgent:
@@ -95,6 +102,7 @@ class DeviceAgent:
         self._reported: Report | None = None
         self._reported_at = 0
         self._warned: tuple[str, ...] = ()
+        self._refused = ""
         self._wake = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -131,7 +139,8 @@ class DeviceAgent:
             await self._rest(failures)
 
     async def look(self) -> AgentStatus:
-        """Do once what is due: recover or renew the certificate, walk the trust bundle, report.
+        """Do once what is due: recover or renew the certificate, walk the trust bundle, report, and fetch CRL
+        and policies.
 
         It is renewed earlier than by its life where the authority asks for that, as in a rotation.
 
@@ -155,16 +164,23 @@ class DeviceAgent:
             identity = await renew_async(self._path, now=self._date())
         if identity.serial != before.serial or not read_signed_time(self._path):
             take_signed_time(self._path, identity.not_before, self._clock())
-        async with KeyServerClient(identity, clock=self._date) as client:
+        held = Documents.read(self._path, identity.site_id)
+        known = None if held.crl is None else held.crl.document
+        async with KeyServerClient(identity, crl=lambda: known, clock=self._date) as client:
             identity = await sync_trust(self._path, client, wall=self._clock())
             report, now = report_of(identity), self._clock()
             if report != self._reported or abs(now - self._reported_at) >= REPORT_AGAIN:
                 await client.report(report)
                 self._reported, self._reported_at = report, now
+            refusal = await self._fetch_documents(client, identity)
+        documents = Documents.read(self._path, identity.site_id)
         return AgentStatus(
             identity=identity,
             renewed=identity.serial != before.serial,
             bundle_changed=identity.bundle != before.bundle,
+            documents=documents,
+            documents_changed=documents != held,
+            refusal=refusal,
         )
 
     def wake(self) -> None:
@@ -176,6 +192,20 @@ class DeviceAgent:
     def _date(self) -> int:
         """What validity goes by: the clock, or the latest signed time where that is later (TR-27)."""
         return max(self._clock(), read_signed_time(self._path))
+
+    async def _fetch_documents(
+        self, client: KeyServerClient, identity: DeviceIdentity
+    ) -> CertificateError | None:
+        """Fetch CRL and policies; what is refused of them keeps nothing else from being done."""
+        try:
+            await sync_documents(self._path, client, identity, now=self._date(), wall=self._clock())
+        except CertificateError as error:
+            if str(error) != self._refused:
+                log.warning("device folder %s: %s (%s)", self._path, error, error.cure)
+            self._refused = str(error)
+            return error
+        self._refused = ""
+        return None
 
     async def _renewal_time(self, identity: DeviceIdentity) -> int:
         """When to renew, by the certificate's life or by the authority's hint (SC-30), if that is earlier."""

@@ -2,27 +2,31 @@
 
     DIR/floors/<channel id>     policy version, CRL number, generation: CBOR
     DIR/floors/time             the latest signed time, microseconds: CBOR
+    DIR/floors/crls             issuer id and number of each list that was seen, of every site: CBOR
 
 An older policy or CRL that somebody kept is refused after a restart too (design invariant 8, abuse case B7),
 and what has expired is, whatever becomes of the clock (H1).
-Spec: spec/keys.md KM-19, spec/trust.md TR-27.
+Spec: spec/keys.md KM-19, spec/trust.md TR-27, TR-29.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from sealcast import _core
 from sealcast.device.folder import FLOORS
 from sealcast.errors import CertificateError, StorageError
-from sealcast.pki.files import PRIVATE, read_file, storage_errors, write_atomically
+from sealcast.pki.files import PRIVATE, locked, read_file, storage_errors, write_atomically
 from sealcast.pki.signed import decode_array, encode_cbor
 
 _LOCK = "lock"
 _TIME = "time"
+_CRLS = "crls"
+
+_MAX_ISSUERS = 1024
+"""Whose numbers are kept; a site hears of a few dozen at the most (TR-9)."""
+
+_MAX_CRLS_BYTES = _MAX_ISSUERS * 64
 
 
 class Floors(NamedTuple):
@@ -61,12 +65,55 @@ def raise_floors(folder: Path, channel_id: bytes, seen: Floors) -> Floors:
     path = folder / FLOORS / channel_id.hex()
     with storage_errors(path):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-    with _locked(path.parent / _LOCK):
+    with locked(path.parent / _LOCK):
         stored = read_floors(folder, channel_id)
         highest = Floors(*map(max, zip(stored, seen, strict=True)))
         if highest != stored:
             write_atomically(path, encode_cbor(list(highest)), PRIVATE)
     return highest
+
+
+def read_crl_numbers(folder: Path) -> dict[bytes, int]:
+    """Return the highest number that was seen of each issuer's lists, by issuer id (TR-29).
+
+    Raises: StorageError if the file is damaged.
+    """
+    path = folder / FLOORS / _CRLS
+    with storage_errors(path):
+        if not path.exists():
+            return {}
+    try:
+        numbers = {}
+        for entry in decode_array(read_file(path, limit=_MAX_CRLS_BYTES)):
+            match entry:
+                case [bytes(issuer), int(number)] if len(issuer) == 32:  # SHA-256
+                    numbers[issuer] = number
+                case _:
+                    raise CertificateError("not a number of an issuer", reason="malformed")
+    except CertificateError:
+        raise StorageError(
+            str(path), "damaged", cure="restore the folder, or remove this file to forget what was seen"
+        ) from None
+    return numbers
+
+
+def raise_crl_numbers(folder: Path, seen: Mapping[bytes, int]) -> None:
+    """Store numbers of lists, durably; one that is stored never gets lower. Raises: StorageError.
+
+    `seen`: of lists that their issuers have signed, by issuer id.
+    """
+    path = folder / FLOORS / _CRLS
+    with storage_errors(path):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+    with locked(path.parent / _LOCK):
+        stored = read_crl_numbers(folder)
+        highest = dict(stored)
+        for issuer, number in seen.items():
+            if issuer in highest or len(highest) < _MAX_ISSUERS:
+                highest[issuer] = max(number, highest.get(issuer, 0))
+        if highest != stored:
+            entries = [[issuer, number] for issuer, number in sorted(highest.items())]
+            write_atomically(path, encode_cbor(entries), PRIVATE)
 
 
 def read_signed_time(folder: Path) -> int:
@@ -98,21 +145,9 @@ def take_signed_time(folder: Path, signed: int, wall: int) -> int:
     path = folder / FLOORS / _TIME
     with storage_errors(path):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-    with _locked(path.parent / _LOCK):
+    with locked(path.parent / _LOCK):
         stored = read_signed_time(folder)
         latest = _core.later_signed_time(stored, signed, wall)
         if latest != stored:
             write_atomically(path, encode_cbor([latest]), PRIVATE)
     return latest
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Publishers and subscribers of one device may store at one moment."""
-    with storage_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)

@@ -7,6 +7,7 @@
     ├── renewal.pem             0600, the key of a renewal whose answer has not come yet
     ├── agent.lock              held by the one agent that looks after this folder
     ├── floors/                 what was seen of each channel's numbers (sealcast.device.floors)
+    ├── policies/, crls/        what the authority has signed (sealcast.device.documents)
     ├── pending/                key and request of an enrolment that waits (sealcast.device.pending)
     └── credentials/
         ├── 7/                  what one enrolment or renewal brought, never changed after
@@ -52,6 +53,8 @@ RENEWAL_KEY = "renewal.pem"
 AGENT_LOCK = "agent.lock"
 FLOORS = "floors"
 PENDING = "pending"
+POLICIES = "policies"
+CRLS = "crls"
 KEY_FILE = "key.pem"
 
 Stamp = tuple[Path | None, int, int]
@@ -59,7 +62,15 @@ Stamp = tuple[Path | None, int, int]
 
 _REPLACED = (CURRENT, BUNDLE, SUPERSEDED, RENEWAL_KEY)
 _WRITTEN = (*_REPLACED, PENDING)
-_OWN_NAMES = {CREDENTIALS, AGENT_LOCK, FLOORS, *_WRITTEN, *(name + TEMPORARY_SUFFIX for name in _WRITTEN)}
+_OWN_NAMES = {
+    CREDENTIALS,
+    AGENT_LOCK,
+    FLOORS,
+    POLICIES,
+    CRLS,
+    *_WRITTEN,
+    *(name + TEMPORARY_SUFFIX for name in _WRITTEN),
+}
 _FOLDER_MODE = 0o700
 
 

@@ -17,7 +17,8 @@ from typing import Self, TypedDict
 from urllib.parse import urlsplit
 
 from sealcast import _core
-from sealcast.device.floors import read_floors, read_signed_time
+from sealcast.device.documents import held_crl
+from sealcast.device.floors import read_crl_numbers, read_floors, read_signed_time
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Blocked, Event, Joined, PolicyChanged, Refused, parse_event
 from sealcast.endpoint.limits import (
@@ -172,6 +173,7 @@ class Publisher:
     async def _open(self) -> None:
         identity = self._identity
         floors = read_floors(identity.path, channel_id(self._site.site_id, self.channel))
+        held = held_crl(identity.path, self._site.site_id)
         engine = _core.SendEngine(
             site_id=self._site.site_id,
             channel=self.channel,
@@ -183,6 +185,8 @@ class Publisher:
             crl_number_floor=floors.crl_number,
             generation_floor=floors.generation,
             signed_time=read_signed_time(identity.path),
+            crl=None if held is None else held.document,
+            crl_numbers=tuple(read_crl_numbers(identity.path).items()),
             now=_core.steady_time(),
             jitter_seed=int.from_bytes(os.urandom(8)),
             # DP-2: made at this start, never stored.

@@ -11,9 +11,11 @@ import logging
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from sealcast import _core
+from sealcast.device.documents import take_crl
 from sealcast.device.floors import Floors, raise_floors, take_signed_time
 from sealcast.device.folder import stamp
 from sealcast.device.identity import DeviceIdentity
@@ -42,6 +44,9 @@ _EVENTS_AT_ONCE = 512
 
 _MAX_PEERS = 64
 """Connections kept to sources of repair: as many as the engine follows streams."""
+
+_TELLS_CRL = ("/join", "/v1/crl")
+"""Ends of requests whose answer brings the CRLs."""
 
 _Peer = tuple[bytes, str, str, int]
 """Site id, device, host, port."""
@@ -100,6 +105,7 @@ class Session:
         self._driver: Driver | None = None
         self._floors = Floors(*engine.floors())
         self._signed_time = engine.signed_time()
+        self._crl = engine.crl()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader, self._signal = socket.socketpair()
         self._reader.setblocking(False)
@@ -286,6 +292,8 @@ class Session:
             return
         self._engine.handle_response(command.id, status, body, self.now())
         self._store_floors()
+        if status == HTTPStatus.OK and command.path.endswith(_TELLS_CRL):
+            self._store_crl()
         if self._driver is not None:
             self._driver.wake()
         self._carry_out()
@@ -355,6 +363,21 @@ class Session:
         except StorageError as error:
             log.warning("channel %s: what was seen cannot be stored: %s", self._channel, error)
         self._floors, self._signed_time = seen, signed
+
+    def _store_crl(self) -> None:
+        """For the next start, and so that no number of any issuer is taken back by it (TR-29)."""
+        document = self._engine.crl()
+        if document is None or document == self._crl:
+            return
+        authorities = (*self.identity.issuers, *self.identity.chain[1:])
+        try:
+            take_crl(self.identity.path, self.site.site_id, document, authorities)
+        except CertificateError as error:
+            # Signed by a site CA that the folder is yet to hear of; or another process holds a later one.
+            log.debug("channel %s: the CRL is not stored: %s", self._channel, error)
+        except StorageError as error:
+            log.warning("channel %s: the CRL cannot be stored: %s", self._channel, error)
+        self._crl = document
 
     def _note(self, error: SealcastError, command: _core.Command) -> None:
         log.debug("%s %s: %s", command.method, command.path, error)

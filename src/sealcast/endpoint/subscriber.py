@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Literal, Self, TypedDict
 
 from sealcast import _core
-from sealcast.device.floors import read_floors, read_signed_time
+from sealcast.device.documents import held_crl
+from sealcast.device.floors import read_crl_numbers, read_floors, read_signed_time
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Alarm, Event, Joined, Loss, PolicyChanged, Refused, parse_event
 from sealcast.endpoint.limits import MAX_BYTES, MAX_MESSAGE_BYTES, MIN_BUFFER_BYTES, check_range
@@ -133,6 +134,7 @@ class Subscriber:
     async def _open(self) -> None:
         identity = self._identity
         floors = read_floors(identity.path, channel_id(self._site.site_id, self.channel))
+        held = held_crl(identity.path, self._site.site_id)
         engine = _core.ReceiveEngine(
             site_id=self._site.site_id,
             channel=self.channel,
@@ -144,6 +146,8 @@ class Subscriber:
             crl_number_floor=floors.crl_number,
             generation_floor=floors.generation,
             signed_time=read_signed_time(identity.path),
+            crl=None if held is None else held.document,
+            crl_numbers=tuple(read_crl_numbers(identity.path).items()),
             now=_core.steady_time(),
             jitter_seed=int.from_bytes(os.urandom(8)),
             unordered=self._delivery == "unordered",

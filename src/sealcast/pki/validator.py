@@ -37,6 +37,8 @@ class VerifiedPeer:
     """SHA-256 of the DER certificate, 32 bytes."""
     not_after: int
     """End of the certificate's life, in microseconds."""
+    issuer: bytes
+    """The site CA certificate that issued it, DER, from the path that holds."""
 
     @property
     def name(self) -> str:
@@ -96,6 +98,7 @@ class Validator:
             identity=Identity(role=Role(verified.role), site_id=bytes(verified.site_id), name=verified.name),
             certificate_hash=bytes(verified.certificate_hash),
             not_after=verified.not_after,
+            issuer=bytes(verified.issuer),
         )
 
 

@@ -31,6 +31,7 @@ from sealcast.sidechannel.messages import (
     POLL_SECONDS,
     Acknowledgement,
     BundleAnswer,
+    ChannelsAnswer,
     CrlAnswer,
     EmptyBody,
     ErrorAnswer,
@@ -81,6 +82,7 @@ class _Connection:
         self._expected_site = expected_site
         self._crl = crl
         self._clock = clock
+        self.shown: tuple[bytes, ...] = ()
         self._session: aiohttp.ClientSession | None = None
         self._retiring: dict[asyncio.Task[None], aiohttp.ClientSession] = {}
 
@@ -179,6 +181,7 @@ class _Connection:
                 raise CertificateError(
                     f"{self.url} is {peer.identity.uri}, and not who was asked for", reason="wrong-identity"
                 )
+            self.shown = tuple(chain)
             return peer
 
         context = judging_context(self._identity.ssl_context_client(), judge)
@@ -299,6 +302,10 @@ class KeyServerClient:
         """The CRL in force."""
         return CrlAnswer.parse(await self._ask("GET", None, "crl"))
 
+    async def channels(self) -> ChannelsAnswer:
+        """The channels whose policy lists this device, and what is in force (SC-32)."""
+        return ChannelsAnswer.parse(await self._ask("GET", None, "channels"))
+
     async def bundle(self, version: int) -> BundleAnswer:
         """A version of the trust bundle, as signed (SC-19).
 
@@ -312,6 +319,11 @@ class KeyServerClient:
         Raises: UnknownVersionError: the authority has another bundle of that number, or none.
         """
         EmptyBody.parse(await self._ask("POST", None, "report", report.serialize()))
+
+    @property
+    def shown(self) -> tuple[bytes, ...]:
+        """The chain (DER) of the key server that was judged last; empty before the first connection."""
+        return self._connection.shown
 
     async def time(self) -> int:
         """The key server's clock, in microseconds."""
@@ -427,10 +439,14 @@ class PeerClient:
             raise _meaning(error, channel.hex(), self._connection.name, "subscribe") from error
 
 
+_REASONS_OF_PEERS = {"expired": "time", "not-yet-valid": "time", "revoked": "peer-revoked"}
+"""Where the same word about our own certificate means something else."""
+
+
 def _naming(url: str, verdict: CertificateError) -> CertificateError:
     """The verdict, with whom it is about."""
     # Its certificate, not ours: the clock of one of both is wrong, or it is about to renew.
-    reason = "time" if verdict.reason in ("expired", "not-yet-valid") else verdict.reason
+    reason = _REASONS_OF_PEERS.get(verdict.reason, verdict.reason)
     problem = verdict.problem if url in verdict.problem else f"{url}: {verdict.problem}"
     return CertificateError(problem, reason=reason, cure=verdict.cure)
 

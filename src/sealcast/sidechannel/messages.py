@@ -12,7 +12,7 @@ from typing import Any, Self
 from sealcast.errors import UsageError
 from sealcast.keys import MemberRole, Secret
 from sealcast.pki.bundle import MAX_BUNDLE_BYTES
-from sealcast.pki.names import check_instance_name
+from sealcast.pki.names import check_channel_name, check_instance_name
 from sealcast.pki.policy_names import check_member
 from sealcast.pki.signed import encode_cbor
 from sealcast.sidechannel.fields import SEQUENCE_LIMIT, Fields
@@ -44,6 +44,7 @@ MAX_EARLIER = 8
 MAX_ISSUERS = 16
 MAX_CERTIFICATE = 16 * 1024
 MAX_STREAMS = 4096
+MAX_CHANNELS = 2**16
 MAX_MEMBERS = 2**20
 MAX_POLICY = 32 * 1024 * 1024
 MAX_CRL = 32 * 1024 * 1024
@@ -274,6 +275,39 @@ class CrlAnswer:
         """Read the body's bytes."""
         fields = Fields.parse(data, "CRL reply")
         return cls(crl=fields.bytes_("crl", most=MAX_CRL), issuers=_issuers(fields))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelsAnswer:
+    """`GET /v1/channels` (SC-32): what there is for a device, by number."""
+
+    crl: tuple[int, bytes]
+    """Number and SHA-256 of the CRLs in force, as beacons name them."""
+    channels: tuple[tuple[str, int], ...]
+    """Name and version of the policy of each channel that lists the device."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"crl": list(self.crl), "channels": [list(channel) for channel in self.channels]})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "channels reply")
+
+        def read(value: object) -> tuple[str, int]:
+            name, version = fields.as_tuple(value, "channels", 2)
+            try:
+                checked = check_channel_name(fields.as_text(name, "channels"))
+            except UsageError as error:
+                raise fields.fault("channels", error.problem) from None
+            return checked, fields.as_uint(version, "channels", most=MAX_VERSION)
+
+        number, digest = fields.tuple_("crl", 2)
+        return cls(
+            crl=(fields.as_uint(number, "crl"), fields.as_bytes(digest, "crl", length=32)),
+            channels=fields.items("channels", read, most=MAX_CHANNELS),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,6 +132,9 @@ impl Member {
             let issued = validator.crls().map_or(0, CrlSet::issued);
             self.dates.take_signed(issued, now);
         }
+        if let Some(crls) = validator.crls() {
+            self.crl_numbers.take(crls);
+        }
         if policy.policy.version > floors.policy_version {
             self.dates.take_signed(policy.policy.issued, now);
         }
@@ -392,14 +395,15 @@ impl Member {
         if crls.version().number > self.floors().crl_number {
             self.dates.take_signed(crls.issued(), now);
         }
+        self.crl_numbers.take(&crls);
         self.config.validator.set_crls(Some(crls));
         Ok(Outcome::TrustChanged)
     }
 
-    /// No list of any issuer goes back.
+    /// No list of any issuer goes back, also where it was missing meanwhile (TR-29).
     fn may_take(&self, crls: &CrlSet) -> bool {
         let held = self.config.validator.crls();
-        held.is_none_or(|held| crls.may_replace(held))
+        self.crl_numbers.permits(crls) && held.is_none_or(|held| crls.may_replace(held))
     }
 }
 

@@ -2,8 +2,10 @@
 
 use crate::common::{MILLI, SECOND, World};
 use proptest::prelude::*;
+use sealcast_core::crl::{CrlSet, Signature};
 use sealcast_core::event::Event;
 use sealcast_core::policy::{member_name, parse_member};
+use sealcast_core::validator::Certificate;
 use sealcast_core::wire::{SiteId, StreamId};
 
 const OWN: SiteId = SiteId([7; 16]);
@@ -199,6 +201,73 @@ fn f10_a_stale_list_of_another_site_refuses_its_new_streams_and_stops_none_that_
     world.key_server.turn_generation();
     world.run_for(3 * SECOND);
     assert!(closed(&world, subscribers[0], running).is_some());
+}
+
+/// TR-29: who once knows that another site has revoked somebody, knows it for good: after a document without that site's
+/// list, and after a restart.
+#[test]
+fn b7_an_older_list_of_another_site_is_not_taken_after_one_that_leaves_it_out() {
+    let (mut world, publishers, subscribers) = world_of_two(8);
+    let guest = world.stream(publishers[1]);
+    let serial = world.publishers[publishers[1]].identity.serial;
+    let site = world.guest.as_mut().unwrap();
+    let old = site.crl();
+    site.revoke(serial);
+    let new = site.crl();
+    let number = |world: &mut World| world.receiver(subscribers[0]).member().floors().crl_number;
+    let hand_out = |world: &mut World, others: &[u8]| {
+        world.key_server.site.others = others.to_vec();
+        world.key_server.site.renew_crl();
+        world.key_server.turn_generation();
+        world.run_for(5 * SECOND);
+        world.key_server.site.crl_number()
+    };
+    let with = hand_out(&mut world, &new);
+    assert_eq!(closed(&world, subscribers[0], guest), Some("revoked"));
+    let without = hand_out(&mut world, &[]);
+    assert_eq!((number(&mut world), without), (with + 1, with + 1));
+    hand_out(&mut world, &old);
+    assert_eq!(number(&mut world), without, "it is not taken");
+    let seen = CrlSet::parse(&new).unwrap();
+    let seen: Vec<_> = seen.versions().map(|list| (list.issuer, list.number)).collect();
+    let subscriber = subscribers[0];
+    world.start_subscriber(subscriber, |config| config.member.crl_numbers = seen.clone());
+    world.run_for(5 * SECOND);
+    assert!(world.receiver(subscriber).member().policy().is_none());
+    hand_out(&mut world, &new);
+    world.run_for(20 * SECOND);
+    assert!(world.receiver(subscriber).member().policy().is_some());
+    // A start with the document itself is the same.
+    let mut held = world.key_server.site.validator();
+    held.set_crls(CrlSet::parse(&world.key_server.site.crl()));
+    hand_out(&mut world, &old);
+    world.start_subscriber(subscriber, |config| config.member.validator = held.clone());
+    world.run_for(5 * SECOND);
+    assert!(world.receiver(subscriber).member().policy().is_none());
+}
+
+/// What is stored of a list is what its issuer has signed, and nothing that only claims to be of it.
+#[test]
+fn tr_29_a_list_counts_for_an_issuer_that_has_signed_it() {
+    let world = World::with_guest(1);
+    let guest = world.guest.as_ref().unwrap();
+    let own_ca = Certificate::parse(&world.key_server.site.ca_der()).unwrap();
+    let guest_ca = Certificate::parse(&guest.ca_der()).unwrap();
+    let both = [own_ca, guest_ca];
+    let mut document = world.key_server.site.crl();
+    let signatures = |document: &[u8], known| CrlSet::parse(document).unwrap().signatures(known);
+    assert_eq!(signatures(&document, &both), [Signature::Genuine; 2]);
+    assert_eq!(
+        signatures(&document, &both[..1]),
+        [Signature::Genuine, Signature::Unknown]
+    );
+    assert_eq!(signatures(&document, &[]), [Signature::Unknown; 2]);
+    // The last byte is in the signature of the last list.
+    *document.last_mut().unwrap() ^= 1;
+    assert_eq!(
+        signatures(&document, &both),
+        [Signature::Genuine, Signature::Forged]
+    );
 }
 
 fn a_site() -> impl Strategy<Value = SiteId> {

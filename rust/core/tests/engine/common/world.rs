@@ -221,6 +221,7 @@ impl World {
             validator: self.key_server.site.validator(),
             jitter_seed: self.random.below(u64::MAX),
             floors: Floors::default(),
+            crl_numbers: Vec::new(),
             signed_time: 0,
         }
     }

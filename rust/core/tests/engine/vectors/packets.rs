@@ -124,6 +124,7 @@ impl Bench {
             validator: key_server.site.validator(),
             jitter_seed: 1,
             floors: Floors::default(),
+            crl_numbers: Vec::new(),
             signed_time: 0,
         };
         let mut config = ReceiverConfig::new(member);
