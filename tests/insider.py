@@ -97,7 +97,7 @@ class Insider:
         leaf = tree.leaf(self.suite, header.block_id, header.index, header.serialize(), packet.body)
         secret = self.secrets(header.epoch).epoch_secret(self.suite, self.channel_id)
         key = schedule.gate_key(secret, self.suite, self.channel_id)
-        tag = gate_tag(key, leaf, packet.path, packet.signature)
+        tag = gate_tag(self.suite, key, leaf, packet.path, packet.signature)
         return replace(packet, gate_tag=tag).serialize()
 
 

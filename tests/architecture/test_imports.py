@@ -38,7 +38,7 @@ DATABASE = {"sqlalchemy", "sqlite3", "alembic", "aiosqlite", "psycopg", "asyncpg
 FORBIDDEN_LIBRARIES = {"pki": HTTP | DATABASE, "keys": HTTP | DATABASE, "ca": HTTP, "errors": HTTP | DATABASE}
 
 INDEPENDENT = ("tests/reference", "tests/vectors/cases")
-INDEPENDENT_LIBRARIES = {"cryptography", "cbor2", "__future__"}
+INDEPENDENT_LIBRARIES = {"blake3", "cryptography", "cbor2", "__future__"}
 
 
 def package_of(module: str) -> str:

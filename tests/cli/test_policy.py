@@ -99,7 +99,7 @@ def test_a_running_service_applies_it(run: Command, folder: Path, file: Path, pr
     assert run("policy", "diff", folder, file) == 0
     file.write_text(SOURCE + "suite = 2\n")
     assert run("policy", "apply", folder, file) == 6
-    assert "suite 1 for good" in run.err
+    assert "suite 3 for good" in run.err
     assert run("authority", "device", "set", folder, "nobody", "--role", "x") == 2
     assert "'nobody'" in run.err
     assert service.is_running

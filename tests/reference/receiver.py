@@ -201,7 +201,11 @@ class Receiver:
         gate_key = self._gate_key(header)
         if gate_key is None and not self._is_ahead(header.epoch):
             return "unknown-epoch"
-        if gate_key is not None and not over_side_channel and not _gate_holds(gate_key, packet, leaf):
+        if (
+            gate_key is not None
+            and not over_side_channel
+            and not _gate_holds(self._suite, gate_key, packet, leaf)
+        ):
             return "gate"
         if not self._signature_holds(packet, leaf, stream.public_key):
             return "signature"
@@ -282,7 +286,7 @@ class Receiver:
         gate_key = self._gate_key(header)
         if gate_key is None:
             return "unknown-epoch"
-        if not over_side_channel and not _gate_holds(gate_key, packet, leaf):
+        if not over_side_channel and not _gate_holds(self._suite, gate_key, packet, leaf):
             return "gate"
         part = self.open(packet)
         if part is None:
@@ -425,5 +429,5 @@ def _parse_clear_body(packet: Datagram) -> Heartbeat | Beacon | None:
     return None
 
 
-def _gate_holds(key: bytes, packet: Datagram, leaf: bytes) -> bool:
-    return seal.gate_tag(key, leaf, packet.path, packet.signature) == packet.gate_tag
+def _gate_holds(suite: int, key: bytes, packet: Datagram, leaf: bytes) -> bool:
+    return seal.gate_tag(suite, key, leaf, packet.path, packet.signature) == packet.gate_tag

@@ -9,12 +9,14 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from tests.reference import ed25519, schedule, tree
 from tests.reference.bodies import Beacon, Heartbeat
 from tests.reference.wire import GATE_TAG_BYTES, Datagram, Epoch, Header, PacketType, payload_limit
 
+_GATED_BYTES = 192
 CONTEXTS = {kind: f"sealcast/1 block {kind.name.lower()}" for kind in PacketType}
 
 
@@ -31,7 +33,7 @@ class EpochSecrets:
 
 
 def aead(suite: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
-    return AESGCM(key) if suite == 1 else ChaCha20Poly1305(key)
+    return ChaCha20Poly1305(key) if suite == 2 else AESGCM(key)
 
 
 def nonce(index: int) -> bytes:
@@ -39,8 +41,11 @@ def nonce(index: int) -> bytes:
     return bytes(11) + index.to_bytes(1)
 
 
-def gate_tag(key: bytes, leaf: bytes, path: Sequence[bytes], signature: bytes) -> bytes:
+def gate_tag(suite: int, key: bytes, leaf: bytes, path: Sequence[bytes], signature: bytes) -> bytes:
     """DP-16."""
+    if suite == tree.BLAKE3_SUITE:
+        gated = leaf + signature + b"".join(path)
+        return blake3(gated + bytes(max(0, _GATED_BYTES - len(gated))), key=key).digest()[:GATE_TAG_BYTES]
     return hmac.digest(key, leaf + b"".join(path) + signature, "sha256")[:GATE_TAG_BYTES]
 
 
@@ -122,7 +127,7 @@ class Sealer:
         datagrams = []
         for h, body, leaf in zip(headers, bodies, leaves, strict=True):
             path = tree.path(nodes, h.index)
-            tag = gate_tag(gate_key, leaf, path, signature)
+            tag = gate_tag(self.suite, gate_key, leaf, path, signature)
             packet = Datagram(header=h, body=body, path=path, signature=signature, gate_tag=tag)
             datagrams.append(packet.serialize())
         return datagrams

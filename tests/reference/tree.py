@@ -5,18 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
+from blake3 import blake3
+
 from tests.reference.wire import NODE_BYTES, MalformedError
+
+BLAKE3_SUITE = 3
+_CONTEXT = "sealcast/1 block tree"
+_LEAF_KEY, _NODE_KEY = (
+    blake3(bytes((tag, BLAKE3_SUITE)), derive_key_context=_CONTEXT).digest() for tag in (0x00, 0x01)
+)
+_BLOCK_BYTES = 64
 
 
 def leaf(suite: int, block_id: bytes, index: int, header: bytes, body: bytes) -> bytes:
-    """SHA-256(0x00 | s | B | 0x00 | i | header | body), 32 bytes."""
+    """SHA-256(0x00 | s | B | 0x00 | i | header | body), or keyed BLAKE3 of header and body; 32 bytes."""
+    if suite == BLAKE3_SUITE:
+        covered = header + body + b"\x80"
+        return blake3(covered + bytes(-len(covered) % _BLOCK_BYTES), key=_LEAF_KEY).digest()
     return sha256(bytes((0x00, suite)) + block_id + bytes((0x00, index)) + header + body).digest()
 
 
 def node(suite: int, block_id: bytes, level: int, place: int, left: bytes, right: bytes) -> bytes:
-    """SHA-256(0x01 | s | B | l | j | left | right), of the first 16 bytes of the two children."""
-    prefix = bytes((0x01, suite)) + block_id + bytes((level, place))
-    return sha256(prefix + left[:NODE_BYTES] + right[:NODE_BYTES]).digest()
+    """SHA-256(0x01 | s | B | l | j | left | right), of 16 bytes of each child; or keyed BLAKE3."""
+    content = bytes((0x01, suite)) + block_id + bytes((level, place)) + left[:NODE_BYTES] + right[:NODE_BYTES]
+    if suite == BLAKE3_SUITE:
+        return blake3(content + bytes(_BLOCK_BYTES - len(content)), key=_NODE_KEY).digest()
+    return sha256(content).digest()
 
 
 def levels(suite: int, block_id: bytes, leaves: Sequence[bytes]) -> list[list[bytes]]:

@@ -12,7 +12,7 @@ from tests.vectors.json_schema import Schema
 from tests.vectors.reading import VECTORS, load
 
 ROOT = Path(__file__).parents[2]
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 2_000_000
 
 
 @pytest.mark.parametrize("name", FILES)

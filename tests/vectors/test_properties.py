@@ -43,7 +43,7 @@ EPOCH = Epoch(slot=9, generation=2, step=1)
 SECRETS = seal.EpochSecrets(epoch=EPOCH, slot_secret=fixed("slot"), step_secret=fixed("step"))
 SEED = fixed("stream 1")
 
-suites = st.sampled_from((1, 2))
+suites = st.sampled_from((1, 2, 3))
 numbers = st.integers(0, SEQUENCE_END - 1)
 origins = st.builds(
     RetainedOrigin,
@@ -111,7 +111,7 @@ class TestSealing:
         assert (subscriber.messages, subscriber.reports) == ([], [])
         assert subscriber.receive(whole) is None, "the refused one left a trace"
 
-    @pytest.mark.parametrize("suite", [1, 2])
+    @pytest.mark.parametrize("suite", [1, 2, 3])
     def test_every_single_bit_of_a_packet_counts(self, suite: int) -> None:
         whole = sealed(suite, [b"\x40\x00\x01x"] * 3)[1]
         for bit in range(8 * len(whole)):

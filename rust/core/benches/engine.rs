@@ -14,8 +14,8 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use common::{SECOND, World};
-use sealcast_core::block::sign_input;
-use sealcast_core::crypto::{BlockKey, GateKey, Secret, SigningKey, Suite, VerifyingKey, kdf, sha256};
+use sealcast_core::block::{leaf_hashes, sign_input};
+use sealcast_core::crypto::{BlockKey, GateKey, Gated, Secret, SigningKey, Suite, VerifyingKey, kdf};
 use sealcast_core::event::Event;
 use sealcast_core::retention::Datagram;
 use sealcast_core::schedule::block_key;
@@ -134,9 +134,9 @@ fn open(mut world: World, suite: Suite, block: u8, datagrams: &[Datagram]) -> Fi
     for run in datagrams.chunks(PACKETS) {
         let mut delivered = 0;
         let start = clock();
-        for datagram in run {
-            let refused = receiver.receive_datagram(datagram, now);
-            debug_assert_eq!(refused, None);
+        // As many as a system call brings.
+        for batch in run.chunks(256) {
+            receiver.receive_datagrams(batch.iter().map(|datagram| &datagram[..]), now);
             while let Some(event) = receiver.poll_event() {
                 delivered += usize::from(matches!(event, Event::Message(_)));
             }
@@ -151,26 +151,54 @@ fn open(mut world: World, suite: Suite, block: u8, datagrams: &[Datagram]) -> Fi
     )
 }
 
+/// Leaf and gate tag of a packet, of so many at a time.
+fn hashes(suite: Suite, name: &str, secret: &Secret, count: usize) -> [Figure; 2] {
+    let packet = [1u8; 1284];
+    let packets = vec![&packet[..]; count];
+    let gate = GateKey::new(suite, secret);
+    let gated = vec![
+        Gated {
+            leaf: &[1; 32],
+            path: &[2; 96],
+            signature: &[3; 64]
+        };
+        count
+    ];
+    let of = |figure: Figure| Figure {
+        runs: figure.runs.iter().map(|time| time / count as f64).collect(),
+        ..figure
+    };
+    let calls = 100_000 / count as u32;
+    [
+        of(time(
+            &format!("leaf, {name}, 1284 bytes, {count} at a time"),
+            calls,
+            |_| {
+                black_box(leaf_hashes(suite, black_box(&packets)));
+            },
+        )),
+        of(time(
+            &format!("gate tag, {name}, {count} at a time"),
+            calls,
+            |_| {
+                black_box(gate.tags(black_box(&gated)));
+            },
+        )),
+    ]
+}
+
 fn primitives() -> Vec<Figure> {
     let key = SigningKey::from_seed(&Secret::new([7; 32]));
     let public = VerifyingKey::new(key.public_key()).unwrap();
     let statement = sign_input("sealcast/1 block data", &[3; 122]);
     let signature = key.sign(&statement);
     let secret = Secret::new([9; 32]);
-    let gate = GateKey::new(&secret);
-    let packet = [1u8; 1300];
     let mut figures = vec![
         time("Ed25519 sign, 144 bytes", 10_000, |_| {
             black_box(key.sign(black_box(&statement)));
         }),
         time("Ed25519 verify, 144 bytes", 10_000, |_| {
             assert!(public.verifies(black_box(&statement), &signature));
-        }),
-        time("SHA-256, 1300 bytes", 100_000, |_| {
-            black_box(sha256(&[black_box(&packet)]));
-        }),
-        time("gate tag (HMAC-SHA-256, 192 bytes)", 100_000, |_| {
-            black_box(gate.tag(black_box(&[1; 32]), &[2; 96], &signature));
         }),
         time("KDF (HMAC-SHA-256, key set up)", 100_000, |n| {
             black_box(kdf(secret.expose(), "block", &[&n.to_be_bytes()]));
@@ -179,6 +207,13 @@ fn primitives() -> Vec<Figure> {
             black_box(key.block_id(&[1; 16], 1, u64::from(n), 2));
         }),
     ];
+    for (suite, name) in [(Suite::Aes256Gcm, "SHA-256"), (Suite::Aes256GcmBlake3, "BLAKE3")] {
+        figures.extend(
+            [1, 64]
+                .into_iter()
+                .flat_map(|count| hashes(suite, name, &secret, count)),
+        );
+    }
     for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
         let block = BlockId([4; 16]);
         let sealer = block_key(suite, &secret, &block);
@@ -214,7 +249,14 @@ fn main() {
     // `-- 64` leaves only blocks of 64, for a profile.
     let only: Option<u8> = std::env::args().find_map(|argument| argument.parse().ok());
     let mut figures = if only.is_none() { primitives() } else { Vec::new() };
-    for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+    for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305, Suite::Aes256GcmBlake3] {
+        if only.is_some()
+            && !std::env::args()
+                .skip(2)
+                .all(|word| word.parse::<u8>().is_ok() || word == format!("{suite:?}"))
+        {
+            continue;
+        }
         for block in BLOCK_SIZES
             .into_iter()
             .filter(|block| only.is_none_or(|only| *block == only))

@@ -2,8 +2,13 @@
 //!
 //! Spec: wire.md section 3 (DP-7 to DP-10).
 
-use crate::crypto::{Suite, sha256};
-use crate::wire::{BlockId, ChannelId, Header, NODE_BYTES, PacketView};
+use std::sync::LazyLock;
+
+use crate::crypto::{Gated, HashFunction, Suite, sha256};
+use crate::lanes::LaneKey;
+use crate::wire::{
+    BLOCK_ID_BYTES, BlockId, ChannelId, Header, INDEX_BYTE, MAX_DEPTH, NODE_BYTES, PacketView,
+};
 
 const LEAF_TAG: u8 = 0;
 const NODE_TAG: u8 = 1;
@@ -21,58 +26,140 @@ pub fn depth(index: u8, count: u8) -> usize {
 }
 
 fn has_sibling(i: u32, width: u32) -> bool {
-    i % 2 == 1 || i + 1 < width
+    width > 1 && (i % 2 == 1 || i + 1 < width)
 }
 
-pub fn leaf_hash(suite: Suite, header: &Header, header_bytes: &[u8], body: &[u8]) -> Hash {
-    sha256(&[
-        &[LEAF_TAG, suite as u8],
-        &header.block.0,
-        &[0, header.index],
-        header_bytes,
-        body,
-    ])
+/// What tells the hashes of blocks from all others, and leaves from nodes, in suites that hash with BLAKE3 (DP-7).
+const TREE_CONTEXT: &str = "sealcast/1 block tree";
+
+static LEAF_KEY: LazyLock<LaneKey> = LazyLock::new(|| tree_key(LEAF_TAG));
+static NODE_KEY: LazyLock<LaneKey> = LazyLock::new(|| tree_key(NODE_TAG));
+
+fn tree_key(tag: u8) -> LaneKey {
+    LaneKey::public(TREE_CONTEXT, &[tag, Suite::Aes256GcmBlake3 as u8])
+}
+
+/// The leaf of each packet, given as its header and body together (DP-7).
+pub fn leaf_hashes(suite: Suite, packets: &[&[u8]]) -> Vec<Hash> {
+    let mut leaves = Vec::with_capacity(packets.len());
+    match suite.hash() {
+        HashFunction::Sha256 => leaves.extend(packets.iter().map(|packet| {
+            let (block, index) = (&packet[BLOCK_ID_BYTES], packet[INDEX_BYTE]);
+            sha256(&[&[LEAF_TAG, suite as u8], block, &[0, index], packet])
+        })),
+        HashFunction::Blake3 => LEAF_KEY.hash_padded(packets, &mut leaves),
+    }
+    leaves
 }
 
 impl PacketView<'_> {
+    /// What its gate tag covers.
+    pub fn gated<'b>(&'b self, leaf: &'b Hash) -> Gated<'b> {
+        Gated {
+            leaf,
+            path: self.path,
+            signature: self.signature,
+        }
+    }
+
     pub fn leaf_hash(&self, suite: Suite) -> Hash {
-        leaf_hash(suite, &self.header, self.header_bytes, self.body)
+        leaf_hashes(suite, &[self.covered])[0]
     }
 
     /// The root that this packet claims, from its leaf and path.
     pub fn claimed_root(&self, suite: Suite, leaf: &Hash) -> Hash {
-        let (mut i, mut width) = (u32::from(self.header.index), u32::from(self.header.count));
-        let (mut hash, mut path, mut level) = (*leaf, self.path, 1u8);
-        while width > 1 {
-            if has_sibling(i, width) {
-                let (sibling, rest) = path.split_at(NODE_BYTES);
-                path = rest;
-                let own = &hash[..NODE_BYTES];
-                let (left, right) = if i % 2 == 0 {
-                    (own, sibling)
-                } else {
-                    (sibling, own)
-                };
-                hash = node_hash(suite, &self.header.block, level, (i / 2) as u8, left, right);
-            }
-            i /= 2;
-            width = width.div_ceil(2);
-            level += 1;
-        }
-        hash
+        claimed_roots(suite, &[(self, *leaf)])[0]
     }
 }
 
-fn node_hash(suite: Suite, block: &BlockId, level: u8, index: u8, left: &[u8], right: &[u8]) -> Hash {
-    let mut input = [0; 2 + 16 + 2 + 2 * NODE_BYTES];
+/// A packet's way from its leaf to the root.
+struct Climb<'a> {
+    block: &'a BlockId,
+    path: &'a [u8],
+    index: u32,
+    width: u32,
+    hash: Hash,
+}
+
+/// The root that each packet claims, from its leaf and path.
+pub fn claimed_roots(suite: Suite, packets: &[(&PacketView<'_>, Hash)]) -> Vec<Hash> {
+    let mut climbs: Vec<Climb<'_>> = packets
+        .iter()
+        .map(|(packet, leaf)| Climb {
+            block: &packet.header.block,
+            path: packet.path,
+            index: packet.header.index.into(),
+            width: packet.header.count.into(),
+            hash: *leaf,
+        })
+        .collect();
+    let (mut nodes, mut hashes) = (Vec::new(), Vec::new());
+    for level in 1..=MAX_DEPTH as u8 {
+        nodes.clear();
+        hashes.clear();
+        for climb in climbs
+            .iter_mut()
+            .filter(|climb| has_sibling(climb.index, climb.width))
+        {
+            let (sibling, rest) = climb.path.split_at(NODE_BYTES);
+            climb.path = rest;
+            let own = &climb.hash[..NODE_BYTES];
+            let (left, right) = if climb.index.is_multiple_of(2) {
+                (own, sibling)
+            } else {
+                (sibling, own)
+            };
+            nodes.push(node_input(
+                suite,
+                climb.block,
+                (level, (climb.index / 2) as u8),
+                left,
+                right,
+            ));
+        }
+        hash_nodes(suite, &nodes, &mut hashes);
+        let mut hashes = hashes.iter();
+        for climb in climbs.iter_mut().filter(|climb| climb.width > 1) {
+            if has_sibling(climb.index, climb.width)
+                && let Some(hash) = hashes.next()
+            {
+                climb.hash = *hash;
+            }
+            climb.index /= 2;
+            climb.width = climb.width.div_ceil(2);
+        }
+    }
+    climbs.into_iter().map(|climb| climb.hash).collect()
+}
+
+/// What stands in a node before its zeros: tag, suite, block id, level, place, both children.
+const NODE_INPUT_BYTES: usize = 2 + 16 + 2 + 2 * NODE_BYTES;
+
+type NodeInput = [u8; 64];
+
+fn node_input(
+    suite: Suite,
+    block: &BlockId,
+    (level, index): (u8, u8),
+    left: &[u8],
+    right: &[u8],
+) -> NodeInput {
+    let mut input = [0; 64];
     input[0] = NODE_TAG;
     input[1] = suite as u8;
     input[2..18].copy_from_slice(&block.0);
     input[18] = level;
     input[19] = index;
     input[20..20 + NODE_BYTES].copy_from_slice(left);
-    input[20 + NODE_BYTES..].copy_from_slice(right);
-    sha256(&[&input])
+    input[20 + NODE_BYTES..NODE_INPUT_BYTES].copy_from_slice(right);
+    input
+}
+
+fn hash_nodes(suite: Suite, nodes: &[NodeInput], out: &mut Vec<Hash>) {
+    match suite.hash() {
+        HashFunction::Sha256 => out.extend(nodes.iter().map(|node| sha256(&[&node[..NODE_INPUT_BYTES]]))),
+        HashFunction::Blake3 => NODE_KEY.hash_equal(nodes, out),
+    }
 }
 
 /// The tree of a block that is being sealed.
@@ -88,21 +175,22 @@ impl Tree {
         while levels[levels.len() - 1].len() > 1 {
             let below = &levels[levels.len() - 1];
             let level = levels.len() as u8;
-            let above = below
-                .chunks(2)
-                .enumerate()
-                .map(|(j, pair)| match pair {
-                    [left, right] => node_hash(
+            let (pairs, promoted) = below.as_chunks::<2>();
+            let nodes: Vec<NodeInput> = (0u8..)
+                .zip(pairs)
+                .map(|(at, [left, right])| {
+                    node_input(
                         suite,
                         block,
-                        level,
-                        j as u8,
+                        (level, at),
                         &left[..NODE_BYTES],
                         &right[..NODE_BYTES],
-                    ),
-                    _ => pair[0],
+                    )
                 })
                 .collect();
+            let mut above = Vec::with_capacity(below.len().div_ceil(2));
+            hash_nodes(suite, &nodes, &mut above);
+            above.extend_from_slice(promoted);
             levels.push(above);
         }
         Self { levels }
@@ -110,6 +198,10 @@ impl Tree {
 
     pub fn root(&self) -> &Hash {
         &self.levels[self.levels.len() - 1][0]
+    }
+
+    pub fn leaves(&self) -> &[Hash] {
+        &self.levels[0]
     }
 
     pub fn path(&self, index: usize) -> Vec<u8> {

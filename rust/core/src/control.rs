@@ -175,12 +175,7 @@ impl ControlState {
             return Err(BeaconError::Stale);
         }
         let key = gate(packet.header.epoch.slot).ok_or(BeaconError::Gate)?;
-        if !key.holds(
-            &packet.leaf_hash(self.suite),
-            packet.path,
-            packet.signature,
-            packet.gate,
-        ) {
+        if !key.holds(packet.gated(&packet.leaf_hash(self.suite)), packet.gate) {
             return Err(BeaconError::Gate);
         }
         Ok(())

@@ -6,12 +6,23 @@ use aws_lc_rs::{aead, digest, hmac, signature};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// The AEAD of a channel; hash, KDF and signature are the same in both suites (registry.md).
+use crate::lanes::LaneKey;
+
+/// AEAD and block hash of a channel; KDF and signature are the same in all suites (registry.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Suite {
     Aes256Gcm = 1,
     ChaCha20Poly1305 = 2,
+    Aes256GcmBlake3 = 3,
+}
+
+/// What leaves, nodes and gate tags of a suite are made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashFunction {
+    Sha256,
+    /// The packets of a block side by side.
+    Blake3,
 }
 
 impl Suite {
@@ -19,13 +30,21 @@ impl Suite {
         match code {
             1 => Some(Self::Aes256Gcm),
             2 => Some(Self::ChaCha20Poly1305),
+            3 => Some(Self::Aes256GcmBlake3),
             _ => None,
+        }
+    }
+
+    pub fn hash(self) -> HashFunction {
+        match self {
+            Self::Aes256Gcm | Self::ChaCha20Poly1305 => HashFunction::Sha256,
+            Self::Aes256GcmBlake3 => HashFunction::Blake3,
         }
     }
 
     fn algorithm(self) -> &'static aead::Algorithm {
         match self {
-            Self::Aes256Gcm => &aead::AES_256_GCM,
+            Self::Aes256Gcm | Self::Aes256GcmBlake3 => &aead::AES_256_GCM,
             Self::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
         }
     }
@@ -103,8 +122,26 @@ pub fn prf16(secret: &Secret, parts: &[&[u8]]) -> [u8; 16] {
     out
 }
 
-/// The key of gate tags (DP-16), with its HMAC state set up once.
-pub struct GateKey(hmac::Key);
+/// What a gate tag covers, of one packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Gated<'a> {
+    pub leaf: &'a [u8; 32],
+    pub path: &'a [u8],
+    pub signature: &'a [u8; 64],
+}
+
+/// The key of gate tags (DP-16), set up once.
+#[derive(Clone)]
+pub struct GateKey(GateMac);
+
+#[derive(Clone)]
+enum GateMac {
+    Hmac(Box<hmac::Key>),
+    Blake3(LaneKey),
+}
+
+/// A gate tag covers at most this: three blocks of the hash.
+const MAX_GATED_BYTES: usize = 192;
 
 impl core::fmt::Debug for GateKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -113,22 +150,61 @@ impl core::fmt::Debug for GateKey {
 }
 
 impl GateKey {
-    pub fn new(secret: &Secret) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, secret.expose()))
+    pub fn new(suite: Suite, secret: &Secret) -> Self {
+        Self(match suite.hash() {
+            HashFunction::Sha256 => {
+                GateMac::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())))
+            }
+            HashFunction::Blake3 => GateMac::Blake3(LaneKey::new(secret.expose())),
+        })
     }
 
-    pub fn tag(&self, leaf: &[u8; 32], path: &[u8], signature: &[u8; 64]) -> [u8; 8] {
-        let mut mac = hmac::Context::with_key(&self.0);
-        mac.update(leaf);
-        mac.update(path);
-        mac.update(signature);
-        let mut out = [0; 8];
-        out.copy_from_slice(&mac.sign().as_ref()[..8]);
-        out
+    /// The tags of some packets, each at its place.
+    pub fn tags(&self, packets: &[Gated<'_>]) -> Vec<[u8; 8]> {
+        let first_eight = |hash: &[u8]| {
+            let mut tag = [0; 8];
+            tag.copy_from_slice(&hash[..8]);
+            tag
+        };
+        match &self.0 {
+            GateMac::Hmac(key) => packets
+                .iter()
+                .map(|packet| {
+                    let mut mac = hmac::Context::with_key(key);
+                    mac.update(packet.leaf);
+                    mac.update(packet.path);
+                    mac.update(packet.signature);
+                    first_eight(mac.sign().as_ref())
+                })
+                .collect(),
+            GateMac::Blake3(key) => {
+                let mut inputs = Vec::with_capacity(packets.len());
+                for packet in packets {
+                    let mut input = [0; MAX_GATED_BYTES];
+                    input[..32].copy_from_slice(packet.leaf);
+                    input[32..96].copy_from_slice(packet.signature);
+                    input[96..96 + packet.path.len()].copy_from_slice(packet.path);
+                    inputs.push(input);
+                }
+                let mut hashes = Vec::with_capacity(packets.len());
+                key.hash_equal(&inputs, &mut hashes);
+                hashes.iter().map(|hash| first_eight(hash)).collect()
+            }
+        }
     }
 
-    pub fn holds(&self, leaf: &[u8; 32], path: &[u8], signature: &[u8; 64], tag: &[u8; 8]) -> bool {
-        self.tag(leaf, path, signature).ct_eq(tag).into()
+    /// Whether each of `given` is the tag of the packet at its place.
+    pub fn hold(&self, packets: &[Gated<'_>], given: &[[u8; 8]]) -> Vec<bool> {
+        let tags = self.tags(packets);
+        tags.iter()
+            .zip(given)
+            .map(|(tag, given)| tag.ct_eq(given).into())
+            .collect()
+    }
+
+    /// Whether a tag is the packet's.
+    pub fn holds(&self, packet: Gated<'_>, tag: &[u8; 8]) -> bool {
+        self.hold(&[packet], &[*tag]) == [true]
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::credential::Publisher;
 use crate::frames::Origin;
 use crate::wire::{Epoch, SiteId, StreamId, Time};
@@ -18,7 +20,8 @@ pub struct Message {
     pub time: Time,
     pub topic: Option<String>,
     pub origin: Option<Origin>,
-    pub data: Vec<u8>,
+    /// A part of the packet that it came in, as a rule.
+    pub data: Bytes,
 }
 
 /// One side of an equivocation: enough to prove to a third party what the stream key signed.

@@ -2,7 +2,7 @@
 //!
 //! Numbers only move forward; a secret once taken for a number stays (KM-8). Spec: keys.md sections 1 and 2.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::control::VerifiedBeacon;
 use crate::crypto::{GateKey, Secret, Suite};
@@ -70,11 +70,10 @@ pub struct Keyring {
     /// The lowest slot that was ever handed to this member.
     first_slot: Option<u32>,
     announced: Option<(u32, u8)>,
-    derived: HashMap<Epoch, EpochKeys>,
-    derived_order: VecDeque<Epoch>,
+    /// The present one is the last.
+    derived: VecDeque<(Epoch, EpochKeys)>,
     /// Keys of epochs that were only claimed so far; other claims displace them, and nothing else.
-    claimed: HashMap<Epoch, EpochKeys>,
-    claimed_order: VecDeque<Epoch>,
+    claimed: VecDeque<(Epoch, EpochKeys)>,
     derivations: u64,
 }
 
@@ -89,10 +88,8 @@ impl Keyring {
             admission: None,
             first_slot: None,
             announced: None,
-            derived: HashMap::new(),
-            derived_order: VecDeque::new(),
-            claimed: HashMap::new(),
-            claimed_order: VecDeque::new(),
+            derived: VecDeque::new(),
+            claimed: VecDeque::new(),
             derivations: 0,
         }
     }
@@ -248,7 +245,7 @@ impl Keyring {
 
     /// The keys of an epoch, or what its numbers tell. What is derived here is kept for good only by [`Self::keep`].
     pub fn lookup(&mut self, epoch: Epoch) -> Lookup<'_> {
-        if !self.derived.contains_key(&epoch) && !self.claimed.contains_key(&epoch) {
+        if !self.kept().any(|(held, _)| *held == epoch) {
             let membership = epoch.membership();
             if self.admission.is_none_or(|admission| membership < admission) {
                 return if self.admission.is_none() {
@@ -277,34 +274,32 @@ impl Keyring {
                 _ => return Lookup::NotOurs,
             }
         }
-        match self.derived.get(&epoch).or_else(|| self.claimed.get(&epoch)) {
-            Some(keys) => Lookup::Held(keys),
+        match self.kept().find(|(held, _)| *held == epoch) {
+            Some((_, keys)) => Lookup::Held(keys),
             None => Lookup::NotOurs,
         }
     }
 
+    fn kept(&self) -> impl Iterator<Item = &(Epoch, EpochKeys)> {
+        self.derived.iter().rev().chain(&self.claimed)
+    }
+
     fn claim(&mut self, epoch: Epoch, keys: EpochKeys) {
-        self.claimed.insert(epoch, keys);
-        self.claimed_order.push_back(epoch);
-        if self.claimed_order.len() > CLAIMED_EPOCHS
-            && let Some(oldest) = self.claimed_order.pop_front()
-        {
-            self.claimed.remove(&oldest);
+        self.claimed.push_back((epoch, keys));
+        if self.claimed.len() > CLAIMED_EPOCHS {
+            self.claimed.pop_front();
         }
     }
 
     /// Keeps the keys of an epoch that a verified packet, or our own sealing, has proven to be in use.
     pub fn keep(&mut self, epoch: Epoch) {
-        let Some(keys) = self.claimed.remove(&epoch) else {
+        let place = self.claimed.iter().position(|(claimed, _)| *claimed == epoch);
+        let Some(proven) = place.and_then(|place| self.claimed.remove(place)) else {
             return;
         };
-        self.claimed_order.retain(|claimed| *claimed != epoch);
-        self.derived.insert(epoch, keys);
-        self.derived_order.push_back(epoch);
-        if self.derived_order.len() > self.limits.epochs
-            && let Some(oldest) = self.derived_order.pop_front()
-        {
-            self.derived.remove(&oldest);
+        self.derived.push_back(proven);
+        if self.derived.len() > self.limits.epochs {
+            self.derived.pop_front();
         }
     }
 
@@ -346,7 +341,7 @@ impl Keyring {
             into.optional(membership.map(|(generation, step)| u64::from(generation) << 8 | u64::from(step)));
         }
         into.optional(self.first_slot);
-        for epoch in &self.derived_order {
+        for (epoch, _) in &self.derived {
             into.bytes(&epoch.to_bytes());
         }
     }

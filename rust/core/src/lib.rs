@@ -3,7 +3,7 @@
 //! Datagrams, side-channel responses, time and randomness go in; [`event::Event`]s (facts for the application),
 //! [`event::Command`]s (requests for the side channel), datagrams and the next deadline come out.
 //!
-//! From the bottom up: [`crypto`], [`wire`] and [`fingerprint`] know bytes; [`block`], [`schedule`], [`frames`] know what the bytes mean;
+//! From the bottom up: [`crypto`], [`lanes`], [`wire`] and [`fingerprint`] know bytes; [`block`], [`schedule`], [`frames`] know what the bytes mean;
 //! [`validator`], [`credential`], [`policy`] decide whom to believe, by [`date`]; [`keyring`], [`window`], [`repair`] each own one piece of
 //! state; [`member`] is what publishers and subscribers share; [`sender`] and [`receiver`] wire it all.
 
@@ -16,11 +16,13 @@ pub mod credential;
 pub mod crl;
 pub mod crypto;
 pub mod date;
+pub mod digest_map;
 pub mod event;
 pub mod fingerprint;
 pub mod frames;
 mod key_usage;
 pub mod keyring;
+pub mod lanes;
 pub mod member;
 pub mod messages;
 pub mod policy;

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
+
 use crate::fingerprint::Fingerprint;
 use crate::frames::{MessageFrame, Origin};
 
@@ -13,7 +15,7 @@ pub struct Complete {
     pub message_id: u64,
     pub topic: Option<String>,
     pub origin: Option<Origin>,
-    pub data: Vec<u8>,
+    pub data: Bytes,
 }
 
 #[derive(Debug)]
@@ -104,8 +106,12 @@ impl Reassembler {
         self.bytes
     }
 
-    /// Takes one frame; gives a whole message, or says which one is lost.
-    pub fn accept(&mut self, frame: &MessageFrame<'_>) -> Result<Option<Complete>, (u64, Abandoned)> {
+    /// Takes one frame, which stands in `packet`; gives a whole message, or says which one is lost.
+    pub fn accept(
+        &mut self,
+        frame: &MessageFrame<'_>,
+        packet: &Bytes,
+    ) -> Result<Option<Complete>, (u64, Abandoned)> {
         let id = frame.message_id;
         let Some((offset, total)) = frame.part else {
             if frame.data.len() as u64 > self.max_message_bytes {
@@ -115,7 +121,7 @@ impl Reassembler {
                 message_id: id,
                 topic: frame.topic.map(str::to_owned),
                 origin: frame.origin,
-                data: frame.data.to_vec(),
+                data: packet.slice_ref(frame.data),
             }));
         };
         if total > self.max_message_bytes {
@@ -153,7 +159,7 @@ impl Reassembler {
                 message_id: id,
                 topic: done.topic,
                 origin: done.origin,
-                data: done.parts.into_values().reduce(joined).unwrap_or_default(),
+                data: done.parts.into_values().reduce(joined).unwrap_or_default().into(),
             }));
         }
         if self.partials.len() > self.max_partials || self.bytes > self.max_bytes {
@@ -245,7 +251,7 @@ mod tests {
             let mut reassembler = Reassembler::new(1000, 4, 2000, false);
             let mut whole = None;
             for (start, end) in cuts {
-                whole = whole.or(reassembler.accept(&part(&data, start, end)).unwrap());
+                whole = whole.or(reassembler.accept(&part(&data, start, end), &Bytes::new()).unwrap());
             }
             prop_assert_eq!(whole.unwrap().data, data);
             prop_assert_eq!(reassembler.buffered_bytes(), 0);
@@ -257,7 +263,7 @@ mod tests {
         let mut reassembler = Reassembler::new(100, 2, 1000, true);
         let long = vec![0; 200];
         assert_eq!(
-            reassembler.accept(&part(&long, 0, 10)),
+            reassembler.accept(&part(&long, 0, 10), &Bytes::new()),
             Err((5, Abandoned::TooLong))
         );
         let short = [0; 50];
@@ -266,7 +272,7 @@ mod tests {
                 message_id: id,
                 ..part(&short, 0, 10)
             };
-            let result = reassembler.accept(&frame);
+            let result = reassembler.accept(&frame, &Bytes::new());
             assert_eq!(
                 result,
                 if id == 2 {
@@ -292,15 +298,15 @@ mod tests {
             data: b"x",
         };
         for id in 0..15 {
-            assert_eq!(reassembler.accept(&frame(id, total - 1)), Ok(None));
+            assert_eq!(reassembler.accept(&frame(id, total - 1), &Bytes::new()), Ok(None));
         }
         assert_eq!(
-            reassembler.accept(&frame(15, total - 1)),
+            reassembler.accept(&frame(15, total - 1), &Bytes::new()),
             Err((0, Abandoned::Evicted))
         );
         assert!(reassembler.buffered_bytes() <= 1000);
         assert_eq!(
-            reassembler.accept(&frame(15, total - 1)),
+            reassembler.accept(&frame(15, total - 1), &Bytes::new()),
             Err((15, Abandoned::Inconsistent))
         );
     }

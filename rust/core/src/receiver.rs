@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::block::Hash;
 use crate::budget::Budget;
 use crate::crypto::Suite;
+use crate::digest_map::DigestMap;
 use crate::event::{Claim, Event, Response};
 use crate::fingerprint::Fingerprint;
 use crate::keyring::Lookup;
@@ -21,12 +22,14 @@ use crate::wire::{PacketType, PacketView, ParseError, StreamId, Time};
 /// How often running streams are looked at for certificates and credentials that have run out.
 const JUDGE_INTERVAL: u64 = 30_000_000;
 
+mod batch;
 mod closed;
 mod discovery;
 mod held;
 mod mending;
 mod succession;
 
+use batch::Digests;
 use closed::ClosedStreams;
 use discovery::CredentialBlock;
 use held::HeldPackets;
@@ -72,9 +75,9 @@ pub struct Receiver {
     limits: StreamLimits,
     max_streams: usize,
     queue_limit: u64,
-    streams: HashMap<StreamId, Stream>,
+    streams: DigestMap<StreamId, Stream>,
     /// Streams that policy or CRL do not accept any more; one that is accepted again goes on where it stood.
-    suspended: HashMap<StreamId, Stream>,
+    suspended: DigestMap<StreamId, Stream>,
     closed: ClosedStreams,
     /// Who continues a stream that runs, or that we let go of.
     successors: HashMap<StreamId, Claim>,
@@ -107,8 +110,8 @@ impl Receiver {
             limits: config.stream,
             max_streams: config.max_streams,
             queue_limit: config.queue_bytes,
-            streams: HashMap::new(),
-            suspended: HashMap::new(),
+            streams: DigestMap::default(),
+            suspended: DigestMap::default(),
             closed: ClosedStreams::resumed(config.resume),
             successors: HashMap::new(),
             credentials: BTreeMap::new(),
@@ -195,7 +198,18 @@ impl Receiver {
     }
 
     fn receive(&mut self, datagram: &[u8], via: Via, now: Time) -> Option<Rejection> {
-        let result = self.dispatch(datagram, via, now);
+        self.take(datagram, PacketView::parse(datagram), None, via, now)
+    }
+
+    fn take(
+        &mut self,
+        datagram: &[u8],
+        packet: Result<PacketView<'_>, ParseError>,
+        digests: Option<Digests>,
+        via: Via,
+        now: Time,
+    ) -> Option<Rejection> {
+        let result = self.dispatch(datagram, packet, digests, via, now);
         self.account();
         match result {
             Ok(()) => {
@@ -209,14 +223,21 @@ impl Receiver {
         }
     }
 
-    fn dispatch(&mut self, datagram: &[u8], via: Via, now: Time) -> Result<(), Rejection> {
-        let packet = PacketView::parse(datagram).map_err(|error| match error {
+    fn dispatch(
+        &mut self,
+        datagram: &[u8],
+        packet: Result<PacketView<'_>, ParseError>,
+        digests: Option<Digests>,
+        via: Via,
+        now: Time,
+    ) -> Result<(), Rejection> {
+        let packet = packet.map_err(|error| match error {
             ParseError::Malformed => Rejection::Malformed,
             ParseError::UnknownType => Rejection::UnknownType,
         })?;
         let suite = self.member.suite().ok_or(Rejection::NotJoined)?;
         match packet.header.packet_type {
-            PacketType::Data => self.receive_data(datagram, &packet, suite, via, now),
+            PacketType::Data => self.receive_data(datagram, (&packet, digests), suite, via, now),
             PacketType::Heartbeat => self.receive_heartbeat(&packet, suite, via, now),
             PacketType::Credential => self.receive_credential(&packet, suite, now),
             PacketType::Beacon => {
@@ -233,7 +254,7 @@ impl Receiver {
     fn receive_data(
         &mut self,
         datagram: &[u8],
-        packet: &PacketView<'_>,
+        (packet, digests): (&PacketView<'_>, Option<Digests>),
         suite: Suite,
         via: Via,
         now: Time,
@@ -247,7 +268,8 @@ impl Receiver {
         if stream.window.is_below(sequence) {
             return Err(Rejection::BelowWindow);
         }
-        let leaf = packet.leaf_hash(suite);
+        let digests = digests.unwrap_or_else(|| Digests::of(packet, suite));
+        let leaf = digests.leaf;
         let place = stream.window.place(sequence, &leaf);
         match place {
             Place::Below => return Err(Rejection::BelowWindow),
@@ -258,8 +280,7 @@ impl Receiver {
         if is_conflict && !stream.conflicts.has_one(now) {
             return Err(Rejection::SignatureBudget);
         }
-        let root = packet.claimed_root(suite, &leaf);
-        let ahead = self.authenticate(packet, suite, &leaf, &root, via, now)?;
+        let (root, ahead) = self.authenticate(packet, suite, &digests, via, now)?;
         // From here on the publisher has vouched for the packet.
         let channel = *self.member.channel();
         let Some(stream) = self.streams.get_mut(&header.stream) else {
@@ -290,8 +311,9 @@ impl Receiver {
             self.member.want(Purposes::Keys, now);
             return Err(Rejection::UnknownEpoch);
         }
-        stream.window.raise_head(sequence + 1, now);
+        // It exists: unless it is taken here and now it is missing, whatever is said of it below.
         if place == Place::Beyond {
+            stream.window.raise_head(sequence + 1, now);
             return Err(Rejection::BeyondWindow);
         }
         let before_admission = admitted.keyring.is_before_admission(header.epoch);
@@ -305,6 +327,7 @@ impl Receiver {
         let plaintext = match admitted.keyring.lookup(header.epoch) {
             Lookup::Held(keys) => {
                 if !stream.has_room(sequence) || self.queue_bytes >= self.queue_limit {
+                    stream.window.raise_head(sequence + 1, now);
                     return Err(Rejection::NoRoom);
                 }
                 match stream.open(suite, &channel, keys, packet, &root) {
@@ -324,7 +347,10 @@ impl Receiver {
                 self.counters.lost += 1;
                 return Err(Rejection::EpochNotOurs);
             }
-            _ => return Err(Rejection::EpochNotOurs),
+            _ => {
+                stream.window.raise_head(sequence + 1, now);
+                return Err(Rejection::EpochNotOurs);
+            }
         };
         stream.accept(header, &leaf, plaintext, now, &mut self.member.events);
         if via == Via::Repair {
@@ -333,16 +359,15 @@ impl Receiver {
         Ok(())
     }
 
-    /// Gate and signature, in that order, within the budgets. True if the epoch is ahead of our keys.
+    /// Gate and signature, in that order, within the budgets. Gives the root, and whether the epoch is ahead of our keys.
     fn authenticate(
         &mut self,
         packet: &PacketView<'_>,
         suite: Suite,
-        leaf: &Hash,
-        root: &Hash,
+        digests: &Digests,
         via: Via,
         now: Time,
-    ) -> Result<bool, Rejection> {
+    ) -> Result<(Hash, bool), Rejection> {
         let channel = *self.member.channel();
         let stream = self
             .streams
@@ -351,8 +376,8 @@ impl Receiver {
         let admitted = self.member.admitted_mut().ok_or(Rejection::NotJoined)?;
         let ahead = match admitted.keyring.lookup(packet.header.epoch) {
             Lookup::Held(keys) => {
-                if via == Via::Multicast && !keys.gate.holds(leaf, packet.path, packet.signature, packet.gate)
-                {
+                let holds = || keys.gate.holds(packet.gated(&digests.leaf), packet.gate);
+                if via == Via::Multicast && !digests.gate.unwrap_or_else(holds) {
                     return Err(Rejection::Gate);
                 }
                 false
@@ -362,8 +387,9 @@ impl Receiver {
             Lookup::NotOurs if via == Via::Repair => false,
             Lookup::NotOurs => return Err(Rejection::EpochNotOurs),
         };
-        if stream.knows_root(packet, root) {
-            return Ok(ahead);
+        let root = digests.root(packet, suite);
+        if stream.knows_root(packet, &root) {
+            return Ok((root, ahead));
         }
         if via == Via::Multicast {
             if ahead && !self.unknown_epoch.take(now) {
@@ -374,13 +400,13 @@ impl Receiver {
             }
         }
         self.counters.signatures += 1;
-        if !stream.verify_block(suite, &channel, packet, root) {
+        if !stream.verify_block(suite, &channel, packet, &root) {
             if via == Via::Multicast {
                 stream.failed.take(now);
             }
             return Err(Rejection::Signature);
         }
-        Ok(ahead)
+        Ok((root, ahead))
     }
 
     fn receive_heartbeat(
@@ -402,9 +428,7 @@ impl Receiver {
         if stream.has_heard(&heartbeat) {
             return Err(Rejection::Duplicate);
         }
-        let leaf = packet.leaf_hash(suite);
-        let root = packet.claimed_root(suite, &leaf);
-        self.authenticate(packet, suite, &leaf, &root, via, now)?;
+        let (root, _) = self.authenticate(packet, suite, &Digests::of(packet, suite), via, now)?;
         let channel = *self.member.channel();
         let stream = self
             .streams

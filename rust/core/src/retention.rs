@@ -2,12 +2,13 @@
 //!
 //! Spec: wire.md DP-17; side-channel.md SC-8.
 
+use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use crate::wire::Time;
 
-pub type Datagram = Arc<[u8]>;
+/// A datagram; those of a block share its memory.
+pub type Datagram = Bytes;
 
 /// Most packets and bytes in one answer (SC-8).
 pub const MAX_ANSWER_PACKETS: usize = 1024;
@@ -92,7 +93,7 @@ mod tests {
     fn bounded_by_bytes_and_age() {
         let mut retention = Retention::new(30, 100);
         for sequence in 0..5u64 {
-            retention.push(sequence, sequence * 10, Arc::from([sequence as u8; 10]));
+            retention.push(sequence, sequence * 10, Datagram::from(vec![sequence as u8; 10]));
         }
         assert_eq!(retention.oldest(), 2);
         let answer = retention.answer(&[(0, 2), (4, u64::MAX)]);

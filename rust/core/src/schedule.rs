@@ -45,11 +45,12 @@ pub fn commit_generation(secret: &Secret, channel: &ChannelId, generation: u32, 
 }
 
 pub fn control_gate_key(suite: Suite, slot_secret: &Secret, channel: &ChannelId, slot: u32) -> GateKey {
-    GateKey::new(&kdf(
+    let secret = kdf(
         slot_secret.expose(),
         "control gate",
         &[&[suite as u8], &channel.0, &slot_bytes(slot)],
-    ))
+    );
+    GateKey::new(suite, &secret)
 }
 
 /// What is derived once for an epoch: what its gate needs, since anyone can claim it. No key of a block yet.
@@ -69,7 +70,7 @@ impl EpochKeys {
             "epoch",
             &[&s, &channel.0, &epoch.to_bytes(), step.expose()],
         );
-        let gate = GateKey::new(&kdf(epoch_secret.expose(), "gate", &[&s, &channel.0]));
+        let gate = GateKey::new(suite, &kdf(epoch_secret.expose(), "gate", &[&s, &channel.0]));
         Self {
             suite,
             channel: *channel,

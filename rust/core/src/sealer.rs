@@ -2,15 +2,61 @@
 //!
 //! Spec: wire.md sections 3 and 4.
 
-use crate::block::{Tree, leaf_hash, signed_statement};
+use std::ops::Range;
+
+use crate::block::{Tree, leaf_hashes, signed_statement};
 use crate::control::BeaconBody;
-use crate::crypto::{BlockKey, GateKey, Secret, SigningKey, Suite};
+use crate::crypto::{BlockKey, GateKey, Gated, Secret, SigningKey, Suite, TAG_BYTES};
 use crate::retention::Datagram;
 use crate::schedule::{control_gate_key, stream_id};
 use crate::wire::{
     BlockId, ChannelId, Epoch, GATE_BYTES, HEADER_BYTES, Header, MAX_DEPTH, NODE_BYTES, PacketType,
     SIGNATURE_BYTES, StreamId, Time, associated_data,
 };
+
+/// The longest that follows a body: AEAD tag, path, signature, gate tag.
+const MAX_TRAILER_BYTES: usize = TAG_BYTES + MAX_DEPTH * NODE_BYTES + SIGNATURE_BYTES + GATE_BYTES;
+
+/// The bodies of a block in one piece of memory, each where its datagram will stand.
+#[derive(Debug, Default)]
+pub struct Bodies {
+    memory: Vec<u8>,
+    places: Vec<Range<usize>>,
+}
+
+impl Bodies {
+    /// `bytes`: of all bodies together, as far as is known.
+    pub fn with_capacity(packets: usize, bytes: usize) -> Self {
+        Self {
+            memory: Vec::with_capacity(bytes + packets * (HEADER_BYTES + MAX_TRAILER_BYTES)),
+            places: Vec::with_capacity(packets),
+        }
+    }
+
+    pub fn of(bodies: &[Vec<u8>]) -> Self {
+        let mut all = Self::with_capacity(bodies.len(), bodies.iter().map(Vec::len).sum());
+        for body in bodies {
+            all.push(|memory| memory.extend_from_slice(body));
+        }
+        all
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Adds a packet whose body is what `write` appends to the memory.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.places.last().map_or(0, |last| last.end + MAX_TRAILER_BYTES) + HEADER_BYTES;
+        self.memory.resize(start, 0);
+        write(&mut self.memory);
+        self.places.push(start..self.memory.len());
+    }
+}
 
 /// A stream's own end: its key, and the rule that its times never go back.
 #[derive(Debug)]
@@ -58,7 +104,7 @@ impl Sealer {
     pub fn seal(
         &mut self,
         plan: BlockPlan,
-        bodies: &[Vec<u8>],
+        bodies: Bodies,
         gate: &GateKey,
         block_key: impl FnOnce(&StreamId, &BlockId) -> Option<BlockKey>,
     ) -> Vec<Datagram> {
@@ -72,6 +118,7 @@ impl Sealer {
             time,
         ));
         let key = block_key(&self.stream, &block);
+        let Bodies { mut memory, places } = bodies;
         let mut header = Header {
             packet_type: plan.packet_type,
             stream: self.stream,
@@ -79,47 +126,58 @@ impl Sealer {
             block,
             first_sequence: plan.first_sequence,
             index: 0,
-            count: bodies.len() as u8,
+            count: places.len() as u8,
             time,
         };
-        let mut leaves = Vec::with_capacity(bodies.len());
-        let mut datagrams: Vec<Vec<u8>> = Vec::with_capacity(bodies.len());
-        for (index, body) in bodies.iter().enumerate() {
-            header.index = index as u8;
+        let last = places.last().map_or(0, |last| last.end);
+        memory.resize(last + MAX_TRAILER_BYTES, 0);
+        // Of each packet, header and sealed body.
+        let mut covered: Vec<Range<usize>> = Vec::with_capacity(places.len());
+        for (index, place) in (0u8..).zip(places) {
+            header.index = index;
             let header_bytes = header.to_bytes();
-            let mut datagram = Vec::with_capacity(
-                HEADER_BYTES + body.len() + 16 + MAX_DEPTH * NODE_BYTES + SIGNATURE_BYTES + GATE_BYTES,
-            );
-            datagram.extend_from_slice(&header_bytes);
-            datagram.extend_from_slice(body);
+            let start = place.start - HEADER_BYTES;
+            memory[start..place.start].copy_from_slice(&header_bytes);
+            let mut end = place.end;
             if let Some(key) = &key {
                 let aad = associated_data(&header_bytes, &self.channel);
-                let tag = key.seal(header.index, &aad, &mut datagram[HEADER_BYTES..]);
-                datagram.extend_from_slice(&tag);
+                let tag = key.seal(index, &aad, &mut memory[place]);
+                memory[end..end + TAG_BYTES].copy_from_slice(&tag);
+                end += TAG_BYTES;
             }
-            leaves.push(leaf_hash(
-                self.suite,
-                &header,
-                &header_bytes,
-                &datagram[HEADER_BYTES..],
-            ));
-            datagrams.push(datagram);
+            covered.push(start..end);
         }
-        let tree = Tree::build(self.suite, &block, leaves.clone());
+        let packets: Vec<&[u8]> = covered.iter().map(|place| &memory[place.clone()]).collect();
+        let leaves = leaf_hashes(self.suite, &packets);
+        let tree = Tree::build(self.suite, &block, leaves);
         let signature = self
             .key
             .sign(&signed_statement(self.suite, &self.channel, &header, tree.root()));
-        datagrams
-            .into_iter()
-            .enumerate()
-            .map(|(index, mut datagram)| {
-                let path = tree.path(index);
-                let tag = gate.tag(&leaves[index], &path, &signature);
-                datagram.extend_from_slice(&path);
-                datagram.extend_from_slice(&signature);
-                datagram.extend_from_slice(&tag);
-                Datagram::from(datagram)
+        let paths: Vec<Vec<u8>> = (0..covered.len()).map(|index| tree.path(index)).collect();
+        let gated: Vec<Gated<'_>> = paths
+            .iter()
+            .zip(tree.leaves())
+            .map(|(path, leaf)| Gated {
+                leaf,
+                path,
+                signature: &signature,
             })
+            .collect();
+        let tags = gate.tags(&gated);
+        let mut ends = Vec::with_capacity(covered.len());
+        for ((place, path), tag) in covered.iter().zip(&paths).zip(&tags) {
+            let mut end = place.end;
+            for part in [&path[..], &signature, tag] {
+                memory[end..end + part.len()].copy_from_slice(part);
+                end += part.len();
+            }
+            ends.push(end);
+        }
+        let memory = Datagram::from(memory);
+        covered
+            .iter()
+            .zip(ends)
+            .map(|(place, end)| memory.slice(place.start..end))
             .collect()
     }
 
@@ -140,7 +198,7 @@ impl Sealer {
             time,
             randomness,
         };
-        self.seal(plan, &[body.encode()], &gate, |_, _| None)
+        self.seal(plan, Bodies::of(&[body.encode()]), &gate, |_, _| None)
             .swap_remove(0)
     }
 }

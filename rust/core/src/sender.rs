@@ -11,7 +11,7 @@ use crate::keyring::Lookup;
 use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
 use crate::retention::{Datagram, Retention};
 use crate::schedule::block_key;
-use crate::sealer::{BlockPlan, Sealer};
+use crate::sealer::{BlockPlan, Bodies, Sealer};
 use crate::wire::{Epoch, IP_UDP_BYTES, MAX_COUNT, OVERHEAD_BYTES, PacketType, StreamId, Time, varint_len};
 
 const SECOND: u64 = 1_000_000;
@@ -293,12 +293,11 @@ impl Sender {
         self.queue_bytes = 0;
     }
 
-    /// Fills one packet with frames.
-    fn next_plaintext(&mut self) -> Option<Vec<u8>> {
-        self.queue.front()?;
-        let mut plaintext = Vec::with_capacity(self.payload_limit);
+    /// Fills the rest of one packet with frames; there is something in the queue.
+    fn write_packet(&mut self, memory: &mut Vec<u8>) {
+        let start = memory.len();
         while let Some(message) = self.queue.front_mut() {
-            let room = self.payload_limit - plaintext.len();
+            let room = self.payload_limit - (memory.len() - start);
             let left = message.data.len() - message.sent;
             let total = message.data.len() as u64;
             let first = message.sent == 0;
@@ -310,7 +309,7 @@ impl Sender {
                 data: &message.data[message.sent..],
             };
             if frame.overhead() + left <= room {
-                frame.write(&mut plaintext);
+                frame.write(memory);
                 self.queue_bytes -= total + 1;
                 self.queue.pop_front();
                 continue;
@@ -319,16 +318,15 @@ impl Sender {
             frame.part = Some((message.sent as u64, total));
             let overhead = frame.overhead() + varint_len(total);
             let whole_fits = first && frame.overhead() + left <= self.payload_limit;
-            if !plaintext.is_empty() && (whole_fits || room < overhead + 64) {
+            if memory.len() > start && (whole_fits || room < overhead + 64) {
                 break;
             }
             let take = room.saturating_sub(overhead).min(left);
             frame.data = &message.data[message.sent..message.sent + take];
-            frame.write(&mut plaintext);
+            frame.write(memory);
             message.sent += take;
             break;
         }
-        Some(plaintext)
     }
 
     /// Seals what is queued as one block, up to the maximum (DP-13). Returns how many packets became ready.
@@ -340,12 +338,12 @@ impl Sender {
         let Some(epoch) = self.epoch_to_seal(now) else {
             return 0;
         };
-        let mut plaintexts = Vec::new();
-        while plaintexts.len() < usize::from(self.max_block) {
-            let Some(plaintext) = self.next_plaintext() else {
-                break;
-            };
-            plaintexts.push(plaintext);
+        let most = usize::from(self.max_block);
+        let queued = self.queue_bytes as usize + self.queue.len().min(most * FRAME_ROOM) * 8;
+        let packets = (queued / self.payload_limit + 1).min(most);
+        let mut bodies = Bodies::with_capacity(packets, queued.min(packets * self.payload_limit));
+        while bodies.len() < most && !self.queue.is_empty() {
+            bodies.push(|memory| self.write_packet(memory));
         }
         let plan = BlockPlan {
             packet_type: PacketType::Data,
@@ -354,7 +352,7 @@ impl Sender {
             time: self.time_to_seal(now),
             randomness,
         };
-        let datagrams = self.seal(plan, &plaintexts);
+        let datagrams = self.seal(plan, bodies);
         if let Some(retention) = &mut self.retention {
             for (sequence, datagram) in (self.next_sequence..).zip(&datagrams) {
                 retention.push(sequence, now, datagram.clone());
@@ -450,7 +448,7 @@ impl Sender {
         None
     }
 
-    fn seal(&mut self, plan: BlockPlan, bodies: &[Vec<u8>]) -> Vec<Datagram> {
+    fn seal(&mut self, plan: BlockPlan, bodies: Bodies) -> Vec<Datagram> {
         let Some(suite) = self.member.suite() else {
             return Vec::new();
         };

@@ -2,13 +2,16 @@
 //!
 //! Spec: wire.md sections 5, 7, 9 and 10.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::block::{Hash, signed_statement};
 use crate::budget::Budget;
 use crate::credential::{Publisher, VerifiedCredential};
 use crate::crypto::{BlockKey, Secret, Suite};
+use crate::digest_map::DigestMap;
 use crate::event::{Event, Evidence, Message, Source};
 use crate::fingerprint::Fingerprint;
 use crate::frames::Frames;
@@ -137,7 +140,7 @@ pub struct Stream {
     pub failed: Budget,
     pub conflicts: Budget,
     limits: StreamLimits,
-    blocks: HashMap<(BlockId, Hash), VerifiedBlock>,
+    blocks: DigestMap<(BlockId, Hash), VerifiedBlock>,
     block_order: VecDeque<(BlockId, Hash)>,
     /// The blocks whose keys are set up, in that order.
     key_order: VecDeque<(BlockId, Hash)>,
@@ -145,7 +148,7 @@ pub struct Stream {
     reassembler: Reassembler,
     /// Everything below has been handed to the reassembler or reported.
     delivered: u64,
-    waiting: BTreeMap<u64, (Header, Vec<u8>)>,
+    waiting: BTreeMap<u64, (Header, Bytes)>,
     waiting_bytes: u64,
     heartbeat: Option<Heartbeat>,
     /// The final heartbeat, for whoever speaks after it.
@@ -182,7 +185,7 @@ impl Stream {
             failed: Budget::new(limits.failed_signatures, limits.failed_signatures),
             conflicts: Budget::new(1, 8),
             limits,
-            blocks: HashMap::new(),
+            blocks: DigestMap::default(),
             block_order: VecDeque::new(),
             key_order: VecDeque::new(),
             secrets: VecDeque::new(),
@@ -303,38 +306,35 @@ impl Stream {
         keys: &EpochKeys,
         packet: &PacketView<'_>,
         root: &Hash,
-    ) -> Option<Vec<u8>> {
-        let stream = self.publisher.stream;
-        let epoch = packet.header.epoch;
+    ) -> Option<Bytes> {
         let at = (packet.header.block, *root);
         if self.blocks.get(&at)?.key.is_none() {
-            self.key_order.push_back(at);
-            if self.key_order.len() > BLOCK_KEYS
-                && let Some(oldest) = self.key_order.pop_front()
-                && let Some(block) = self.blocks.get_mut(&oldest)
-            {
-                block.key = None;
+            self.set_up_key(suite, keys, packet.header.epoch, at);
+        }
+        let key = self.blocks.get(&at)?.key.as_ref()?;
+        let aad = associated_data(packet.header_bytes, channel);
+        key.open(packet.header.index, &aad, packet.body).map(Bytes::from)
+    }
+
+    fn set_up_key(&mut self, suite: Suite, keys: &EpochKeys, epoch: Epoch, at: (BlockId, Hash)) {
+        if !self.secrets.iter().any(|(held, _)| *held == epoch) {
+            let secret = keys.stream_secret(&self.publisher.stream);
+            self.secrets.push_back((epoch, secret));
+            if self.secrets.len() > 4 {
+                self.secrets.pop_front();
             }
         }
-        let block = self.blocks.get_mut(&at)?;
-        let key = match &mut block.key {
-            Some(key) => key,
-            empty => {
-                if !self.secrets.iter().any(|(held, _)| *held == epoch) {
-                    self.secrets.push_back((epoch, keys.stream_secret(&stream)));
-                    if self.secrets.len() > 4 {
-                        self.secrets.pop_front();
-                    }
-                }
-                let (_, secret) = self.secrets.iter().find(|(held, _)| *held == epoch)?;
-                empty.insert(block_key(suite, secret, &packet.header.block))
-            }
-        };
-        key.open(
-            packet.header.index,
-            &associated_data(packet.header_bytes, channel),
-            packet.body,
-        )
+        let secret = self.secrets.iter().find(|(held, _)| *held == epoch);
+        if let (Some(block), Some((_, secret))) = (self.blocks.get_mut(&at), secret) {
+            block.key = Some(block_key(suite, secret, &at.0));
+        }
+        self.key_order.push_back(at);
+        if self.key_order.len() > BLOCK_KEYS
+            && let Some(oldest) = self.key_order.pop_front()
+            && let Some(block) = self.blocks.get_mut(&oldest)
+        {
+            block.key = None;
+        }
     }
 
     // -- taking packets ------------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ impl Stream {
         &mut self,
         header: &Header,
         leaf: &Hash,
-        plaintext: Option<Vec<u8>>,
+        plaintext: Option<Bytes>,
         now: Time,
         events: &mut VecDeque<Event>,
     ) {
@@ -398,7 +398,7 @@ impl Stream {
         self.tell_end(events);
     }
 
-    fn deliver(&mut self, header: &Header, plaintext: &[u8], events: &mut VecDeque<Event>) {
+    fn deliver(&mut self, header: &Header, plaintext: &Bytes, events: &mut VecDeque<Event>) {
         let sequence = header.sequence();
         for frame in Frames::new(plaintext) {
             let Ok(frame) = frame else {
@@ -410,7 +410,7 @@ impl Stream {
                 });
                 return;
             };
-            match self.reassembler.accept(&frame) {
+            match self.reassembler.accept(&frame, plaintext) {
                 Ok(Some(whole)) => events.push_back(Event::Message(Message {
                     publisher: self.publisher.clone(),
                     sequence,

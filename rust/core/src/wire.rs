@@ -7,6 +7,9 @@ use core::fmt;
 pub const CONNECTION_ID: u32 = 0x5345_414c;
 pub const VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 64;
+/// Where the block id and the index stand in a header.
+pub const BLOCK_ID_BYTES: core::ops::Range<usize> = 30..46;
+pub const INDEX_BYTE: usize = 54;
 pub const NODE_BYTES: usize = 16;
 pub const SIGNATURE_BYTES: usize = 64;
 pub const GATE_BYTES: usize = 8;
@@ -164,9 +167,9 @@ impl Header {
         out[5] = self.packet_type as u8;
         out[6..22].copy_from_slice(&self.stream.0);
         out[22..30].copy_from_slice(&self.epoch.to_bytes());
-        out[30..46].copy_from_slice(&self.block.0);
+        out[BLOCK_ID_BYTES].copy_from_slice(&self.block.0);
         out[46..54].copy_from_slice(&self.first_sequence.to_be_bytes());
-        out[54] = self.index;
+        out[INDEX_BYTE] = self.index;
         out[55] = self.count;
         out[56..].copy_from_slice(&self.time.to_be_bytes());
         out
@@ -186,6 +189,8 @@ pub struct PacketView<'a> {
     pub header: Header,
     pub header_bytes: &'a [u8; HEADER_BYTES],
     pub body: &'a [u8],
+    /// Header and body: what the leaf covers.
+    pub covered: &'a [u8],
     pub path: &'a [u8],
     pub signature: &'a [u8; SIGNATURE_BYTES],
     pub gate: &'a [u8; GATE_BYTES],
@@ -210,7 +215,7 @@ impl<'a> PacketView<'a> {
         let packet_type = PacketType::from_code(header_bytes[5]).ok_or(ParseError::UnknownType)?;
         let mut epoch = [0; 8];
         epoch.copy_from_slice(&header_bytes[22..30]);
-        let (index, count) = (header_bytes[54], header_bytes[55]);
+        let (index, count) = (header_bytes[INDEX_BYTE], header_bytes[55]);
         let first_sequence = be64(&header_bytes[46..54]);
         if count == 0 || count > MAX_COUNT || index >= count {
             return Err(Malformed);
@@ -231,7 +236,7 @@ impl<'a> PacketView<'a> {
             packet_type,
             stream: StreamId::from_slice(&header_bytes[6..22]).ok_or(Malformed)?,
             epoch: Epoch::from_bytes(&epoch),
-            block: BlockId::from_slice(&header_bytes[30..46]).ok_or(Malformed)?,
+            block: BlockId::from_slice(&header_bytes[BLOCK_ID_BYTES]).ok_or(Malformed)?,
             first_sequence,
             index,
             count,
@@ -241,6 +246,7 @@ impl<'a> PacketView<'a> {
             header,
             header_bytes,
             body,
+            covered: &datagram[..HEADER_BYTES + body_bytes],
             path,
             signature,
             gate,

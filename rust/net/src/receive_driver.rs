@@ -113,9 +113,7 @@ fn run(shared: &Shared, mut socket: MulticastReceiver, engine: &Mutex<Receiver>,
         let now = steady_clock();
         let mut engine = lock(engine);
         engine.member_mut().set_wall(now, wall_clock());
-        for datagram in buffers.datagrams().take(received) {
-            engine.receive_datagram(datagram, now);
-        }
+        engine.receive_datagrams(buffers.datagrams().take(received), now);
         engine.handle_deadline(now);
         let has_output = engine.has_output();
         drop(engine);

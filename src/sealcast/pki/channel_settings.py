@@ -46,7 +46,7 @@ class ChannelSettings:
     interface: str | None = None
     rate: int = 20_000_000
     """Most bits a second of one publisher. 20 Mbit/s does not hurt a network of 100 Mbit/s."""
-    suite: int = 1
+    suite: int = 3
     slot: int = 3600 * SECOND
     """Slot length in microseconds."""
     slots_ahead: int = 24
@@ -157,7 +157,9 @@ def _check_interface(interface: str | None) -> None:
 
 def _check_suite(suite: int) -> None:
     if suite not in SUITES:
-        raise UsageError(f"unknown suite {suite}", cure="use 1 (AES) or 2 (ChaCha20)")
+        raise UsageError(
+            f"unknown suite {suite}", cure="use 1 (AES, SHA-256), 2 (ChaCha20) or 3 (AES, BLAKE3)"
+        )
 
 
 def _check_rate(rate: int) -> None:

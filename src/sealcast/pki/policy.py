@@ -23,7 +23,7 @@ from sealcast.pki.signed import (
 )
 
 POLICY_FORMAT = 1
-SUITES = (1, 2)
+SUITES = (1, 2, 3)
 """Spec: registry.md, suites."""
 
 MAX_SLOTS_AHEAD = 30

@@ -155,7 +155,7 @@ class Maker:
         leaf = tree.leaf(self.suite, block_id, index, data[:HEADER_BYTES], data[HEADER_BYTES:end])
         path, signature = data[end : end + path_bytes], data[-TRAILER_BYTES:-GATE_TAG_BYTES]
         used = key or self.gate_key(data[5], epoch)
-        return data[:-GATE_TAG_BYTES] + seal.gate_tag(used, leaf, [path], signature)
+        return data[:-GATE_TAG_BYTES] + seal.gate_tag(self.suite, used, leaf, [path], signature)
 
     def gate_key(self, kind: int, epoch: Epoch) -> bytes:
         held = secrets(epoch)

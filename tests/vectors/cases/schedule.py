@@ -51,7 +51,7 @@ def slot() -> VectorFile:
 
 def key_schedule() -> VectorFile:
     groups = []
-    for suite in (1, 2):
+    for suite in (1, 2, 3):
         group = Group(f"suite {suite}", {"suite": suite, "channelId": fixed("channel")})
         for comment, epoch in (
             ("the first epoch", Epoch(slot=0, generation=0, step=0)),

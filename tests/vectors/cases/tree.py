@@ -12,7 +12,7 @@ BLOCK_ID = fixed("block", 16)
 
 def block_tree() -> VectorFile:
     groups = []
-    for suite, counts in ((1, range(1, 65)), (2, (1, 2, 3, 5, 64))):
+    for suite, counts in ((1, range(1, 65)), (2, (1, 2, 3, 5, 64)), (3, (1, 2, 3, 5, 63, 64))):
         comment = "header is that of index 0; the others differ in the index, byte 54"
         group = Group(comment, {"suite": suite, "blockId": BLOCK_ID})
         for count in counts:

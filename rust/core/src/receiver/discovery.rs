@@ -60,7 +60,7 @@ impl Receiver {
         let Lookup::Held(keys) = admitted.keyring.lookup(header.epoch) else {
             return Err(Rejection::EpochNotOurs);
         };
-        if !keys.gate.holds(&leaf, packet.path, packet.signature, packet.gate) {
+        if !keys.gate.holds(packet.gated(&leaf), packet.gate) {
             return Err(Rejection::Gate);
         }
         // Repetitions, genuine or recorded and sent again, must not keep new streams from being learned of.

@@ -7,7 +7,7 @@ use crate::credential::{Credential, MAX_BUNDLE_BYTES, MAX_PARTS, encode_bundle};
 use crate::event::Target;
 use crate::member::{Outgoing, Purposes};
 use crate::messages::put_stream_request;
-use crate::sealer::BlockPlan;
+use crate::sealer::{BlockPlan, Bodies};
 use crate::stream::Heartbeat;
 use crate::wire::{IP_UDP_BYTES, OVERHEAD_BYTES, PacketType, SiteId, StreamId, Time};
 
@@ -120,7 +120,7 @@ impl Sender {
             time: self.time_to_seal(now),
             randomness,
         };
-        let datagrams = self.seal(plan, &parts);
+        let datagrams = self.seal(plan, Bodies::of(&parts));
         self.credentials_sent += 1;
         self.queue_datagrams(datagrams);
     }
@@ -146,7 +146,7 @@ impl Sender {
             time: self.time_to_seal(now),
             randomness,
         };
-        let datagrams = self.seal(plan, &[heartbeat.encode()]);
+        let datagrams = self.seal(plan, Bodies::of(&[heartbeat.encode()]));
         let Some(datagram) = datagrams.first() else { return };
         let first_end = end.is_some_and(|(_, told)| told == 0);
         if self.head.is_none() || first_end {

@@ -385,7 +385,7 @@ fn c7_a_signed_packet_cannot_be_sealed_anew_elsewhere() {
     assert_eq!(world.feed(subscriber, genuine), None);
     assert_eq!(
         world.subscribers[subscriber].messages.last().unwrap().data,
-        b"from alice"
+        b"from alice"[..]
     );
 }
 
@@ -623,15 +623,15 @@ fn c9_equivocation_is_reported_with_both_signatures_and_the_first_stands() {
         );
     }
     let messages = &world.subscribers[subscriber].messages;
-    assert_eq!(messages[10].data, b"first");
+    assert_eq!(messages[10].data, b"first"[..]);
     assert_eq!(
         messages
             .iter()
-            .filter(|message| message.data == b"second")
+            .filter(|message| message.data == b"second"[..])
             .count(),
         0
     );
-    assert_eq!(messages.last().unwrap().data, b"first");
+    assert_eq!(messages.last().unwrap().data, b"first"[..]);
     // A budget of its own: a flood of conflicts is not all checked, and not all told.
     let signatures = world.receiver(subscriber).counters().signatures;
     for n in 0..1000u16 {

@@ -634,7 +634,11 @@ fn b1_a_held_copy_with_another_gate_tag_displaces_nothing() {
     world.run_for(30 * SECOND);
     let messages = &world.subscribers[subscriber].messages;
     assert_eq!(messages.len(), 14);
-    assert!(messages[10..].iter().all(|message| message.data == b"genuine"));
+    assert!(
+        messages[10..]
+            .iter()
+            .all(|message| message.data == b"genuine"[..])
+    );
     let counters = world.receiver(subscriber).counters();
     assert_eq!((counters.rejected(Rejection::Gate), counters.repaired), (0, 0));
 }

@@ -2,7 +2,7 @@
 
 use crate::common::forge::message;
 use crate::common::{Forge, SECOND, World};
-use sealcast_core::block::leaf_hash;
+use sealcast_core::block::leaf_hashes;
 use sealcast_core::crypto::{Secret, VerifyingKey};
 use sealcast_core::event::{Claim, Event, Evidence};
 use sealcast_core::rejection::Rejection;
@@ -331,6 +331,6 @@ fn assert_proves(forge: &Forge, evidence: &Evidence, packet_type: PacketType) {
         count: statement[at + 32],
         time: u64::from_be_bytes(statement[at + 33..at + 41].try_into().unwrap()),
     };
-    let leaf = leaf_hash(forge.suite, &header, &header.to_bytes(), &evidence.body);
+    let leaf = leaf_hashes(forge.suite, &[&[&header.to_bytes()[..], &evidence.body].concat()])[0];
     assert_eq!(statement[at + 41..], leaf);
 }

@@ -48,8 +48,13 @@ def channel_add(
         int, typer.Option("--slots-ahead", metavar="N", help="Slots that members may fetch ahead, 1 to 30.")
     ] = 24,
     suite: Annotated[
-        int, typer.Option("--suite", metavar="N", help="1: AES-256-GCM, 2: ChaCha20-Poly1305.")
-    ] = 1,
+        int,
+        typer.Option(
+            "--suite",
+            metavar="N",
+            help="1: AES, SHA-256; 2: ChaCha20, SHA-256; 3: AES, BLAKE3.",
+        ),
+    ] = 3,
     retention: Annotated[
         str, typer.Option("--retention", metavar="TIME", help="How long publishers keep packets for repair.")
     ] = "60s",

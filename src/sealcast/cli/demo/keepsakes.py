@@ -29,7 +29,7 @@ from sealcast.sidechannel.client import KeyServerClient
 from sealcast.sidechannel.messages import KeysAnswer
 
 SECRETS_FILE = "secrets.json"
-SUITE = 1
+SUITE = 3
 """AES-256-GCM, what a channel has that nobody chose another for."""
 
 _ASK_SECONDS = 1.0

@@ -1,7 +1,7 @@
 //! Packets that no honest sender makes: any header, body, path and signature, with the right gate tag.
 
-use sealcast_core::block::{Hash, Tree, leaf_hash, sign_input, signed_statement};
-use sealcast_core::crypto::{Secret, SigningKey, Suite};
+use sealcast_core::block::{Hash, Tree, leaf_hashes, sign_input, signed_statement};
+use sealcast_core::crypto::{Gated, Secret, SigningKey, Suite};
 use sealcast_core::frames::MessageFrame;
 use sealcast_core::schedule::{EpochKeys, block_key, stream_id};
 use sealcast_core::wire::{BlockId, ChannelId, Epoch, Header, PacketType, StreamId, Time, associated_data};
@@ -81,7 +81,7 @@ impl Forge {
     }
 
     pub fn leaf(&self, header: &Header, body: &[u8]) -> Hash {
-        leaf_hash(self.suite, header, &header.to_bytes(), body)
+        leaf_hashes(self.suite, &[&[&header.to_bytes()[..], body].concat()])[0]
     }
 
     pub fn sign(&self, header: &Header, root: &Hash) -> [u8; 64] {
@@ -91,8 +91,13 @@ impl Forge {
 
     /// Puts a datagram together and gates it with the epoch's key.
     pub fn datagram(&self, header: &Header, body: &[u8], path: &[u8], signature: &[u8; 64]) -> Vec<u8> {
-        let tag = self.keys.gate.tag(&self.leaf(header, body), path, signature);
-        let parts: [&[u8]; 5] = [&header.to_bytes(), body, path, signature, &tag];
+        let leaf = &self.leaf(header, body);
+        let tags = self.keys.gate.tags(&[Gated {
+            leaf,
+            path,
+            signature,
+        }]);
+        let parts: [&[u8]; 5] = [&header.to_bytes(), body, path, signature, &tags[0]];
         parts.concat()
     }
 

@@ -668,7 +668,7 @@ impl World {
 
     /// Puts a datagram on the wire to every subscriber; also an attacker's.
     pub fn multicast(&mut self, datagram: &[u8]) {
-        let datagram: Datagram = Arc::from(datagram);
+        let datagram: Datagram = Datagram::copy_from_slice(datagram);
         self.captured.push((self.now, datagram.clone()));
         for index in 0..self.subscribers.len() {
             if let Some(drop_if) = &mut self.drop_if

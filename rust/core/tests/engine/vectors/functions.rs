@@ -1,9 +1,9 @@
 //! Known answers of single functions.
 
-use sealcast_core::block::{Tree, leaf_hash, sign_input, signed_statement};
+use sealcast_core::block::{Tree, leaf_hashes, sign_input, signed_statement};
 use sealcast_core::control::BeaconBody;
 use sealcast_core::credential::{Credential, VerifiedCredential};
-use sealcast_core::crypto::{BlockKey, GateKey, Secret, SigningKey, VerifyingKey, kdf, spki_of};
+use sealcast_core::crypto::{BlockKey, GateKey, Gated, Secret, SigningKey, VerifyingKey, kdf, spki_of};
 use sealcast_core::frames::{Frames, MessageFrame};
 use sealcast_core::messages::{self, JoinReply, KeysReply, RepairReply};
 use sealcast_core::policy::Policy;
@@ -128,11 +128,22 @@ fn key_schedule() {
         let stream_secret = keys.stream_secret(&stream);
         assert_eq!(*stream_secret.expose(), fixed(test, "streamSecret"));
         // Keys stay inside their types: they are the same if they do the same.
-        let tag = |key: &GateKey| key.tag(&[1; 32], &[2; 32], &[3; 64]);
+        let gated = Gated {
+            leaf: &[1; 32],
+            path: &[2; 32],
+            signature: &[3; 64],
+        };
+        let tag = |key: &GateKey| key.tags(&[gated]);
         let seal = |key: &BlockKey| key.seal(9, b"aad", &mut [5; 40]);
-        assert_eq!(tag(&keys.gate), tag(&GateKey::new(&secret(test, "gateKey"))));
+        assert_eq!(
+            tag(&keys.gate),
+            tag(&GateKey::new(suite, &secret(test, "gateKey")))
+        );
         let control = control_gate_key(suite, &slot, &channel, epoch.slot);
-        assert_eq!(tag(&control), tag(&GateKey::new(&secret(test, "controlGateKey"))));
+        assert_eq!(
+            tag(&control),
+            tag(&GateKey::new(suite, &secret(test, "controlGateKey")))
+        );
         let wanted = BlockKey::new(suite, &secret(test, "blockKey"));
         assert_eq!(seal(&block_key(suite, &stream_secret, &block)), seal(&wanted));
         let wanted = BlockKey::new(suite, &secret(test, "credentialBlockKey"));
@@ -195,13 +206,12 @@ fn block_trees() {
             .map(|body| hex(body.as_str().unwrap()))
             .collect();
         assert_eq!(bodies.len() as u64, uint(test, "count"));
-        let leaves: Vec<[u8; 32]> = (0..)
+        let packets: Vec<Vec<u8>> = (0..)
             .zip(&bodies)
-            .map(|(index, body)| {
-                let header = Header { index, ..first };
-                leaf_hash(suite, &header, &header.to_bytes(), body)
-            })
+            .map(|(index, body)| [&Header { index, ..first }.to_bytes()[..], body].concat())
             .collect();
+        let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
+        let leaves = leaf_hashes(suite, &packets);
         for (leaf, wanted) in leaves.iter().zip(test["leaves"].as_array().unwrap()) {
             assert_eq!(leaf.to_vec(), hex(wanted.as_str().unwrap()));
         }

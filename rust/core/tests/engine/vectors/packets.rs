@@ -491,7 +491,7 @@ fn delivery() {
         let got: Vec<_> = bench
             .messages
             .iter()
-            .map(|m| (m.message_id, m.topic.clone(), m.data.clone(), m.sequence))
+            .map(|m| (m.message_id, m.topic.clone(), m.data.to_vec(), m.sequence))
             .collect();
         let wanted: Vec<_> = test["messages"]
             .as_array()

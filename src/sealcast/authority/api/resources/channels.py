@@ -65,7 +65,7 @@ _SETTINGS: dict[str, JsonSchema] = {
     ),
     "suite": {
         "type": "integer",
-        "description": "1: AES-256-GCM, 2: ChaCha20-Poly1305.",
+        "description": "1: AES-256-GCM, SHA-256; 2: ChaCha20-Poly1305, SHA-256; 3: AES-256-GCM, BLAKE3.",
         "enum": list(SUITES),
         "default": _DEFAULTS["suite"],
     },
