@@ -180,9 +180,10 @@ class Policy(TypedDict):
     subscribers: list[str]
 
 class Message:
-    """A verified message, and who sent it."""
+    """A verified message, and who sent it. It keeps the packet in memory that it came in."""
 
     data: bytes
+    """A copy, made whenever it is asked for; `memoryview(message)` makes none."""
     topic: str | None
     publisher: str
     """The publisher as the channel's policy writes it: its name, or `<site id>:<name>` of another site."""
@@ -195,6 +196,8 @@ class Message:
     epoch: Epoch
     time: int
     """Time of sealing, microseconds."""
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Command:
     """A request on the side channel that the host is to make."""
@@ -247,6 +250,7 @@ class ReceiveEngine:
         """Take datagrams; return why each was refused, None where it was taken."""
 
     def poll_events(self, limit: int) -> list[Event]: ...
+    def poll_messages(self, limit: int) -> list[Message]: ...
     def poll_commands(self) -> list[Command]: ...
     def handle_response(self, id: int, status: int | None, body: bytes, now: int) -> None:
         """Take the answer to a command; no status: nobody could be reached."""

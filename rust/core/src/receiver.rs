@@ -9,7 +9,7 @@ use crate::block::Hash;
 use crate::budget::Budget;
 use crate::crypto::Suite;
 use crate::digest_map::DigestMap;
-use crate::event::{Claim, Event, Response};
+use crate::event::{Claim, Event, Message, Response};
 use crate::fingerprint::Fingerprint;
 use crate::keyring::Lookup;
 use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
@@ -167,6 +167,17 @@ impl Receiver {
         self.accounted -= 1;
         self.queue_bytes -= queued_size(&event);
         Some(event)
+    }
+
+    /// The next message, unless something else is to be told before it.
+    pub fn poll_message(&mut self) -> Option<Message> {
+        match self.member.events.front() {
+            Some(Event::Message(_)) => match self.poll_event() {
+                Some(Event::Message(message)) => Some(message),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Counts what has been queued for the application since the last count.

@@ -3,6 +3,9 @@
 //! Spec: wire.md DP-13, sections 6 to 9; keys.md KM-11.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::crypto::{Secret, Suite};
 use crate::event::{Event, Response};
@@ -75,9 +78,9 @@ pub enum SendError {
 
 struct Queued {
     message_id: u64,
-    topic: Option<String>,
+    topic: Option<Arc<str>>,
     origin: Option<Origin>,
-    data: Vec<u8>,
+    data: Bytes,
     /// How much of it has been put into packets.
     sent: usize,
 }
@@ -251,7 +254,29 @@ impl Sender {
     // -- messages ------------------------------------------------------------------------------------------------------
 
     /// Queues a message; it is sealed with the next block. Returns its id.
-    pub fn send(&mut self, topic: Option<&str>, data: Vec<u8>) -> Result<u64, SendError> {
+    pub fn send(&mut self, topic: Option<&str>, data: impl Into<Bytes>) -> Result<u64, SendError> {
+        self.enqueue(topic.map(Arc::from), data.into())
+    }
+
+    /// Queues messages of one topic until the queue is full; returns how many were taken. An error is of the first one.
+    pub fn send_many(
+        &mut self,
+        topic: Option<&str>,
+        messages: impl IntoIterator<Item = Bytes>,
+    ) -> Result<usize, SendError> {
+        let topic: Option<Arc<str>> = topic.map(Arc::from);
+        let mut taken = 0;
+        for data in messages {
+            match self.enqueue(topic.clone(), data) {
+                Ok(_) => taken += 1,
+                Err(error) if taken == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(taken)
+    }
+
+    fn enqueue(&mut self, topic: Option<Arc<str>>, data: Bytes) -> Result<u64, SendError> {
         if self.end.is_some() {
             return Err(SendError::Ended);
         }
@@ -262,7 +287,7 @@ impl Sender {
         }
         // A topic stands in one packet, with its frame's fields and some of the data.
         let topic_limit = MAX_TOPIC_BYTES.min(self.payload_limit - FRAME_ROOM);
-        if topic.is_some_and(|topic| topic.len() > topic_limit) {
+        if topic.as_ref().is_some_and(|topic| topic.len() > topic_limit) {
             return Err(SendError::TopicTooLong);
         }
         if self.queue_bytes > 0 && self.queue_bytes + data.len() as u64 > self.queue_limit {
@@ -273,7 +298,7 @@ impl Sender {
         self.queue_bytes += data.len() as u64 + 1;
         self.queue.push_back(Queued {
             message_id,
-            topic: topic.map(str::to_owned),
+            topic,
             origin: None,
             data,
             sent: 0,

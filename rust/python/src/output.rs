@@ -1,6 +1,9 @@
 //! Events and commands as Python sees them.
 
+use std::ffi::c_int;
+
 use pyo3::IntoPyObjectExt;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::credential::Publisher;
@@ -8,46 +11,107 @@ use sealcast_core::event::{Claim, Command, Event, Evidence, Message, Response, T
 use sealcast_core::policy::member_name;
 use sealcast_core::wire::{SiteId, StreamId};
 
-/// A verified message.
-#[pyclass(name = "Message", frozen, get_all, module = "sealcast._core")]
+/// A verified message. What is asked of it is made when it is asked; it keeps the packet in memory that it came in.
+#[pyclass(name = "Message", frozen, module = "sealcast._core")]
 pub(crate) struct PyMessage {
-    data: Py<PyBytes>,
-    topic: Option<String>,
-    /// As the channel's policy writes it.
-    publisher: String,
-    instance: String,
-    site_id: Py<PyBytes>,
-    stream_id: Py<PyBytes>,
-    sequence: u64,
-    message_id: u64,
-    epoch: (u32, u32, u8),
-    time: u64,
+    message: Message,
+    /// Of the channel.
+    site: SiteId,
 }
 
 impl PyMessage {
-    fn new(py: Python<'_>, message: &Message, site: &SiteId) -> Self {
-        Self {
-            data: PyBytes::new(py, &message.data).unbind(),
-            topic: message.topic.clone(),
-            publisher: member_name(site, &message.publisher.site, &message.publisher.device),
-            instance: message.publisher.instance.clone(),
-            site_id: PyBytes::new(py, &message.publisher.site.0).unbind(),
-            stream_id: PyBytes::new(py, &message.publisher.stream.0).unbind(),
-            sequence: message.sequence,
-            message_id: message.message_id,
-            epoch: (message.epoch.slot, message.epoch.generation, message.epoch.step),
-            time: message.time,
-        }
+    pub(crate) fn new(message: Message, site: SiteId) -> Self {
+        Self { message, site }
     }
 }
 
 #[pymethods]
 impl PyMessage {
-    fn __repr__(&self, py: Python<'_>) -> String {
-        let bytes = self.data.bind(py).as_bytes().len();
+    /// A copy; `memoryview(message)` makes none.
+    #[getter]
+    fn data<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.message.data)
+    }
+
+    #[getter]
+    fn topic(&self) -> Option<&str> {
+        self.message.topic.as_deref()
+    }
+
+    /// As the channel's policy writes it.
+    #[getter]
+    fn publisher(&self) -> String {
+        let publisher = &self.message.publisher;
+        member_name(&self.site, &publisher.site, &publisher.device)
+    }
+
+    #[getter]
+    fn instance(&self) -> &str {
+        &self.message.publisher.instance
+    }
+
+    #[getter]
+    fn site_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.message.publisher.site.0)
+    }
+
+    #[getter]
+    fn stream_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.message.publisher.stream.0)
+    }
+
+    #[getter]
+    fn sequence(&self) -> u64 {
+        self.message.sequence
+    }
+
+    #[getter]
+    fn message_id(&self) -> u64 {
+        self.message.message_id
+    }
+
+    #[getter]
+    fn epoch(&self) -> (u32, u32, u8) {
+        let epoch = self.message.epoch;
+        (epoch.slot, epoch.generation, epoch.step)
+    }
+
+    #[getter]
+    fn time(&self) -> u64 {
+        self.message.time
+    }
+
+    fn __len__(&self) -> usize {
+        self.message.data.len()
+    }
+
+    /// The data as a read-only buffer of bytes, which keeps the message alive.
+    unsafe fn __getbuffer__(slf: PyRef<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let py = slf.py();
+        let (start, length) = (slf.message.data.as_ptr(), slf.message.data.len());
+        // SAFETY: `view` is the interpreter's; the bytes are never changed and live as long as `slf`, which the view owns.
+        let filled = unsafe {
+            ffi::PyBuffer_FillInfo(
+                view,
+                slf.as_ptr(),
+                start.cast_mut().cast(),
+                length as ffi::Py_ssize_t,
+                1,
+                flags,
+            )
+        };
+        if filled == 0 {
+            Ok(())
+        } else {
+            Err(PyErr::fetch(py))
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        let (sequence, length) = (self.message.sequence, self.message.data.len());
         format!(
-            "<Message from {:?}, sequence {}, {bytes} bytes>",
-            self.publisher, self.sequence
+            "<Message from {:?}, sequence {sequence}, {length} bytes>",
+            self.publisher()
         )
     }
 }
@@ -155,7 +219,7 @@ impl<'a, 'py> Fields<'a, 'py> {
 pub(crate) fn event(py: Python<'_>, event: Event, site: &SiteId) -> PyResult<Py<PyAny>> {
     let fields = Fields::new(py, site);
     let (name, fields) = match event {
-        Event::Message(message) => return PyMessage::new(py, &message, site).into_py_any(py),
+        Event::Message(message) => return PyMessage::new(message, *site).into_py_any(py),
         Event::Joined { epoch } => (
             "joined",
             fields.with("epoch", (epoch.slot, epoch.generation, epoch.step))?,

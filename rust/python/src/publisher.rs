@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::event::Event;
-use sealcast_core::sender::{Sender, SenderConfig};
+use sealcast_core::sender::{SendError, Sender, SenderConfig};
 use sealcast_core::wire::StreamId;
 use sealcast_net::{Notifier, SendDriver};
 
@@ -100,21 +102,42 @@ impl SendEngine {
 
     /// Queues messages until the queue is full; returns how many were taken.
     #[pyo3(signature = (messages, topic=None))]
-    fn send_many(&self, py: Python<'_>, messages: Vec<Vec<u8>>, topic: Option<&str>) -> PyResult<usize> {
-        let topic = topic.map(str::to_owned);
-        let (sent, error) = py.detach(|| {
-            let mut engine = lock(&self.0);
-            for (sent, data) in messages.into_iter().enumerate() {
-                if let Err(error) = engine.send(topic.as_deref(), data) {
-                    return (sent, Some(error));
-                }
-            }
-            (usize::MAX, None)
+    fn send_many(
+        &self,
+        py: Python<'_>,
+        messages: Vec<PyBackedBytes>,
+        topic: Option<&str>,
+    ) -> PyResult<usize> {
+        let taken = py.detach(|| {
+            // Copied into one piece of memory, and no more of them than there is room for.
+            let mut room = {
+                let engine = lock(&self.0);
+                engine.queue_limit().saturating_sub(engine.queued_bytes())
+            };
+            let fits = |message: &&PyBackedBytes| {
+                let is_room = room > message.len() as u64;
+                room = room.saturating_sub(message.len() as u64 + 1);
+                is_room
+            };
+            let count = messages
+                .iter()
+                .take_while(fits)
+                .count()
+                .max(1)
+                .min(messages.len());
+            let parts: Vec<&[u8]> = messages[..count].iter().map(|message| &message[..]).collect();
+            let all = Bytes::from(parts.concat());
+            let mut start = 0;
+            let parts = parts.iter().map(|part| {
+                start += part.len();
+                all.slice(start - part.len()..start)
+            });
+            lock(&self.0).send_many(topic, parts)
         });
-        match error {
-            Some(sealcast_core::sender::SendError::QueueFull) => Ok(sent),
-            Some(error) if sent == 0 => Err(not_sent(py, error)),
-            _ => Ok(sent),
+        match taken {
+            Ok(taken) => Ok(taken),
+            Err(SendError::QueueFull) => Ok(0),
+            Err(error) => Err(not_sent(py, error)),
         }
     }
 

@@ -13,7 +13,7 @@ use sealcast_net::{Notifier, ReceiveDriver};
 
 use crate::error::{malformed, no_socket};
 use crate::member;
-use crate::output::{PyCommand, event, response};
+use crate::output::{PyCommand, PyMessage, event, response};
 use crate::trust::{AnchorArgument, lock, validator};
 
 /// A subscriber without I/O: datagrams, answers and time go in; messages, events and commands come out.
@@ -98,6 +98,18 @@ impl ReceiveEngine {
             (taken, engine.member().config.site)
         });
         taken.into_iter().map(|taken| event(py, taken, &site)).collect()
+    }
+
+    /// At most `limit` messages, up to the next event that is none.
+    fn poll_messages(&self, py: Python<'_>, limit: usize) -> Vec<PyMessage> {
+        py.detach(|| {
+            let mut engine = lock(&self.0);
+            let site = engine.member().config.site;
+            std::iter::from_fn(|| engine.poll_message())
+                .take(limit)
+                .map(|message| PyMessage::new(message, site))
+                .collect()
+        })
     }
 
     fn poll_commands(&self, py: Python<'_>) -> Vec<PyCommand> {

@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 CREDENTIAL_LIFE_SECONDS = 24 * 3600
 """A stream credential ends with the device certificate, or a day after it was made."""
 
+_AT_ONCE = 4096
 _RECREDENTIAL_SECONDS = CREDENTIAL_LIFE_SECONDS // 2
 _SKEW_SECONDS = 60
 _TERM_LOOK_SECONDS = 30
@@ -412,18 +413,20 @@ class Publisher:
 
         Raises: as `send`; of one message that is too long before any is queued.
         """
-        rest = list(messages)
-        check_messages(rest)
+        waiting = list(messages)
+        check_messages(waiting)
         check_topic(topic)
         engine, driver = self._allowed()
-        while rest:
+        start = 0
+        while start < len(waiting):
+            part = waiting[start : start + _AT_ONCE]
             try:
-                taken = engine.send_many(rest, topic)
+                taken = engine.send_many(part, topic)
             except _core.SendError as error:
                 raise UsageError(str(error), cure="send less at a time") from None
             driver.wake()
-            rest = rest[taken:]
-            if rest:
+            start += taken
+            if taken < len(part):
                 await self._wait_for_room(driver)
 
     async def drained(self) -> None:

@@ -158,11 +158,15 @@ class Session:
 
     def take_events(self) -> list[_core.Event]:
         """Take what the engine has to tell; it signals anew after this."""
+        self.expect_more()
+        return self._engine.poll_events(_EVENTS_AT_ONCE)
+
+    def expect_more(self) -> None:
+        """What the engine has to tell is taken now; it signals anew after this."""
         self._ready.clear()
         if self._driver is not None:
             self._driver.rearm()
         self._carry_out()
-        return self._engine.poll_events(_EVENTS_AT_ONCE)
 
     async def wait(self) -> None:
         """Wait until the engine has something to tell."""
