@@ -12,6 +12,7 @@
     ├── ChannelError                   6   a channel
     │   ├── UnknownChannelError        6   nobody knows it
     │   └── NotAllowedError            6   its policy does not list the device
+    ├── PeerError                      6   no channel's policy lists a peer and this device together
     ├── RoleError                      6   the admin's role does not allow it
     ├── NetworkError                   7   the network, or an answer that makes no sense
     │   └── UnreachableError           7   nobody answers at that address
@@ -151,6 +152,17 @@ class NotAllowedError(ChannelError):
         )
         self.device = device
         self.action = action
+
+
+class PeerError(SealcastError):
+    """No channel's policy lists both this device and the peer, so that they exchange no messages. `peer`."""
+
+    exit_code = 6
+    default_cure = "check the name, or have the operator list both devices in the policy of one channel"
+
+    def __init__(self, peer: str, *, cure: str = "") -> None:
+        super().__init__(f"no channel's policy lists both this device and {peer!r}", cure=cure)
+        self.peer = peer
 
 
 class RoleError(SealcastError):

@@ -47,6 +47,7 @@ from sealcast.sidechannel.messages import (
     Report,
     StreamUpdate,
 )
+from sealcast.sidechannel.peer_messages import ChannelsRequest, EndpointBody
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
 from tests.authority.maker import Maker
 from tests.authority.test_keys import credential_bundle
@@ -299,6 +300,8 @@ async def request(world: World, listener: Listener, method: str, path: str, name
         "join": JoinRequest(role=MemberRole.SUBSCRIBE).serialize(),
         "poll": PollRequest(counter=0).serialize(),
         "{stream}": StreamUpdate(credential=world.stream[1]).serialize(),
+        "channels": ChannelsRequest(known=bytes(32)).serialize(),
+        "endpoint": EndpointBody(endpoint=("127.0.0.1", 1)).serialize(),
         "report": Report(bundle_version=0, bundle_hash=bytes(32), serial="1").serialize(),
         "repair": RepairRequest(channel=channel, stream=listener.stream, ranges=((0, 0),)).serialize(),
         "acknowledgements": Acknowledgement(
@@ -314,6 +317,7 @@ async def succeeds(
 ) -> bool:
     method, path = row.split(" ")
     place = path.replace("{channel}", "ward%2Fecg").replace("{stream}", world.stream[0].hex())
+    place = place.replace("{device}", "monitor-1")
     place = place.replace("{version}", "1").replace("{label}", world.site.authority.site.site_id.hex())
     place = place.replace("{certificate}", CertificateId.of(world.good.certificate).serialize())
     arguments = await request(world, listener, method, path, name)

@@ -390,6 +390,18 @@ class StreamRow(Base):
     updated: Mapped[int]
 
 
+class EndpointRow(Base):
+    """Where a device takes messages of its peers (SC-34)."""
+
+    __tablename__ = "endpoints"
+
+    device: Mapped[str] = mapped_column(String, primary_key=True)
+    """As policies write it."""
+    host: Mapped[str] = mapped_column(String)
+    port: Mapped[int]
+    updated: Mapped[int]
+
+
 class CrlRow(Base):
     """Each CRL, as signed."""
 

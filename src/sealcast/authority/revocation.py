@@ -10,7 +10,7 @@ from weakref import WeakSet
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from sealcast.authority import approvals, audit
+from sealcast.authority import approvals, audit, endpoints
 from sealcast.authority.issuance import strike_off
 from sealcast.authority.models import CertificateRow, CrlRow, DeviceRow, TokenRow, UnrecordedRow
 from sealcast.authority.other_sites import other_crls
@@ -131,6 +131,7 @@ def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool
         delete(TokenRow).where(TokenRow.device == name, TokenRow.kind == Role.DEVICE, TokenRow.used.is_(None))
     )
     approvals.forget_device(session, name)
+    endpoints.forget(session, name)
     if device.revoked is not None:
         return False
     device.revoked = now

@@ -18,6 +18,7 @@ from sealcast.errors import CertificateError, UsageError
 from sealcast.keys import KeysReply, MemberRole
 from sealcast.pki.certificates import certificate_identity, parse_certificate
 from sealcast.pki.names import Role
+from sealcast.pki.policy_names import check_member
 from sealcast.pki.validator import VerifiedPeer
 from sealcast.sidechannel.messages import (
     CONTENT_TYPE,
@@ -41,6 +42,7 @@ from sealcast.sidechannel.messages import (
     StreamUpdate,
     TimeAnswer,
 )
+from sealcast.sidechannel.peer_messages import ChannelsRequest, EndpointBody
 from sealcast.sidechannel.refusals import Handler, Refusal, RefusedError, answer_refusals
 from sealcast.sidechannel.tls import member_name, peer_of, shown_certificate
 
@@ -65,6 +67,9 @@ def make_application(authority: Authority) -> web.Application:
     add("GET", f"{_CHANNEL}/members", requests.members)
     add("GET", "/v1/crl", requests.crl)
     add("GET", "/v1/channels", requests.channels)
+    add("POST", "/v1/channels", requests.await_channels)
+    add("PUT", "/v1/endpoint", requests.put_endpoint)
+    add("GET", "/v1/endpoints/{device}", requests.endpoint)
     add("GET", "/v1/time", requests.time)
     add("GET", "/v1/bundles/{version:[1-9][0-9]{0,17}}", requests.bundle)
     add("POST", "/v1/report", requests.report)
@@ -184,10 +189,47 @@ class _Requests:
     async def channels(self, request: web.Request) -> web.Response:
         """SC-32: of the channels that list the caller; of others it is not even told that they exist."""
         self._require_known(request)
-        device = member_name(request[_PEER], self._authority.site.site_id)
-        crl = self._authority.crl
-        answer = ChannelsAnswer(crl=(crl.number, crl.digest), channels=self._authority.channels_of(device))
-        return _answer(answer.serialize())
+        return _answer(self._channels_of(self._device(request)))
+
+    async def await_channels(self, request: web.Request) -> web.Response:
+        """SC-33: the same, as soon as it is not what the caller knows; at the latest after 25 s."""
+        asked = ChannelsRequest.parse(await request.read())
+        self._require_known(request)
+        device = self._device(request)
+        seconds = 0.0 if self._authority.stopping else POLL_SECONDS
+        body = await self._authority.news.wait(
+            device, lambda: self._channels_of(device), asked.known, seconds
+        )
+        # A removed device is told so here, within moments of its removal.
+        request[_PEER] = self._peer(request)
+        self._require_known(request)
+        return _answer(body)
+
+    async def put_endpoint(self, request: web.Request) -> web.Response:
+        """SC-34: where the caller takes messages of its peers."""
+        body = EndpointBody.parse(await request.read())
+        self._require_known(request)
+        device = self._device(request)
+        if not self._authority.channels_of(device):
+            raise RefusedError(Refusal.NOT_ALLOWED, f"no channel's policy lists {device!r}")
+        await self._authority.put_endpoint(device, body.endpoint)
+        return _answer(EmptyBody().serialize())
+
+    async def endpoint(self, request: web.Request) -> web.Response:
+        """SC-34: told to those alone that may talk to the device (TR-30)."""
+        self._require_known(request)
+        caller = self._device(request)
+        try:
+            device = check_member(request.match_info["device"])
+        except UsageError as error:
+            raise RefusedError(Refusal.MALFORMED_REQUEST, str(error)) from None
+        if not self._authority.pairs(caller, device):
+            raise RefusedError(
+                Refusal.NOT_ALLOWED, f"no channel's policy lists both {caller!r} and {device!r}"
+            )
+        found = await self._authority.endpoint_of(device)
+        self._peer(request)
+        return _answer(EndpointBody(endpoint=found).serialize())
 
     async def time(self, request: web.Request) -> web.Response:
         """The key server's clock."""
@@ -214,6 +256,15 @@ class _Requests:
         except UsageError as error:
             raise RefusedError(Refusal.UNKNOWN_VERSION, str(error)) from None
         return _answer(EmptyBody().serialize())
+
+    def _device(self, request: web.Request) -> str:
+        """The caller as policies of this site write it."""
+        return member_name(request[_PEER], self._authority.site.site_id)
+
+    def _channels_of(self, device: str) -> bytes:
+        crl = self._authority.crl
+        channels = self._authority.channels_of(device)
+        return ChannelsAnswer(crl=(crl.number, crl.digest), channels=channels).serialize()
 
     def _peer(self, request: web.Request) -> VerifiedPeer:
         authority = self._authority

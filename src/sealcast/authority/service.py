@@ -19,6 +19,7 @@ from sealcast.authority import (
     bundles,
     channels,
     directory,
+    endpoints,
     enrolment,
     issuance,
     other_sites,
@@ -38,6 +39,7 @@ from sealcast.authority.est_service import EstService
 from sealcast.authority.est_state import load_state
 from sealcast.authority.live import LiveChannel
 from sealcast.authority.models import SiteRow
+from sealcast.authority.news import DocumentNews
 from sealcast.authority.policies import PolicyChange
 from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity, Site
@@ -97,6 +99,7 @@ class Authority:
         self._told_audit = False
         self._is_settled = False
         self.stopping = False
+        self.news = DocumentNews()
         # Called when the key server has a new certificate; the listeners load it into their contexts.
         self.on_certificate: list[Callable[[], None]] = []
         # Told of the certificates (DER) that peers may stand under, when a new trust bundle is in force.
@@ -151,6 +154,7 @@ class Authority:
     def end_polls(self) -> None:
         """Answer everyone who waits, and let nobody wait any more."""
         self.stopping = True
+        self.news.tell()
         for channel in self._channels.values():
             channel.end_polls()
 
@@ -390,6 +394,24 @@ class Authority:
             )
         )
 
+    def pairs(self, device: str, other: str) -> bool:
+        """Whether two devices, written as TR-13 says, may exchange messages (TR-30)."""
+        return any(
+            channel.policy.mentions(device) and channel.policy.mentions(other)
+            for channel in self.all_channels()
+        )
+
+    async def put_endpoint(self, device: str, endpoint: tuple[str, int] | None) -> None:
+        """Store where a device takes messages of its peers; None: nowhere."""
+        now = self.clock()
+        await self._change(
+            lambda session: endpoints.put_endpoint(session, device, endpoint, now), lambda _: None
+        )
+
+    async def endpoint_of(self, device: str) -> tuple[str, int] | None:
+        """Where a device takes messages of its peers."""
+        return await self.read(lambda session: endpoints.endpoint_of(session, device))
+
     def judge(self, peer: VerifiedPeer) -> VerifiedPeer:
         """Refuse a peer that the register says is removed, whatever the CRL says; returns it otherwise.
 
@@ -467,6 +489,7 @@ class Authority:
 
         def reserve(session: Session) -> Changes:
             directory.drop_ended(session, now)
+            endpoints.drop_unlisted(session, lambda device: bool(self.channels_of(device)))
             changed = []
             for name in low:
                 row = channels.channel_row(session, name)
@@ -592,8 +615,10 @@ class Authority:
                 served.certify(self.identity, now)
             for loaded in self.on_certificate:
                 loaded()
+        is_news = changes.crl is not None
         for stored in changes.channels:
             channel = self._channels.get(stored.name)
+            is_news |= channel is None or channel.policy.version != stored.policy.version
             if channel is not None:
                 channel.install(stored, self.crl, now)
             else:
@@ -610,6 +635,8 @@ class Authority:
         if changes.crl is not None or changes.bundle is not None:
             for served in self._channels.values():
                 served.install_trust(self.crl, self._bundle, now)
+        if is_news:
+            self.news.tell()
 
 
 def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Changes]:

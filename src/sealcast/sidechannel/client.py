@@ -4,6 +4,7 @@ Spec: spec/side-channel.md sections 1 and 2.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,7 @@ from sealcast.errors import (
     ChannelError,
     NetworkError,
     NotAllowedError,
+    PeerError,
     SealcastError,
     UnknownChannelError,
     UnreachableError,
@@ -51,6 +53,8 @@ from sealcast.sidechannel.messages import (
     StreamUpdate,
     TimeAnswer,
 )
+from sealcast.sidechannel.peer_messages import ChannelsRequest, EndpointBody
+from sealcast.sidechannel.refusals import Refusal
 from sealcast.sidechannel.tls import Clock, CurrentCrl, TlsIdentity, judging_context, verdict_of
 
 CONNECT_SECONDS = 5.0
@@ -305,6 +309,33 @@ class KeyServerClient:
     async def channels(self) -> ChannelsAnswer:
         """The channels whose policy lists this device, and what is in force (SC-32)."""
         return ChannelsAnswer.parse(await self._ask("GET", None, "channels"))
+
+    async def await_channels(self, known: bytes) -> tuple[ChannelsAnswer, bytes]:
+        """The same, as soon as it is not what is known; at the latest after 25 s (SC-33).
+
+        `known`: SHA-256 of the latest answer, zeros without one. Returns: the answer, and its SHA-256.
+        """
+        body = ChannelsRequest(known=known).serialize()
+        answer = await self._ask("POST", None, "channels", body, answer_seconds=POLL_SECONDS + ANSWER_SECONDS)
+        return ChannelsAnswer.parse(answer), hashlib.sha256(answer).digest()
+
+    async def put_endpoint(self, endpoint: tuple[str, int] | None) -> None:
+        """Say where this device takes messages of its peers; None: nowhere (SC-34)."""
+        body = EndpointBody(endpoint=endpoint).serialize()
+        EmptyBody.parse(await self._ask("PUT", None, "endpoint", body))
+
+    async def endpoint(self, device: str) -> tuple[str, int] | None:
+        """Where a device takes messages, written as policies of the key server's site write it (SC-34).
+
+        Raises: PeerError: no policy lists both.
+        """
+        try:
+            answer = await self._connection.request("GET", f"/v1/endpoints/{quote(device, safe='')}")
+        except RefusalError as error:
+            if error.code == Refusal.NOT_ALLOWED.code:
+                raise PeerError(device) from error
+            raise _meaning(error, "", self._connection.name, "take part") from error
+        return EndpointBody.parse(answer).endpoint
 
     async def bundle(self, version: int) -> BundleAnswer:
         """A version of the trust bundle, as signed (SC-19).

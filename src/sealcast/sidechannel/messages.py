@@ -163,7 +163,7 @@ class StreamEntry:
             instance=_instance(fields),
             credential=fields.bytes_("credential", most=MAX_BUNDLE),
             head=fields.bytes_or_none("head", most=MAX_DATAGRAM),
-            endpoint=_endpoint(fields),
+            endpoint=read_endpoint(fields),
         )
 
 
@@ -399,7 +399,7 @@ class StreamUpdate:
         return cls(
             credential=fields.bytes_("credential", most=MAX_BUNDLE),
             head=fields.bytes_or_none("head", most=MAX_DATAGRAM),
-            endpoint=_endpoint(fields),
+            endpoint=read_endpoint(fields),
         )
 
 
@@ -615,7 +615,8 @@ def _issuers(fields: Fields) -> tuple[bytes, ...]:
     return fields.items("issuers", read, most=MAX_ISSUERS)
 
 
-def _endpoint(fields: Fields) -> tuple[str, int] | None:
+def read_endpoint(fields: Fields) -> tuple[str, int] | None:
+    """Read the field `endpoint`: host and port, or null."""
     value = fields.tuple_or_none("endpoint", 2)
     if value is None:
         return None
