@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import engine, enrolment, latency, memory, refusal, removal, report, scale, stream
+from bench import engine, enrolment, latency, memory, plane, refusal, removal, report, scale, stream
 from bench.children import ChildError
 from bench.figures import Figures
 from bench.site import Site
@@ -21,6 +21,7 @@ PARTS = {
     "memory": memory.measure,
     "latency": latency.measure,
     "stream": stream.measure,
+    "plane": plane.measure,
     "removal": removal.measure,
     "refusal": refusal.measure,
     "enrolment": enrolment.measure,

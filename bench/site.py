@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
 from bench.children import Child, ChildError, Children, sealcast
+from bench.wire import NEAR, Wire
 from sealcast.authority.site import SOCKET_FILE
 
 UNPACED_MEGABITS = 100_000
@@ -26,9 +28,10 @@ class Site:
         device = await site.device("pub-1")
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Work below `folder`, which is to be empty."""
+    def __init__(self, folder: Path, wire: Wire | None = None) -> None:
+        """Work below `folder`, which is to be empty; on a wire the authority is at the near end."""
         self.folder = folder
+        self.wire = wire
         self.children = Children(_made(folder / "logs"))
         self.authority: Child | None = None
         self.authority_folder = folder / "authority"
@@ -41,14 +44,14 @@ class Site:
 
     async def __aenter__(self) -> Self:
         try:
-            await self.children.run(
-                "init", sealcast("authority", "init", self.authority_folder, "--site", "bench")
-            )
-            free = "127.0.0.1:0"
+            host = self.wire.address if self.wire is not None else "127.0.0.1"
+            named = ["--site", "bench", "--host-name", host]
+            await self.children.run("init", sealcast("authority", "init", self.authority_folder, *named))
+            free = f"{host}:0"
             serve = sealcast(
                 "authority", "serve", self.authority_folder, "--listen", free, "--keys", free, "--json"
             )
-            self.authority = await self.children.start("authority", serve)
+            self.authority = await self.start("authority", serve)
             listening = await self.authority.line()
         except BaseException:
             await self.children.__aexit__()
@@ -59,6 +62,11 @@ class Site:
     async def __aexit__(self, *_: object) -> None:
         await self.children.__aexit__()
 
+    async def start(self, name: str, command: Sequence[str], host: str = NEAR) -> Child:
+        """Start a process on a host of the wire, if there is one."""
+        before = self.wire.on(host) if self.wire is not None else []
+        return await self.children.start(name, [*before, *command])
+
     async def channel(self, rate: int = UNPACED_MEGABITS) -> str:
         """Return a channel of `rate` Mbit/s that `pub-*` publish on and `sub-*` subscribe to."""
         if rate not in self._channels:
@@ -66,6 +74,8 @@ class Site:
             group, port = self.group()
             add = ["--group", group, "--port", str(port), "--publish", "pub-*", "--subscribe", "sub-*"]
             limits = ["--rate", f"{rate}Mbit/s", "--retention-bytes", "512M"]
+            if self.wire is not None:
+                limits += ["--interface", self.wire.interface]
             await self._command(f"channel-{rate}", "channel", "add", name, *add, *limits)
             self._channels[rate] = name
         return self._channels[rate]
@@ -93,7 +103,8 @@ class Site:
         root = self.authority_folder / "root.pem"
         where = ["--authority", self.url, "--keys", self.keys_url, "--root", str(root)]
         enroll = sealcast("device", "enroll", folder, *where, "--name", name, "--token", token)
-        await self.children.run(f"enroll-{name}", enroll)
+        before = self.wire.on(NEAR) if self.wire is not None else []
+        await self.children.run(f"enroll-{name}", [*before, *enroll])
         return folder
 
     async def _command(self, log: str, *words: str) -> str:

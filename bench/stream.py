@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -10,6 +11,7 @@ from bench.children import end
 from bench.engine import built
 from bench.figures import Figure, Figures, at_least
 from bench.site import UNPACED_MEGABITS, Site
+from bench.wire import FAR
 
 GROUP = "two processes on loopback, full packets"
 
@@ -28,6 +30,7 @@ class Run:
     """One stream, delivered."""
 
     messages: int
+    message_bytes: int
     seconds: float
     """From the first send to the last receipt."""
     send_seconds: float
@@ -49,7 +52,7 @@ class Run:
     @property
     def gigabits(self) -> float:
         """Gbit/s of messages."""
-        return self.rate * MESSAGE_BYTES * 8 / 1e9
+        return self.rate * self.message_bytes * 8 / 1e9
 
     @property
     def faults(self) -> str:
@@ -62,17 +65,19 @@ class Run:
         return self.lost == self.repaired == self.wrong == 0
 
 
-async def run_stream(site: Site, *, rate: int, count: int, max_block: int = 64) -> Run:
+async def run_stream(
+    site: Site, *, rate: int, count: int, max_block: int = 64, message_bytes: int = MESSAGE_BYTES
+) -> Run:
     """Send `count` messages from one process to another."""
     channel = await site.channel(rate)
     sender, receiver = str(await site.device("pub-1")), str(await site.device("sub-1"))
-    both = {"channel": channel, "count": count, "message_bytes": MESSAGE_BYTES}
+    both = {"channel": channel, "count": count, "message_bytes": message_bytes}
     subscribe = end("subscribe", device=receiver, **both)
     publish = end("publish", device=sender, max_block=max_block, **both)
-    subscriber = await site.children.start("subscriber", subscribe)
+    subscriber = await site.start("subscriber", subscribe, FAR)
     try:
         await subscriber.line()
-        publisher = await site.children.start("publisher", publish)
+        publisher = await site.start("publisher", publish)
         try:
             await publisher.line()
             await subscriber.line()
@@ -88,6 +93,7 @@ async def run_stream(site: Site, *, rate: int, count: int, max_block: int = 64) 
         await subscriber.finish()
     return Run(
         messages=got["received"],
+        message_bytes=message_bytes,
         seconds=got["last"] - sent["start"],
         send_seconds=sent["seconds"],
         lost=got["lost"],
@@ -104,22 +110,24 @@ async def run_bare(site: Site, *, mode: str, count: int) -> tuple[float, float]:
     """Send bare datagrams; return those received a second, and the part that came."""
     program = str(built("sealcast-net", "example", "bare_udp"))
     group, port = site.group()
-    where = [f"{group}:{port}", "127.0.0.1", mode]
-    receiver = await site.children.start("bare-receiver", [program, "receive", *where])
+    where = [f"{group}:{port}", site.wire.interface if site.wire is not None else "127.0.0.1", mode]
+    receiver = await site.start("bare-receiver", [program, "receive", *where], FAR)
     try:
         await receiver.line()
-        send = [program, "send", *where, str(DATAGRAM_BYTES), str(count)]
-        await site.children.run("bare-sender", send)
+        sender = await site.start("bare-sender", [program, "send", *where, str(DATAGRAM_BYTES), str(count)])
+        await sender.output()
         got = await receiver.line()
     finally:
         await receiver.stop()
     return got["datagrams"] / got["seconds"], got["datagrams"] / count
 
 
-async def fastest_clean(site: Site, *, seconds: float, rounds: int) -> tuple[int, list[Run]]:
+async def fastest_clean(
+    site: Site, *, seconds: float, rounds: int, steps: Sequence[int] = STEPS_MEGABITS
+) -> tuple[int, list[Run]]:
     """Find the highest step at which the receiver keeps up in every one of `rounds` runs; return them too."""
-    good, misses = STEPS_MEGABITS[0], 0
-    for rate in STEPS_MEGABITS:
+    good, misses = steps[0], 0
+    for rate in steps:
         run = await run_stream(site, rate=rate, count=_count(rate, seconds))
         print(f"    at {rate} Mbit/s: {run.rate:,.0f} messages/s, {run.faults}", flush=True)
         is_reached = run.rate * DATAGRAM_BYTES * 8 > 0.9 * rate * 1e6
@@ -130,7 +138,7 @@ async def fastest_clean(site: Site, *, seconds: float, rounds: int) -> tuple[int
         if misses == 2:
             break
     runs: list[Run] = []
-    for rate in sorted((step for step in STEPS_MEGABITS if step <= good), reverse=True):
+    for rate in sorted((step for step in steps if step <= good), reverse=True):
         runs.clear()
         for _ in range(rounds):
             runs.append(await run_stream(site, rate=rate, count=_count(rate, seconds)))
@@ -139,7 +147,7 @@ async def fastest_clean(site: Site, *, seconds: float, rounds: int) -> tuple[int
                 break
         if all(run.is_clean for run in runs):
             return rate, runs
-    return STEPS_MEGABITS[0], runs
+    return steps[0], runs
 
 
 def _count(rate: int, seconds: float) -> int:
