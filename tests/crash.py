@@ -61,7 +61,7 @@ class Call:
         return [*only, "-e", f"inject={self.name}:signal=SIGKILL:when={self.number}"]
 
 
-def tests_of(names: Sequence[str]) -> list[list[str]]:
+def batches_of(names: Sequence[str]) -> list[list[str]]:
     """For a test's parameter: all in one test; in a soak each is one, for another process to take."""
     return [[name] for name in names] if SOAK else [[*names]]
 

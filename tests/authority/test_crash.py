@@ -31,7 +31,7 @@ from sealcast.pki.certificates import parse_pem_certificates
 from sealcast.pki.crl import CrlFacts
 from sealcast.sidechannel import KeyServerClient
 from tests.authority.conftest import DAY, LOOPBACK, make_site, settings
-from tests.crash import SOAK, Act, Transition, Warm, command, survive, tests_of, warm
+from tests.crash import SOAK, Act, Transition, Warm, command, survive, batches_of, warm
 
 pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(14400 if SOAK else 600)]
 
@@ -203,7 +203,7 @@ async def test_a_removal_killed_at_any_call_is_whole_or_absent(template: Templat
     assert outcomes["after"], outcomes
 
 
-@pytest.mark.parametrize("names", tests_of(["enrol", "renew", "join"]), ids="+".join)
+@pytest.mark.parametrize("names", batches_of(["enrol", "renew", "join"]), ids="+".join)
 async def test_what_a_device_asks_of_a_service_killed_at_any_call_is_whole_or_absent(
     template: Template, tmp_path: Path, names: list[str]
 ) -> None:

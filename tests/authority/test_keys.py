@@ -84,7 +84,7 @@ class TestJoin:
             answer.key_server,
             role="key-server",
             channel_id=channel.channel_id,
-            suite=1,
+            suite=3,
             now=site.clock(),
             crl=answer.crl,
         )
@@ -317,4 +317,4 @@ async def test_a_key_server_whose_list_is_missing_is_asked_for_it(site: Site, tm
     async with KeyServerClient(identity, crl=lambda: listing) as client:
         with pytest.raises(CertificateError) as caught:
             await client.crl()
-    assert caught.value.reason == "revoked"
+    assert caught.value.reason == "peer-revoked"

@@ -37,7 +37,7 @@ from sealcast.pki.times import system_time
 from tests.authority.bundles import next_bundle
 from tests.authority.conftest import DAY, LOOPBACK, Clock, Site, make_site
 from tests.authority.test_crash import check_no_serial_is_lost
-from tests.crash import SOAK, Act, Transition, Warm, command, survive, tests_of, warm
+from tests.crash import SOAK, Act, Transition, Warm, command, survive, batches_of, warm
 
 pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(14400 if SOAK else 900)]
 
@@ -113,7 +113,7 @@ REPEATED = {"token", "registrar"}
 
 
 @pytest.mark.parametrize(
-    "names", tests_of([name for name in STEPS if SOAK or name not in ALIKE]), ids="+".join
+    "names", batches_of([name for name in STEPS if SOAK or name not in ALIKE]), ids="+".join
 )
 async def test_operators_changes(template: Template, tmp_path: Path, names: list[str]) -> None:
     async with commands() as warmed:
@@ -194,7 +194,7 @@ def commands() -> contextlib.AbstractAsyncContextManager[Warm]:
     )
 
 
-@pytest.mark.parametrize("names", tests_of(["init", "csr-out", "certificate"]), ids="+".join)
+@pytest.mark.parametrize("names", batches_of(["init", "csr-out", "certificate"]), ids="+".join)
 async def test_from_nothing_to_an_authority(tmp_path: Path, names: list[str]) -> None:
     """At once; and with a root elsewhere, in two steps."""
     made = scratch_of(tmp_path, "made")

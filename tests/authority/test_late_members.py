@@ -25,7 +25,7 @@ SUBSCRIBE = MemberRole.SUBSCRIBE
 
 def opens(site: Site, answer: KeysAnswer, packet: bytes) -> bool:
     """Whether the reference implementation gets at a packet's plaintext with all that a member was told."""
-    receiver = Receiver(1, channel_id(site.authority.site.site_id, ECG))
+    receiver = Receiver(3, channel_id(site.authority.site.site_id, ECG))
     for number, secret in answer.slots:
         receiver.add_slot(number, secret.reveal())
     receiver.add_generation(answer.generation, answer.step, answer.secret.reveal())

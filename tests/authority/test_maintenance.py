@@ -85,7 +85,7 @@ async def test_an_authority_that_was_off_past_its_certificate_starts_with_its_ch
                 channel.bundle,
                 role="key-server",
                 channel_id=channel.channel_id,
-                suite=1,
+                suite=3,
                 now=clock(),
                 crl=authority.crl.der,
             )
@@ -118,7 +118,7 @@ async def test_the_key_server_renews_its_certificate_without_a_break(site: Site)
     channel = site.authority.all_channels()[0]
     verified = [
         site.authority.credentials.verify_credential(
-            bundle, role="key-server", channel_id=channel.channel_id, suite=1, now=site.clock(), crl=after.crl
+            bundle, role="key-server", channel_id=channel.channel_id, suite=3, now=site.clock(), crl=after.crl
         ).stream_id
         for bundle in (before.key_server, after.key_server)
     ]

@@ -439,7 +439,7 @@ class Estate:
         class InProcess:
             """What an agent asks of the key server."""
 
-            def __init__(self, identity: DeviceIdentity, *, crl: Any, clock: Any) -> None:
+            def __init__(self, identity: DeviceIdentity, *, clock: Any, crl: Any = None) -> None:
                 self._identity = identity
 
             async def __aenter__(self) -> Self:
