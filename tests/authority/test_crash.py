@@ -31,7 +31,7 @@ from sealcast.pki.certificates import parse_pem_certificates
 from sealcast.pki.crl import CrlFacts
 from sealcast.sidechannel import KeyServerClient
 from tests.authority.conftest import DAY, LOOPBACK, make_site, settings
-from tests.crash import SOAK, Act, Transition, Warm, command, survive, batches_of, warm
+from tests.crash import SOAK, Act, Transition, Warm, batches_of, command, survive, warm
 
 pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(14400 if SOAK else 600)]
 

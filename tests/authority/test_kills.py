@@ -37,7 +37,7 @@ from sealcast.pki.times import system_time
 from tests.authority.bundles import next_bundle
 from tests.authority.conftest import DAY, LOOPBACK, Clock, Site, make_site
 from tests.authority.test_crash import check_no_serial_is_lost
-from tests.crash import SOAK, Act, Transition, Warm, command, survive, batches_of, warm
+from tests.crash import SOAK, Act, Transition, Warm, batches_of, command, survive, warm
 
 pytestmark = [pytest.mark.needs_program("strace"), pytest.mark.timeout(14400 if SOAK else 900)]
 

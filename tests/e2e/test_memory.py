@@ -177,7 +177,7 @@ def test_invariant_10_a_flood_takes_no_more_memory_than_is_configured(
     device = DeviceIdentity.open(evil)
     answer = join(device, channel)
     channel_id = _core.channel_id(device.site_id, channel.name)
-    attacker = Attacker(device, Insider(suite=1, channel_id=channel_id, answers=[answer.keys], seed=1))
+    attacker = Attacker(device, Insider(suite=3, channel_id=channel_id, answers=[answer.keys], seed=1))
     draw = random.Random(10)
     with subscribing(display, channel) as subscriber, Recording(channel) as recording:
         publisher = processes.start("publish", monitor, channel.name, stdin=subprocess.PIPE)
