@@ -4,7 +4,17 @@ import sealcast
 from sealcast import endpoint, sync
 from sealcast.endpoint import events
 
-FACE = ["ChannelSite", "Device", "Message", "Publisher", "RoutingOverrides", "Subscriber"]
+FACE = [
+    "ChannelSite",
+    "Device",
+    "Inbox",
+    "Message",
+    "Peer",
+    "PeerMessage",
+    "Publisher",
+    "RoutingOverrides",
+    "Subscriber",
+]
 
 
 def test_the_package_shows_its_face() -> None:
@@ -14,7 +24,7 @@ def test_the_package_shows_its_face() -> None:
 
 
 def test_blocking_names_are_the_asynchronous_ones() -> None:
-    for name in ("Device", "Publisher", "Subscriber"):
+    for name in ("Device", "Publisher", "Subscriber", "Peer", "Inbox"):
         blocking = {word for word in vars(getattr(sync, name)) if not word.startswith("_")}
         asynchronous = {word for word in vars(getattr(endpoint, name)) if not word.startswith("_")}
         assert blocking <= asynchronous, f"{name}: {blocking - asynchronous}"

@@ -19,9 +19,30 @@ from typing import TYPE_CHECKING
 from sealcast._core import __version__
 
 if TYPE_CHECKING:
-    from sealcast.endpoint import ChannelSite, Device, Message, Publisher, RoutingOverrides, Subscriber
+    from sealcast.endpoint import (
+        ChannelSite,
+        Device,
+        Inbox,
+        Message,
+        Peer,
+        PeerMessage,
+        Publisher,
+        RoutingOverrides,
+        Subscriber,
+    )
 
-__all__ = ["ChannelSite", "Device", "Message", "Publisher", "RoutingOverrides", "Subscriber", "__version__"]
+__all__ = [
+    "ChannelSite",
+    "Device",
+    "Inbox",
+    "Message",
+    "Peer",
+    "PeerMessage",
+    "Publisher",
+    "RoutingOverrides",
+    "Subscriber",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

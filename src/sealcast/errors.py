@@ -17,6 +17,7 @@
     ├── NetworkError                   7   the network, or an answer that makes no sense
     │   └── UnreachableError           7   nobody answers at that address
     ├── StorageError                   8   a file, a folder, a disk, a database
+    │   └── OutboxFullError            8   too much waits for a peer
     ├── IncompleteError                9   something was not delivered, or not acknowledged
     └── InternalError                  1   a fault of Sealcast
 
@@ -207,6 +208,12 @@ class StorageError(SealcastError):
         super().__init__(f"{path}: {detail}", cure=cure)
         self.path = path
         self.detail = detail
+
+
+class OutboxFullError(StorageError):
+    """So much waits to be delivered to peers that nothing more is taken. Nothing of the call was queued."""
+
+    default_cure = "wait until the peer has taken some of it, or see why it does not"
 
 
 class IncompleteError(SealcastError):

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from sealcast import endpoint
 from sealcast._core import Message
 from sealcast.device.identity import DeviceIdentity
+from sealcast.endpoint.inbox import InboxOptions
+from sealcast.endpoint.peer import PeerOptions
 from sealcast.endpoint.publisher import PublisherOptions
 from sealcast.endpoint.subscriber import SubscriberOptions
 
@@ -143,6 +145,68 @@ class Subscriber:
         return self._subscriber.epoch
 
 
+class Peer:
+    """Blocking face of `sealcast.endpoint.Peer`."""
+
+    def __init__(self, peer: endpoint.Peer) -> None:
+        """Take the asynchronous one."""
+        self._peer = peer
+
+    def __enter__(self) -> Self:
+        _loop.run(self._peer.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _loop.run(self._peer.__aexit__(kind, error, traceback))
+
+    def send(self, message: bytes, *, topic: str | None = None) -> bytes:
+        """Queue one message on the disk; return its id."""
+        return _loop.run(self._peer.send(message, topic=topic))
+
+    def send_many(self, messages: Iterable[bytes], *, topic: str | None = None) -> list[bytes]:
+        """Queue many messages at once, in order; return their ids."""
+        return _loop.run(self._peer.send_many(messages, topic=topic))
+
+    def delivered(self, timeout: float | None = None) -> None:
+        """Wait until the peer has acknowledged all, at most `timeout` seconds. Raises: TimeoutError."""
+        _loop.run(self._peer.delivered(), timeout)
+
+    def waiting(self) -> int:
+        """How many messages the peer has not acknowledged yet."""
+        return _loop.run(self._peer.waiting())
+
+
+class Inbox:
+    """Blocking face of `sealcast.endpoint.Inbox`."""
+
+    def __init__(self, inbox: endpoint.Inbox) -> None:
+        """Take the asynchronous one."""
+        self._inbox = inbox
+
+    def __enter__(self) -> Self:
+        _loop.run(self._inbox.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _loop.run(self._inbox.__aexit__(kind, error, traceback))
+
+    def recv(self, timeout: float | None = None) -> endpoint.PeerMessage:
+        """Wait for the next message, at most `timeout` seconds. Raises: TimeoutError."""
+        return _loop.run(self._inbox.recv(), timeout)
+
+    def recv_many(self, limit: int = 512, timeout: float | None = None) -> list[endpoint.PeerMessage]:
+        """Wait for at least one message and return what is there. Raises: TimeoutError."""
+        return _loop.run(self._inbox.recv_many(limit), timeout)
+
+    def __iter__(self) -> Iterator[endpoint.PeerMessage]:
+        while True:
+            yield self.recv()
+
+
 class Device:
     """Blocking face of `sealcast.endpoint.Device`."""
 
@@ -167,3 +231,13 @@ class Device:
     def subscriber(self, channel: str, **options: Unpack[SubscriberOptions]) -> Subscriber:
         """Return a subscriber to `channel`; options as those of `sealcast.endpoint.Subscriber`."""
         return Subscriber(self._device.subscriber(channel, **options))
+
+    def peer(
+        self, name: str, *, site: endpoint.ChannelSite | None = None, **options: Unpack[PeerOptions]
+    ) -> Peer:
+        """Return a peer to send messages to; arguments as those of `sealcast.endpoint.Device.peer`."""
+        return Peer(self._device.peer(name, site=site, **options))
+
+    def inbox(self, *, site: endpoint.ChannelSite | None = None, **options: Unpack[InboxOptions]) -> Inbox:
+        """Return the inbox; arguments as those of `sealcast.endpoint.Device.inbox`."""
+        return Inbox(self._device.inbox(site=site, **options))

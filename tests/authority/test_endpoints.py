@@ -143,7 +143,11 @@ class TestNews:
         news.tell()
         assert set(await asyncio.wait_for(asyncio.gather(*waiting), 10)) == {b"another"}
         known = hashlib.sha256(body).digest()
-        assert await news.wait("greedy", lambda: body, known, 0) == body
+        waiting = [wait("greedy")]
+        await asyncio.sleep(0)
+        news.end()
+        assert await asyncio.wait_for(waiting[0], 10) == body
+        assert await asyncio.wait_for(wait("greedy"), 10) == body
 
     @pytest.mark.parametrize("known", [b"", bytes(31), bytes(33)])
     def test_d5_a_hash_of_another_length_is_refused(self, known: bytes) -> None:

@@ -1,5 +1,5 @@
-"""F2: every request and method of every listener, the authority's and a publisher's, with every kind of
-identity, against allow_list.toml.
+"""F2: every request and method of every listener, the authority's, a publisher's and an inbox's, with every
+kind of identity, against allow_list.toml.
 """
 
 import asyncio
@@ -38,6 +38,7 @@ from sealcast.pki.names import channel_id
 from sealcast.pki.profiles import CertificateIssuer, device_builder
 from sealcast.pki.signed import PublicKey
 from sealcast.sidechannel import PeerServer
+from sealcast.sidechannel.inbox import InboxServer
 from sealcast.sidechannel.messages import (
     Acknowledgement,
     EmptyBody,
@@ -47,7 +48,7 @@ from sealcast.sidechannel.messages import (
     Report,
     StreamUpdate,
 )
-from sealcast.sidechannel.peer_messages import ChannelsRequest, EndpointBody
+from sealcast.sidechannel.peer_messages import ChannelsRequest, EndpointBody, InboxRequest, PostedMessage
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
 from tests.authority.maker import Maker
 from tests.authority.test_keys import credential_bundle
@@ -112,8 +113,10 @@ def routes(application: web.Application) -> set[str]:
 
 
 async def applications(site: Site) -> dict[str, web.Application]:
+    identity = await site.enrol("monitor-1")
+    inbox = InboxServer(identity, store=_store_nothing, is_paired=lambda _: False, crl=lambda: None)
     peer = PeerServer(
-        await site.enrol("monitor-1"),
+        identity,
         repair=lambda *_: None,
         acknowledge=lambda *_: False,
         is_allowed=lambda *_: None,
@@ -125,7 +128,12 @@ async def applications(site: Site) -> dict[str, web.Application]:
         ),
         "keys": make_application(site.authority),
         "publisher": peer.make_application(),
+        "inbox": inbox.make_application(),
     }
+
+
+async def _store_nothing(*_: object) -> int:
+    return 0
 
 
 def write_files(folder: Path, name: str, signer: KeySigner, chain: list[bytes]) -> tuple[Path, Path]:
@@ -266,11 +274,16 @@ class Listener:
 @asynccontextmanager
 async def listening(world: World, name: str) -> AsyncIterator[Listener]:
     site = world.site
-    if name != "publisher":
+    if name in ("est", "keys"):
         url = site.listening.authority if name == "est" else site.listening.keys
         yield Listener(name, url, world.stream[0])
         return
     device = Device(await site.enrol("monitor-2"))
+    if name == "inbox":
+        async with device.inbox() as inbox:
+            assert inbox.endpoint is not None
+            yield Listener(name, f"https://{inbox.endpoint[0]}:{inbox.endpoint[1]}", world.stream[0])
+        return
     async with device.publisher(CHANNEL, linger=0) as publisher:
         await publisher.send(b"a beat")
         await publisher.drained()
@@ -302,6 +315,9 @@ async def request(world: World, listener: Listener, method: str, path: str, name
         "{stream}": StreamUpdate(credential=world.stream[1]).serialize(),
         "channels": ChannelsRequest(known=bytes(32)).serialize(),
         "endpoint": EndpointBody(endpoint=("127.0.0.1", 1)).serialize(),
+        "inbox": InboxRequest(
+            messages=(PostedMessage(id=bytes(16), topic=None, time=1, data=b"x"),)
+        ).serialize(),
         "report": Report(bundle_version=0, bundle_hash=bytes(32), serial="1").serialize(),
         "repair": RepairRequest(channel=channel, stream=listener.stream, ranges=((0, 0),)).serialize(),
         "acknowledgements": Acknowledgement(

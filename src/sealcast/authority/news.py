@@ -20,9 +20,15 @@ class DocumentNews:
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._waiting: Counter[str] = Counter()
+        self._has_ended = False
+
+    def end(self) -> None:
+        """Let nobody wait any more."""
+        self._has_ended = True
+        self.tell()
 
     def tell(self) -> None:
-        """Something has changed, or nobody may wait any more."""
+        """Something has changed."""
         # Those that wait hold the old event; whoever asks from now on waits for the next change.
         event, self._event = self._event, asyncio.Event()
         event.set()
@@ -41,7 +47,7 @@ class DocumentNews:
         self._waiting[device] += 1
         try:
             async with asyncio.timeout(seconds):
-                while hashlib.sha256(body).digest() == known:
+                while hashlib.sha256(body).digest() == known and not self._has_ended:
                     await self._event.wait()
                     body = answer()
         except TimeoutError:

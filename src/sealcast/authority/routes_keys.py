@@ -196,10 +196,8 @@ class _Requests:
         asked = ChannelsRequest.parse(await request.read())
         self._require_known(request)
         device = self._device(request)
-        seconds = 0.0 if self._authority.stopping else POLL_SECONDS
-        body = await self._authority.news.wait(
-            device, lambda: self._channels_of(device), asked.known, seconds
-        )
+        news = self._authority.news
+        body = await news.wait(device, lambda: self._channels_of(device), asked.known, POLL_SECONDS)
         # A removed device is told so here, within moments of its removal.
         request[_PEER] = self._peer(request)
         self._require_known(request)

@@ -154,7 +154,7 @@ class Authority:
     def end_polls(self) -> None:
         """Answer everyone who waits, and let nobody wait any more."""
         self.stopping = True
-        self.news.tell()
+        self.news.end()
         for channel in self._channels.values():
             channel.end_polls()
 

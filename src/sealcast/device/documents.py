@@ -90,7 +90,7 @@ class HeldCrl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Documents:
-    """What a device holds of its own site."""
+    """What a device holds of one site, as a rule its own."""
 
     crl: HeldCrl | None
     policies: tuple[HeldPolicy, ...]
@@ -99,7 +99,7 @@ class Documents:
     @classmethod
     def read(cls, folder: Path, site_id: bytes) -> "Documents":
         """Read a device's folder; what is damaged is left out, and told of in the log."""
-        return cls(crl=held_crl(folder, site_id), policies=_held_policies(folder))
+        return cls(crl=held_crl(folder, site_id), policies=_held_policies(folder, site_id))
 
 
 class Source(Protocol):
@@ -120,37 +120,46 @@ class Source(Protocol):
 
 
 async def sync_documents(
-    path: Path, source: Source, identity: DeviceIdentity, *, now: int, wall: int
+    path: Path,
+    source: Source,
+    identity: DeviceIdentity,
+    *,
+    now: int,
+    wall: int,
+    site_id: bytes | None = None,
 ) -> None:
     """Fetch what is new of CRL and policies, and put it in the device's folder.
 
-    `now`: the date; `wall`: what the clock says; microseconds. What is refused leaves what is held as it is,
+    `now`: the date; `wall`: what the clock says; microseconds. `site_id`: of the source; None: the device's
+    own. What is refused leaves what is held as it is,
     and keeps nothing else from being taken.
     Raises: CertificateError: the first of what was refused; NetworkError; StorageError.
     """
+    site_id = site_id or identity.site_id
     told = await source.channels()
     refusals: list[CertificateError] = []
-    crl = held_crl(path, identity.site_id)
+    crl = held_crl(path, site_id)
     if crl is None or crl.digest != told.crl[1]:
         try:
-            _take_fresh_crl(path, (await source.crl()).crl, source.shown, identity, now, wall)
+            document = (await source.crl()).crl
+            _take_fresh_crl(path, site_id, document, source.shown, identity, now, wall)
         except CertificateError as error:
             refusals.append(error)
     issuer = _issuer(identity, source.shown, now, None)
-    held = {policy.channel: policy for policy in _held_policies(path)}
+    held = {policy.channel: policy for policy in _held_policies(path, site_id)}
     for name, version in told.channels:
         known = held.get(name)
         if known is not None and known.version == version:
             continue
         try:
             signed = (await source.policy(name)).policy
-            take_policy(path, identity.site_id, name, signed, issuer, now=now, wall=wall)
+            take_policy(path, site_id, name, signed, issuer, now=now, wall=wall)
         except ChannelError as error:
             # It has changed since we were told: the next look tells.
             log.debug("device folder %s: channel %s: %s", path, name, error)
         except CertificateError as error:
             refusals.append(error)
-    _drop_policies(path, set(held) - {name for name, _ in told.channels}, identity.site_id)
+    _drop_policies(path, set(held) - {name for name, _ in told.channels}, site_id)
     if refusals:
         raise refusals[0]
 
@@ -236,12 +245,18 @@ def held_crl(path: Path, site_id: bytes) -> HeldCrl | None:
 
 
 def _take_fresh_crl(
-    path: Path, document: bytes, shown: Sequence[bytes], identity: DeviceIdentity, now: int, wall: int
+    path: Path,
+    site_id: bytes,
+    document: bytes,
+    shown: Sequence[bytes],
+    identity: DeviceIdentity,
+    now: int,
+    wall: int,
 ) -> None:
     """Judge the key server by the CRLs that it hands out, as a member does at its join, and store them."""
     issuer = _issuer(identity, shown, now, document)
-    before = held_crl(path, identity.site_id)
-    taken = take_crl(path, identity.site_id, document, (*identity.issuers, issuer))
+    before = held_crl(path, site_id)
+    taken = take_crl(path, site_id, document, (*identity.issuers, issuer))
     if before is None or taken.number > before.number:
         take_signed_time(path, taken.issued, wall)
 
@@ -275,12 +290,18 @@ def _backwards(what: str, known: str) -> CertificateError:
     )
 
 
-def _held_policies(path: Path) -> tuple[HeldPolicy, ...]:
+def _held_policies(path: Path, site_id: bytes) -> tuple[HeldPolicy, ...]:
     folder = path / POLICIES
     with storage_errors(folder):
         files = sorted(folder.iterdir()) if folder.is_dir() else []
-    held = [_read_policy(file) for file in files if len(file.name) == 64]  # a channel id
-    return tuple(sorted((each for each in held if each is not None), key=lambda policy: policy.channel))
+    read = [(file.name, _read_policy(file)) for file in files if len(file.name) == 64]  # a channel id
+    held = [
+        policy
+        for name, policy in read
+        # By its name and id a policy says whose it is: there may be those of other sites.
+        if policy is not None and channel_id(site_id, policy.channel).hex() == name
+    ]
+    return tuple(sorted(held, key=lambda policy: policy.channel))
 
 
 def _read_policy(file: Path) -> HeldPolicy | None:

@@ -8,6 +8,7 @@
     ├── agent.lock              held by the one agent that looks after this folder
     ├── floors/                 what was seen of each channel's numbers (sealcast.device.floors)
     ├── policies/, crls/        what the authority has signed (sealcast.device.documents)
+    ├── messages/               of and for peers (sealcast.device.mailbox)
     ├── pending/                key and request of an enrolment that waits (sealcast.device.pending)
     └── credentials/
         ├── 7/                  what one enrolment or renewal brought, never changed after
@@ -55,6 +56,7 @@ FLOORS = "floors"
 PENDING = "pending"
 POLICIES = "policies"
 CRLS = "crls"
+MESSAGES = "messages"
 KEY_FILE = "key.pem"
 
 Stamp = tuple[Path | None, int, int]
@@ -68,6 +70,7 @@ _OWN_NAMES = {
     FLOORS,
     POLICIES,
     CRLS,
+    MESSAGES,
     *_WRITTEN,
     *(name + TEMPORARY_SUFFIX for name in _WRITTEN),
 }

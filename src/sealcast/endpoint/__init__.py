@@ -2,14 +2,27 @@
 
 `device` opens both ends; `publisher` and `subscriber` are the ends; `session` is the I/O around an engine;
 `site` says whose channel it is; `routing` says where packets go; `events` says what happens; `transfer`
-carries files; `limits` are the ranges of options.
+carries files; `limits` are the ranges of options. `peer` sends messages to one device, `inbox` takes those of
+all; `peer_site` says who and where they are.
 """
 
 from sealcast._core import Message
 from sealcast.endpoint.device import Device
+from sealcast.endpoint.inbox import Inbox, PeerMessage
+from sealcast.endpoint.peer import Peer
 from sealcast.endpoint.publisher import Publisher
 from sealcast.endpoint.routing import RoutingOverrides
 from sealcast.endpoint.site import ChannelSite
 from sealcast.endpoint.subscriber import Subscriber
 
-__all__ = ["ChannelSite", "Device", "Message", "Publisher", "RoutingOverrides", "Subscriber"]
+__all__ = [
+    "ChannelSite",
+    "Device",
+    "Inbox",
+    "Message",
+    "Peer",
+    "PeerMessage",
+    "Publisher",
+    "RoutingOverrides",
+    "Subscriber",
+]

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Self, Unpack
 
 from sealcast.device.identity import DeviceIdentity
+from sealcast.endpoint.inbox import Inbox, InboxOptions
+from sealcast.endpoint.peer import Peer, PeerOptions
+from sealcast.endpoint.peer_site import PeerSite
 from sealcast.endpoint.publisher import Publisher, PublisherOptions
+from sealcast.endpoint.site import ChannelSite
 from sealcast.endpoint.subscriber import Subscriber, SubscriberOptions
 
 
 class Device:
-    """An enrolled device: opens publishers and subscribers.
+    """An enrolled device: opens publishers and subscribers, peers and its inbox.
 
     device = Device.open("/var/lib/sealcast/bed12")
     """
@@ -19,6 +23,8 @@ class Device:
     def __init__(self, identity: DeviceIdentity) -> None:
         """Take what `DeviceIdentity.open` has read."""
         self.identity = identity
+        # Shared by all peers and the inbox.
+        self._sites: dict[ChannelSite, PeerSite] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -40,3 +46,18 @@ class Device:
     def subscriber(self, channel: str, **options: Unpack[SubscriberOptions]) -> Subscriber:
         """Return a subscriber to `channel`; options as those of `Subscriber`."""
         return Subscriber(self.identity, channel, **options)
+
+    def peer(self, name: str, *, site: ChannelSite | None = None, **options: Unpack[PeerOptions]) -> Peer:
+        """Return a peer to send messages to, written as the site's policies do.
+
+        `site`: whose policies list both devices; None: the device's own. Options as those of `Peer`.
+        """
+        return Peer(self._peer_site(site), name, **options)
+
+    def inbox(self, *, site: ChannelSite | None = None, **options: Unpack[InboxOptions]) -> Inbox:
+        """Return the inbox of this device; `site` as for `peer`, options as those of `Inbox`."""
+        return Inbox(self._peer_site(site), **options)
+
+    def _peer_site(self, site: ChannelSite | None) -> PeerSite:
+        chosen = site or ChannelSite.own(self.identity)
+        return self._sites.setdefault(chosen, PeerSite(self.identity, chosen))

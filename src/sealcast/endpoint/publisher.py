@@ -10,11 +10,9 @@ import contextlib
 import hashlib
 import logging
 import os
-import socket
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypedDict
-from urllib.parse import urlsplit
 
 from sealcast import _core
 from sealcast.device.documents import held_crl
@@ -31,7 +29,7 @@ from sealcast.endpoint.limits import (
     check_seconds,
     check_topic,
 )
-from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
+from sealcast.endpoint.routing import Route, RoutingOverrides, address_towards, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import (
@@ -284,7 +282,7 @@ class Publisher:
             clock=session.date,
         )
         self._server = server
-        host, port = await server.listen(_address_towards(self._site.keys_url))
+        host, port = await server.listen(address_towards(self._site.keys_url))
         engine.set_endpoint(host, port)
 
     def _certify(
@@ -533,14 +531,3 @@ class Publisher:
         await asyncio.sleep(_BLOCKED_SECONDS)
         if self.counters()["packets"] == packets:
             log.warning("channel %s: %s", self.channel, event)
-
-
-def _address_towards(url: str) -> str:
-    """Return the address of this machine that the host of `url` is reached from."""
-    parts = urlsplit(url)
-    host, port = parts.hostname or "localhost", parts.port or 443
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind) as probe:
-        # Connecting a datagram socket sends nothing; it only chooses a route.
-        probe.connect(address)
-        return str(probe.getsockname()[0])

@@ -7,6 +7,7 @@ port are routing, not identity (spec/wire.md DP-3).
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
@@ -73,6 +74,17 @@ def parse_address(text: str) -> tuple[str, int]:
     if not colon or not 0 < number < 65536:
         raise UsageError(f"{text!r} has no port between 1 and 65535", cure="for example 239.255.10.1:5000")
     return address, number
+
+
+def address_towards(url: str) -> str:
+    """Return the address of this machine that the host of `url` is reached from."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "localhost", parts.port or 443
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        # Connecting a datagram socket sends nothing; it only chooses a route.
+        probe.connect(address)
+        return str(probe.getsockname()[0])
 
 
 def is_loopback(host: str) -> bool:

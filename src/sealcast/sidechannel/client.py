@@ -53,7 +53,13 @@ from sealcast.sidechannel.messages import (
     StreamUpdate,
     TimeAnswer,
 )
-from sealcast.sidechannel.peer_messages import ChannelsRequest, EndpointBody
+from sealcast.sidechannel.peer_messages import (
+    ChannelsRequest,
+    EndpointBody,
+    InboxAnswer,
+    InboxRequest,
+    PostedMessage,
+)
 from sealcast.sidechannel.refusals import Refusal
 from sealcast.sidechannel.tls import Clock, CurrentCrl, TlsIdentity, judging_context, verdict_of
 
@@ -419,6 +425,7 @@ class PeerClient:
             crl: the CRL of this moment.
             clock: microseconds since the epoch.
         """
+        self._device = device
         self._connection = _Connection(
             identity,
             f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
@@ -448,6 +455,22 @@ class PeerClient:
         """Say that a whole transfer is here."""
         body = acknowledgement.serialize()
         EmptyBody.parse(await self._ask("/v1/acknowledgements", body, acknowledgement.channel))
+
+    async def post(self, messages: Sequence[PostedMessage]) -> int:
+        """Post messages to the peer's inbox; returns how many of the first it has on its disk (SC-36).
+
+        Raises: PeerError: its policies do not list both; RefusalError: `inbox-full`, `too-many-requests`.
+        """
+        body = InboxRequest(messages=tuple(messages)).serialize()
+        try:
+            answer = InboxAnswer.parse(await self._connection.request("POST", "/v1/inbox", body))
+        except RefusalError as error:
+            if error.code == Refusal.NOT_ALLOWED.code:
+                raise PeerError(self._device) from error
+            raise _meaning(error, "", self._connection.name, "send messages") from error
+        if answer.stored > len(messages):
+            raise NetworkError(f"{self._connection.url} has {answer.stored} of {len(messages)} messages")
+        return answer.stored
 
     async def exchange(
         self, method: str, path: str, body: bytes | None, *, answer_seconds: float

@@ -27,6 +27,7 @@ class Refusal(Enum):
     TOO_LARGE = ("too-large", 413)
     TOO_MANY_REQUESTS = ("too-many-requests", 429)
     INTERNAL = ("internal", 500)
+    INBOX_FULL = ("inbox-full", 507)
 
     @property
     def code(self) -> str:

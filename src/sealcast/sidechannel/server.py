@@ -5,17 +5,15 @@ What is served comes from handlers; this module judges who asks, bounds what is 
 Spec: spec/side-channel.md section 2.
 """
 
-import errno
 import inspect
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from aiohttp import web
 
-from sealcast.errors import ConfigError
 from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
+from sealcast.sidechannel.listener import Listener
 from sealcast.sidechannel.messages import (
     CONTENT_TYPE,
     MAX_PEER_BODY,
@@ -27,7 +25,7 @@ from sealcast.sidechannel.messages import (
     RepairRequest,
 )
 from sealcast.sidechannel.refusals import Refusal, RefusedError, answer_refusals
-from sealcast.sidechannel.tls import Clock, CurrentCrl, TlsIdentity, member_name, peer_of, reload_context
+from sealcast.sidechannel.tls import Clock, CurrentCrl, TlsIdentity, member_name, peer_of
 
 Result = TypeVar("Result")
 
@@ -81,13 +79,12 @@ class PeerServer:
         """
         self._site_id = site_id or identity.site_id
         self._validator = identity.validator()
-        self._context: ssl.SSLContext = identity.ssl_context_server()
+        self._listener = Listener(identity)
         self._repair = repair
         self._acknowledge = acknowledge
         self._is_allowed = is_allowed
         self._crl = crl
         self._clock = clock
-        self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> "PeerServer":
         return self
@@ -110,29 +107,16 @@ class PeerServer:
         Raises:
             ConfigError: the address cannot be had.
         """
-        runner = web.AppRunner(self.make_application(), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port, ssl_context=self._context).start()
-        except OSError as error:
-            await runner.cleanup()
-            reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-            raise ConfigError(
-                f"cannot listen on {host}:{port}: {reason}", cure="choose another address"
-            ) from None
-        self._runner = runner
-        return host, int(runner.addresses[0][1])
+        return await self._listener.listen(self.make_application(), host, port)
 
     def reload(self, identity: TlsIdentity) -> None:
         """Go on with a renewed certificate; no connection is dropped."""
         self._validator = identity.validator()
-        reload_context(self._context, identity)
+        self._listener.reload(identity)
 
     async def close(self) -> None:
         """Stop listening, and end what is open."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        await self._listener.close()
 
     async def _serve_repair(self, request: web.Request) -> web.Response:
         caller = self._caller(request)
