@@ -1,6 +1,7 @@
 """The demo itself, shorter, in processes on the loopback interface; and what is left of it when ended."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -114,7 +115,9 @@ def test_the_plan_is_the_same_for_every_process(tmp_path: Path) -> None:
 def children_of(parent: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{parent}/task").glob("*/children"):
-        found += [int(pid) for pid in task.read_text().split()]
+        # A thread may end between being listed and being read.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(pid) for pid in task.read_text().split()]
     return found
 
 

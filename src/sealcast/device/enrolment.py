@@ -176,11 +176,14 @@ async def renew_async(path: Path, *, now: int | None = None, role: Role = Role.D
         )
         plan = await client.plan(present.name)
         ca_certificates = await client.cacerts()
+        was_asked = folder.renewal_key() is not None
         signer = _next_key(folder, stage, plan.kind)
         try:
             certificate = await client.renew(present.certificate, signer, plan)
         except EnrolmentError as error:
             if error.retry_after is None:
+                if not was_asked:
+                    folder.remove_renewal_key()
                 # Such as a device that a site CA's retirement has left behind.
                 error.cure = new_token_cure(role)
             raise
@@ -207,12 +210,15 @@ async def recover_async(path: Path, *, now: int | None = None) -> DeviceIdentity
             return present
         client = EstClient(present.authority_url, present.roots, authorities=present.issuers)
         ca_certificates = await client.cacerts()
+        was_asked = folder.renewal_key() is not None
         signer = _next_key(folder, stage)
         csr = signer.make_csr(present.name, current=parse_certificate(present.certificate))
         proof = RenewalProof(certificate=present.certificate, csr=csr, time=moment).sign(present.signer)
         try:
             certificate = await client.recover(proof)
         except EnrolmentError as error:
+            if not was_asked:
+                folder.remove_renewal_key()
             raise CertificateError(
                 f"the certificate of device {present.name!r} has expired, and {error.problem}",
                 reason="expired",

@@ -237,6 +237,13 @@ class DeviceFolder:
         """Keep the key of a renewal that is about to be sent, durably. Raises: StorageError."""
         write_atomically(self._path / RENEWAL_KEY, pem, PRIVATE)
 
+    def remove_renewal_key(self) -> None:
+        """Forget the key of a renewal that was refused. Raises: StorageError."""
+        path = self._path / RENEWAL_KEY
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
+            sync_folder(self._path)
+
     def write_pending(self, files: Mapping[str, bytes]) -> None:
         """Keep a request that is about to be sent, whole or not at all. Raises: StorageError."""
         pending = self._path / PENDING
