@@ -50,6 +50,8 @@ DOCUMENTED = {
     "subscribe": "--output --count --interface --listen --json",
     "send": "--linger --interface --send-to --json",
     "receive": "--output --count --overwrite --interface --listen --json",
+    "peer send": "--raw --topic --wait --queued --json",
+    "peer inbox": "--output --count --raw --listen --json",
     "demo": "--seed",
 }
 """What scripts rely on."""

@@ -31,6 +31,7 @@ COMMANDS = (
     "subscribe",
     "send",
     "receive",
+    "peer",
     "demo",
 )
 """Files beside this one, in the order of `--help`."""

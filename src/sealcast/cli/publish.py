@@ -2,7 +2,6 @@
 
 import json
 from contextlib import suppress
-from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,14 +23,12 @@ from sealcast.cli.data import (
     run,
     unattended,
 )
+from sealcast.cli.source import MessageSource
 from sealcast.endpoint.limits import MAX_MESSAGE_BYTES, check_topic
 from sealcast.errors import UsageError
-from sealcast.pki.files import storage_errors
 
 if TYPE_CHECKING:
     from sealcast.endpoint import Publisher
-
-CHUNK_BYTES = 64 << 10
 
 
 def register(app: typer.Typer) -> None:
@@ -77,7 +74,7 @@ def publish(
     )
 
     async def work() -> dict[str, int]:
-        messages = _Messages(source, raw=raw)
+        messages = MessageSource(source, raw=raw, limit=MAX_MESSAGE_BYTES)
         try:
             await unattended(messages.open)
             async with publisher:
@@ -105,57 +102,3 @@ def _tell_what_had_gone_out(publisher: "Publisher") -> None:
         if abandoned := counters["abandoned"]:
             total = counters["messages"]
             typer.echo(f"sealcast: interrupted: {total - abandoned} of {total} messages sent", err=True)
-
-
-class _Messages:
-    """A file or standard input, cut into messages as it comes.
-
-    Unbuffered, so that a line of a pipe is not held back, and so that a read that never ends holds no lock.
-    """
-
-    def __init__(self, source: Path, *, raw: bool) -> None:
-        self._source = source
-        self._raw = raw
-        self._file: FileIO | None = None
-        self._begun = bytearray()
-
-    def open(self) -> None:
-        """Open the source, which may wait for a writer. Raises: StorageError."""
-        with storage_errors(self._source):
-            if str(self._source) == "-":
-                self._file = FileIO(0, closefd=False)
-            else:
-                self._file = FileIO(self._source)
-
-    def read(self) -> list[bytes]:
-        """Wait for at least one message; none at the end. Raises: StorageError, UsageError."""
-        if self._file is None:
-            return []
-        while True:
-            with storage_errors(self._source):
-                chunk = self._file.read(CHUNK_BYTES) or b""
-            if self._raw:
-                return [chunk] if chunk else []
-            if not chunk:
-                rest, self._begun = bytes(self._begun), bytearray()
-                return [_without_end(rest)] if rest else []
-            *lines, begun = chunk.split(b"\n")
-            if lines:
-                lines[0] = bytes(self._begun) + lines[0]
-                self._begun = bytearray(begun)
-                return [_without_end(line) for line in lines]
-            self._begun += begun
-            if len(self._begun) > MAX_MESSAGE_BYTES:
-                raise UsageError(
-                    f"{self._source}: a line of more than {MAX_MESSAGE_BYTES} bytes",
-                    cure="publish it in chunks with --raw, or as a file with: sealcast send",
-                )
-
-    def close(self) -> None:
-        """Close the source."""
-        if self._file is not None:
-            self._file.close()
-
-
-def _without_end(line: bytes) -> bytes:
-    return line.removesuffix(b"\r")

@@ -3,7 +3,6 @@
 import base64
 import json
 from functools import partial
-from io import FileIO
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +26,9 @@ from sealcast.cli.data import (
     run,
     unattended,
 )
+from sealcast.cli.output import open_output, write_all
 from sealcast.endpoint.events import Alarm, Event, Loss, Refused
-from sealcast.errors import IncompleteError, StorageError
-from sealcast.pki.files import storage_errors
+from sealcast.errors import IncompleteError
 
 
 def register(app: typer.Typer) -> None:
@@ -69,7 +68,7 @@ def subscribe(
         left = count
         async with subscriber:
             # Only now: a channel that nobody may join empties no file.
-            target = await unattended(partial(_open, output))
+            target = await unattended(partial(open_output, output))
             with target:
                 escaped = output is None and target.isatty() and not raw
                 _say(f"joined channel {channel}")
@@ -77,7 +76,7 @@ def subscribe(
                     messages = await subscriber.recv_many(512 if left is None else min(left, 512))
                     left = None if left is None else left - len(messages)
                     lines = (_line(item, as_json=as_json, raw=raw, escaped=escaped) for item in messages)
-                    await unattended(partial(_write, target, b"".join(lines), output))
+                    await unattended(partial(write_all, target, b"".join(lines), output))
 
     try:
         run(work)
@@ -91,26 +90,6 @@ def subscribe(
 
 def _count(losses: list[Loss]) -> str:
     return f"{len(losses)} loss{'es were' if len(losses) > 1 else ' was'} reported"
-
-
-def _open(output: Path | None) -> FileIO:
-    """Open for writing; a pipe waits for its reader. Unbuffered: a write that never ends holds no lock."""
-    if output is None:
-        return FileIO(1, "w", closefd=False)
-    with storage_errors(output):
-        return FileIO(output, "w")
-
-
-def _write(target: FileIO, data: bytes, output: Path | None) -> None:
-    """Write all of it. Raises: StorageError; BrokenPipeError if the reader of standard output is gone."""
-    left = memoryview(data)
-    try:
-        while left:
-            left = left[target.write(left) :]
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise StorageError(str(output or "standard output"), error.strerror or type(error).__name__) from None
 
 
 def _line(message: Message, *, as_json: bool, raw: bool, escaped: bool) -> bytes:

@@ -121,6 +121,8 @@ class Peer:
             await self._site.close()
 
     async def _linger(self) -> None:
+        if not self.linger:
+            return
         try:
             async with asyncio.timeout(self.linger):
                 await self.delivered()
