@@ -22,6 +22,7 @@ from sealcast.authority.models import CertificateRow, ChannelRow, GuestRow
 from sealcast.ca import KeySigner
 from sealcast.cli.data import channel_site
 from sealcast.device import DeviceIdentity, renew_async
+from sealcast.device.agent import DeviceAgent
 from sealcast.device.trust import sync_trust
 from sealcast.endpoint import ChannelSite, Device, Publisher
 from sealcast.endpoint.events import Event, StreamClosed
@@ -30,6 +31,7 @@ from sealcast.errors import (
     CertificateError,
     NetworkError,
     NotAllowedError,
+    PeerError,
     SealcastError,
     UnreachableError,
     UsageError,
@@ -519,3 +521,49 @@ async def test_a_site_ca_outside_its_scope_is_not_believed(two: Two) -> None:
         anchor = Anchor(certificate=root, purpose=Purpose.SITE, since=0, sites=sites)
         with pytest.raises(SealcastError, match=problem):
             await add_version(two.ward, anchors=(bundle.anchors[0], anchor))
+
+
+async def test_devices_of_two_sites_exchange_messages_by_the_policies_of_one(two: Two) -> None:
+    """TR-30, SC-34: both have one name; the guest goes by the other site's policies, CRLs and directory,
+    which its own site's agent leaves alone.
+    """
+    await two.add_channel(publish=("monitor-1",), subscribe=(two.guest,))
+    await two.lab.add_channel("lab/own", publish=("monitor-1",), subscribe=("monitor-1",))
+    await two.import_crl()
+    here, there = [await two.device(site, "monitor-1") for site in (two.ward, two.lab)]
+    at = two.at_ward()
+    ward, lab = Device(here), Device(there)
+    async with (
+        ward.inbox() as at_host,
+        lab.inbox(site=at) as at_guest,
+        ward.peer(two.guest) as guest,
+        lab.peer("monitor-1", site=at) as host,
+        asyncio.timeout(DEADLINE_SECONDS),
+    ):
+        await guest.send(b"to the guest")
+        await host.send(b"to the host")
+        to_guest, to_host = await at_guest.recv(), await at_host.recv()
+        assert (to_guest.sender, to_guest.data) == ("monitor-1", b"to the guest")
+        assert (to_host.sender, to_host.data) == (two.guest, b"to the host")
+        async with DeviceAgent(there.path) as agent:
+            held_there = (await agent.look()).documents
+        assert [policy.channel for policy in held_there.policies] == ["lab/own"]
+        await host.send(b"after its agent's look")
+        assert (await at_host.recv()).data == b"after its agent's look"
+        # Its own site's policies do not name the other one, so they pair it with nobody there.
+        with pytest.raises(PeerError):
+            async with lab.peer(f"{at.site_id.hex()}:monitor-1", linger=0) as stranger:
+                await stranger.send(b"x")
+        # Removed by its own site: as soon as the channel's site has that list.
+        await two.lab.authority.revoke_device("monitor-1")
+        await two.import_crl()
+
+        async def send_until_the_host_has_heard_of_it() -> None:
+            while True:
+                await host.send(b"x")
+                await host.delivered()
+
+        with pytest.raises(CertificateError) as caught:
+            await send_until_the_host_has_heard_of_it()
+        assert caught.value.reason in ("revoked", "not-authenticated")
+        host.linger = 0
