@@ -224,6 +224,16 @@ class Device:
         """The device's name."""
         return self._device.name
 
+    def close(self) -> None:
+        """Close the peers that were sent to outside of a block."""
+        _loop.run(self._device.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def publisher(self, channel: str, **options: Unpack[PublisherOptions]) -> Publisher:
         """Return a publisher on `channel`; options as those of `sealcast.endpoint.Publisher`."""
         return Publisher(self._device.publisher(channel, **options))

@@ -4,13 +4,16 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import cbor2
 import pytest
 
+from sealcast import sync
 from sealcast.authority.quantities import Address
 from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.mailbox import Bounds
@@ -94,6 +97,18 @@ async def test_messages_go_both_ways_in_order_with_their_topics(paired: Site) ->
         assert (back.sender, back.data) == (DISPLAY, b"")
         await asyncio.wait_for(display.delivered(), 20)
         assert await display.waiting() == await monitor.waiting() == 0
+
+
+async def test_a_peer_that_is_sent_to_outside_of_a_block_stays_open_until_the_device_is_closed(
+    paired: Site,
+) -> None:
+    async with device(paired, DISPLAY).inbox() as inbox, device(paired, MONITOR) as monitor:
+        for number in range(3):
+            await monitor.peer(DISPLAY).send(b"%d" % number)
+        assert [each.data for each in await take(inbox, 3)] == [b"0", b"1", b"2"]
+        await asyncio.wait_for(monitor.peer(DISPLAY).delivered(), 20)
+        with pytest.raises(PeerError):
+            await monitor.peer("nobody", linger=0).send(b"x")
 
 
 async def test_async_for_and_what_is_done_with(paired: Site) -> None:
@@ -430,6 +445,38 @@ class TestFull:
                 await asyncio.wait_for(display.delivered(), 20)
 
 
+async def test_d7_a_peer_that_sends_no_body_holds_up_itself_alone(
+    paired: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two requests of one device may be open; they end after a while."""
+    monkeypatch.setattr("sealcast.sidechannel.inbox.BODY_SECONDS", 1.0)
+    await paired.enrol("monitor-2")
+    async with device(paired, DISPLAY).inbox() as inbox, AsyncExitStack() as stack:
+        assert inbox.endpoint is not None
+        slow = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(
+                *inbox.endpoint, ssl=DeviceIdentity.open(paired.devices / MONITOR).ssl_context_client()
+            )
+            stack.callback(writer.close)
+            writer.write(b"POST /v1/inbox HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n\xa1")
+            await writer.drain()
+            slow.append(reader)
+
+        async def is_refused() -> bool:
+            try:
+                await post(paired, MONITOR, inbox, message())
+            except NetworkError as error:
+                return "requests of this device are open" in str(error)
+            return False
+
+        await eventually(is_refused, "both are open")
+        assert await post(paired, "monitor-2", inbox, message()) == 1
+        for reader in slow:
+            assert b" 400 " in await asyncio.wait_for(reader.readline(), 20)
+        assert await post(paired, MONITOR, inbox, message()) == 1
+
+
 class TestProcesses:
     """Two processes of a device, and one that is killed."""
 
@@ -516,9 +563,7 @@ async def killed_after_storing(folder: Path, times: int) -> AsyncIterator[None]:
 
 
 async def test_an_end_that_is_not_open_says_so(paired: Site) -> None:
-    peer, inbox = device(paired, MONITOR).peer(DISPLAY), device(paired, MONITOR).inbox()
-    with pytest.raises(UsageError, match="is not open"):
-        await peer.send(b"x")
+    peer, inbox = device(paired, MONITOR).peer(DISPLAY, linger=0), device(paired, MONITOR).inbox()
     with pytest.raises(UsageError, match="is not open"):
         await inbox.recv()
     async with peer:
@@ -529,3 +574,53 @@ async def test_an_end_that_is_not_open_says_so(paired: Site) -> None:
             await inbox.__aenter__()
     with pytest.raises(UsageError, match="a box of 3 messages"):
         Bounds(messages=3)
+
+
+class TestBlocking:
+    """The same names without an event loop."""
+
+    def test_a_thread_sends_and_another_takes(self, folder: Path, tmp_path: Path) -> None:
+        with blocking_site(folder, tmp_path) as devices:
+            monitor, display = [sync.Device.open(devices / name) for name in (MONITOR, DISPLAY)]
+            with display.inbox() as inbox, monitor.peer(DISPLAY) as peer:
+                with pytest.raises(TimeoutError):
+                    inbox.recv(timeout=0.01)
+                id = peer.send(b"1", topic="t")
+                peer.send_many([b"2", b"3"])
+                first = inbox.recv(timeout=20)
+                assert (first.id, first.topic, first.data) == (id, "t", b"1")
+                assert inbox.recv(timeout=20).data == b"2"
+                for message in inbox:
+                    assert message.data == b"3"
+                    break
+                peer.delivered(timeout=20)
+                assert peer.waiting() == 0
+                with monitor:
+                    monitor.peer(DISPLAY).send(b"4")
+                    assert [each.data for each in inbox.recv_many(timeout=20)] == [b"4"]
+
+
+@contextmanager
+def blocking_site(folder: Path, tmp_path: Path) -> Iterator[Path]:
+    """A site whose authority runs in a thread; gives the folder of the devices."""
+    ready: Future[None] = Future()
+    end = threading.Event()
+
+    async def serve() -> None:
+        async with serving(folder, tmp_path / "devices") as site:
+            await site.add_channel(ECG)
+            for name in (MONITOR, DISPLAY):
+                await site.enrol(name)
+            ready.set_result(None)
+            await asyncio.to_thread(end.wait)
+
+    with ThreadPoolExecutor(1) as executor:
+        serving_it = executor.submit(asyncio.run, serve())
+        try:
+            wait([ready, serving_it], 30, FIRST_COMPLETED)
+            if serving_it.done():
+                serving_it.result()
+            yield tmp_path / "devices"
+        finally:
+            end.set()
+        serving_it.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Self, Unpack
 
@@ -18,6 +19,9 @@ class Device:
     """An enrolled device: opens publishers and subscribers, peers and its inbox.
 
     device = Device.open("/var/lib/sealcast/bed12")
+
+    A peer that is sent to outside of a block of its own stays open until `close`, or until the block of the
+    device is left.
     """
 
     def __init__(self, identity: DeviceIdentity) -> None:
@@ -25,6 +29,9 @@ class Device:
         self.identity = identity
         # Shared by all peers and the inbox.
         self._sites: dict[ChannelSite, PeerSite] = {}
+        # By site and name: those that were sent to outside of a block.
+        self._standing: dict[tuple[ChannelSite, str], Peer] = {}
+        self._opening = asyncio.Lock()
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -52,11 +59,37 @@ class Device:
 
         `site`: whose policies list both devices; None: the device's own. Options as those of `Peer`.
         """
-        return Peer(self._peer_site(site), name, **options)
+        peer_site = self._peer_site(site)
+
+        async def standing() -> Peer:
+            return await self._stand(Peer(peer_site, name, **options))
+
+        return Peer(peer_site, name, standing=standing, **options)
 
     def inbox(self, *, site: ChannelSite | None = None, **options: Unpack[InboxOptions]) -> Inbox:
         """Return the inbox of this device; `site` as for `peer`, options as those of `Inbox`."""
         return Inbox(self._peer_site(site), **options)
+
+    async def close(self) -> None:
+        """Close the peers that were sent to outside of a block, as the end of a block of theirs does."""
+        async with self._opening:
+            while self._standing:
+                _, peer = self._standing.popitem()
+                await peer.__aexit__(None, None, None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _stand(self, peer: Peer) -> Peer:
+        """Return the peer of this name that is open for the device, opened now if there is none."""
+        key = (peer.site, peer.name)
+        async with self._opening:
+            if key not in self._standing:
+                self._standing[key] = await peer.__aenter__()
+            return self._standing[key]
 
     def _peer_site(self, site: ChannelSite | None) -> PeerSite:
         chosen = site or ChannelSite.own(self.identity)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypedDict
@@ -17,6 +17,7 @@ from sealcast.device.identity import DeviceIdentity
 from sealcast.device.mailbox import Bounds, Mailbox, sole_holder
 from sealcast.endpoint.limits import check_seconds, check_topic
 from sealcast.endpoint.peer_site import PeerSite, back_off
+from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import (
     CertificateError,
     IncompleteError,
@@ -57,11 +58,18 @@ class Peer:
 
     A message is on this device's disk when `send` returns, and is delivered as long as some process has the
     peer open, in the order of sending; it goes when the peer has it on its disk. Leaving the block waits for
-    that, `linger` seconds at the most; what is left is delivered when the peer is opened next.
+    that, `linger` seconds at the most; what is left is delivered when the peer is opened next. Without a
+    block, `await device.peer("station-3").send(...)` opens it until the device is closed.
     """
 
     def __init__(
-        self, site: PeerSite, name: str, *, linger: float = 5.0, bounds: Bounds | None = None
+        self,
+        site: PeerSite,
+        name: str,
+        *,
+        linger: float = 5.0,
+        bounds: Bounds | None = None,
+        standing: Callable[[], Awaitable[Peer]] | None = None,
     ) -> None:
         """Prepare; nothing happens before the block is entered.
 
@@ -70,6 +78,7 @@ class Peer:
             name: of the peer, as these policies write it.
             linger: seconds to wait at the end for what is not delivered.
             bounds: of the outbox.
+            standing: gives the one that stays open, for who sends outside of a block.
 
         Raises:
             UsageError: a name, or a number that is out of its range.
@@ -83,6 +92,7 @@ class Peer:
             raise UsageError(f"{name!r} is this very device", cure="name another one")
         self._site = site
         self._bounds = bounds or Bounds()
+        self._standing = standing
         self._is_open = False
         self._task: asyncio.Task[None] | None = None
         self._client: PeerClient | None = None
@@ -145,7 +155,6 @@ class Peer:
 
     async def send_many(self, messages: Iterable[bytes], *, topic: str | None = None) -> list[bytes]:
         """Queue many messages at once, in order: all of them, or none. Returns, raises: as `send`."""
-        self._check_open()
         check_topic(topic)
         now = system_time()
         posted = [
@@ -158,6 +167,11 @@ class Peer:
                     f"message {at} of {len(posted)} has {len(message.data)} bytes: none was sent",
                     cure=f"send at most {MAX_MESSAGE_DATA} bytes at a time",
                 )
+        if not self._is_open:
+            return await (await self._opened())._queue(posted)
+        return await self._queue(posted)
+
+    async def _queue(self, posted: list[PostedMessage]) -> list[bytes]:
         if not self._site.is_paired(self.name):
             raise PeerError(self.name)
         if posted:
@@ -171,7 +185,9 @@ class Peer:
         Raises: PeerError, CertificateError: the site or the peer refuses it, and messages wait; they stay in
         the outbox. IncompleteError: some have waited for too long, and were dropped.
         """
-        self._check_open()
+        if not self._is_open:
+            await (await self._opened()).delivered()
+            return
         while True:
             self._news.clear()
             if not await self.waiting():
@@ -190,8 +206,14 @@ class Peer:
 
     async def waiting(self) -> int:
         """How many messages the peer has not acknowledged yet."""
-        self._check_open()
+        if not self._is_open:
+            return await (await self._opened()).waiting()
         return await self._site.on_disk(Mailbox.waiting, self._key)
+
+    @property
+    def site(self) -> ChannelSite:
+        """Whose policies list both devices."""
+        return self._site.site
 
     @property
     def failure(self) -> SealcastError | None:
@@ -200,9 +222,11 @@ class Peer:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
-        if not self._is_open:
+    async def _opened(self) -> Peer:
+        """The one that stays open for the device."""
+        if self._standing is None:
             raise UsageError(f"the peer {self.name!r} is not open", cure="enter it with: async with")
+        return await self._standing()
 
     def _refusal(self) -> SealcastError | None:
         """What no waiting changes, as far as we can tell."""
