@@ -3,11 +3,12 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import cbor2
@@ -16,6 +17,7 @@ import pytest
 from sealcast import sync
 from sealcast.authority.quantities import Address
 from sealcast.device import DeviceIdentity, renew_async
+from sealcast.device.folder import MESSAGES
 from sealcast.device.mailbox import Bounds
 from sealcast.endpoint import Device, Inbox, Peer, PeerMessage
 from sealcast.errors import (
@@ -398,6 +400,25 @@ class TestAbsence:
                 assert [each.data for each in await take(inbox, 1)] == [b"%d" % number]
 
 
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of 8 MiB, mounted on a folder."""
+    words = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if subprocess.run(words, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more fits."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
 async def _is_set(peer: Peer) -> bool:
     return peer.failure is not None
 
@@ -426,6 +447,24 @@ class TestFull:
             assert await post(paired, "monitor-2", inbox, message(b"of another")) == 1
             received = await take(inbox, 51)
             assert [each.data for each in received if each.sender == MONITOR] == sent
+
+    async def test_a_full_disk_is_a_full_inbox(self, paired: Site) -> None:
+        """And once there is room, all of it comes."""
+        sent = [b"%d" % number + bytes(10_000) for number in range(100)]
+        folder = paired.devices / DISPLAY / MESSAGES
+        folder.mkdir()
+        with small_disk(folder):
+            async with (
+                device(paired, DISPLAY).inbox() as inbox,
+                device(paired, MONITOR).peer(DISPLAY) as display,
+            ):
+                filler = folder / "filler"
+                fill(filler)
+                await display.send_many(sent)
+                await eventually(lambda: _is_set(display), "the disk is full")
+                assert "inbox-full" in repr(vars(display.failure))
+                filler.unlink()
+                assert [each.data for each in await take(inbox, 100)] == sent
 
     async def test_a_full_outbox_says_so_and_takes_nothing_of_the_call(self, paired: Site) -> None:
         async with device(paired, MONITOR).peer(DISPLAY, linger=0, bounds=Bounds(messages=8)) as display:

@@ -11,6 +11,7 @@ from sealcast.pki.signed import decode_cbor, encode_cbor
 from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.messages import (
     Acknowledgement,
+    ChannelsAnswer,
     CrlAnswer,
     EmptyBody,
     ErrorAnswer,
@@ -28,6 +29,13 @@ from sealcast.sidechannel.messages import (
     StreamsAnswer,
     StreamUpdate,
     TimeAnswer,
+)
+from sealcast.sidechannel.peer_messages import (
+    ChannelsRequest,
+    EndpointBody,
+    InboxAnswer,
+    InboxRequest,
+    PostedMessage,
 )
 
 
@@ -68,6 +76,17 @@ MESSAGES: list[Message] = [
     RepairAnswer(packets=(b"one", b"two"), oldest=1, head=b"h"),
     Acknowledgement(channel=bytes(32), stream=bytes(16), transfer=bytes(16), sha256=bytes(32)),
     ErrorAnswer(error="revoked", detail="device 'x' is revoked"),
+    ChannelsAnswer(crl=(7, bytes(32)), channels=(("ward/ecg", 2),)),
+    ChannelsRequest(known=bytes(32)),
+    EndpointBody(endpoint=("192.0.2.7", 4711)),
+    EndpointBody(endpoint=None),
+    InboxRequest(
+        messages=(
+            PostedMessage(id=bytes(16), topic=None, time=0, data=b""),
+            PostedMessage(id=bytes([1] * 16), topic="µ", time=2**63 - 1, data=b"data"),
+        )
+    ),
+    InboxAnswer(stored=1),
 ]
 NAMES = [type(message).__name__ for message in MESSAGES]
 

@@ -193,7 +193,14 @@ class Inbox:
 
     async def _store(self, peer: VerifiedPeer, asked: InboxRequest) -> int:
         sender = f"{peer.site_id.hex()}:{peer.name}"
-        stored = await self._site.on_disk(Mailbox.store, sender, asked.messages, system_time(), self._bounds)
+        try:
+            stored = await self._site.on_disk(
+                Mailbox.store, sender, asked.messages, system_time(), self._bounds
+            )
+        except StorageError as error:
+            # As where there is no room: the sender keeps what it has, and tries again.
+            log.warning("messages of %s cannot be stored: %s", peer.identity.uri, error)
+            return 0
         self._arrived.set()
         return stored
 
