@@ -487,8 +487,9 @@ class TestFull:
 async def test_d7_a_peer_that_sends_no_body_holds_up_itself_alone(
     paired: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two requests of one device may be open; they end after a while."""
-    monkeypatch.setattr("sealcast.sidechannel.inbox.BODY_SECONDS", 1.0)
+    """Two requests of one device may be open, and so many of all; they end after a while."""
+    monkeypatch.setattr("sealcast.sidechannel.inbox.BODY_SECONDS", 1.5)
+    monkeypatch.setattr("sealcast.sidechannel.inbox.MAX_REQUESTS", 3)
     await paired.enrol("monitor-2")
     async with device(paired, DISPLAY).inbox() as inbox, AsyncExitStack() as stack:
         assert inbox.endpoint is not None
@@ -511,6 +512,9 @@ async def test_d7_a_peer_that_sends_no_body_holds_up_itself_alone(
 
         await eventually(is_refused, "both are open")
         assert await post(paired, "monitor-2", inbox, message()) == 1
+        monkeypatch.setattr("sealcast.sidechannel.inbox.MAX_REQUESTS", 2)
+        with pytest.raises(NetworkError, match="2 requests are open"):
+            await post(paired, "monitor-2", inbox, message())
         for reader in slow:
             assert b" 400 " in await asyncio.wait_for(reader.readline(), 20)
         assert await post(paired, MONITOR, inbox, message()) == 1
@@ -557,6 +561,38 @@ class TestProcesses:
                 await display.send(b"4")
                 assert [each.data for each in await take(inbox, 1)] == [b"4"]
 
+    async def test_a_sender_that_is_killed_before_it_notes_the_acknowledgement_sends_nothing_twice(
+        self, paired: Site
+    ) -> None:
+        """SC-37, SC-38: what it had queued comes once, in order, from its next process."""
+        async with device(paired, DISPLAY).inbox() as inbox:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", _SENDER, str(paired.devices / MONITOR), DISPLAY
+            )
+            assert await asyncio.wait_for(process.wait(), 20) == -signal.SIGKILL
+            async with device(paired, MONITOR).peer(DISPLAY) as display:
+                assert await display.waiting() == 3
+                await display.send(b"last")
+                received = await take(inbox, 4)
+                await asyncio.wait_for(display.delivered(), 20)
+            assert [each.data for each in received] == [b"0", b"1", b"2", b"last"]
+            assert await post(paired, MONITOR, inbox, message(b"and no more")) == 1
+            assert [each.data for each in await take(inbox, 1)] == [b"and no more"]
+
+
+_SENDER = """
+import asyncio, os, signal, sys
+from sealcast.device.mailbox import Mailbox
+from sealcast.endpoint import Device
+
+Mailbox.delivered = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    async with Device.open(sys.argv[1]).peer(sys.argv[2], linger=60) as peer:
+        await peer.send_many([b"0", b"1", b"2"])
+
+asyncio.run(main())
+"""
 
 _RECEIVER = """
 import asyncio, os, signal, sys

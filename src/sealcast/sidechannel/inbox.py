@@ -27,6 +27,9 @@ IsPaired = Callable[[VerifiedPeer], bool]
 MAX_REQUESTS_PER_PEER = 2
 """At once: one, and another one where a sender has given up the first."""
 
+MAX_REQUESTS = 64
+"""At once, of all peers: each may hold a body of 1 MiB in memory."""
+
 BODY_SECONDS = 30.0
 """For a body to come in."""
 
@@ -97,6 +100,8 @@ class InboxServer:
             raise RefusedError(
                 Refusal.TOO_MANY_REQUESTS, f"{MAX_REQUESTS_PER_PEER} requests of this device are open"
             )
+        if self._requests.total() >= MAX_REQUESTS:
+            raise RefusedError(Refusal.TOO_MANY_REQUESTS, f"{MAX_REQUESTS} requests are open")
         self._requests[key] += 1
         try:
             asked = InboxRequest.parse(await self._body(request))
