@@ -11,7 +11,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import engine, enrolment, latency, memory, plane, refusal, removal, report, scale, stream
+from bench import (
+    engine,
+    enrolment,
+    latency,
+    memory,
+    peers,
+    plane,
+    refusal,
+    removal,
+    report,
+    scale,
+    stream,
+)
 from bench.children import ChildError
 from bench.figures import Figures
 from bench.site import Site
@@ -22,6 +34,7 @@ PARTS = {
     "latency": latency.measure,
     "stream": stream.measure,
     "plane": plane.measure,
+    "peers": peers.measure,
     "removal": removal.measure,
     "refusal": refusal.measure,
     "enrolment": enrolment.measure,

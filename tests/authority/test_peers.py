@@ -15,6 +15,7 @@ import cbor2
 import pytest
 
 from sealcast import sync
+from sealcast.authority.endpoints import put_endpoint
 from sealcast.authority.quantities import Address
 from sealcast.device import DeviceIdentity, renew_async
 from sealcast.device.folder import MESSAGES
@@ -28,10 +29,11 @@ from sealcast.errors import (
     StorageError,
     UsageError,
 )
+from sealcast.pki.times import system_time
 from sealcast.sidechannel import PeerClient
 from sealcast.sidechannel.client import RefusalError
 from sealcast.sidechannel.peer_messages import MAX_MESSAGE_DATA, PostedMessage
-from tests.authority.conftest import Site, serving
+from tests.authority.conftest import DAY, Site, serving
 
 ECG = "ward/ecg"
 MONITOR, DISPLAY = "monitor-1", "display-1"
@@ -314,6 +316,39 @@ class TestWhoMay:
                 with pytest.raises(CertificateError) as caught:
                     await client.post([message(b"secret")])
             assert caught.value.reason == "peer-revoked"
+
+    async def test_past_next_update_nobody_is_let_in_or_sent_to(
+        self, paired: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By policies and CRLs that are late nobody is judged (TR-15, TR-9)."""
+        async with (
+            device(paired, DISPLAY).inbox() as inbox,
+            device(paired, MONITOR).peer(DISPLAY, linger=0) as display,
+        ):
+            await display.send(b"in time")
+            await take(inbox, 1)
+            monkeypatch.setattr("sealcast.endpoint.peer_site.system_time", lambda: system_time() + 5 * DAY)
+            with pytest.raises(PeerError):
+                await display.send(b"too late")
+            with pytest.raises(CertificateError) as caught:
+                await post(paired, MONITOR, inbox, message())
+            assert caught.value.reason == "not-authenticated"
+
+    async def test_whoever_listens_where_the_directory_says_has_to_be_the_peer(self, paired: Site) -> None:
+        """TR-8: an authority that is broken into can lead messages astray, and nobody reads them."""
+        await paired.enrol("monitor-2")
+        async with device(paired, "monitor-2").inbox() as other:
+            with paired.authority.site.storage.transaction() as session:
+                put_endpoint(session, DISPLAY, other.endpoint, 1)
+            async with device(paired, MONITOR).peer(DISPLAY) as display:
+                await display.send(b"for display-1 alone")
+                await eventually(lambda: _is_set(display), "it is not who was asked for")
+                assert isinstance(display.failure, CertificateError)
+                assert display.failure.reason == "wrong-identity"
+                async with device(paired, DISPLAY).inbox() as inbox:
+                    assert [each.data for each in await take(inbox, 1)] == [b"for display-1 alone"]
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(other.recv(), 0.01)
 
 
 class TestAbsence:
