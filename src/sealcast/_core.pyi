@@ -58,6 +58,18 @@ def commit_generation(step_secret: bytes, channel_id: bytes, generation: int, st
 def step_secret(previous: bytes, channel_id: bytes, generation: int, step: int) -> bytes:
     """Return the secret of `step` from that of the step before it (KM-3)."""
 
+def gate_keys(
+    slot_secret: bytes,
+    step_secret: bytes,
+    *,
+    suite: int,
+    channel_id: bytes,
+    slot: int,
+    generation: int,
+    step: int,
+) -> tuple[bytes, bytes]:
+    """Return gate key and credential key of an epoch, 32 bytes each (KM-21)."""
+
 def parse_heartbeat(datagram: bytes) -> tuple[bytes, int, bool]:
     """Return stream id, next sequence, and whether it is final. Nothing of it is verified.
 
@@ -238,12 +250,14 @@ class ReceiveEngine:
         signed_time: int = 0,
         crl: bytes | None = None,
         crl_numbers: Sequence[tuple[bytes, int]] = (),
+        keep: tuple[int, int] | None = None,
     ) -> None:
         """`site_id`: the channel's; `device_site_id`: the device's own, which may be another.
 
         The floors: what `floors` returned last, also of an earlier process; nothing below is accepted.
         `signed_time`: likewise. `crl`: the CRLs that were held then; `crl_numbers`: issuer id and number of
         each list that was seen (TR-29). `now`, here and in what follows: of a clock that is never set.
+        `keep`: bytes and microseconds for which a repair node keeps packets; it opens none.
         """
 
     def receive_datagrams(self, datagrams: Sequence[bytes], now: int) -> list[str | None]:
@@ -286,6 +300,24 @@ class ReceiveEngine:
 
     def last_heard(self) -> list[tuple[bytes, str, int]]:
         """Return id, device as the policy has it, and when it was last heard, of each stream not ended."""
+
+    def served(
+        self,
+        stream: bytes,
+        ranges: Sequence[tuple[int, int]],
+        admission: tuple[int, int, int],
+        now: int,
+    ) -> tuple[list[bytes], int, bytes | None] | None:
+        """Return what a repair node keeps within `ranges`: packets, lowest sequence kept, latest heartbeat.
+
+        `admission`: of who asks: generation, step, time of joining. None: it knows nothing of the stream.
+        """
+
+    def kept(self) -> tuple[int, int]:
+        """Return packets and bytes that a repair node keeps."""
+
+    def held_secrets(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return numbers of the slots, and of the steps of generations, whose secrets are held."""
 
     def fingerprint(self) -> bytes:
         """Return a digest of all state that a packet may change."""

@@ -14,8 +14,9 @@ SOURCE = ROOT / "src"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
     ("sync",),
+    ("repair", "relay"),
     ("authority", "endpoint"),
-    ("device", "sidechannel", "repair", "relay"),
+    ("device", "sidechannel"),
     ("est", "keys"),
     ("ca",),
     ("pki",),
@@ -27,7 +28,6 @@ RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 SIDEWAYS = {
     "__main__": {"cli"},  # python -m sealcast is the command line
     "device": {"sidechannel"},  # trust is synchronised with the key server
-    "repair": {"sidechannel"},  # a repair node is asked, and asks, over the side channel
     "relay": {"repair"},  # a relay keeps packets in the store of the repair node
 }
 

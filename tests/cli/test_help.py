@@ -61,7 +61,7 @@ def commands() -> dict[str, list[str]]:
     """Every command and group, and its options."""
     app = typer.Typer()
     for name in cli.COMMANDS:
-        importlib.import_module(f"sealcast.cli.{name}").register(app)
+        importlib.import_module(cli.module_of(name)).register(app)
     return dict(_below(typer.main.get_command(app), ""))
 
 

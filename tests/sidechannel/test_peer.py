@@ -42,7 +42,9 @@ class Publisher:
         self.crl: bytes | None = None
         self.port = 0
 
-    def repair(self, channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]) -> Repaired | None:
+    def repair(
+        self, _device: str, channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]
+    ) -> Repaired | None:
         assert channel == CHANNEL
         if stream != STREAM:
             return None

@@ -111,6 +111,11 @@ pub enum Event {
     OutOfContact {
         since: Time,
     },
+    /// Somebody who should hold packets did not give them, and another source was asked.
+    SourcePassedOver {
+        source: Source,
+        reason: &'static str,
+    },
     /// A publisher cannot seal just now (no key for the slot, no credential, no contact).
     Blocked {
         reason: &'static str,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::control::VerifiedBeacon;
 use crate::crypto::{GateKey, Secret, Suite};
 use crate::fingerprint::Fingerprint;
+use crate::messages::GateGrant;
 use crate::schedule::{EpochKeys, commit_generation, commit_slot, control_gate_key, step_secret};
 use crate::wire::{ChannelId, Epoch};
 
@@ -75,7 +76,12 @@ pub struct Keyring {
     /// Keys of epochs that were only claimed so far; other claims displace them, and nothing else.
     claimed: VecDeque<(Epoch, EpochKeys)>,
     derivations: u64,
+    /// Of a repair node, which has neither slots nor steps: what it was given of each epoch (KM-21).
+    gates: BTreeMap<((u32, u8), u32), EpochKeys>,
 }
+
+/// Epochs whose gates a repair node keeps: the steps that are handed out with each of the slots, and a few generations back.
+const GATES: usize = 1024;
 
 impl Keyring {
     pub fn new(suite: Suite, channel: ChannelId, limits: KeyringLimits) -> Self {
@@ -91,6 +97,7 @@ impl Keyring {
             derived: VecDeque::new(),
             claimed: VecDeque::new(),
             derivations: 0,
+            gates: BTreeMap::new(),
         }
     }
 
@@ -100,11 +107,12 @@ impl Keyring {
     }
 
     pub fn last_slot(&self) -> Option<u32> {
-        self.slots.keys().next_back().copied()
+        let given = self.gates.keys().map(|&(_, slot)| slot).max();
+        self.slots.keys().next_back().copied().max(given)
     }
 
     pub fn has_slot(&self, slot: u32) -> bool {
-        self.slots.contains_key(&slot)
+        self.slots.contains_key(&slot) || self.gates.keys().any(|&(_, given)| given == slot)
     }
 
     /// Takes note of a verified beacon; the caller has checked that it does not go back.
@@ -114,8 +122,45 @@ impl Keyring {
 
     /// Whether the present membership's secret is held or can be derived.
     pub fn is_current(&mut self) -> bool {
-        self.announced
-            .is_some_and(|(generation, step)| self.derive_step(generation, step))
+        self.announced.is_some_and(|(generation, step)| {
+            self.has_gates(generation, step) || self.derive_step(generation, step)
+        })
+    }
+
+    fn has_gates(&self, generation: u32, step: u8) -> bool {
+        let membership = (generation, step);
+        let given = self.gates.range((membership, 0)..=(membership, u32::MAX)).next();
+        given.is_some()
+    }
+
+    /// Takes what a repair node is given (KM-21). Nothing is committed to but what it follows from, which a node never
+    /// learns: it believes whom TLS and the beacon prove. A second key for an epoch is not taken (KM-8).
+    pub fn install_gates(
+        &mut self,
+        generation: u32,
+        grants: &[GateGrant],
+        beacon: &VerifiedBeacon,
+    ) -> Result<(), InstallError> {
+        if generation != beacon.epoch.generation {
+            return Err(InstallError::NotCommitted);
+        }
+        if self
+            .announced
+            .is_some_and(|(announced, _)| generation < announced)
+        {
+            return Err(InstallError::Backwards);
+        }
+        for grant in grants {
+            let at = ((generation, grant.step), grant.slot);
+            self.gates.entry(at).or_insert_with(|| {
+                EpochKeys::given(self.suite, &self.channel, &grant.gate, grant.credential.clone())
+            });
+        }
+        self.admission.get_or_insert(beacon.epoch.membership());
+        while self.gates.len() > GATES {
+            self.gates.pop_first();
+        }
+        Ok(())
     }
 
     /// Takes a slot secret that `beacon` commits to.
@@ -245,6 +290,9 @@ impl Keyring {
 
     /// The keys of an epoch, or what its numbers tell. What is derived here is kept for good only by [`Self::keep`].
     pub fn lookup(&mut self, epoch: Epoch) -> Lookup<'_> {
+        if !self.gates.is_empty() {
+            return self.lookup_gates(epoch);
+        }
         if !self.kept().any(|(held, _)| *held == epoch) {
             let membership = epoch.membership();
             if self.admission.is_none_or(|admission| membership < admission) {
@@ -276,6 +324,25 @@ impl Keyring {
         }
         match self.kept().find(|(held, _)| *held == epoch) {
             Some((_, keys)) => Lookup::Held(keys),
+            None => Lookup::NotOurs,
+        }
+    }
+
+    /// A repair node derives nothing: what it was not given is ahead of it, or not for it.
+    fn lookup_gates(&self, epoch: Epoch) -> Lookup<'_> {
+        let membership = epoch.membership();
+        match self.gates.get(&(membership, epoch.slot)) {
+            Some(keys) => Lookup::Held(keys),
+            None if self.admission.is_some_and(|admission| membership < admission) => Lookup::NotOurs,
+            None if self.last_slot().is_some_and(|last| epoch.slot > last)
+                || self
+                    .gates
+                    .keys()
+                    .next_back()
+                    .is_some_and(|&(last, _)| membership > last) =>
+            {
+                Lookup::Ahead
+            }
             None => Lookup::NotOurs,
         }
     }
@@ -341,6 +408,10 @@ impl Keyring {
             into.optional(membership.map(|(generation, step)| u64::from(generation) << 8 | u64::from(step)));
         }
         into.optional(self.first_slot);
+        into.number(self.gates.len() as u64);
+        for ((generation, step), slot) in self.gates.keys() {
+            into.number(*generation).number(*step).number(*slot);
+        }
         for (epoch, _) in &self.derived {
             into.bytes(&epoch.to_bytes());
         }

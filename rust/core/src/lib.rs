@@ -25,6 +25,7 @@ pub mod keyring;
 pub mod lanes;
 pub mod member;
 pub mod messages;
+pub mod packet_store;
 pub mod policy;
 pub mod reassembly;
 pub mod receiver;

@@ -13,7 +13,7 @@ use crate::date::Dates;
 use crate::event::{Command, Event, Response, Target};
 use crate::fingerprint::Fingerprint;
 use crate::keyring::Keyring;
-use crate::messages::{StreamEntry, empty_request, join_request, path_segment, poll_request};
+use crate::messages::{Directory, empty_request, join_request, path_segment, poll_request};
 use crate::policy::{Policy, VerifiedPolicy, member_name, parse_member};
 use crate::schedule::channel_id;
 use crate::validator::{Certificate, Role, Validator};
@@ -45,6 +45,8 @@ mod answers;
 pub enum Purpose {
     Publish,
     Subscribe,
+    /// Verifies and keeps packets for others, and opens none (KM-21).
+    Repair,
 }
 
 impl Purpose {
@@ -52,6 +54,7 @@ impl Purpose {
         match self {
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
+            Self::Repair => "repair",
         }
     }
 }
@@ -134,8 +137,8 @@ pub struct Outgoing {
 pub enum Outcome<'a> {
     Nothing,
     /// First admission, or a new one; with the live streams.
-    Joined(Vec<StreamEntry<'a>>),
-    Directory(Vec<StreamEntry<'a>>),
+    Joined(Directory<'a>),
+    Directory(Directory<'a>),
     /// Policy or CRL changed: running streams are to be judged again.
     TrustChanged,
     KeysChanged,
@@ -257,7 +260,7 @@ impl Member {
         } = &self.config;
         self.policy().is_some_and(|policy| match purpose {
             Purpose::Publish => policy.may_publish(device_site, device),
-            Purpose::Subscribe => policy.may_subscribe(device_site, device),
+            Purpose::Subscribe | Purpose::Repair => policy.may_subscribe(device_site, device),
         })
     }
 
@@ -308,7 +311,7 @@ impl Member {
         if self.admitted.is_some() {
             let spread = match self.config.purpose {
                 Purpose::Publish => 0,
-                Purpose::Subscribe => self.jitter.below(TRUST_SPREAD),
+                Purpose::Subscribe | Purpose::Repair => self.jitter.below(TRUST_SPREAD),
             };
             self.want(Purposes::Join, now + spread);
         }
@@ -423,7 +426,7 @@ impl Member {
             .get(&purpose)
             .map_or(now, |&sent| now.max(sent + FETCH_INTERVAL));
         let spread = match self.config.purpose {
-            Purpose::Publish => 0,
+            Purpose::Publish | Purpose::Repair => 0,
             Purpose::Subscribe => FETCH_JITTER,
         };
         // Drawn once: a reason that comes again and again must not wear the spread down.

@@ -9,19 +9,33 @@ use crate::wire::{ChannelId, StreamId, Time};
 const MAX_SLOTS: usize = 64;
 const MAX_STREAMS: usize = 4096;
 const MAX_EARLIER: usize = 8;
+const MAX_GATES: usize = 320;
+const MAX_REPAIR_NODES: usize = 64;
 const MAX_ISSUERS: usize = 8;
 const MAX_PACKETS: usize = 1024;
 /// An error is a word of registry.md.
 const MAX_ERROR_BYTES: usize = 64;
 
-/// SC-3.
+/// Gate key and credential key of one epoch of a reply's generation (KM-21).
+#[derive(Debug)]
+pub struct GateGrant {
+    pub slot: u32,
+    pub step: u8,
+    pub gate: Secret,
+    pub credential: Secret,
+}
+
+/// SC-3; of a repair node SC-39.
 #[derive(Debug)]
 pub struct KeysReply<'a> {
     pub beacon: &'a [u8],
     pub slots: Vec<(u32, Secret)>,
     pub generation: u32,
+    /// Of the secret; 0 without one.
     pub step: u8,
-    pub secret: Secret,
+    /// None to a repair node, which is given gates in its place.
+    pub secret: Option<Secret>,
+    pub gates: Vec<GateGrant>,
     pub time: Time,
     /// Generations that turned since our admission: number, secret of step 0, beacon that commits to it (KM-18).
     pub earlier: Vec<(u32, Secret, &'a [u8])>,
@@ -38,6 +52,21 @@ pub struct StreamEntry<'a> {
     pub endpoint: Option<(&'a str, u16)>,
 }
 
+/// SC-40.
+#[derive(Clone, Debug)]
+pub struct NodeEntry<'a> {
+    pub device: &'a str,
+    pub host: &'a str,
+    pub port: u16,
+}
+
+/// The live streams, and whom else to ask for their packets.
+#[derive(Clone, Debug, Default)]
+pub struct Directory<'a> {
+    pub streams: Vec<StreamEntry<'a>>,
+    pub repair_nodes: Vec<NodeEntry<'a>>,
+}
+
 /// SC-4.
 #[derive(Debug)]
 pub struct JoinReply<'a> {
@@ -45,7 +74,7 @@ pub struct JoinReply<'a> {
     pub policy: &'a [u8],
     pub crl: &'a [u8],
     pub key_server: &'a [u8],
-    pub streams: Vec<StreamEntry<'a>>,
+    pub directory: Directory<'a>,
 }
 
 type Parsed<T> = Result<T, MalformedObject>;
@@ -67,6 +96,39 @@ fn earlier_generation<'a>(r: &mut CborReader<'a>) -> Parsed<(u32, Secret, &'a [u
     r.array_of(3)?;
     let generation = u32::try_from(r.uint()?).map_err(|_| MalformedObject)?;
     Ok((generation, Secret::new(r.fixed()?), r.bytes()?))
+}
+
+fn gate_grant(r: &mut CborReader<'_>) -> Parsed<GateGrant> {
+    r.array_of(4)?;
+    Ok(GateGrant {
+        slot: u32::try_from(r.uint()?).map_err(|_| MalformedObject)?,
+        step: u8::try_from(r.uint()?).map_err(|_| MalformedObject)?,
+        gate: Secret::new(r.fixed()?),
+        credential: Secret::new(r.fixed()?),
+    })
+}
+
+fn gates(r: &mut CborReader<'_>) -> Parsed<(u32, Vec<GateGrant>)> {
+    r.array_of(2)?;
+    let generation = u32::try_from(r.uint()?).map_err(|_| MalformedObject)?;
+    Ok((generation, r.list(MAX_GATES, gate_grant)?))
+}
+
+fn node_entry<'a>(r: &mut CborReader<'a>) -> Parsed<NodeEntry<'a>> {
+    let (mut device, mut at) = (None, None);
+    for _ in 0..r.map()? {
+        match r.text()? {
+            "device" => device = Some(r.text()?),
+            "endpoint" => at = Some(endpoint(r)?),
+            _ => r.skip()?,
+        }
+    }
+    let (host, port) = at.ok_or(MalformedObject)?;
+    Ok(NodeEntry {
+        device: device.ok_or(MalformedObject)?,
+        host,
+        port,
+    })
 }
 
 fn endpoint<'a>(r: &mut CborReader<'a>) -> Parsed<(&'a str, u16)> {
@@ -105,12 +167,14 @@ struct ReplyFields<'a> {
     beacon: Option<&'a [u8]>,
     slots: Option<Vec<(u32, Secret)>>,
     generation: Option<(u32, u8, Secret)>,
+    gates: Option<(u32, Vec<GateGrant>)>,
     earlier: Vec<(u32, Secret, &'a [u8])>,
     time: Option<Time>,
     policy: Option<&'a [u8]>,
     crl: Option<&'a [u8]>,
     key_server: Option<&'a [u8]>,
     streams: Option<Vec<StreamEntry<'a>>>,
+    repair_nodes: Vec<NodeEntry<'a>>,
     packets: Option<Vec<&'a [u8]>>,
     oldest: Option<u64>,
     head: Option<&'a [u8]>,
@@ -125,6 +189,7 @@ impl<'a> ReplyFields<'a> {
                 "beacon" => fields.beacon = Some(r.bytes()?),
                 "slots" => fields.slots = Some(r.list(MAX_SLOTS, slot_secret)?),
                 "generation" => fields.generation = Some(generation_secret(&mut r)?),
+                "gates" => fields.gates = Some(gates(&mut r)?),
                 "earlier" => fields.earlier = r.list(MAX_EARLIER, earlier_generation)?,
                 "time" => fields.time = Some(r.uint()?),
                 "policy" => fields.policy = Some(r.bytes()?),
@@ -132,6 +197,7 @@ impl<'a> ReplyFields<'a> {
                 "issuers" => drop(r.list(MAX_ISSUERS, CborReader::bytes)?),
                 "key-server" => fields.key_server = Some(r.bytes()?),
                 "streams" => fields.streams = Some(r.list(MAX_STREAMS, stream_entry)?),
+                "repair-nodes" => fields.repair_nodes = r.list(MAX_REPAIR_NODES, node_entry)?,
                 "packets" => fields.packets = Some(r.list(MAX_PACKETS, CborReader::bytes)?),
                 "oldest" => fields.oldest = Some(r.uint()?),
                 "head" => fields.head = r.optional(CborReader::bytes)?,
@@ -143,15 +209,33 @@ impl<'a> ReplyFields<'a> {
     }
 
     fn keys(&mut self) -> Parsed<KeysReply<'a>> {
-        let (generation, step, secret) = self.generation.take().ok_or(MalformedObject)?;
-        Ok(KeysReply {
+        let mut reply = KeysReply {
             beacon: self.beacon.ok_or(MalformedObject)?,
-            slots: self.slots.take().ok_or(MalformedObject)?,
-            generation,
-            step,
-            secret,
+            slots: Vec::new(),
+            generation: 0,
+            step: 0,
+            secret: None,
+            gates: Vec::new(),
             time: self.time.ok_or(MalformedObject)?,
             earlier: core::mem::take(&mut self.earlier),
+        };
+        match (self.gates.take(), self.generation.take()) {
+            (Some((generation, gates)), None) if self.slots.is_none() => {
+                (reply.generation, reply.gates) = (generation, gates);
+            }
+            (None, Some((generation, step, secret))) => {
+                (reply.generation, reply.step, reply.secret) = (generation, step, Some(secret));
+                reply.slots = self.slots.take().ok_or(MalformedObject)?;
+            }
+            _ => return Err(MalformedObject),
+        }
+        Ok(reply)
+    }
+
+    fn directory(&mut self) -> Parsed<Directory<'a>> {
+        Ok(Directory {
+            streams: self.streams.take().ok_or(MalformedObject)?,
+            repair_nodes: core::mem::take(&mut self.repair_nodes),
         })
     }
 }
@@ -163,7 +247,7 @@ pub fn parse_join_reply(body: &[u8]) -> Parsed<JoinReply<'_>> {
         policy: fields.policy.ok_or(MalformedObject)?,
         crl: fields.crl.ok_or(MalformedObject)?,
         key_server: fields.key_server.ok_or(MalformedObject)?,
-        streams: fields.streams.ok_or(MalformedObject)?,
+        directory: fields.directory()?,
     })
 }
 
@@ -183,8 +267,8 @@ pub fn parse_crl_reply(body: &[u8]) -> Parsed<&[u8]> {
     ReplyFields::parse(body)?.crl.ok_or(MalformedObject)
 }
 
-pub fn parse_streams_reply(body: &[u8]) -> Parsed<Vec<StreamEntry<'_>>> {
-    ReplyFields::parse(body)?.streams.ok_or(MalformedObject)
+pub fn parse_streams_reply(body: &[u8]) -> Parsed<Directory<'_>> {
+    ReplyFields::parse(body)?.directory()
 }
 
 /// SC-8.
@@ -202,6 +286,19 @@ pub fn parse_repair_reply(body: &[u8]) -> Parsed<RepairReply<'_>> {
         oldest: fields.oldest.ok_or(MalformedObject)?,
         head: fields.head,
     })
+}
+
+/// Seconds after which a peer that refuses for now may be asked again (SC-42), or None.
+pub fn parse_retry_after(body: &[u8]) -> Option<u64> {
+    let mut r = CborReader::new(body);
+    let mut seconds = None;
+    for _ in 0..r.map().ok()? {
+        match r.text().ok()? {
+            "retry-after" => seconds = Some(r.uint().ok()?),
+            _ => r.skip().ok()?,
+        }
+    }
+    seconds
 }
 
 /// The `error` of an error body, or the empty string.

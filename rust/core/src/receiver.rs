@@ -13,6 +13,7 @@ use crate::event::{Claim, Event, Message, Response};
 use crate::fingerprint::Fingerprint;
 use crate::keyring::Lookup;
 use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
+use crate::packet_store::PacketStore;
 use crate::rejection::{Counters, Rejection};
 use crate::stream::{Heartbeat, Stream, StreamLimits, evidence_of};
 use crate::validator::Validator;
@@ -26,13 +27,17 @@ mod batch;
 mod closed;
 mod discovery;
 mod held;
+mod keeping;
 mod mending;
+mod sources;
 mod succession;
 
 use batch::Digests;
 use closed::ClosedStreams;
 use discovery::CredentialBlock;
 use held::HeldPackets;
+pub use keeping::KeepLimits;
+use sources::Sources;
 
 /// What a subscriber is made from.
 #[derive(Debug)]
@@ -83,6 +88,9 @@ pub struct Receiver {
     successors: HashMap<StreamId, Claim>,
     credentials: BTreeMap<Hash, CredentialBlock>,
     held: HeldPackets,
+    /// Of a repair node.
+    store: Option<PacketStore>,
+    sources: Sources,
     unknown_epoch: Budget,
     credential_budget: Budget,
     renewal_budget: Budget,
@@ -116,6 +124,8 @@ impl Receiver {
             successors: HashMap::new(),
             credentials: BTreeMap::new(),
             held: HeldPackets::new(config.held_bytes),
+            store: None,
+            sources: Sources::default(),
             unknown_epoch: Budget::new(10, 10),
             credential_budget: Budget::new(50, 50),
             renewal_budget: Budget::new(50, 50),
@@ -249,7 +259,11 @@ impl Receiver {
         let suite = self.member.suite().ok_or(Rejection::NotJoined)?;
         match packet.header.packet_type {
             PacketType::Data => self.receive_data(datagram, (&packet, digests), suite, via, now),
-            PacketType::Heartbeat => self.receive_heartbeat(&packet, suite, via, now),
+            PacketType::Heartbeat => {
+                self.receive_heartbeat(&packet, suite, via, now)?;
+                self.keep_head(packet.header.stream, datagram, now);
+                Ok(())
+            }
             PacketType::Credential => self.receive_credential(&packet, suite, now),
             PacketType::Beacon => {
                 self.member
@@ -334,6 +348,15 @@ impl Receiver {
             self.counters.lost += 1;
             return Err(Rejection::StaleGeneration);
         }
+        if self.keep(header, &leaf, datagram, now) {
+            self.counters.repaired += u64::from(via == Via::Repair);
+            return Ok(());
+        }
+        let (Some(stream), Some(admitted)) =
+            (self.streams.get_mut(&header.stream), self.member.admitted_mut())
+        else {
+            return Err(Rejection::UnknownStream);
+        };
         let is_current = admitted.keyring.is_current();
         let plaintext = match admitted.keyring.lookup(header.epoch) {
             Lookup::Held(keys) => {

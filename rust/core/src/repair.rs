@@ -18,6 +18,8 @@ pub struct RepairTiming {
     pub backoff_max: u64,
     /// A request without answer is given up after this.
     pub timeout: u64,
+    /// The same while there is another source to ask (SC-41).
+    pub source_timeout: u64,
 }
 
 impl Default for RepairTiming {
@@ -28,6 +30,7 @@ impl Default for RepairTiming {
             backoff: 50_000,
             backoff_max: 2_000_000,
             timeout: 5_000_000,
+            source_timeout: 2_000_000,
         }
     }
 }
@@ -96,13 +99,27 @@ impl RepairSchedule {
         self.next_at = Some(now + wait + jitter.below(self.timing.jitter.min(wait + 1_000)));
     }
 
+    /// Another source is asked at once.
+    pub fn next_source(&mut self, now: Time) {
+        (self.in_flight, self.next_at) = (false, Some(now));
+    }
+
+    /// Whom we ask has said when it wants to be asked again.
+    pub fn held_off(&mut self, until: Time, jitter: &mut Jitter) {
+        (self.in_flight, self.next_at) = (false, Some(until + jitter.below(self.timing.jitter)));
+    }
+
     /// Nobody could be asked; try again later.
     pub fn postponed(&mut self, now: Time, jitter: &mut Jitter) {
         self.answered(0, now, jitter);
     }
 
-    pub fn timeout(&self) -> u64 {
-        self.timing.timeout
+    pub fn timeout(&self, has_another: bool) -> u64 {
+        if has_another {
+            self.timing.source_timeout
+        } else {
+            self.timing.timeout
+        }
     }
 
     pub fn fingerprint(&self, into: &mut Fingerprint) {

@@ -58,8 +58,17 @@ pub fn control_gate_key(suite: Suite, slot_secret: &Secret, channel: &ChannelId,
 pub struct EpochKeys {
     suite: Suite,
     channel: ChannelId,
-    epoch_secret: Secret,
+    secret: EpochSecret,
     pub gate: GateKey,
+}
+
+/// What the keys of an epoch's packets follow from.
+#[derive(Debug)]
+enum EpochSecret {
+    /// All of them.
+    Opening(Secret),
+    /// The credential key alone, which a repair node is given (KM-21): no data packet opens by it.
+    Credential(Secret),
 }
 
 impl EpochKeys {
@@ -74,28 +83,67 @@ impl EpochKeys {
         Self {
             suite,
             channel: *channel,
-            epoch_secret,
+            secret: EpochSecret::Opening(epoch_secret),
             gate,
         }
     }
 
-    pub fn stream_secret(&self, stream: &StreamId) -> Secret {
-        kdf(
-            self.epoch_secret.expose(),
+    /// What a repair node is given of an epoch: gate key and credential key (KM-21).
+    pub fn given(suite: Suite, channel: &ChannelId, gate: &Secret, credential: Secret) -> Self {
+        Self {
+            suite,
+            channel: *channel,
+            secret: EpochSecret::Credential(credential),
+            gate: GateKey::new(suite, gate),
+        }
+    }
+
+    /// None to a repair node.
+    pub fn stream_secret(&self, stream: &StreamId) -> Option<Secret> {
+        let EpochSecret::Opening(epoch_secret) = &self.secret else {
+            return None;
+        };
+        Some(kdf(
+            epoch_secret.expose(),
             "stream",
             &[&[self.suite as u8], &self.channel.0, &stream.0],
-        )
+        ))
     }
 
     pub fn credential_block_key(&self, stream: &StreamId, block: &BlockId) -> BlockKey {
-        let key = kdf(
-            self.epoch_secret.expose(),
-            "credential",
-            &[&[self.suite as u8], &self.channel.0],
-        );
+        let derived;
+        let key = match &self.secret {
+            EpochSecret::Credential(key) => key,
+            EpochSecret::Opening(epoch_secret) => {
+                derived = credential_key(self.suite, epoch_secret, &self.channel);
+                &derived
+            }
+        };
         let secret = kdf(key.expose(), "credential block", &[&stream.0, &block.0]);
         BlockKey::new(self.suite, &secret)
     }
+}
+
+fn credential_key(suite: Suite, epoch_secret: &Secret, channel: &ChannelId) -> Secret {
+    kdf(epoch_secret.expose(), "credential", &[&[suite as u8], &channel.0])
+}
+
+/// Gate key and credential key of an epoch: all that the key server hands out to a repair node (KM-21).
+pub fn gate_keys(
+    suite: Suite,
+    channel: &ChannelId,
+    epoch: Epoch,
+    slot: &Secret,
+    step: &Secret,
+) -> (Secret, Secret) {
+    let s = [suite as u8];
+    let epoch_secret = kdf(
+        slot.expose(),
+        "epoch",
+        &[&s, &channel.0, &epoch.to_bytes(), step.expose()],
+    );
+    let gate = kdf(epoch_secret.expose(), "gate", &[&s, &channel.0]);
+    (gate, credential_key(suite, &epoch_secret, channel))
 }
 
 pub fn block_key(suite: Suite, stream_secret: &Secret, block: &BlockId) -> BlockKey {

@@ -488,7 +488,10 @@ impl Sender {
             return Vec::new();
         };
         sealer.seal(plan, bodies, &keys.gate, |stream, block| match plan.packet_type {
-            PacketType::Data => Some(block_key(suite, &keys.stream_secret(stream), block)),
+            PacketType::Data => {
+                let secret = keys.stream_secret(stream)?;
+                Some(block_key(suite, &secret, block))
+            }
             PacketType::Credential => Some(keys.credential_block_key(stream, block)),
             _ => None,
         })
@@ -541,9 +544,9 @@ impl Sender {
     /// Takes the answer to a command.
     pub fn handle_response(&mut self, id: u64, response: Response<'_>, now: Time) {
         match self.member.handle_response(id, response, now) {
-            Outcome::Joined(entries) => {
+            Outcome::Joined(directory) => {
                 // The directory lists the latest last.
-                let own = entries.iter().rev().find(|entry| {
+                let own = directory.streams.iter().rev().find(|entry| {
                     self.member.is_self(entry.device)
                         && entry.instance == self.instance
                         && entry.stream != self.stream

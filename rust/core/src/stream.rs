@@ -318,7 +318,9 @@ impl Stream {
 
     fn set_up_key(&mut self, suite: Suite, keys: &EpochKeys, epoch: Epoch, at: (BlockId, Hash)) {
         if !self.secrets.iter().any(|(held, _)| *held == epoch) {
-            let secret = keys.stream_secret(&self.publisher.stream);
+            let Some(secret) = keys.stream_secret(&self.publisher.stream) else {
+                return;
+            };
             self.secrets.push_back((epoch, secret));
             if self.secrets.len() > 4 {
                 self.secrets.pop_front();

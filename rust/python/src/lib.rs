@@ -27,7 +27,7 @@ mod _core {
     #[pymodule_export]
     use super::trust::{
         ControlStream, PeerIdentity, PyValidator, PyVerifiedCredential, channel_id, commit_generation,
-        commit_slot, count_crls, judge_crls, parse_heartbeat, step_secret, verify_policy,
+        commit_slot, count_crls, gate_keys, judge_crls, parse_heartbeat, step_secret, verify_policy,
     };
 
     #[pymodule_init]

@@ -297,6 +297,13 @@ pub(crate) fn event(py: Python<'_>, event: Event, site: &SiteId) -> PyResult<Py<
         Event::PolicyChanged { version } => ("policy-changed", fields.with("version", version)?),
         Event::Refused { reason } => ("refused", fields.with("reason", reason)?),
         Event::OutOfContact { since } => ("out-of-contact", fields.with("since", since)?),
+        Event::SourcePassedOver { source, reason } => (
+            "source-passed-over",
+            fields
+                .with("source", member_name(site, &source.site, &source.device))?
+                .with("endpoint", (source.host, source.port))?
+                .with("reason", reason)?,
+        ),
         Event::Blocked { reason } => ("blocked", fields.with("reason", reason)?),
     };
     (name, fields.dict).into_py_any(py)

@@ -6,15 +6,22 @@ use std::sync::{Arc, Mutex};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::event::Event;
-use sealcast_core::receiver::{Receiver, ReceiverConfig};
+use sealcast_core::packet_store::Admission;
+use sealcast_core::receiver::{KeepLimits, Receiver, ReceiverConfig};
 use sealcast_core::rejection::Rejection;
 use sealcast_core::stream::Delivery;
+use sealcast_core::wire::StreamId;
 use sealcast_net::{Notifier, ReceiveDriver};
 
 use crate::error::{malformed, no_socket};
 use crate::member;
 use crate::output::{PyCommand, PyMessage, event, response};
 use crate::trust::{AnchorArgument, lock, validator};
+
+/// A repair node follows as many streams as a directory lists, and buffers nothing of them for an application.
+const MAX_KEPT_STREAMS: usize = 1024;
+
+type Served<'py> = (Vec<Bound<'py, PyBytes>>, u64, Option<Bound<'py, PyBytes>>);
 
 /// A subscriber without I/O: datagrams, answers and time go in; messages, events and commands come out.
 #[pyclass(frozen, module = "sealcast._core")]
@@ -25,7 +32,8 @@ impl ReceiveEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, unordered=false,
                         max_message_bytes=16 << 20, buffer_bytes=64 << 20, window_packets=65536,
-                        policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0, crl=None, crl_numbers=vec![]))]
+                        policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0, crl=None, crl_numbers=vec![],
+                        keep=None))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,
@@ -47,6 +55,7 @@ impl ReceiveEngine {
         signed_time: u64,
         crl: Option<Vec<u8>>,
         crl_numbers: Vec<(Vec<u8>, u64)>,
+        keep: Option<(u64, u64)>,
     ) -> PyResult<Self> {
         let floors = (policy_version_floor, crl_number_floor, generation_floor);
         let member = member::config(
@@ -71,7 +80,14 @@ impl ReceiveEngine {
         config.stream.buffer_bytes = buffer_bytes;
         config.stream.window_packets = window_packets;
         config.queue_bytes = buffer_bytes;
-        Ok(Self(Arc::new(Mutex::new(Receiver::new(config, now)))))
+        let receiver = match keep {
+            Some((bytes, age)) => {
+                config.max_streams = MAX_KEPT_STREAMS;
+                Receiver::repair_node(config, KeepLimits { bytes, age }, now)
+            }
+            None => Receiver::new(config, now),
+        };
+        Ok(Self(Arc::new(Mutex::new(receiver))))
     }
 
     /// Takes datagrams of the group; returns the reason why each was refused, None where it was taken.
@@ -229,6 +245,43 @@ impl ReceiveEngine {
             (id, engine.member().name_of(&s.publisher), s.last_heard)
         })
         .collect()
+    }
+
+    /// What a repair node keeps of a stream within `ranges`, for a member admitted at `admission` (generation, step, time of
+    /// joining): packets, lowest sequence kept, latest heartbeat. None: it knows nothing of the stream.
+    fn served<'py>(
+        &self,
+        py: Python<'py>,
+        stream: &[u8],
+        ranges: Vec<(u64, u64)>,
+        admission: (u32, u8, u64),
+        now: u64,
+    ) -> PyResult<Option<Served<'py>>> {
+        let stream = StreamId::from_slice(stream).ok_or_else(|| malformed(py, "a stream id"))?;
+        let (generation, step, joined) = admission;
+        let admission = Admission {
+            generation,
+            step,
+            joined,
+        };
+        let served = py.detach(|| lock(&self.0).served(&stream, &ranges, &admission, now));
+        Ok(served.map(|served| {
+            let packets = served.packets.iter().map(|packet| PyBytes::new(py, packet));
+            let head = served.head.as_ref().map(|head| PyBytes::new(py, head));
+            (packets.collect(), served.oldest, head)
+        }))
+    }
+
+    /// Packets and bytes that a repair node keeps.
+    fn kept(&self) -> (u64, u64) {
+        lock(&self.0).kept()
+    }
+
+    /// Numbers of the slot secrets, and of generations and steps, that are held: none of either in a repair node.
+    fn held_secrets(&self) -> (Vec<u32>, Vec<(u32, u8)>) {
+        let engine = lock(&self.0);
+        let admitted = engine.member().admitted();
+        admitted.map_or_else(Default::default, |admitted| admitted.keyring.held_epoch_numbers())
     }
 
     /// A digest of all state that a packet may change: equal before and after a refusal.

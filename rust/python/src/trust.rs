@@ -184,6 +184,39 @@ pub(crate) fn step_secret<'py>(
     Ok(PyBytes::new(py, next.expose()))
 }
 
+/// Gate key and credential key of an epoch, from the secrets of its slot and step (KM-21).
+#[pyfunction]
+#[pyo3(signature = (slot_secret, step_secret, *, suite, channel_id, slot, generation, step))]
+#[allow(clippy::too_many_arguments)] // Named in Python.
+pub(crate) fn gate_keys<'py>(
+    py: Python<'py>,
+    slot_secret: &[u8],
+    step_secret: &[u8],
+    suite: u64,
+    channel_id: &[u8],
+    slot: u32,
+    generation: u32,
+    step: u8,
+) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+    let suite = Suite::from_code(suite).ok_or_else(|| malformed(py, "the suite"))?;
+    let epoch = Epoch {
+        slot,
+        generation,
+        step,
+    };
+    let (gate, credential) = schedule::gate_keys(
+        suite,
+        &channel(channel_id)?,
+        epoch,
+        &secret(slot_secret)?,
+        &secret(step_secret)?,
+    );
+    Ok((
+        PyBytes::new(py, gate.expose()),
+        PyBytes::new(py, credential.expose()),
+    ))
+}
+
 /// The unverified words of a heartbeat datagram, a block of one: stream id, next sequence, whether it is final.
 #[pyfunction]
 pub(crate) fn parse_heartbeat<'py>(

@@ -272,12 +272,29 @@ def settle_devices(session: Session, site: Site, devices: Iterable[str], now: in
             asked.append((row, before, _next_policy(site, row, before, lists, now)))
     # All at once: the issuer waits for the disk before it signs.
     signed = site.issuer.sign_policies([policy for _, _, policy in asked])
-    return [
+    settled = [
         _settled(
             session, site, row, _store_signed(session, row, before, policy, data, now), now, True, names
         ).channel
         for (row, before, policy), data in zip(asked, signed, strict=True)
     ]
+    for name in sorted(_of_another_kind(session, names) - {channel.name for channel in settled}):
+        row, policy = channel_row(session, name), policy_versions.load_policy(session, name)
+        settled.append(_settled(session, site, row, policy, now, False, names).channel)
+    return settled
+
+
+def _of_another_kind(session: Session, devices: Collection[str]) -> set[str]:
+    """Channels where some of `devices` became members before they became repair nodes, or as such and are
+    none any more.
+    """
+    rows = session.execute(
+        select(MemberRow.channel, MemberRow.device, MemberRow.role).where(MemberRow.device.in_(devices))
+    ).all()
+    if not rows:
+        return set()
+    nodes = register.repair_nodes(session, devices)
+    return {channel for channel, device, role in rows if (role == MemberRole.REPAIR) != (device in nodes)}
 
 
 def settle_due(session: Session, site: Site, now: int) -> list[StoredChannel]:
@@ -365,12 +382,24 @@ def _settled(
         if concerned is None and members
         else policy.subscribers,
     }
+    may[MemberRole.REPAIR] = may[MemberRole.SUBSCRIBE]
+    nodes = register.repair_nodes(session, concerned) if members else set()
     gone = {
         member.device
         for member in members
-        if member.device in ended or not any(member.device in names for names in may.values())
+        if member.device in ended
+        or not any(member.device in names for names in may.values())
+        or (member.role is not MemberRole.REPAIR and member.device in nodes)
     }
-    lapsed = [member.key for member in members if not member.left and member.device not in may[member.role]]
+    lapsed = [
+        member.key
+        for member in members
+        if not member.left
+        and (
+            member.device not in may[member.role]
+            or (member.role is MemberRole.REPAIR and member.device not in nodes)
+        )
+    ]
     after = keys.removed(sorted(gone), draw_secret).lapsed(lapsed)
     if after is not keys:
         store_keys(session, row, site.vault, keys, after, now)
@@ -542,11 +571,19 @@ def turn_slots(session: Session, site: Site, now: int) -> list[StoredChannel]:
 
 
 def admit(session: Session, site: Site, name: str, joins: tuple[MemberKey, ...], now: int) -> StoredChannel:
-    """Admit those of `joins` that the policy allows at this moment, with one step together (SC-6)."""
+    """Admit those of `joins` that the policy allows at this moment, with one step together (SC-6).
+
+    A repair node takes part as one and as nothing else: it must hold no key that opens (KM-21).
+    """
     row = channel_row(session, name)
     policy = policy_versions.load_policy(session, row.name)
     keys = load_keys(session, row, site.vault)
-    allowed = tuple((device, role) for device, role in joins if policy.allows(device, role))
+    nodes = register.repair_nodes(session, {device for device, _ in joins})
+    allowed = tuple(
+        (device, role)
+        for device, role in joins
+        if policy.allows(device, role) and (role is MemberRole.REPAIR) is (device in nodes)
+    )
     after = keys.turned(now, draw_secret).admitted(allowed, now, draw_secret)
     if after is not keys:
         store_keys(session, row, site.vault, keys, after, now)

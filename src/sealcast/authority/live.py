@@ -12,13 +12,14 @@ from collections import Counter
 
 from sealcast import _core
 from sealcast.authority.channels import StoredChannel, StoredPolicy
-from sealcast.authority.directory import StoredStream
+from sealcast.authority.directory import SILENT, StoredStream
 from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity
 from sealcast.keys import (
     COUNTER_RESERVE,
     BeaconCounter,
     ChannelKeys,
+    GatesReply,
     KeyServer,
     KeysReply,
     MemberRole,
@@ -30,6 +31,7 @@ from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.credential import StreamCredential, make_bundle
 from sealcast.pki.profiles import CLOCK_ALLOWANCE
 from sealcast.pki.times import microseconds
+from sealcast.sidechannel.messages import MAX_REPAIR_NODES
 from sealcast.sidechannel.refusals import Refusal, RefusedError
 
 _log = logging.getLogger("sealcast.authority")
@@ -92,6 +94,8 @@ class LiveChannel:
         self._polls: Counter[str] = Counter()
         self._told_lost = False
         self._join_budgets: dict[str, tuple[float, int]] = {}
+        # In memory: each says so every few seconds, also after a restart of ours.
+        self._repair_nodes: dict[str, tuple[tuple[str, int], int]] = {}
 
     @property
     def name(self) -> str:
@@ -175,6 +179,27 @@ class LiveChannel:
             succeeds=None,
         )
         self._bundle = make_bundle(credential, identity.signer, identity.chain)
+
+    def put_repair_node(self, device: str, endpoint: tuple[str, int] | None, now: int) -> None:
+        """Note where a repair node listens (SC-40); None: it serves no more."""
+        self._repair_nodes.pop(device, None)
+        if endpoint is not None:
+            self._repair_nodes[device] = endpoint, now
+
+    def repair_nodes(self, now: int) -> list[tuple[str, tuple[str, int]]]:
+        """Device and endpoint of the repair nodes that are there, by name."""
+        live = {
+            device: (endpoint, at)
+            for device, (endpoint, at) in self._repair_nodes.items()
+            if now - at <= SILENT and self.keys.membership.is_repair_node(device)
+        }
+        self._repair_nodes = live
+        listed = sorted(device for device in live if self.policy.allows(device, MemberRole.REPAIR))
+        return [(device, live[device][0]) for device in listed[:MAX_REPAIR_NODES]]
+
+    def gates_reply(self, now: int) -> GatesReply:
+        """Keys for a repair node that has just been authorised."""
+        return self._server.gates_reply(now, self.suite)
 
     def keys_reply(self, now: int, device: str | None = None) -> KeysReply:
         """Secrets for a member that has just been authorised; for a newcomer without `device`."""

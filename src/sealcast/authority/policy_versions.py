@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session, aliased
 
 from sealcast.authority.models import ChannelRow, PolicyNamesRow, PolicyRow
 from sealcast.errors import ChannelError
-from sealcast.keys import MemberRole, ObjectVersion
+from sealcast.keys import LISTED_ROLES, MemberRole, ObjectVersion
 from sealcast.pki.policy import Policy
 from sealcast.pki.policy_names import NameBlock, Names
 from sealcast.pki.signed import Algorithm, SignedObject
@@ -162,7 +162,7 @@ def store_version(
         )
     )
     session.flush()
-    for role in MemberRole:
+    for role in LISTED_ROLES:
         old, new = _listed(before, role), _listed(stored, role)
         if old is not new:
             _store_names(session, policy.channel, role, old, new, policy.version)
@@ -170,7 +170,7 @@ def store_version(
 
 
 _LATER = aliased(PolicyNamesRow)
-_ROLE = union_all(*(select(literal(str(role)).label("role")) for role in MemberRole)).subquery()
+_ROLE = union_all(*(select(literal(str(role)).label("role")) for role in LISTED_ROLES)).subquery()
 _NAME = func.json_each(bindparam("names")).table_valued("value")
 _BLOCK_OF = (
     select(

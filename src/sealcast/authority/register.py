@@ -14,6 +14,9 @@ from sealcast.authority.models import DeviceRow
 from sealcast.pki.policy_names import Names
 from sealcast.pki.policy_rules import ChannelRules, Rule, RuleKind, Subject
 
+REPAIR_NODE_ROLE = "repair-node"
+"""The role of a device that keeps packets for others, and is given no key that opens one (KM-21)."""
+
 _RULES_AT_ONCE = 100
 """In one question; SQLite bounds the depth of an expression."""
 
@@ -37,6 +40,15 @@ def subjects(session: Session, devices: Collection[str]) -> dict[str, Subject]:
         )
     )
     return {name: Subject(member=name, roles=frozenset(roles)) for name, roles in rows}
+
+
+def repair_nodes(session: Session, devices: Collection[str] | None = None) -> set[str]:
+    """The devices of this site with the role of repair nodes; `devices`: no others are looked at."""
+    condition = DeviceRow.revoked.is_(None), _condition(Rule.parse(f"role:{REPAIR_NODE_ROLE}"))
+    chosen = select(DeviceRow.name).where(*condition)
+    if devices is not None:
+        chosen = chosen.where(DeviceRow.name.in_(devices))
+    return set(session.scalars(chosen))
 
 
 def publishers(session: Session, rules: ChannelRules) -> Names:

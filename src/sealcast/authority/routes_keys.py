@@ -7,6 +7,7 @@ for those that joined (SC-16).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -15,7 +16,7 @@ from sealcast.authority.directory import StoredStream
 from sealcast.authority.live import LiveChannel
 from sealcast.authority.service import Authority
 from sealcast.errors import CertificateError, UsageError
-from sealcast.keys import KeysReply, MemberRole
+from sealcast.keys import GatesReply, KeysReply, MemberRole
 from sealcast.pki.certificates import certificate_identity, parse_certificate
 from sealcast.pki.names import Role
 from sealcast.pki.policy_names import check_member
@@ -36,12 +37,14 @@ from sealcast.sidechannel.messages import (
     PolicyAnswer,
     PollAnswer,
     PollRequest,
+    RepairNodeEntry,
     Report,
     StreamEntry,
     StreamsAnswer,
     StreamUpdate,
     TimeAnswer,
 )
+from sealcast.sidechannel.node_messages import AdmissionAnswer, GatesAnswer, NodeJoinAnswer, RepairNodeUpdate
 from sealcast.sidechannel.peer_messages import ChannelsRequest, EndpointBody
 from sealcast.sidechannel.refusals import Handler, Refusal, RefusedError, answer_refusals
 from sealcast.sidechannel.tls import member_name, peer_of, shown_certificate
@@ -65,6 +68,8 @@ def make_application(authority: Authority) -> web.Application:
     add("GET", f"{_CHANNEL}/streams", requests.streams)
     add("PUT", f"{_CHANNEL}/streams/{{stream}}", requests.put_stream)
     add("GET", f"{_CHANNEL}/members", requests.members)
+    add("GET", f"{_CHANNEL}/members/{{device}}", requests.admission)
+    add("PUT", f"{_CHANNEL}/repair-node", requests.put_repair_node)
     add("GET", "/v1/crl", requests.crl)
     add("GET", "/v1/channels", requests.channels)
     add("POST", "/v1/channels", requests.await_channels)
@@ -109,23 +114,20 @@ class _Requests:
         await self._authority.join(caller.channel.name, caller.device, asked.role)
         # It may have been removed while the join was stored.
         caller = self._authorise(request, asked.role, member=True)
-        channel = caller.channel
-        answer = JoinAnswer(
-            keys=_keys_answer(self._authority.keys_reply(channel, caller.device)),
-            policy=channel.policy.signed,
-            crl=self._authority.crl.der,
-            issuers=self._authority.site.issuers,
-            key_server=channel.bundle,
-            streams=_entries(channel),
-        )
-        return _answer(answer.serialize())
+        membership = caller.channel.keys.membership
+        if membership.is_repair_node(caller.device) is not (asked.role is MemberRole.REPAIR):
+            # Whoever keeps packets for others opens none, and holds no key that could (KM-21).
+            raise RefusedError(
+                Refusal.NOT_ALLOWED, f"a repair node, and it alone, takes part as one: {caller.device!r}"
+            )
+        return _answer(self._join_answer(caller).serialize())
 
     async def keys(self, request: web.Request) -> web.Response:
         """SC-3: for members only, who have been counted in by a join."""
         EmptyBody.parse(await request.read())
         await self._note_guest(request, self._authorise(request, member=True))
         caller = self._authorise(request, member=True)
-        return _answer(_keys_answer(self._authority.keys_reply(caller.channel, caller.device)).serialize())
+        return _answer(self._keys_answer(caller).serialize())
 
     async def poll(self, request: web.Request) -> web.Response:
         """The long-poll: a beacon as soon as something changed, at the latest after 25 s."""
@@ -157,7 +159,10 @@ class _Requests:
     async def streams(self, request: web.Request) -> web.Response:
         """The directory."""
         caller = self._authorise(request)
-        return _answer(StreamsAnswer(streams=_entries(caller.channel)).serialize())
+        answer = StreamsAnswer(
+            streams=_entries(caller.channel), repair_nodes=self._repair_nodes(caller.channel)
+        )
+        return _answer(answer.serialize())
 
     async def put_stream(self, request: web.Request) -> web.Response:
         """SC-7: a stream of the caller's own, with a credential that verifies."""
@@ -166,6 +171,25 @@ class _Requests:
         entry = self._verified_entry(caller, request.match_info["stream"], update)
         await self._authority.put_stream(caller.channel.name, entry)
         return _answer(EmptyBody().serialize())
+
+    async def put_repair_node(self, request: web.Request) -> web.Response:
+        """SC-40: where a repair node listens."""
+        update = RepairNodeUpdate.parse(await request.read())
+        caller = self._authorise(request, MemberRole.REPAIR, member=True)
+        if not caller.channel.keys.membership.is_repair_node(caller.device):
+            raise RefusedError(Refusal.NOT_ALLOWED, f"{caller.device!r} has not joined as a repair node")
+        caller.channel.put_repair_node(caller.device, update.endpoint, self._authority.clock())
+        return _answer(EmptyBody().serialize())
+
+    async def admission(self, request: web.Request) -> web.Response:
+        """SC-42: since when a device is a member, for whoever serves it packets."""
+        caller = self._authorise(request, member=True)
+        device = request.match_info["device"]
+        admission = caller.channel.keys.membership.admission(device)
+        if admission is None or not caller.channel.policy.mentions(device):
+            raise RefusedError(Refusal.NOT_ALLOWED, f"{device[:128]!r} has not joined")
+        generation, step, joined = admission
+        return _answer(AdmissionAnswer(generation=generation, step=step, joined=joined).serialize())
 
     async def members(self, request: web.Request) -> web.Response:
         """Those that joined and are still allowed."""
@@ -263,6 +287,29 @@ class _Requests:
         crl = self._authority.crl
         channels = self._authority.channels_of(device)
         return ChannelsAnswer(crl=(crl.number, crl.digest), channels=channels).serialize()
+
+    def _join_answer(self, caller: _Caller) -> JoinAnswer | NodeJoinAnswer:
+        channel, keys = caller.channel, self._keys_answer(caller)
+        rest: dict[str, Any] = {
+            "policy": channel.policy.signed,
+            "crl": self._authority.crl.der,
+            "issuers": self._authority.site.issuers,
+            "key_server": channel.bundle,
+            "streams": _entries(channel),
+            "repair_nodes": self._repair_nodes(channel),
+        }
+        if isinstance(keys, GatesAnswer):
+            return NodeJoinAnswer(gates=keys, **rest)
+        return JoinAnswer(keys=keys, **rest)
+
+    def _keys_answer(self, caller: _Caller) -> KeysAnswer | GatesAnswer:
+        if caller.channel.keys.membership.is_repair_node(caller.device):
+            return _gates_answer(self._authority.gates_reply(caller.channel))
+        return _keys_answer(self._authority.keys_reply(caller.channel, caller.device))
+
+    def _repair_nodes(self, channel: LiveChannel) -> tuple[RepairNodeEntry, ...]:
+        nodes = channel.repair_nodes(self._authority.clock())
+        return tuple(RepairNodeEntry(device=device, endpoint=endpoint) for device, endpoint in nodes)
 
     def _peer(self, request: web.Request) -> VerifiedPeer:
         authority = self._authority
@@ -391,6 +438,10 @@ def _keys_answer(reply: KeysReply) -> KeysAnswer:
         time=reply.time,
         earlier=tuple((turned.number, turned.secret, turned.beacon) for turned in reply.earlier),
     )
+
+
+def _gates_answer(reply: GatesReply) -> GatesAnswer:
+    return GatesAnswer(beacon=reply.beacon, generation=reply.generation, gates=reply.gates, time=reply.time)
 
 
 def _answer(body: bytes) -> web.Response:

@@ -46,7 +46,7 @@ from sealcast.authority.site import KeyServerIdentity, Site
 from sealcast.authority.storage import StorageWorker
 from sealcast.ca import IssuedCertificate, Permit
 from sealcast.errors import CertificateError, SealcastError, UsageError
-from sealcast.keys import COUNTER_RESERVE, JoinBatch, KeysReply, MemberKey, MemberRole
+from sealcast.keys import COUNTER_RESERVE, GatesReply, JoinBatch, KeysReply, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.bundle import TrustBundle, VerifiedBundle
 from sealcast.pki.names import member_name
@@ -458,6 +458,10 @@ class Authority:
     def keys_reply(self, channel: LiveChannel, device: str | None = None) -> KeysReply:
         """Secrets for a member that has just been authorised; for a newcomer without `device`."""
         return channel.keys_reply(self.clock(), device)
+
+    def gates_reply(self, channel: LiveChannel) -> GatesReply:
+        """Keys for a repair node that has just been authorised."""
+        return channel.gates_reply(self.clock())
 
     async def put_stream(self, name: str, entry: StoredStream) -> None:
         """Store an entry of the directory."""

@@ -29,15 +29,21 @@ COMMANDS = (
     "device",
     "publish",
     "subscribe",
+    "repair-node",
     "send",
     "receive",
     "peer",
     "demo",
 )
-"""Files beside this one, in the order of `--help`."""
+"""Files beside this one (`module_of`), in the order of `--help`."""
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+
+def module_of(command: str) -> str:
+    """The module of a command."""
+    return f"sealcast.cli.{command.replace('-', '_')}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,7 +129,7 @@ def _application(arguments: Sequence[str], debug: _Debug) -> typer.Typer:
     # Only what is named is imported: the others and their libraries cost time at each start.
     named = [command for command in COMMANDS if command in arguments]
     for command in named or COMMANDS:
-        module = f"sealcast.cli.{command}"
+        module = module_of(command)
         if importlib.util.find_spec(module) is not None:
             importlib.import_module(module).register(app)
     return app

@@ -195,6 +195,21 @@ class OutOfContact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePassedOver:
+    """A source of repair did not give what it was asked for, and another one was asked."""
+
+    source: str
+    """As the channel's policy writes it."""
+    endpoint: tuple[str, int]
+    reason: str
+    """`no-answer`, `refused`, `busy`, `bad-packets`; `withheld`: another source had what it did not give."""
+
+    def __str__(self) -> str:
+        host, port = self.endpoint
+        return f"{self.source} at {host}:{port} was passed over for repair: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
     """A publisher cannot seal just now; it goes on by itself once the cause is gone."""
 
@@ -218,6 +233,7 @@ Event = (
     | PolicyChanged
     | Refused
     | OutOfContact
+    | SourcePassedOver
     | Blocked
 )
 
@@ -241,6 +257,7 @@ _KINDS: Mapping[str, type[Event]] = {
     "policy-changed": PolicyChanged,
     "refused": Refused,
     "out-of-contact": OutOfContact,
+    "source-passed-over": SourcePassedOver,
     "blocked": Blocked,
 }
 
@@ -276,6 +293,7 @@ __all__ = [
     "OutOfContact",
     "PolicyChanged",
     "Refused",
+    "SourcePassedOver",
     "StreamClosed",
     "StreamEnded",
     "StreamStarted",

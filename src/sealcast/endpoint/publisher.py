@@ -258,7 +258,7 @@ class Publisher:
         own_channel = _core.channel_id(self._site.site_id, self.channel)
 
         def repair(
-            _channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]
+            _device: str, _channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]
         ) -> tuple[list[bytes], int, bytes | None] | None:
             return engine.repair(ranges, session.now()) if stream == engine.stream_id else None
 

@@ -322,7 +322,8 @@ class Session:
             shown = self.identity.serial
 
     async def _ask_peers(self, command: _core.Command, peers: list[_Peer]) -> tuple[int | None, bytes]:
-        """Ask the peers in order until one has an answer."""
+        """Ask the peers in order until one has what is asked for; else the last one's word is the answer."""
+        refused: tuple[int | None, bytes] = (None, b"")
         for peer in peers:
             client = self._peer(peer)
             try:
@@ -332,9 +333,10 @@ class Session:
             except SealcastError as error:
                 log.debug("repair from %s at %s:%d: %s", *peer[1:], error)
                 continue
+            refused = status, body
             if status == 200:
-                return status, body
-        return None, b""
+                break
+        return refused
 
     def _peer(self, peer: _Peer) -> PeerClient:
         client = self._peers.get(peer)

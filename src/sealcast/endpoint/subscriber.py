@@ -66,6 +66,9 @@ class Subscriber:
     (`on_event`, `items`, and a warning in the log when neither is used).
     """
 
+    _keep: tuple[int, int] | None = None
+    """Bytes and microseconds for which packets are kept; a subscriber opens them, and keeps none."""
+
     def __init__(
         self,
         identity: DeviceIdentity,
@@ -153,6 +156,7 @@ class Subscriber:
             unordered=self._delivery == "unordered",
             max_message_bytes=self._max_message_bytes,
             buffer_bytes=self._buffer_bytes,
+            keep=self._keep,
         )
         self._engine = engine
         session = Session(engine, identity, self._site, self.channel, engine.handle_deadline)

@@ -17,15 +17,25 @@ from sealcast.keys.beacon import (
     SignedVersions,
 )
 from sealcast.keys.epochs import Generation, NumbersExhaustedError, Slots
-from sealcast.keys.membership import JoinBatch, Member, MemberKey, MemberRole, Membership
+from sealcast.keys.membership import (
+    LISTED_ROLES,
+    JoinBatch,
+    Member,
+    MemberKey,
+    MemberRole,
+    Membership,
+)
 from sealcast.keys.secret import Secret
-from sealcast.keys.server import ChannelKeys, KeyServer, KeysReply
+from sealcast.keys.server import ChannelKeys, GateGrant, GatesReply, KeyServer, KeysReply
 
 __all__ = [
     "COUNTER_RESERVE",
+    "LISTED_ROLES",
     "BeaconCounter",
     "BeaconSealer",
     "ChannelKeys",
+    "GateGrant",
+    "GatesReply",
     "Generation",
     "JoinBatch",
     "KeyServer",

@@ -24,6 +24,12 @@ class MemberRole(StrEnum):
 
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
+    REPAIR = "repair"
+    """Keeps packets for others, and is given no key that opens one (KM-21)."""
+
+
+LISTED_ROLES = (MemberRole.PUBLISH, MemberRole.SUBSCRIBE)
+"""What a policy lists devices for; a repair node is one of its subscribers."""
 
 
 MemberKey = tuple[str, MemberRole]
@@ -86,6 +92,21 @@ class Membership:
         """The generation that `device` was last admitted in, in any role; None if it is no member."""
         return max((member.generation for member in self._of(device) if not member.left), default=None)
 
+    def is_repair_node(self, device: str) -> bool:
+        """Whether `device` joined as a repair node, and has not left."""
+        member = self.members.get((device, MemberRole.REPAIR))
+        return member is not None and not member.left
+
+    def admission(self, device: str) -> tuple[int, int, int] | None:
+        """Generation and step of the first of a device's admissions, and when it joined; None: no member."""
+        present = [member for member in self._of(device) if not member.left]
+        first = min(present, key=lambda member: (member.generation, member.step), default=None)
+        return None if first is None else (first.generation, first.step, first.joined)
+
+    def holds_opening_keys(self, device: str) -> bool:
+        """Whether `device` knows a secret of the present generation, and not only what follows from one."""
+        return any((device, role) in self.members for role in LISTED_ROLES)
+
     def holds_keys(self, device: str) -> bool:
         """Whether `device` knows a secret of the present generation; True too for one that left meanwhile.
 
@@ -107,8 +128,10 @@ class Membership:
         return Membership(MappingProxyType({**self.members, **admitted}))
 
     def leaving(self, device: str) -> "Membership":
-        """This membership with `device` marked as left as subscriber; it may go on publishing."""
-        return self.lapsing([(device, MemberRole.SUBSCRIBE)])
+        """This membership with `device` marked as left, as subscriber or repair node; it may go on
+        publishing.
+        """
+        return self.lapsing([(device, MemberRole.SUBSCRIBE), (device, MemberRole.REPAIR)])
 
     def lapsing(self, keys: Iterable[MemberKey]) -> "Membership":
         """This membership with `keys` marked as left; their devices may still hold keys in another role."""

@@ -14,6 +14,7 @@ Spec: spec/keys.md; spec/side-channel.md SC-3 to SC-6.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from sealcast import _core
 from sealcast.keys.beacon import (
     BeaconCounter,
     BeaconSealer,
@@ -22,8 +23,8 @@ from sealcast.keys.beacon import (
     committed_slots,
     seal_beacon,
 )
-from sealcast.keys.epochs import MAX_SLOT, DrawSecret, Generation, Slots, start_of
-from sealcast.keys.membership import MemberKey, Membership
+from sealcast.keys.epochs import MAX_SLOT, MAX_STEP, DrawSecret, Generation, Slots, start_of
+from sealcast.keys.membership import MemberKey, MemberRole, Membership
 from sealcast.keys.secret import Secret
 from sealcast.pki.policy import MAX_SLOTS_AHEAD, SlotClock
 
@@ -75,14 +76,24 @@ class ChannelKeys:
         return replace(self, slots=slots)
 
     def admitted(self, joins: Iterable[MemberKey], now: int, draw: DrawSecret) -> "ChannelKeys":
-        """All of `joins` admitted with one step together (SC-6); their devices joined before or not."""
+        """All of `joins` admitted with one step together (SC-6); their devices joined before or not.
+
+        Whoever becomes a repair node loses what it could open with: a fresh generation begins (KM-21).
+        """
         joins = tuple(joins)
         if not joins:
             return self
+        nodes = {device for device, role in joins if role is MemberRole.REPAIR}
+        if turned := [device for device in sorted(nodes) if self.membership.holds_opening_keys(device)]:
+            return self.removed(turned, draw).admitted(joins, now, draw)
         generation = self.generation.stepped(self.channel_id, draw)
         membership = self.membership
         if generation.number != self.generation.number:
             membership = membership.removing(())
+        # One that may open again is no repair node any more.
+        membership = membership.lapsing(
+            (device, MemberRole.REPAIR) for device, _ in joins if device not in nodes
+        )
         membership = membership.admitting(joins, generation=generation.number, step=generation.step, now=now)
         return replace(self, generation=generation, membership=membership)
 
@@ -160,6 +171,33 @@ class KeysReply:
     time: int
     """Microseconds since the epoch."""
     earlier: tuple[EarlierGeneration, ...] = ()
+
+
+GATE_STEPS = 4
+"""How many steps beyond the present one a repair node is given gates of: those that a publisher may be ahead
+(KM-9).
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateGrant:
+    """Gate key and credential key of one epoch (KM-21)."""
+
+    slot: int
+    step: int
+    gate: Secret
+    credential: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatesReply:
+    """What a repair node is given in place of a `KeysReply`: nothing opens by what follows from it."""
+
+    beacon: bytes
+    generation: int
+    gates: tuple[GateGrant, ...]
+    time: int
+    """Microseconds since the epoch."""
 
 
 class KeyServer:
@@ -254,6 +292,33 @@ class KeyServer:
             secret=keys.generation.secret,
             time=now,
             earlier=() if member_since is None else self._earlier(member_since, now),
+        )
+
+    def gates_reply(self, now: int, suite: int) -> GatesReply:
+        """Gates of the slots that a member would be given, for the present step and some beyond (KM-21)."""
+        keys, generation = self._keys, self._keys.generation
+        numbers = committed_slots(keys.slots, self._present(now))
+        steps = {generation.step: generation.secret}
+        for step in range(generation.step + 1, min(generation.step + GATE_STEPS, MAX_STEP) + 1):
+            before = steps[step - 1].reveal()
+            steps[step] = Secret(_core.step_secret(before, keys.channel_id, generation.number, step))
+        gates = []
+        for slot in numbers:
+            for step, secret in steps.items():
+                gate, credential = _core.gate_keys(
+                    keys.slots.secrets[slot].reveal(),
+                    secret.reveal(),
+                    suite=suite,
+                    channel_id=keys.channel_id,
+                    slot=slot,
+                    generation=generation.number,
+                    step=step,
+                )
+                gates.append(
+                    GateGrant(slot=slot, step=step, gate=Secret(gate), credential=Secret(credential))
+                )
+        return GatesReply(
+            beacon=self._seal(now).datagram, generation=generation.number, gates=tuple(gates), time=now
         )
 
     def _earlier(self, member_since: int, now: int) -> tuple[EarlierGeneration, ...]:

@@ -53,6 +53,7 @@ from sealcast.sidechannel.messages import (
     StreamUpdate,
     TimeAnswer,
 )
+from sealcast.sidechannel.node_messages import AdmissionAnswer, NodeJoinAnswer, RepairNodeUpdate
 from sealcast.sidechannel.peer_messages import (
     ChannelsRequest,
     EndpointBody,
@@ -268,6 +269,11 @@ class KeyServerClient:
         body = JoinRequest(role=role).serialize()
         return JoinAnswer.parse(await self._ask("POST", channel, "join", body, action=str(role)))
 
+    async def join_as_repair_node(self, channel: str) -> NodeJoinAnswer:
+        """Become a repair node of a channel, or one anew (SC-39)."""
+        body = JoinRequest(role=MemberRole.REPAIR).serialize()
+        return NodeJoinAnswer.parse(await self._ask("POST", channel, "join", body, action="repair"))
+
     async def keys(self, channel: str) -> KeysAnswer:
         """The present secrets, and those of slots ahead (SC-3)."""
         return KeysAnswer.parse(await self._ask("POST", channel, "keys", EmptyBody().serialize()))
@@ -307,6 +313,17 @@ class KeyServerClient:
     async def members(self, channel: str) -> tuple[MemberEntry, ...]:
         """Those that joined and are still allowed."""
         return MembersAnswer.parse(await self._ask("GET", channel, "members")).members
+
+    async def admission(self, channel: str, device: str) -> AdmissionAnswer:
+        """Since when a device is a member (SC-42); it is written as the policy does.
+
+        Raises: NotAllowedError: it is none.
+        """
+        return AdmissionAnswer.parse(await self._ask("GET", channel, f"members/{quote(device, safe='')}"))
+
+    async def put_repair_node(self, channel: str, update: RepairNodeUpdate) -> None:
+        """Say where this repair node listens (SC-40)."""
+        EmptyBody.parse(await self._ask("PUT", channel, "repair-node", update.serialize(), action="repair"))
 
     async def crl(self) -> CrlAnswer:
         """The CRL in force."""

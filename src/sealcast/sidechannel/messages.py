@@ -40,6 +40,7 @@ MAX_BUNDLE = 8 * 1204
 
 MAX_DATAGRAM = 65_507
 MAX_SLOTS = 32
+MAX_REPAIR_NODES = 64
 MAX_EARLIER = 8
 MAX_ISSUERS = 16
 MAX_CERTIFICATE = 16 * 1024
@@ -70,7 +71,7 @@ class JoinRequest:
         fields = Fields.parse(data, "join request")
         role = fields.text("role")
         if role not in tuple(MemberRole):
-            raise fields.fault("role", "neither publish nor subscribe")
+            raise fields.fault("role", "none of publish, subscribe and repair")
         return cls(role=MemberRole(role))
 
 
@@ -128,6 +129,24 @@ class KeysAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepairNodeEntry:
+    """A repair node of the channel, as a directory lists it (SC-40)."""
+
+    device: str
+    """As the channel's policy writes it."""
+    endpoint: tuple[str, int]
+    """Host and port of its side channel."""
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """Read one entry of an answer."""
+        fields = Fields(value, "repair node")
+        if (endpoint := read_endpoint(fields)) is None:
+            raise fields.fault("endpoint", "missing")
+        return cls(device=_device(fields, "device"), endpoint=endpoint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamEntry:
     """An entry of the directory (SC-5)."""
 
@@ -168,10 +187,9 @@ class StreamEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JoinAnswer:
-    """Join reply (SC-4)."""
+class Joined:
+    """What both kinds of join reply tell besides keys."""
 
-    keys: KeysAnswer
     policy: bytes
     """Signed policy (TR-13)."""
     crl: bytes
@@ -181,32 +199,47 @@ class JoinAnswer:
     key_server: bytes
     """Credential bundle of the control stream."""
     streams: tuple[StreamEntry, ...]
+    repair_nodes: tuple[RepairNodeEntry, ...] = ()
+
+    def rest(self) -> dict[str, Any]:
+        """As it stands in a reply."""
+        return {
+            "policy": self.policy,
+            "crl": self.crl,
+            "issuers": list(self.issuers),
+            "key-server": self.key_server,
+            "streams": [entry.map() for entry in self.streams],
+            **_nodes_map(self.repair_nodes),
+        }
+
+    @staticmethod
+    def read_rest(fields: Fields) -> dict[str, Any]:
+        """Read the fields of a reply."""
+        return {
+            "policy": fields.bytes_("policy", most=MAX_POLICY),
+            "crl": fields.bytes_("crl", most=MAX_CRL),
+            "issuers": _issuers(fields),
+            "key_server": fields.bytes_("key-server", most=MAX_BUNDLE),
+            "streams": fields.items("streams", StreamEntry.read, most=MAX_STREAMS),
+            "repair_nodes": _read_nodes(fields),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinAnswer(Joined):
+    """Join reply (SC-4)."""
+
+    keys: KeysAnswer
 
     def serialize(self) -> bytes:
         """The body's bytes."""
-        return encode_cbor(
-            {
-                **self.keys._map(),
-                "policy": self.policy,
-                "crl": self.crl,
-                "issuers": list(self.issuers),
-                "key-server": self.key_server,
-                "streams": [entry.map() for entry in self.streams],
-            }
-        )
+        return encode_cbor(self.keys._map() | self.rest())
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read the body's bytes."""
         fields = Fields.parse(data, "join reply")
-        return cls(
-            keys=KeysAnswer(**_read_keys(fields)),
-            policy=fields.bytes_("policy", most=MAX_POLICY),
-            crl=fields.bytes_("crl", most=MAX_CRL),
-            issuers=_issuers(fields),
-            key_server=fields.bytes_("key-server", most=MAX_BUNDLE),
-            streams=fields.items("streams", StreamEntry.read, most=MAX_STREAMS),
-        )
+        return cls(keys=KeysAnswer(**_read_keys(fields)), **cls.read_rest(fields))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,16 +395,22 @@ class StreamsAnswer:
     """`GET …/streams`."""
 
     streams: tuple[StreamEntry, ...]
+    repair_nodes: tuple[RepairNodeEntry, ...] = ()
 
     def serialize(self) -> bytes:
         """The body's bytes."""
-        return encode_cbor({"streams": [entry.map() for entry in self.streams]})
+        return encode_cbor(
+            {"streams": [entry.map() for entry in self.streams], **_nodes_map(self.repair_nodes)}
+        )
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read the body's bytes."""
         fields = Fields.parse(data, "streams reply")
-        return cls(streams=fields.items("streams", StreamEntry.read, most=MAX_STREAMS))
+        return cls(
+            streams=fields.items("streams", StreamEntry.read, most=MAX_STREAMS),
+            repair_nodes=_read_nodes(fields),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -432,7 +471,7 @@ class MembersAnswer:
             entry = Fields(value, "member")
             role = entry.text("role")
             if role not in tuple(MemberRole):
-                raise entry.fault("role", "neither publish nor subscribe")
+                raise entry.fault("role", "none of publish, subscribe and repair")
             return MemberEntry(device=_device(entry, "device"), role=MemberRole(role))
 
         return cls(members=fields.items("members", read, most=MAX_MEMBERS))
@@ -606,6 +645,17 @@ def _read_keys(fields: Fields) -> dict[str, Any]:
         "time": fields.uint("time"),
         "earlier": fields.items("earlier", read_earlier, most=MAX_EARLIER) if "earlier" in fields else (),
     }
+
+
+def _nodes_map(nodes: tuple[RepairNodeEntry, ...]) -> dict[str, Any]:
+    listed = [{"device": node.device, "endpoint": list(node.endpoint)} for node in nodes]
+    return {"repair-nodes": listed} if listed else {}
+
+
+def _read_nodes(fields: Fields) -> tuple[RepairNodeEntry, ...]:
+    if "repair-nodes" not in fields:
+        return ()
+    return fields.items("repair-nodes", RepairNodeEntry.read, most=MAX_REPAIR_NODES)
 
 
 def _issuers(fields: Fields) -> tuple[bytes, ...]:

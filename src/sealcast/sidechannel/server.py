@@ -33,9 +33,11 @@ Repaired = tuple[Sequence[bytes], int, bytes | None]
 """Packets, lowest sequence still retained, latest heartbeat."""
 
 RepairHandler = Callable[
-    [bytes, bytes, tuple[tuple[int, int], ...]], Awaitable[Repaired | None] | Repaired | None
+    [str, bytes, bytes, tuple[tuple[int, int], ...]], Awaitable[Repaired | None] | Repaired | None
 ]
-"""`(channel id, stream id, ranges)`; None: the stream is not ours. It may stop at the bounds of SC-8."""
+"""`(device, channel id, stream id, ranges)`; None: the stream is not ours. It may stop at the bounds of
+SC-8.
+"""
 
 AcknowledgeHandler = Callable[[str, Acknowledgement], bool | Awaitable[bool]]
 """`(device, acknowledgement)`; False: the stream is not ours."""
@@ -122,7 +124,7 @@ class PeerServer:
         caller = self._caller(request)
         asked = RepairRequest.parse(await request.read())
         self._authorise(asked.channel, caller)
-        found = await _result(self._repair(asked.channel, asked.stream, asked.ranges))
+        found = await _result(self._repair(caller, asked.channel, asked.stream, asked.ranges))
         if found is None:
             raise RefusedError(Refusal.UNKNOWN_STREAM, f"stream {asked.stream.hex()} is not published here")
         packets, oldest, head = found

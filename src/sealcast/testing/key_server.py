@@ -8,6 +8,7 @@ request that waited is answered.
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, unquote
 
 from sealcast import _core
@@ -40,11 +41,13 @@ from sealcast.sidechannel.messages import (
     PolicyAnswer,
     PollAnswer,
     PollRequest,
+    RepairNodeEntry,
     StreamEntry,
     StreamsAnswer,
     StreamUpdate,
     TimeAnswer,
 )
+from sealcast.sidechannel.node_messages import GatesAnswer, NodeJoinAnswer
 from sealcast.sidechannel.refusals import Refusal, RefusedError
 from sealcast.testing.chance import chance
 from sealcast.testing.clock import SECOND, Timeline
@@ -95,6 +98,7 @@ class SimulatedKeyServer:
         self._judge = PeerJudge(site.validator())
         self._publishers: set[str] = set()
         self._subscribers: set[str] = set()
+        self._nodes: dict[str, tuple[str, int] | None] = {}
         self._policy_version = 0
         now = timeline.now
         self._clock = SlotClock(
@@ -177,12 +181,18 @@ class SimulatedKeyServer:
             reply(None, b"")
 
     def allow(self, device: str, role: MemberRole) -> None:
-        """List a device in the policy; a new version if it was not."""
+        """List a device in the policy; a new version if it was not. A repair node is a subscriber by it."""
+        if role is MemberRole.REPAIR:
+            self._nodes.setdefault(device, None)
         listed = self._publishers if role is MemberRole.PUBLISH else self._subscribers
         if device not in listed:
             listed.add(device)
             self._sign_policy()
             self._install()
+
+    def put_repair_node(self, device: str, endpoint: tuple[str, int] | None) -> None:
+        """Note where a repair node listens (SC-40)."""
+        self._nodes[device] = endpoint
 
     def remove(self, devices: Iterable[str]) -> None:
         """Take devices out of the policy, and out of the group by a fresh generation.
@@ -259,7 +269,7 @@ class SimulatedKeyServer:
             case "POST", ["keys"]:
                 EmptyBody.parse(body)
                 self._authorise(device, member=True)
-                reply(200, self._keys_answer(server, device).serialize())
+                reply(200, self._keys_for(server, device).serialize())
             case "POST", ["poll"]:
                 poll = _Poll(device, certificate, PollRequest.parse(body).counter, reply)
                 self._authorise(device, member=True)
@@ -275,7 +285,8 @@ class SimulatedKeyServer:
                 reply(200, PolicyAnswer(policy=self._signed_policy, issuers=(self.site.ca,)).serialize())
             case "GET", ["streams"]:
                 self._authorise(device)
-                reply(200, StreamsAnswer(streams=self._entries()).serialize())
+                answer = StreamsAnswer(streams=self._entries(), repair_nodes=self._repair_nodes())
+                reply(200, answer.serialize())
             case "GET", ["members"]:
                 self._authorise(device)
                 reply(200, self._members().serialize())
@@ -299,7 +310,11 @@ class SimulatedKeyServer:
         if server is None or start != self._starts:
             return
         now = self._timeline.now
-        allowed = [(device, role) for device, role in self._joins.take() if self._allows(device, role)]
+        allowed = [
+            (device, role)
+            for device, role in self._joins.take()
+            if self._allows(device, role) and (role is MemberRole.REPAIR) is (device in self._nodes)
+        ]
         self._keys = self._keys.turned(now, self._draw_secret).admitted(allowed, now, self._draw_secret)
         self._install()
         joiners, self._joiners = self._joiners, []
@@ -310,15 +325,19 @@ class SimulatedKeyServer:
             except RefusedError as error:
                 self._refuse(reply, error)
                 continue
-            answer = JoinAnswer(
-                keys=self._keys_answer(server, device),
-                policy=self._signed_policy,
-                crl=self.site.crl,
-                issuers=(self.site.ca,),
-                key_server=self._bundle,
-                streams=self._entries(),
-            )
-            reply(200, answer.serialize())
+            keys = self._keys_for(server, device)
+            rest: dict[str, Any] = {
+                "policy": self._signed_policy,
+                "crl": self.site.crl,
+                "issuers": (self.site.ca,),
+                "key_server": self._bundle,
+                "streams": self._entries(),
+                "repair_nodes": self._repair_nodes(),
+            }
+            if isinstance(keys, GatesAnswer):
+                reply(200, NodeJoinAnswer(gates=keys, **rest).serialize())
+            else:
+                reply(200, JoinAnswer(keys=keys, **rest).serialize())
 
     def _poll(self, server: KeyServer, poll: _Poll) -> None:
         beacon = server.poll_answer(poll.counter, self._timeline.now)
@@ -409,6 +428,21 @@ class SimulatedKeyServer:
     def _require_up(self) -> None:
         if self._server is None:
             raise RuntimeError("the authority is down: nobody can be removed")
+
+    def _keys_for(self, server: KeyServer, device: str) -> KeysAnswer | GatesAnswer:
+        if not self._keys.membership.is_repair_node(device):
+            return self._keys_answer(server, device)
+        given = server.gates_reply(self._timeline.now, self.options.suite)
+        return GatesAnswer(
+            beacon=given.beacon, generation=given.generation, gates=given.gates, time=given.time
+        )
+
+    def _repair_nodes(self) -> tuple[RepairNodeEntry, ...]:
+        return tuple(
+            RepairNodeEntry(device=device, endpoint=endpoint)
+            for device, endpoint in self._nodes.items()
+            if endpoint is not None and self._keys.membership.is_repair_node(device)
+        )
 
     def _keys_answer(self, server: KeyServer, device: str | None = None) -> KeysAnswer:
         since = None if device is None else self._keys.membership.admitted_in(device)

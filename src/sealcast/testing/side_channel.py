@@ -126,7 +126,8 @@ class SideChannel:
             return
 
         def arrive() -> None:
-            if status is None or (peers is not None and status != 200):
+            is_last = peers is None or index + 1 == len(peers)
+            if status is None or (status != 200 and not is_last):
                 self._try(request, index + 1, _FIRST_RETRY)
             else:
                 request.finish(status, body)

@@ -21,6 +21,7 @@ from sealcast.testing.hosts import Host, StreamRecord, Surroundings
 from sealcast.testing.key_server import ChannelOptions, SimulatedKeyServer
 from sealcast.testing.network import NO_FAULTS, Faults, Network
 from sealcast.testing.publisher import SimulatedPublisher
+from sealcast.testing.repair_node import SimulatedRepairNode
 from sealcast.testing.side_channel import KEY_SERVER, SideChannel, SideChannelFaults
 from sealcast.testing.site import Site, SiteCertificate
 from sealcast.testing.subscriber import SimulatedSubscriber
@@ -61,6 +62,7 @@ class Simulation:
         self.publishers: dict[str, SimulatedPublisher] = {}
         """By device name; with an instance, by `name/instance`."""
         self.subscribers: dict[str, SimulatedSubscriber] = {}
+        self.repair_nodes: dict[str, SimulatedRepairNode] = {}
         self.removed: dict[str, int] = {}
         """Devices that were removed, and the generation that shut them out."""
         self._faults = faults
@@ -116,6 +118,25 @@ class Simulation:
         subscriber.start()
         return subscriber
 
+    def add_repair_node(self, name: str, **options: tuple[int, int]) -> SimulatedRepairNode:
+        """Enrol a device if it is new, let the policy list it, and start it as a repair node.
+
+        Options are those of SimulatedRepairNode: `keep`.
+        """
+        identity = self._enrol(name)
+        self.key_server.allow(name, MemberRole.REPAIR)
+        node = SimulatedRepairNode(
+            self._around,
+            identity,
+            lambda device: self.key_server.keys.membership.admission(device),
+            **options,
+        )
+        self.repair_nodes[name] = node
+        self.network.attach(name, node.receive, self._faults)
+        node.start()
+        self.key_server.put_repair_node(name, node.endpoint)
+        return node
+
     def publisher(self, name: str) -> SimulatedPublisher:
         """The publisher of that name, or of `name/instance`."""
         return self.publishers[name]
@@ -170,7 +191,9 @@ class Simulation:
 
         def is_settled() -> bool:
             return all(host.is_ready for host in self.publishers.values() if host.is_up) and all(
-                host.has_joined for host in self.subscribers.values() if host.is_up
+                host.has_joined
+                for host in (*self.subscribers.values(), *self.repair_nodes.values())
+                if host.is_up
             )
 
         if not self.run_until(is_settled, seconds):
@@ -240,8 +263,8 @@ class Simulation:
 
     @property
     def hosts(self) -> list[Host]:
-        """Publishers and subscribers."""
-        return [*self.publishers.values(), *self.subscribers.values()]
+        """Publishers, subscribers and repair nodes."""
+        return [*self.publishers.values(), *self.subscribers.values(), *self.repair_nodes.values()]
 
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of the log and of every datagram sent: equal for equal runs."""

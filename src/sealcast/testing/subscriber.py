@@ -15,6 +15,9 @@ from sealcast.testing.site import SiteCertificate
 class SimulatedSubscriber(Host):
     """A subscriber, with everything that its application was given."""
 
+    _keep: tuple[int, int] | None = None
+    """Bytes and microseconds for which packets are kept, by a repair node."""
+
     def __init__(
         self,
         around: Surroundings,
@@ -85,6 +88,7 @@ class SimulatedSubscriber(Host):
             max_message_bytes=max_message_bytes,
             buffer_bytes=buffer_bytes,
             window_packets=window_packets,
+            keep=self._keep,
         )
         self.touch()
 

@@ -2,7 +2,7 @@
 //!
 //! Spec: keys.md sections 2 and 3; side-channel.md section 1.
 
-use super::{Admitted, FETCH_INTERVAL, Member, Outcome, Purposes};
+use super::{Admitted, FETCH_INTERVAL, Member, Outcome, Purpose, Purposes};
 use crate::control::{BeaconError, ControlState, VerifiedBeacon};
 use crate::credential::VerifiedCredential;
 use crate::crl::CrlSet;
@@ -102,6 +102,7 @@ impl Member {
                 other => format!("policy: {other:?}"),
             })
         })?;
+        self.check_kind(&reply.keys)?;
         let suite = policy.policy.suite;
         let credential = VerifiedCredential::verify(
             reply.key_server,
@@ -156,7 +157,7 @@ impl Member {
         if let Some(beacon) = self.admitted.as_ref().and_then(|a| a.control.last()) {
             self.events.push_back(Event::Joined { epoch: beacon.epoch });
         }
-        Ok(Outcome::Joined(reply.streams))
+        Ok(Outcome::Joined(reply.directory))
     }
 
     fn note_refusal(&mut self, reason: String) -> MalformedObject {
@@ -272,6 +273,7 @@ impl Member {
 
     fn keys_came<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
         let reply = messages::parse_keys_reply(body)?;
+        self.check_kind(&reply)?;
         let Some(admitted) = &self.admitted else {
             return Ok(Outcome::Nothing);
         };
@@ -285,6 +287,15 @@ impl Member {
         }
     }
 
+    /// A repair node takes no secret that opens anything, whoever hands it out; to others gates are no keys (KM-21).
+    fn check_kind(&mut self, reply: &KeysReply<'_>) -> Result<(), MalformedObject> {
+        let is_node = self.config.purpose == Purpose::Repair;
+        if is_node == reply.secret.is_none() && (!is_node || reply.earlier.is_empty()) {
+            return Ok(());
+        }
+        Err(self.note_refusal("keys: not those of the role that was asked for".to_owned()))
+    }
+
     fn install(&mut self, reply: &KeysReply<'_>, beacon: &VerifiedBeacon, now: Time) {
         let Some(admitted) = &mut self.admitted else {
             return;
@@ -295,10 +306,17 @@ impl Member {
                 refused = Some(format!("slot {slot}: {error:?}"));
             }
         }
-        match admitted
-            .keyring
-            .install_step(reply.generation, reply.step, reply.secret.clone(), beacon)
-        {
+        let present = match &reply.secret {
+            Some(secret) => {
+                admitted
+                    .keyring
+                    .install_step(reply.generation, reply.step, secret.clone(), beacon)
+            }
+            None => admitted
+                .keyring
+                .install_gates(reply.generation, &reply.gates, beacon),
+        };
+        match present {
             Ok(()) | Err(InstallError::Backwards) => {}
             Err(error) => {
                 refused = Some(format!(

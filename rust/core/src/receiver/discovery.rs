@@ -10,7 +10,7 @@ use crate::crypto::{Suite, sha256};
 use crate::event::{Event, Evidence, Source};
 use crate::keyring::Lookup;
 use crate::member::Purposes;
-use crate::messages::StreamEntry;
+use crate::messages::Directory;
 use crate::policy::parse_member;
 use crate::receiver::Receiver;
 use crate::receiver::closed::ENDED;
@@ -247,10 +247,11 @@ impl Receiver {
     }
 
     /// Takes the directory: new streams begin at the head told (first time), known ones get their endpoints.
-    pub(super) fn take_directory(&mut self, entries: &[StreamEntry<'_>], now: Time) {
+    pub(super) fn take_directory(&mut self, directory: &Directory<'_>, now: Time) {
         let Some(suite) = self.member.suite() else { return };
         let channel = *self.member.channel();
-        for entry in entries {
+        self.take_repair_nodes(directory);
+        for entry in &directory.streams {
             let Some((site, device)) = parse_member(&self.member.config.site, entry.device) else {
                 continue;
             };
@@ -313,6 +314,25 @@ impl Receiver {
             }
         }
         self.directory_known = true;
+    }
+
+    /// Whoever is no subscriber by the policy is asked for nothing.
+    fn take_repair_nodes(&mut self, directory: &Directory<'_>) {
+        let member = &self.member;
+        let nodes = directory.repair_nodes.iter().filter_map(|node| {
+            let (site, device) = parse_member(&member.config.site, node.device)?;
+            let is_listed = member
+                .policy()
+                .is_some_and(|policy| policy.may_subscribe(&site, device));
+            (is_listed && !member.is_self(node.device)).then(|| Source {
+                site,
+                device: device.to_owned(),
+                host: node.host.to_owned(),
+                port: node.port,
+            })
+        });
+        let nodes = nodes.collect();
+        self.sources.set_nodes(nodes);
     }
 
     /// Policy or CRL changed: every running stream is judged again. A list that is late, as one of another site that is away,

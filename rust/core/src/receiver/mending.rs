@@ -2,12 +2,16 @@
 //!
 //! Spec: wire.md DP-33; side-channel.md SC-8, SC-9.
 
+use std::collections::BTreeSet;
+
 use crate::event::{Response, Target};
 use crate::member::{Outgoing, Purposes};
-use crate::messages::{parse_repair_reply, repair_request};
+use crate::messages::{parse_repair_reply, parse_retry_after, repair_request};
+use crate::receiver::sources::{Asked, PassedOver};
 use crate::receiver::{Receiver, Via};
 use crate::rejection::Rejection;
-use crate::wire::{StreamId, Time};
+use crate::retention::MAX_ANSWER_BYTES;
+use crate::wire::{MAX_DATAGRAM_BYTES, PacketType, PacketView, StreamId, Time};
 
 const SECOND: u64 = 1_000_000;
 /// Most ranges and packets in one repair request (SC-8).
@@ -15,44 +19,126 @@ const MAX_RANGES: usize = 64;
 const MAX_REPAIR_PACKETS: u64 = 1024;
 /// A repair answer with more packets that fail than this is not read further: its peer is at fault.
 const MAX_BAD_REPAIRS: usize = 3;
+/// A source that wants to be asked again later than this, in seconds, is asked all the same.
+const MAX_RETRY_AFTER: u64 = 60;
+
+/// What an answer was worth.
+struct Worth {
+    /// Sequences that were asked for and did not come.
+    lacking: bool,
+    /// It may hold more than fits an answer.
+    is_full: bool,
+    /// The lowest sequence that its giver still holds.
+    oldest: Option<u64>,
+    failure: Option<PassedOver>,
+    /// Seconds.
+    retry_after: Option<u64>,
+}
+
+impl Worth {
+    fn nothing(failure: PassedOver) -> Self {
+        Self {
+            lacking: true,
+            is_full: false,
+            oldest: None,
+            failure: Some(failure),
+            retry_after: None,
+        }
+    }
+}
 
 impl Receiver {
     pub(super) fn repair_came(&mut self, id: StreamId, response: Response<'_>, now: Time) {
         let before = self.counters.repaired;
-        let mut oldest = None;
-        if let Response::Answer { status: 200, body } = response
-            && let Ok(reply) = parse_repair_reply(body)
-        {
-            let mut bad = 0;
-            for datagram in &reply.packets {
-                let refused = self.receive(datagram, Via::Repair, now);
-                bad += usize::from(matches!(
-                    refused,
-                    Some(Rejection::Malformed | Rejection::Signature)
-                ));
-                if bad > MAX_BAD_REPAIRS {
-                    break;
-                }
-            }
-            if let Some(head) = reply.head {
-                self.receive(head, Via::Repair, now);
-            }
-            if bad == 0 {
-                oldest = Some(reply.oldest);
-            }
-        }
+        let Some(asked) = self.sources.take_asked(&id) else {
+            return;
+        };
+        let worth = match response {
+            Response::Failed => Worth::nothing(PassedOver::NoAnswer),
+            Response::Answer { status: 200, body } => self.take_repaired(&id, &asked, body, now),
+            Response::Answer { status: 429, body } => Worth {
+                retry_after: Some(parse_retry_after(body).unwrap_or(1).min(MAX_RETRY_AFTER)),
+                ..Worth::nothing(PassedOver::Busy)
+            },
+            Response::Answer { .. } => Worth::nothing(PassedOver::Refused),
+        };
         let mended = (self.counters.repaired - before) as usize;
         let is_full = self.is_queue_full();
         let Some(stream) = self.streams.get_mut(&id) else {
+            self.sources.settled(&id);
             return;
         };
-        stream.schedule.answered(mended, now, &mut self.member.jitter);
-        // The source is the publisher itself: what it no longer holds will not come back.
-        if let Some(oldest) = oldest.filter(|_| !is_full) {
+        let events = &mut self.member.events;
+        match worth.failure {
+            Some(_) => self.sources.failed(&asked.source, now),
+            None => self.sources.answered(&id, &asked, !worth.lacking, now, events),
+        }
+        let is_over = !worth.lacking || (worth.is_full && mended > 0);
+        let is_next = !is_over && self.sources.pass_over(&id, &asked.source, &stream.sources, now);
+        if let Some(reason) = worth.failure
+            && is_next
+        {
+            let events = &mut self.member.events;
+            self.sources.tell(&asked.source, reason, now, events);
+        }
+        match worth.retry_after {
+            _ if is_next => stream.schedule.next_source(now),
+            Some(seconds) => stream
+                .schedule
+                .held_off(now + seconds * SECOND, &mut self.member.jitter),
+            None => stream.schedule.answered(mended, now, &mut self.member.jitter),
+        }
+        // Only of the publisher itself it is true that what it no longer holds will not come back.
+        let publisher = &stream.publisher;
+        let is_publisher = (publisher.site, &publisher.device) == (asked.source.site, &asked.source.device);
+        if let Some(oldest) = worth.oldest.filter(|_| !is_full && is_publisher) {
             for (first, last) in stream.window.missing_below(oldest) {
                 self.counters.lost += last - first + 1;
                 stream.give_up(first, last, &mut self.member.events);
             }
+        }
+    }
+
+    fn take_repaired(&mut self, id: &StreamId, asked: &Asked, body: &[u8], now: Time) -> Worth {
+        let Ok(reply) = parse_repair_reply(body) else {
+            return Worth::nothing(PassedOver::BadPackets);
+        };
+        let (mut bad, mut bytes, mut came) = (0, 0, BTreeSet::new());
+        for datagram in &reply.packets {
+            bytes += datagram.len();
+            let refused = self.receive(datagram, Via::Repair, now);
+            if matches!(refused, Some(Rejection::Malformed | Rejection::Signature)) {
+                bad += 1;
+            } else if let Ok(packet) = PacketView::parse(datagram)
+                && packet.header.stream == *id
+                && packet.header.packet_type == PacketType::Data
+            {
+                came.insert(packet.header.sequence());
+            }
+            if bad > MAX_BAD_REPAIRS {
+                break;
+            }
+        }
+        if let Some(head) = reply.head {
+            self.receive(head, Via::Repair, now);
+        }
+        let missing = self.streams.get(id).map_or(Vec::new(), |stream| {
+            let last = asked.ranges.last().map_or(0, |&(_, last)| last);
+            stream.window.missing_below(last.saturating_add(1))
+        });
+        let is_asked = |sequence: &u64| {
+            let within = |&(first, last): &(u64, u64)| (first..=last).contains(sequence);
+            asked.ranges.iter().any(within)
+        };
+        // No more than were asked for, with what was missing before them.
+        let mut missing = missing.iter().flat_map(|&(first, last)| first..=last);
+        Worth {
+            lacking: missing.any(|sequence| is_asked(&sequence) && !came.contains(&sequence)),
+            is_full: reply.packets.len() == MAX_REPAIR_PACKETS as usize
+                || bytes + MAX_DATAGRAM_BYTES > MAX_ANSWER_BYTES,
+            oldest: (bad == 0).then_some(reply.oldest),
+            failure: (bad > 0).then_some(PassedOver::BadPackets),
+            retry_after: None,
         }
     }
 
@@ -86,6 +172,7 @@ impl Receiver {
             };
             let Some(since) = stream.window.missing_since() else {
                 stream.schedule.settled();
+                self.sources.settled(&id);
                 continue;
             };
             stream
@@ -100,10 +187,12 @@ impl Receiver {
                 continue;
             }
             if stream.sources.is_empty() {
-                stream.schedule.postponed(now, &mut self.member.jitter);
                 self.member.want(Purposes::Directory, now);
-                continue;
             }
+            let Some((source, has_another)) = self.sources.next(&id, &stream.sources, now) else {
+                stream.schedule.postponed(now, &mut self.member.jitter);
+                continue;
+            };
             let by = stream.schedule.noticed_by(now);
             let ranges = stream.window.repairable(by, MAX_RANGES, MAX_REPAIR_PACKETS);
             if ranges.is_empty() {
@@ -111,7 +200,14 @@ impl Receiver {
                 continue;
             }
             stream.schedule.requested();
-            let (target, timeout) = (Target::Peers(stream.sources.clone()), stream.schedule.timeout());
+            let timeout = stream.schedule.timeout(has_another);
+            let target = Target::Peers(vec![source.clone()]);
+            let asked = Asked {
+                source,
+                ranges: ranges.clone(),
+                at: now,
+            };
+            self.sources.asked(id, asked);
             let body = repair_request(self.member.channel(), &id, &ranges);
             let path = "/v1/repair".to_owned();
             self.counters.requests += 1;

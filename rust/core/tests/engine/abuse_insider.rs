@@ -488,7 +488,7 @@ fn salamander(forges: [&Forge; 2], headers: [Header; 2], plaintext: &[u8]) -> Ve
         .iter()
         .zip(headers)
         .map(|(forge, header)| {
-            let secret = forge.keys.stream_secret(&header.stream);
+            let secret = forge.keys.stream_secret(&header.stream).unwrap();
             let key = sealcast_core::crypto::kdf(secret.expose(), "block", &[&header.block.0]);
             let aad = sealcast_core::wire::associated_data(&header.to_bytes(), &forge.channel);
             (
@@ -542,7 +542,7 @@ fn c8_a_packet_that_opens_under_two_keys_is_accepted_under_one() {
     let body = salamander([&one, &two], [header, other], &plaintext);
     // It is real: both keys open the same body.
     for (forge, header) in [(&one, header), (&two, other)] {
-        let secret = forge.keys.stream_secret(&header.stream);
+        let secret = forge.keys.stream_secret(&header.stream).unwrap();
         let key = sealcast_core::schedule::block_key(forge.suite, &secret, &header.block);
         let aad = sealcast_core::wire::associated_data(&header.to_bytes(), &forge.channel);
         assert!(key.open(0, &aad, &body).is_some());

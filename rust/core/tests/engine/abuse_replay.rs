@@ -122,7 +122,7 @@ fn pairs_of(key_server: &KeyServer, captured: &[impl AsRef<[u8]>]) -> Vec<([u8; 
         let keys = key_server.epoch_keys(header.epoch);
         let key = match header.packet_type {
             PacketType::Data => kdf(
-                keys.stream_secret(&header.stream).expose(),
+                keys.stream_secret(&header.stream).unwrap().expose(),
                 "block",
                 &[&header.block.0],
             ),

@@ -64,7 +64,7 @@ impl Forge {
         let key = match header.packet_type {
             PacketType::Data => block_key(
                 self.suite,
-                &self.keys.stream_secret(&header.stream),
+                &self.keys.stream_secret(&header.stream).unwrap(),
                 &header.block,
             ),
             PacketType::Credential => self.keys.credential_block_key(&header.stream, &header.block),

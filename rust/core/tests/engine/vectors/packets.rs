@@ -379,7 +379,7 @@ fn assert_opens(group: &Value, test: &Value, datagram: &[u8]) {
             assert_eq!(view.header.sequence(), uint(test, "sequence"));
             block_key(
                 suite,
-                &keys.stream_secret(&view.header.stream),
+                &keys.stream_secret(&view.header.stream).unwrap(),
                 &view.header.block,
             )
         }

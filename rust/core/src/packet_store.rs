@@ -1,0 +1,259 @@
+//! What a repair node keeps: verified packets of many streams, byte for byte, within bytes and age.
+//!
+//! Spec: wire.md DP-17; side-channel.md SC-8, SC-42.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::retention::{Datagram, MAX_ANSWER_BYTES, MAX_ANSWER_PACKETS};
+use crate::wire::{Epoch, StreamId, Time};
+
+/// What a kept packet takes besides its bytes.
+const BESIDES: u64 = 128;
+/// A joiner is told of a head that is at most this old (SC-5, and some more): what was sealed since lets it pass over what is not
+/// for it by signatures, and opens to it no more than it did.
+const HEAD_AGE: u64 = 15_000_000;
+
+/// From when on a member may be served packets (SC-42).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    pub generation: u32,
+    pub step: u8,
+    /// When it joined.
+    pub joined: Time,
+}
+
+impl Admission {
+    fn covers(&self, packet: &Kept) -> bool {
+        packet.epoch.membership() >= (self.generation, self.step)
+            || packet.sealed.saturating_add(HEAD_AGE) >= self.joined
+    }
+}
+
+#[derive(Debug)]
+struct Kept {
+    datagram: Datagram,
+    epoch: Epoch,
+    sealed: Time,
+}
+
+#[derive(Debug, Default)]
+struct KeptStream {
+    packets: BTreeMap<u64, Kept>,
+    /// The latest heartbeat, as it came.
+    head: Option<Datagram>,
+    heard: Time,
+}
+
+/// What is served of one stream.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Served {
+    pub packets: Vec<Datagram>,
+    /// The lowest sequence still kept; 0 of a stream of which only the head is.
+    pub oldest: u64,
+    pub head: Option<Datagram>,
+}
+
+#[derive(Debug)]
+pub struct PacketStore {
+    streams: HashMap<StreamId, KeptStream>,
+    /// In order of arrival: when, whose, which.
+    order: VecDeque<(Time, StreamId, u64)>,
+    bytes: u64,
+    max_bytes: u64,
+    max_age: u64,
+    swept: Time,
+}
+
+impl PacketStore {
+    /// `max_age` in microseconds.
+    pub fn new(max_bytes: u64, max_age: u64) -> Self {
+        Self {
+            streams: HashMap::new(),
+            order: VecDeque::new(),
+            bytes: 0,
+            max_bytes,
+            max_age,
+            swept: 0,
+        }
+    }
+
+    /// Keeps a packet whose signature has been verified; the first one for a sequence stands.
+    pub fn keep(
+        &mut self,
+        (stream, sequence): (StreamId, u64),
+        (epoch, sealed): (Epoch, Time),
+        datagram: &[u8],
+        now: Time,
+    ) {
+        let kept = self.streams.entry(stream).or_default();
+        kept.heard = now;
+        if kept.packets.contains_key(&sequence) {
+            return;
+        }
+        let datagram = Datagram::copy_from_slice(datagram);
+        self.bytes += datagram.len() as u64 + BESIDES;
+        kept.packets.insert(
+            sequence,
+            Kept {
+                datagram,
+                epoch,
+                sealed,
+            },
+        );
+        self.order.push_back((now, stream, sequence));
+        self.expire(now);
+    }
+
+    /// Keeps a verified heartbeat in place of the one before.
+    pub fn keep_head(&mut self, stream: StreamId, datagram: &[u8], now: Time) {
+        let kept = self.streams.entry(stream).or_default();
+        (kept.heard, kept.head) = (now, Some(Datagram::copy_from_slice(datagram)));
+    }
+
+    /// Drops what is over the bounds at `now`, the oldest first.
+    pub fn expire(&mut self, now: Time) {
+        while let Some(&(arrived, stream, sequence)) = self.order.front() {
+            if self.bytes <= self.max_bytes && now.saturating_sub(arrived) <= self.max_age {
+                break;
+            }
+            self.order.pop_front();
+            let kept = self.streams.get_mut(&stream);
+            if let Some(packet) = kept.and_then(|kept| kept.packets.remove(&sequence)) {
+                self.bytes -= packet.datagram.len() as u64 + BESIDES;
+            }
+        }
+        if now.saturating_sub(self.swept) > self.max_age {
+            self.swept = now;
+            self.streams
+                .retain(|_, kept| !kept.packets.is_empty() || now.saturating_sub(kept.heard) <= self.max_age);
+        }
+    }
+
+    /// The kept packets of `ranges` (first, last included), lowest first and each once, from the caller's admission on and
+    /// within the bounds of one answer. None: nothing is known of the stream.
+    pub fn answer(&self, stream: &StreamId, ranges: &[(u64, u64)], admission: &Admission) -> Option<Served> {
+        let kept = self.streams.get(stream)?;
+        let mut ranges = ranges.to_vec();
+        ranges.sort_unstable();
+        let (mut packets, mut bytes, mut from) = (Vec::new(), 0, 0);
+        'ranges: for (first, last) in ranges {
+            let first = first.max(from);
+            if first > last {
+                continue;
+            }
+            for (_, packet) in kept.packets.range(first..=last) {
+                if !admission.covers(packet) {
+                    continue;
+                }
+                bytes += packet.datagram.len();
+                if packets.len() == MAX_ANSWER_PACKETS || bytes > MAX_ANSWER_BYTES {
+                    break 'ranges;
+                }
+                packets.push(packet.datagram.clone());
+            }
+            from = last.saturating_add(1);
+        }
+        Some(Served {
+            packets,
+            oldest: kept.packets.keys().next().copied().unwrap_or(0),
+            head: kept.head.clone(),
+        })
+    }
+
+    /// Packets and bytes that are kept, what they take besides included.
+    pub fn size(&self) -> (u64, u64) {
+        (self.order.len() as u64, self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: StreamId = StreamId([1; 16]);
+    const EVERYTHING: Admission = Admission {
+        generation: 0,
+        step: 0,
+        joined: 0,
+    };
+
+    fn epoch(generation: u32, step: u8) -> Epoch {
+        Epoch {
+            slot: 1,
+            generation,
+            step,
+        }
+    }
+
+    fn first_bytes(store: &PacketStore, ranges: &[(u64, u64)], admission: &Admission) -> Vec<u8> {
+        let served = store.answer(&STREAM, ranges, admission).unwrap();
+        served.packets.iter().map(|datagram| datagram[0]).collect()
+    }
+
+    #[test]
+    fn bounded_by_bytes_and_age_over_all_streams() {
+        let mut store = PacketStore::new(3 * (100 + BESIDES), 1000);
+        for n in 0..5u8 {
+            let stream = StreamId([n % 2; 16]);
+            store.keep(
+                (stream, u64::from(n)),
+                (epoch(1, 0), 0),
+                &[n; 100],
+                u64::from(n) * 10,
+            );
+        }
+        assert_eq!(store.size(), (3, 3 * (100 + BESIDES)));
+        assert_eq!(first_bytes(&store, &[(0, 9)], &EVERYTHING), [3]);
+        store.keep_head(STREAM, &[9; 105], 1500);
+        store.expire(1500);
+        assert_eq!(store.size(), (0, 0));
+        let served = store.answer(&STREAM, &[(0, 9)], &EVERYTHING).unwrap();
+        assert_eq!(
+            (served.packets.len(), served.oldest, served.head.is_some()),
+            (0, 0, true)
+        );
+        store.expire(5000);
+        assert_eq!(store.answer(&STREAM, &[(0, 9)], &EVERYTHING), None);
+    }
+
+    #[test]
+    fn d5_absurd_ranges_cost_no_more_than_what_is_kept() {
+        let mut store = PacketStore::new(1 << 20, 1000);
+        for n in 0..4u8 {
+            store.keep((STREAM, u64::from(n)), (epoch(1, 0), 0), &[n; 10], 0);
+        }
+        let overlapping = [(0, u64::MAX), (2, 2), (1, u64::MAX), (0, 3), (9, 3)];
+        assert_eq!(first_bytes(&store, &overlapping, &EVERYTHING), [0, 1, 2, 3]);
+        assert_eq!(first_bytes(&store, &[(9, 3)], &EVERYTHING), []);
+        assert_eq!(first_bytes(&store, &[(3, 3), (1, 1)], &EVERYTHING), [1, 3]);
+    }
+
+    #[test]
+    fn nothing_from_before_the_admission_is_served() {
+        let (mut store, hour) = (PacketStore::new(1 << 20, 1 << 40), 3_600_000_000);
+        for (n, sealed, epoch) in [
+            (0u8, 0, epoch(1, 3)),
+            (1, hour - HEAD_AGE, epoch(1, 3)),
+            (2, 0, epoch(1, 4)),
+            (3, 0, epoch(2, 0)),
+        ] {
+            store.keep((STREAM, u64::from(n)), (epoch, sealed), &[n; 10], hour);
+        }
+        let admission = Admission {
+            generation: 1,
+            step: 4,
+            joined: hour,
+        };
+        assert_eq!(first_bytes(&store, &[(0, 9)], &admission), [1, 2, 3]);
+    }
+
+    #[test]
+    fn the_first_packet_of_a_sequence_stands() {
+        let mut store = PacketStore::new(1 << 20, 1000);
+        for n in [7u8, 8] {
+            store.keep((STREAM, 5), (epoch(1, 0), 0), &[n; 10], 0);
+        }
+        assert_eq!(first_bytes(&store, &[(5, 5)], &EVERYTHING), [7]);
+        assert_eq!(store.size().0, 1);
+    }
+}

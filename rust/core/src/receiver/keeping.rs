@@ -1,0 +1,66 @@
+//! A receiver that keeps what it verifies, for others, and opens nothing: the engine of a repair node.
+//!
+//! Spec: keys.md KM-21; side-channel.md SC-42.
+
+use crate::block::Hash;
+use crate::member::Purpose;
+use crate::packet_store::{Admission, PacketStore, Served};
+use crate::receiver::{Receiver, ReceiverConfig};
+use crate::wire::{Header, StreamId, Time};
+
+/// Bounds on what a repair node keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepLimits {
+    pub bytes: u64,
+    /// Microseconds.
+    pub age: u64,
+}
+
+impl Receiver {
+    /// An engine that verifies and keeps packets, and never holds a key that opens one.
+    pub fn repair_node(config: ReceiverConfig, limits: KeepLimits, now: Time) -> Self {
+        let mut receiver = Self::new(config, now);
+        receiver.member.config.purpose = Purpose::Repair;
+        receiver.store = Some(PacketStore::new(limits.bytes, limits.age));
+        receiver
+    }
+
+    /// What is kept of a stream, for a member of that admission; None: nothing is known of it here.
+    pub fn served(
+        &mut self,
+        stream: &StreamId,
+        ranges: &[(u64, u64)],
+        admission: &Admission,
+        now: Time,
+    ) -> Option<Served> {
+        let store = self.store.as_mut()?;
+        store.expire(now);
+        store.answer(stream, ranges, admission)
+    }
+
+    /// Packets and bytes that are kept for others.
+    pub fn kept(&self) -> (u64, u64) {
+        self.store.as_ref().map_or((0, 0), PacketStore::size)
+    }
+
+    /// Takes a packet that its publisher has vouched for as it is. False: this receiver is there to open it.
+    pub(super) fn keep(&mut self, header: &Header, leaf: &Hash, datagram: &[u8], now: Time) -> bool {
+        let (Some(store), Some(stream)) = (&mut self.store, self.streams.get_mut(&header.stream)) else {
+            return false;
+        };
+        store.keep(
+            (header.stream, header.sequence()),
+            (header.epoch, header.time),
+            datagram,
+            now,
+        );
+        stream.accept(header, leaf, None, now, &mut self.member.events);
+        true
+    }
+
+    pub(super) fn keep_head(&mut self, stream: StreamId, datagram: &[u8], now: Time) {
+        if let Some(store) = &mut self.store {
+            store.keep_head(stream, datagram, now);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+"""`sealcast repair-node`: keep the packets of channels for members that lost some."""
+
+from typing import Annotated
+
+import typer
+
+from sealcast.cli import escape
+from sealcast.cli.data import (
+    Folder,
+    Interface,
+    Keys,
+    Listen,
+    Site,
+    channel_site,
+    check_channel,
+    open_device,
+    routing,
+    run,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("repair-node")(repair_node)
+
+
+def repair_node(
+    folder: Folder,
+    channels: Annotated[
+        list[str], typer.Argument(help="The channels' names.", metavar="CHANNEL...", show_default=False)
+    ],
+    keep: Annotated[
+        str, typer.Option("--keep", metavar="SIZE", help="Memory for the packets of each channel.")
+    ] = "256M",
+    keep_for: Annotated[
+        str, typer.Option("--keep-for", metavar="D", help="How long a packet is kept at most.")
+    ] = "60s",
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            "--serve", metavar="ADDR:PORT", help="Answer members here; by default on any free port."
+        ),
+    ] = None,
+    site: Site = None,
+    keys: Keys = None,
+    interface: Interface = None,
+    listen: Listen = None,
+) -> None:
+    """Keep the packets of channels for members that lost some; the device needs the role repair-node.
+
+    It verifies every packet and can open none: the key server gives such a device no key for that.
+    """
+    from sealcast.endpoint.routing import parse_address
+    from sealcast.pki.quantities import parse_duration, parse_size
+    from sealcast.repair import RepairNode
+
+    device = open_device(folder)
+    node = RepairNode(
+        device.identity,
+        [check_channel(channel) for channel in channels],
+        keep_bytes=parse_size(keep),
+        keep_seconds=parse_duration(keep_for) / 1e6,
+        site=channel_site(device, site, keys),
+        routing=routing(interface, listen=listen),
+        listen=None if serve is None else parse_address(serve),
+    )
+
+    async def work() -> None:
+        async with node:
+            host, port = node.endpoint
+            typer.echo(escape(f"sealcast: keeping {', '.join(channels)}; serving at {host}:{port}"), err=True)
+            await node.run()
+
+    run(work)

@@ -1,0 +1,121 @@
+"""One channel of a repair node: a subscriber that verifies, keeps what it verified, and opens nothing.
+
+Spec: spec/keys.md KM-21; spec/side-channel.md SC-42.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from sealcast import _core
+from sealcast.device.identity import DeviceIdentity
+from sealcast.endpoint.events import Alarm, Loss, Refused
+from sealcast.endpoint.limits import MAX_BYTES, check_range
+from sealcast.endpoint.routing import RoutingOverrides
+from sealcast.endpoint.session import MICROSECONDS, Session
+from sealcast.endpoint.site import ChannelSite
+from sealcast.endpoint.subscriber import Subscriber
+from sealcast.errors import InternalError, SealcastError, UsageError
+from sealcast.repair.admissions import Admissions
+from sealcast.sidechannel.node_messages import RepairNodeUpdate
+from sealcast.sidechannel.server import Repaired
+
+_log = logging.getLogger(__name__)
+
+_REGISTER_SECONDS = 10.0
+_LEAVE_SECONDS = 2.0
+_MIN_BYTES = 64 * 1024
+_MAX_SECONDS = 24 * 3600
+
+
+class Keeper(Subscriber):
+    """Keeps the packets of a channel for its members."""
+
+    def __init__(
+        self,
+        identity: DeviceIdentity,
+        channel: str,
+        *,
+        keep_bytes: int,
+        keep_seconds: float,
+        site: ChannelSite | None = None,
+        routing: RoutingOverrides | None = None,
+    ) -> None:
+        """Prepare; nothing happens before the block is entered.
+
+        Args:
+            identity: the device.
+            channel: its name.
+            keep_bytes: what is kept takes at most so much memory; at least 64 KiB.
+            keep_seconds: for how long at most.
+            site: that the channel belongs to; None: the device's own.
+            routing: overrides of the policy's addresses.
+
+        Raises:
+            UsageError: a name, or a number that is out of its range.
+        """
+        super().__init__(identity, channel, site=site, routing=routing)
+        check_range("keep_bytes", keep_bytes, _MIN_BYTES, MAX_BYTES)
+        microseconds = round(keep_seconds * MICROSECONDS)
+        check_range("keep_seconds, in microseconds", microseconds, MICROSECONDS, _MAX_SECONDS * MICROSECONDS)
+        self._keep = keep_bytes, microseconds
+        self.channel_id = _core.channel_id(self._site.site_id, self.channel)
+        self._admissions = Admissions(self.channel)
+
+    @property
+    def session(self) -> Session:
+        """Of the open keeper. Raises: UsageError: it is not open."""
+        if self._session is None:
+            raise UsageError("the repair node is not open", cure="use it inside `async with`")
+        return self._session
+
+    @property
+    def engine(self) -> _core.ReceiveEngine:
+        """Of the open keeper. Raises: UsageError: it is not open."""
+        return self._running()[0]
+
+    def counters(self) -> dict[str, int]:
+        """As those of a subscriber; and packets and bytes that are kept."""
+        packets, size = self.engine.kept()
+        return {**super().counters(), "kept-packets": packets, "kept-bytes": size}
+
+    async def serve(self, device: str, stream: bytes, ranges: tuple[tuple[int, int], ...]) -> Repaired | None:
+        """What is kept, for a member that the policy lists, from its admission on; None: unknown stream.
+
+        Raises: RefusedError.
+        """
+        admission = await self._admissions.of(device, self.session.key_server)
+        return self.engine.served(stream, ranges, admission, self.session.now())
+
+    async def announce(self, endpoint: tuple[str, int]) -> None:
+        """Keep the directory told of where this node listens, until cancelled."""
+        while True:
+            try:
+                await self.session.key_server.put_repair_node(
+                    self.channel, RepairNodeUpdate(endpoint=endpoint)
+                )
+            except SealcastError as error:
+                _log.info("channel %s: the directory could not be told: %s", self.channel, error)
+            await asyncio.sleep(_REGISTER_SECONDS)
+
+    async def withdraw(self) -> None:
+        """Let nobody ask here any more; a key server that is away forgets this node by itself."""
+        try:
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self.session.key_server.put_repair_node(self.channel, RepairNodeUpdate(endpoint=None))
+        except (TimeoutError, SealcastError) as error:
+            _log.debug("leaving channel %s: %s", self.channel, error)
+
+    async def run(self) -> None:
+        """Go on until cancelled.
+
+        Raises: CertificateError, NotAllowedError, UnknownChannelError: the site refuses this device.
+        """
+        async for item in self.items():
+            if isinstance(item, _core.Message):
+                raise InternalError("a repair node has opened a packet")
+            level = logging.WARNING if isinstance(item, Loss | Alarm) else logging.INFO
+            _log.log(level, "channel %s: %s", self.channel, item)
+            if isinstance(item, Refused) and (refusal := self.refusal(item)) is not None:
+                raise refusal

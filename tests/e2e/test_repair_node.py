@@ -1,0 +1,150 @@
+"""A repair node as a process: it serves what a dead publisher cannot, and can open none of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sealcast.authority.keystore import load_keys
+from sealcast.authority.models import ChannelRow
+from sealcast.authority.site import Site as StoredSite
+from tests.e2e.datagrams import DATA, Datagram
+from tests.e2e.processes import Process, wait_until
+from tests.e2e.site import Channel, Site, command, free_port, listen, send_to
+from tests.reference import schedule
+from tests.reference.wire import Epoch
+
+HEARTBEAT = 3
+
+
+class Relay:
+    """Hands a channel's datagrams on to another port of its group, until it is told to hold them back."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.target = Channel(channel.name, channel.group, free_port())
+        self.held: list[Datagram] = []
+        self._is_holding = threading.Event()
+        self._socket = listen(channel)
+        self._socket.settimeout(0.1)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+
+    def hold(self) -> None:
+        self._is_holding.set()
+
+    def count(self, of_type: int) -> int:
+        return sum(datagram.type == of_type for datagram in list(self.held))
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                content = self._socket.recv(65_536)
+            except TimeoutError:
+                continue
+            if self._is_holding.is_set():
+                self.held.append(Datagram(content))
+            else:
+                send_to(self.target, [content])
+
+
+def memory_of(process: Process) -> Iterator[bytes]:
+    """Everything that a process has in memory and may write to."""
+    maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    places = [re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line) for line in maps]
+    descriptor = os.open(f"/proc/{process.pid}/mem", os.O_RDONLY)
+    try:
+        for place in filter(None, places):
+            start, end = int(place[1], 16), int(place[2], 16)
+            try:
+                yield os.pread(descriptor, end - start, start)
+            except OSError:
+                continue  # not backed by memory
+    finally:
+        os.close(descriptor)
+
+
+def holds_any(process: Process, needles: set[bytes]) -> bool:
+    return any(needle in region for region in memory_of(process) for needle in needles)
+
+
+def opening_secrets(site: Site, datagrams: list[Datagram]) -> set[bytes]:
+    """The secrets from which the keys of these packets follow: slot, step, epoch, stream."""
+    stored = StoredSite.open(site.folder)
+    with stored.storage.snapshot() as session:
+        row = session.query(ChannelRow).one()
+        keys = load_keys(session, row, stored.vault)
+        cid, suite = row.channel_id, row.suite
+    secrets = {keys.generation.secret.reveal(), *(secret.reveal() for secret in keys.slots.secrets.values())}
+    for datagram in datagrams:
+        number, step = datagram.slot, datagram.content[25]
+        if (datagram.generation, step) != keys.generation.position:
+            continue
+        epoch = schedule.epoch_secret(
+            suite,
+            cid,
+            Epoch(slot=number, generation=datagram.generation, step=step),
+            keys.slots.secrets[number].reveal(),
+            keys.generation.secret.reveal(),
+        )
+        secrets |= {epoch, schedule.stream_secret(epoch, suite, cid, datagram.stream_id)}
+    return secrets
+
+
+def test_a_repair_node_serves_what_a_dead_publisher_cannot_and_opens_nothing(site: Site) -> None:
+    monitor, near, far, keeper = site.enrol("monitor", "near", "far", "keeper")
+    command("authority", "device", "set", site.folder, "keeper", "--role", "repair-node")
+    channel = site.add_channel("icu3/vitals", publish="monitor")
+    refused = site.processes.run("subscribe", keeper, channel.name, "--count", "1")
+    assert refused.code == 6, refused.err
+    node = site.processes.start("repair-node", keeper, channel.name)
+    node.wait_line("keeping icu3/vitals", errors=True)
+    with Relay(channel) as relay:
+        by = site.subscribe(near, channel)
+        behind = site.subscribe(far, channel, "--listen", relay.target.address, "--count", "400")
+        publisher = site.processes.start("publish", monitor, channel.name, stdin=subprocess.PIPE)
+        lines = [f"pulse {number:05d}\n" for number in range(400)]
+        publisher.write("".join(lines[:100]).encode())
+        by.wait_lines(100)
+        behind.wait_lines(100)
+        relay.hold()
+        for line in lines[100:]:
+            publisher.write(line.encode())
+        assert by.wait_lines(400) == lines
+        # The node has what all others have, or it had asked for it by now.
+        told = relay.count(HEARTBEAT)
+        wait_until(lambda: relay.count(HEARTBEAT) >= told + 2, "heartbeats after the last message")
+        publisher.send_signal(signal.SIGKILL)
+        publisher.wait()
+        assert len(behind.out) == 100
+        assert relay.count(DATA) >= 1
+        datagrams = list(relay.held)
+        # Who is behind hears how far the stream has come, and no packet of it.
+        send_to(relay.target, [held.content for held in datagrams if held.type == HEARTBEAT])
+        finished = behind.wait()
+        assert (finished.code, behind.out) == (0, lines), finished.err
+
+    secrets = opening_secrets(site, datagrams)
+    assert len(secrets) >= 5
+    assert holds_any(by, secrets), "a subscriber has what opens"
+    assert not holds_any(node, secrets), "a repair node has not"
+    assert not holds_any(node, {b"pulse 00"}), "nor anything that was opened"
+    assert holds_any(node, {datagrams[-1].stream_id})
+    assert node.stop().code == 130
