@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections import Counter
 
 import pytest
 
@@ -148,6 +149,31 @@ class TestNews:
         news.end()
         assert await asyncio.wait_for(waiting[0], 10) == body
         assert await asyncio.wait_for(wait("greedy"), 10) == body
+
+    async def test_whom_a_change_does_not_concern_is_not_asked_and_none_is_missed(self) -> None:
+        """Also one that comes before those who wait have run since the one before."""
+        news, answers, asked = DocumentNews(), {"a": b"1", "b": b"1"}, Counter[str]()
+        known = hashlib.sha256(b"1").digest()
+
+        def wait(device: str) -> "asyncio.Task[bytes]":
+            def answer() -> bytes:
+                asked[device] += 1
+                return answers[device]
+
+            return asyncio.ensure_future(news.wait(device, answer, known, 30))
+
+        a, b = wait("a"), wait("b")
+        await asyncio.sleep(0)
+        for _ in range(10):
+            news.tell(lambda device: device == "a")
+        answers["b"] = b"2"
+        news.tell(lambda device: device == "b")
+        assert await asyncio.wait_for(b, 10) == b"2"
+        # At first, and at its own change.
+        assert asked["b"] == 2
+        answers["a"] = b"3"
+        news.tell()
+        assert await asyncio.wait_for(a, 10) == b"3"
 
     @pytest.mark.parametrize("known", [b"", bytes(31), bytes(33)])
     def test_d5_a_hash_of_another_length_is_refused(self, known: bytes) -> None:

@@ -41,6 +41,7 @@ from sealcast.authority.live import LiveChannel
 from sealcast.authority.models import SiteRow
 from sealcast.authority.news import DocumentNews
 from sealcast.authority.policies import PolicyChange
+from sealcast.authority.policy_versions import StoredPolicy
 from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity, Site
 from sealcast.authority.storage import StorageWorker
@@ -619,10 +620,11 @@ class Authority:
                 served.certify(self.identity, now)
             for loaded in self.on_certificate:
                 loaded()
-        is_news = changes.crl is not None
+        policies: list[StoredPolicy] = []
         for stored in changes.channels:
             channel = self._channels.get(stored.name)
-            is_news |= channel is None or channel.policy.version != stored.policy.version
+            if channel is None or channel.policy.version != stored.policy.version:
+                policies += [stored.policy, *([] if channel is None else [channel.policy])]
             if channel is not None:
                 channel.install(stored, self.crl, now)
             else:
@@ -639,8 +641,10 @@ class Authority:
         if changes.crl is not None or changes.bundle is not None:
             for served in self._channels.values():
                 served.install_trust(self.crl, self._bundle, now)
-        if is_news:
+        if changes.crl is not None:
             self.news.tell()
+        elif policies:
+            self.news.tell(lambda device: any(policy.mentions(device) for policy in policies))
 
 
 def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Changes]:
