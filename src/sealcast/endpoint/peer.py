@@ -158,7 +158,7 @@ class Peer:
         check_topic(topic)
         now = system_time()
         posted = [
-            PostedMessage(id=os.urandom(16), topic=topic, time=now, data=bytes(message))
+            PostedMessage(id=os.urandom(16), topic=topic, time=now, data=bytes(memoryview(message)))
             for message in messages
         ]
         for at, message in enumerate(posted):
