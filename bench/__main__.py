@@ -18,6 +18,7 @@ from bench import (
     memory,
     peers,
     plane,
+    primitives,
     refusal,
     removal,
     report,
@@ -29,6 +30,7 @@ from bench.figures import Figures
 from bench.site import Site
 
 PARTS = {
+    "primitives": primitives.measure,
     "engine": engine.measure,
     "memory": memory.measure,
     "latency": latency.measure,

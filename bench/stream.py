@@ -123,14 +123,20 @@ async def run_bare(site: Site, *, mode: str, count: int) -> tuple[float, float]:
 
 
 async def fastest_clean(
-    site: Site, *, seconds: float, rounds: int, steps: Sequence[int] = STEPS_MEGABITS
+    site: Site,
+    *,
+    seconds: float,
+    rounds: int,
+    steps: Sequence[int] = STEPS_MEGABITS,
+    message_bytes: int = MESSAGE_BYTES,
 ) -> tuple[int, list[Run]]:
     """Find the highest step at which the receiver keeps up in every one of `rounds` runs; return them too."""
     good, misses = steps[0], 0
     for rate in steps:
-        run = await run_stream(site, rate=rate, count=_count(rate, seconds))
+        count = _count(rate, seconds, message_bytes)
+        run = await run_stream(site, rate=rate, count=count, message_bytes=message_bytes)
         print(f"    at {rate} Mbit/s: {run.rate:,.0f} messages/s, {run.faults}", flush=True)
-        is_reached = run.rate * DATAGRAM_BYTES * 8 > 0.9 * rate * 1e6
+        is_reached = run.seconds < seconds / 0.9
         if run.is_clean and is_reached:
             good = rate
         misses = 0 if run.is_clean and is_reached else misses + 1
@@ -141,7 +147,8 @@ async def fastest_clean(
     for rate in sorted((step for step in steps if step <= good), reverse=True):
         runs.clear()
         for _ in range(rounds):
-            runs.append(await run_stream(site, rate=rate, count=_count(rate, seconds)))
+            count = _count(rate, seconds, message_bytes)
+            runs.append(await run_stream(site, rate=rate, count=count, message_bytes=message_bytes))
             if not runs[-1].is_clean:
                 print(f"    at {rate} Mbit/s: {runs[-1].faults} in run {len(runs)}, a step down", flush=True)
                 break
@@ -150,8 +157,10 @@ async def fastest_clean(
     return steps[0], runs
 
 
-def _count(rate: int, seconds: float) -> int:
-    return int(rate * 1e6 / 8 / DATAGRAM_BYTES * seconds)
+def _count(rate: int, seconds: float, message_bytes: int) -> int:
+    """How many messages a rate carries in so many seconds; a frame's own fields take 8 bytes."""
+    in_a_packet = (MESSAGE_BYTES + 8) // (message_bytes + 8)
+    return int(rate * 1e6 / 8 / DATAGRAM_BYTES * seconds * in_a_packet)
 
 
 async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> None:

@@ -179,6 +179,11 @@ impl Receiver {
         Some(event)
     }
 
+    /// Messages and events that wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.member.events.len()
+    }
+
     /// The next message, unless something else is to be told before it.
     pub fn poll_message(&mut self) -> Option<Message> {
         match self.member.events.front() {

@@ -121,10 +121,10 @@ impl ReceiveEngine {
         py.detach(|| {
             let mut engine = lock(&self.0);
             let site = engine.member().config.site;
-            std::iter::from_fn(|| engine.poll_message())
-                .take(limit)
-                .map(|message| PyMessage::new(message, site))
-                .collect()
+            let mut messages = Vec::with_capacity(limit.min(engine.waiting()));
+            let taken = std::iter::from_fn(|| engine.poll_message()).take(limit);
+            messages.extend(taken.map(|message| PyMessage::new(message, site)));
+            messages
         })
     }
 
