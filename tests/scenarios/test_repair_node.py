@@ -10,6 +10,8 @@ import pytest
 from cryptography.exceptions import InvalidTag
 
 from sealcast.endpoint.events import SourcePassedOver
+from sealcast.pki.signed import encode_cbor
+from sealcast.sidechannel.messages import RepairAnswer
 from sealcast.testing import ChannelOptions, Faults, Simulation, verify
 from tests.reference import schedule, seal
 from tests.reference.wire import Datagram, PacketType
@@ -214,3 +216,80 @@ def test_d1_a_packet_that_many_lost_is_asked_for_once_each() -> None:
     assert_nothing_lost(sim)
     assert 200 <= sim.repair_nodes[KEEPER].served - before <= 240
     assert sim.publisher(MONITOR).engine.counters()["repairs_served"] == 0
+
+
+def _altered(body: bytes) -> bytes:
+    answer = RepairAnswer.parse(body)
+    packets = [flip(packet, 100) for packet in answer.packets]
+    return RepairAnswer(packets=tuple(packets), oldest=answer.oldest, head=answer.head).serialize()
+
+
+def flip(packet: bytes, at: int) -> bytes:
+    return packet[:at] + bytes((packet[at] ^ 1,)) + packet[at + 1 :]
+
+
+def _of_another_stream(body: bytes) -> bytes:
+    answer = RepairAnswer.parse(body)
+    packets = [packet[:6] + bytes(16) + packet[22:] for packet in answer.packets]
+    return RepairAnswer(packets=tuple(packets), oldest=answer.oldest, head=None).serialize()
+
+
+def _old(body: bytes) -> bytes:
+    """All but what was asked for is left of it: the first packet of the stream, again and again."""
+    answer = RepairAnswer.parse(body)
+    return RepairAnswer(packets=answer.packets[:1] * 1000, oldest=2**62 - 1, head=answer.head).serialize()
+
+
+def _too_many(body: bytes) -> bytes:
+    return encode_cbor({"packets": [b"x"] * 2000, "oldest": 0, "head": None})
+
+
+POISONS = {
+    "altered": (_altered, "bad-packets"),
+    "of another stream": (_of_another_stream, "withheld"),
+    "old": (_old, "withheld"),
+    "truncated": (lambda body: body[: len(body) // 2], "bad-packets"),
+    "no body at all": (lambda _: b"", "bad-packets"),
+    "too many packets": (_too_many, "bad-packets"),
+}
+
+
+@pytest.mark.parametrize("poison", POISONS)
+def test_d3_a_poisoned_answer_mends_nothing_and_loses_nothing(poison: str) -> None:
+    """D3: what a cache makes of an answer the checks of DP-18 catch; the publisher is asked at once."""
+    sim = ward_with_node(5)
+    sim.repair_nodes[KEEPER].poison, reason = POISONS[poison]
+    mend = sim.network.partition([FAR])
+    sim.publisher(MONITOR).send_numbered(300, 900)
+    sim.run(0.3)
+    mend()
+    sim.publisher(MONITOR).send_numbered(1, 900)
+    assert sim.run_until(partial(_has, sim, 301), 1.0)
+    told = [event for event in sim.subscriber(FAR).events if isinstance(event, SourcePassedOver)]
+    assert [(event.source, event.reason) for event in told] == [(KEEPER, reason)]
+    assert_nothing_lost(sim)
+    verify(sim)
+
+
+def test_d2_a_node_that_has_had_enough_of_one_is_left_alone() -> None:
+    """D2: another source is asked; where there is none, it is asked after the time that it said (SC-43)."""
+    sim = ward_with_node(6)
+    node = sim.repair_nodes[KEEPER]
+    node.retry_after = 3
+    mend = sim.network.partition([FAR])
+    sim.publisher(MONITOR).send_numbered(50, 900)
+    sim.run(0.3)
+    mend()
+    sim.publisher(MONITOR).send_numbered(1, 900)
+    assert sim.run_until(partial(_has, sim, 51), 0.5)
+    told = [event for event in sim.subscriber(FAR).events if isinstance(event, SourcePassedOver)]
+    assert [(event.source, event.reason) for event in told] == [(KEEPER, "busy")]
+    mend = sim.network.partition([FAR])
+    sim.publisher(MONITOR).send_numbered(50, 900)
+    sim.run(3)
+    sim.publisher(MONITOR).crash()
+    mend()
+    assert not sim.run_until(partial(_has, sim, 101), 15)
+    node.retry_after = None
+    assert sim.run_until(partial(_has, sim, 101), 8)
+    assert_nothing_lost(sim)

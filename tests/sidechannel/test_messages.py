@@ -14,7 +14,6 @@ from sealcast.sidechannel.messages import (
     ChannelsAnswer,
     CrlAnswer,
     EmptyBody,
-    ErrorAnswer,
     JoinAnswer,
     JoinRequest,
     KeysAnswer,
@@ -44,6 +43,7 @@ from sealcast.sidechannel.peer_messages import (
     InboxRequest,
     PostedMessage,
 )
+from sealcast.sidechannel.refusals import ErrorAnswer
 
 
 class Message(Protocol):

@@ -22,7 +22,7 @@ from sealcast.errors import (
 from sealcast.pki.certificates import parse_certificate, parse_pem_certificates
 from sealcast.pki.crl import Revocation
 from sealcast.sidechannel import Acknowledgement, PeerClient, PeerServer
-from sealcast.sidechannel.server import Repaired
+from sealcast.sidechannel.server import Admission, Repaired
 from tests.est.site import Site
 from tests.sidechannel.identities import FileIdentity, expired_identity, identity_of, key_server_identity
 
@@ -43,7 +43,11 @@ class Publisher:
         self.port = 0
 
     def repair(
-        self, _device: str, channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]
+        self,
+        channel: bytes,
+        stream: bytes,
+        ranges: tuple[tuple[int, int], ...],
+        _admission: Admission | None,
     ) -> Repaired | None:
         assert channel == CHANNEL
         if stream != STREAM:
@@ -93,7 +97,7 @@ async def test_an_answer_is_bounded(publisher: Publisher) -> None:
         publisher.packets = dict.fromkeys(range(2000), b"x")
         assert len((await client.repair(CHANNEL, STREAM, ((0, 2000),))).packets) == 1024
         publisher.packets = {sequence: bytes(60_000) for sequence in range(50)}
-        assert len((await client.repair(CHANNEL, STREAM, ((0, 2000),))).packets) == 34
+        assert len((await client.repair(CHANNEL, STREAM, ((0, 2001),))).packets) == 34
 
 
 async def test_an_acknowledgement_arrives_with_its_sender(publisher: Publisher) -> None:

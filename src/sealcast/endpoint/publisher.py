@@ -43,7 +43,7 @@ from sealcast.errors import (
 from sealcast.pki.names import channel_id, check_channel_name, check_instance_name
 from sealcast.pki.signed import Context, SignedObject
 from sealcast.sidechannel.messages import Acknowledgement
-from sealcast.sidechannel.server import PeerServer
+from sealcast.sidechannel.server import Admission, PeerServer
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +258,10 @@ class Publisher:
         own_channel = _core.channel_id(self._site.site_id, self.channel)
 
         def repair(
-            _device: str, _channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]
+            _channel: bytes,
+            stream: bytes,
+            ranges: tuple[tuple[int, int], ...],
+            _admission: Admission | None,
         ) -> tuple[list[bytes], int, bytes | None] | None:
             return engine.repair(ranges, session.now()) if stream == engine.stream_id else None
 

@@ -12,13 +12,11 @@ from collections import OrderedDict
 from sealcast.errors import NotAllowedError, SealcastError
 from sealcast.sidechannel.client import KeyServerClient
 from sealcast.sidechannel.refusals import Refusal, RefusedError
+from sealcast.sidechannel.server import Admission
 
 KEPT_SECONDS = 600.0
 MAX_KEPT = 65_536
 """Members; of one that has not asked for longest nothing is kept."""
-
-Admission = tuple[int, int, int]
-"""Generation, step, time of joining in microseconds."""
 
 
 class Admissions:

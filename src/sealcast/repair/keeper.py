@@ -19,12 +19,13 @@ from sealcast.endpoint.subscriber import Subscriber
 from sealcast.errors import InternalError, SealcastError, UsageError
 from sealcast.repair.admissions import Admissions
 from sealcast.sidechannel.node_messages import RepairNodeUpdate
-from sealcast.sidechannel.server import Repaired
+from sealcast.sidechannel.server import Admission, Repaired
 
 _log = logging.getLogger(__name__)
 
 _REGISTER_SECONDS = 10.0
 _LEAVE_SECONDS = 2.0
+_EVERYTHING = 0, 0, 0
 _MIN_BYTES = 64 * 1024
 _MAX_SECONDS = 24 * 3600
 
@@ -80,13 +81,18 @@ class Keeper(Subscriber):
         packets, size = self.engine.kept()
         return {**super().counters(), "kept-packets": packets, "kept-bytes": size}
 
-    async def serve(self, device: str, stream: bytes, ranges: tuple[tuple[int, int], ...]) -> Repaired | None:
-        """What is kept, for a member that the policy lists, from its admission on; None: unknown stream.
+    async def admission(self, device: str) -> Admission:
+        """From when on a device is served, which is written as the policy does.
 
-        Raises: RefusedError.
+        Raises: RefusedError: it is no member.
         """
-        admission = await self._admissions.of(device, self.session.key_server)
-        return self.engine.served(stream, ranges, admission, self.session.now())
+        return await self._admissions.of(device, self.session.key_server)
+
+    def serve(
+        self, stream: bytes, ranges: tuple[tuple[int, int], ...], admission: Admission | None
+    ) -> Repaired | None:
+        """What is kept, from an admission on; None: nothing is known of the stream."""
+        return self.engine.served(stream, ranges, admission or _EVERYTHING, self.session.now())
 
     async def announce(self, endpoint: tuple[str, int]) -> None:
         """Keep the directory told of where this node listens, until cancelled."""

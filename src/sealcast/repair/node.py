@@ -21,7 +21,8 @@ from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import UsageError
 from sealcast.repair.keeper import Keeper
 from sealcast.sidechannel.messages import Acknowledgement
-from sealcast.sidechannel.server import PeerServer, Repaired
+from sealcast.sidechannel.quota import Quota
+from sealcast.sidechannel.server import Admission, PeerServer, Repaired
 
 KEEP_BYTES = 256 << 20
 KEEP_SECONDS = 60.0
@@ -44,6 +45,7 @@ class RepairNode:
         site: ChannelSite | None = None,
         routing: RoutingOverrides | None = None,
         listen: tuple[str, int] | None = None,
+        quota: Quota | None = None,
     ) -> None:
         """Prepare; nothing happens before the block is entered.
 
@@ -56,6 +58,7 @@ class RepairNode:
             routing: overrides of the policies' addresses.
             listen: address and port of the side channel; None: a free port of the address towards the
                 key server.
+            quota: what one member may take; None: the usual.
 
         Raises:
             UsageError: a name, or a number that is out of its range.
@@ -65,6 +68,7 @@ class RepairNode:
         self._identity = identity
         self._site = site or ChannelSite.own(identity)
         self._listen = listen
+        self._quota = quota
         self._keepers = [
             Keeper(
                 identity,
@@ -111,6 +115,8 @@ class RepairNode:
             is_allowed=self._is_allowed,
             crl=first.engine.crl,
             clock=first.session.date,
+            admission=self._admission,
+            quota=self._quota,
         )
         host, port = self._listen or (address_towards(self._site.keys_url), 0)
         self._endpoint = await server.listen(host, port)
@@ -142,10 +148,17 @@ class RepairNode:
             for task in tasks:
                 task.cancel()
 
-    async def _repair(
-        self, device: str, channel: bytes, stream: bytes, ranges: tuple[tuple[int, int], ...]
+    def _repair(
+        self,
+        channel: bytes,
+        stream: bytes,
+        ranges: tuple[tuple[int, int], ...],
+        admission: Admission | None,
     ) -> Repaired | None:
-        return await self._by_id[channel].serve(device, stream, ranges)
+        return self._by_id[channel].serve(stream, ranges, admission)
+
+    async def _admission(self, channel: bytes, device: str) -> Admission:
+        return await self._by_id[channel].admission(device)
 
     def _is_allowed(self, channel: bytes, device: str) -> bool | None:
         keeper = self._by_id.get(channel)

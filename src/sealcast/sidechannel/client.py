@@ -30,13 +30,13 @@ from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.messages import (
     CONTENT_TYPE,
     MAX_ANSWER,
+    MAX_PEER_ANSWER,
     POLL_SECONDS,
     Acknowledgement,
     BundleAnswer,
     ChannelsAnswer,
     CrlAnswer,
     EmptyBody,
-    ErrorAnswer,
     JoinAnswer,
     JoinRequest,
     KeysAnswer,
@@ -61,7 +61,7 @@ from sealcast.sidechannel.peer_messages import (
     InboxRequest,
     PostedMessage,
 )
-from sealcast.sidechannel.refusals import Refusal
+from sealcast.sidechannel.refusals import ErrorAnswer, Refusal
 from sealcast.sidechannel.tls import Clock, CurrentCrl, TlsIdentity, judging_context, verdict_of
 
 CONNECT_SECONDS = 5.0
@@ -84,7 +84,9 @@ class _Connection:
         expected_site: bytes,
         crl: CurrentCrl,
         clock: Clock,
+        max_answer: int = MAX_ANSWER,
     ) -> None:
+        self._max_answer = max_answer
         self.url = url.rstrip("/")
         self.name = identity.name
         self._identity = identity
@@ -169,8 +171,8 @@ class _Connection:
             answer = bytearray()
             async for chunk in response.content.iter_any():
                 answer += chunk
-                if len(answer) > MAX_ANSWER:
-                    raise NetworkError(f"{self.url}: the answer has more than {MAX_ANSWER} bytes")
+                if len(answer) > self._max_answer:
+                    raise NetworkError(f"{self.url}: the answer has more than {self._max_answer} bytes")
             return response.status, bytes(answer)
 
     def _new_session(self) -> aiohttp.ClientSession:
@@ -451,6 +453,7 @@ class PeerClient:
             expected_site=site_id or identity.site_id,
             crl=crl,
             clock=clock,
+            max_answer=MAX_PEER_ANSWER,
         )
 
     async def __aenter__(self) -> Self:

@@ -28,6 +28,9 @@ MAX_PEER_BODY = 1024 * 1024
 MAX_ANSWER = 64 * 1024 * 1024
 """SC-2, bytes."""
 
+MAX_PEER_ANSWER = 4 * 1024 * 1024
+"""SC-2, bytes: an answer with packets (SC-8), and what stands around them."""
+
 MAX_RANGES = 64
 """SC-8: more in one repair request is absurd."""
 
@@ -598,25 +601,6 @@ class Acknowledgement:
             transfer=fields.bytes_("transfer", length=16),
             sha256=fields.bytes_("sha256", length=32),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorAnswer:
-    """The body of an answer with a 4xx or 5xx status."""
-
-    error: str
-    """A code of registry.md."""
-    detail: str
-
-    def serialize(self) -> bytes:
-        """The body's bytes."""
-        return encode_cbor({"error": self.error, "detail": self.detail})
-
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Read the body's bytes."""
-        fields = Fields.parse(data, "error reply")
-        return cls(error=fields.text("error", most=64), detail=fields.text("detail", most=4096))
 
 
 def _read_keys(fields: Fields) -> dict[str, Any]:

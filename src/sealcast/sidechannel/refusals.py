@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import Enum
+from typing import Self
 
 from aiohttp import web
 
-from sealcast.sidechannel.fields import MalformedMessageError
-from sealcast.sidechannel.messages import CONTENT_TYPE, ErrorAnswer
+from sealcast.pki.signed import encode_cbor
+from sealcast.sidechannel.fields import Fields, MalformedMessageError
+from sealcast.sidechannel.messages import CONTENT_TYPE
 
 _log = logging.getLogger("sealcast.sidechannel")
 
@@ -44,16 +47,48 @@ _TOLD = {Refusal.NOT_ALLOWED, Refusal.REVOKED}
 """What somebody asks for who was let in, and has no right to it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorAnswer:
+    """The body of an answer with a 4xx or 5xx status."""
+
+    error: str
+    """A code of registry.md."""
+    detail: str
+    retry_after: int | None = None
+    """Seconds after which the peer may ask again, where that is known (SC-43)."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        fields: dict[str, object] = {"error": self.error, "detail": self.detail}
+        return encode_cbor(fields if self.retry_after is None else fields | {"retry-after": self.retry_after})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "error reply")
+        return cls(
+            error=fields.text("error", most=64),
+            detail=fields.text("detail", most=4096),
+            retry_after=fields.uint("retry-after") if "retry-after" in fields else None,
+        )
+
+
 class RefusedError(Exception):
     """A request that gets a refusal instead of an answer.
 
     `detail` is one line for whoever runs the peer; it holds nothing that the peer may not know.
     """
 
-    def __init__(self, refusal: Refusal, detail: str) -> None:
+    def __init__(self, refusal: Refusal, detail: str, *, retry_after: int | None = None) -> None:
         super().__init__(refusal.code, detail)
         self.refusal = refusal
         self.detail = detail
+        self.retry_after = retry_after
+        """Seconds after which the peer may ask again, where that is known."""
+
+    def answer(self) -> ErrorAnswer:
+        """What the peer is told."""
+        return ErrorAnswer(error=self.refusal.code, detail=self.detail, retry_after=self.retry_after)
 
 
 @web.middleware
@@ -80,5 +115,10 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
 
 def refuse(error: RefusedError) -> web.Response:
     """The response that carries a refusal."""
-    body = ErrorAnswer(error=error.refusal.code, detail=error.detail).serialize()
-    return web.Response(status=error.refusal.status, body=body, content_type=CONTENT_TYPE)
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return web.Response(
+        status=error.refusal.status,
+        body=error.answer().serialize(),
+        content_type=CONTENT_TYPE,
+        headers=headers,
+    )

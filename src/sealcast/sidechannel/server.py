@@ -13,6 +13,7 @@ from aiohttp import web
 
 from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
+from sealcast.sidechannel.coalescing import Answer, Coalesced
 from sealcast.sidechannel.listener import Listener
 from sealcast.sidechannel.messages import (
     CONTENT_TYPE,
@@ -24,6 +25,7 @@ from sealcast.sidechannel.messages import (
     RepairAnswer,
     RepairRequest,
 )
+from sealcast.sidechannel.quota import Accounts, Quota
 from sealcast.sidechannel.refusals import Refusal, RefusedError, answer_refusals
 from sealcast.sidechannel.tls import Clock, CurrentCrl, TlsIdentity, member_name, peer_of
 
@@ -32,12 +34,19 @@ Result = TypeVar("Result")
 Repaired = tuple[Sequence[bytes], int, bytes | None]
 """Packets, lowest sequence still retained, latest heartbeat."""
 
+Admission = tuple[int, int, int]
+"""Generation, step and time of joining (SC-42)."""
+
 RepairHandler = Callable[
-    [str, bytes, bytes, tuple[tuple[int, int], ...]], Awaitable[Repaired | None] | Repaired | None
+    [bytes, bytes, tuple[tuple[int, int], ...], Admission | None],
+    Awaitable[Repaired | None] | Repaired | None,
 ]
-"""`(device, channel id, stream id, ranges)`; None: the stream is not ours. It may stop at the bounds of
-SC-8.
+"""`(channel id, stream id, ranges, admission)`; None: the stream is not ours. It may stop at the bounds of
+SC-8. With an admission only what it covers; without one all that there is.
 """
+
+AdmissionOf = Callable[[bytes, str], Awaitable[Admission]]
+"""`(channel id, device as the policy writes it)`."""
 
 AcknowledgeHandler = Callable[[str, Acknowledgement], bool | Awaitable[bool]]
 """`(device, acknowledgement)`; False: the stream is not ours."""
@@ -67,6 +76,8 @@ class PeerServer:
         is_allowed: IsAllowed,
         crl: CurrentCrl,
         clock: Clock = system_time,
+        admission: AdmissionOf | None = None,
+        quota: Quota | None = None,
     ) -> None:
         """Prepare; nothing listens before `listen`.
 
@@ -78,6 +89,9 @@ class PeerServer:
             is_allowed: judges by the policy.
             crl: the CRL of this moment; it is asked for each request.
             clock: microseconds since the epoch.
+            admission: from when on a member is served; None: this is the publisher, who opens to nobody what
+                it is not entitled to, and serves what it retains.
+            quota: what one device may take; None: the usual.
         """
         self._site_id = site_id or identity.site_id
         self._validator = identity.validator()
@@ -87,6 +101,9 @@ class PeerServer:
         self._is_allowed = is_allowed
         self._crl = crl
         self._clock = clock
+        self._admission = admission
+        self._accounts = Accounts(quota or Quota())
+        self._coalesced = Coalesced()
 
     async def __aenter__(self) -> "PeerServer":
         return self
@@ -124,11 +141,32 @@ class PeerServer:
         caller = self._caller(request)
         asked = RepairRequest.parse(await request.read())
         self._authorise(asked.channel, caller)
-        found = await _result(self._repair(caller, asked.channel, asked.stream, asked.ranges))
+        if (seconds := self._accounts.charge_request(caller)) is not None:
+            raise RefusedError(
+                Refusal.TOO_MANY_REQUESTS, f"{caller!r} asks for too much", retry_after=seconds
+            )
+        admission = None if self._admission is None else await self._admission(asked.channel, caller)
+        key = asked.channel, asked.stream, asked.ranges
+        answer = await self._coalesced.of(key, lambda: self._repaired(asked, None))
+        if admission is not None and answer.since is not None and answer.since < admission[:2]:
+            # Not all of it is for this one.
+            answer = await self._repaired(asked, admission)
+        self._accounts.charge_bytes(caller, len(answer.body))
+        return _answer(answer.body)
+
+    async def _repaired(self, asked: RepairRequest, admission: Admission | None) -> Answer:
+        found = await _result(self._repair(asked.channel, asked.stream, asked.ranges, admission))
         if found is None:
             raise RefusedError(Refusal.UNKNOWN_STREAM, f"stream {asked.stream.hex()} is not published here")
         packets, oldest, head = found
-        return _answer(RepairAnswer(packets=_bounded(packets), oldest=oldest, head=head).serialize())
+        served = _bounded(packets)
+        body = RepairAnswer(packets=served, oldest=oldest, head=head).serialize()
+        return Answer(
+            body=body,
+            since=min(map(_membership, served), default=None),
+            # Of overlapping ranges there are never so many: such an answer only stands for a shorter time.
+            is_whole=len(served) == sum(last - first + 1 for first, last in asked.ranges),
+        )
 
     async def _serve_acknowledgement(self, request: web.Request) -> web.Response:
         caller = self._caller(request)
@@ -155,6 +193,11 @@ class PeerServer:
 
 def _answer(body: bytes) -> web.Response:
     return web.Response(body=body, content_type=CONTENT_TYPE)
+
+
+def _membership(packet: bytes) -> tuple[int, int]:
+    """Generation and step in the header of a packet (DP-4)."""
+    return int.from_bytes(packet[26:30]), int.from_bytes(packet[25:26])
 
 
 def _bounded(packets: Sequence[bytes]) -> tuple[bytes, ...]:

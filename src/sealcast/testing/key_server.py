@@ -32,7 +32,6 @@ from sealcast.sidechannel.messages import (
     POLL_SECONDS,
     CrlAnswer,
     EmptyBody,
-    ErrorAnswer,
     JoinAnswer,
     JoinRequest,
     KeysAnswer,
@@ -48,7 +47,7 @@ from sealcast.sidechannel.messages import (
     TimeAnswer,
 )
 from sealcast.sidechannel.node_messages import GatesAnswer, NodeJoinAnswer
-from sealcast.sidechannel.refusals import Refusal, RefusedError
+from sealcast.sidechannel.refusals import ErrorAnswer, Refusal, RefusedError
 from sealcast.testing.chance import chance
 from sealcast.testing.clock import SECOND, Timeline
 from sealcast.testing.site import PeerJudge, Site, SiteCertificate

@@ -14,11 +14,10 @@ from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.messages import (
     MAX_REPAIR_BYTES,
     MAX_REPAIR_PACKETS,
-    ErrorAnswer,
     RepairAnswer,
     RepairRequest,
 )
-from sealcast.sidechannel.refusals import Refusal
+from sealcast.sidechannel.refusals import ErrorAnswer, Refusal
 from sealcast.testing.clock import SECOND
 from sealcast.testing.hosts import TAKE_ALL, Engine, Host, Sent, StreamRecord, Surroundings
 from sealcast.testing.side_channel import Respond

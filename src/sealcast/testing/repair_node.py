@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from sealcast.sidechannel.fields import MalformedMessageError
-from sealcast.sidechannel.messages import ErrorAnswer, RepairAnswer, RepairRequest
-from sealcast.sidechannel.refusals import Refusal
+from sealcast.sidechannel.messages import RepairAnswer, RepairRequest
+from sealcast.sidechannel.refusals import ErrorAnswer, Refusal, RefusedError
 from sealcast.testing.hosts import Surroundings
 from sealcast.testing.side_channel import Respond
 from sealcast.testing.site import PeerJudge, SiteCertificate
@@ -34,6 +34,10 @@ class SimulatedRepairNode(SimulatedSubscriber):
         self.endpoint = f"{identity.name}.example", 443
         self.withheld: set[int] = set()
         """Sequences that it says nothing of, though it has them."""
+        self.poison: Callable[[bytes], bytes] = bytes
+        """What becomes of the body of an answer."""
+        self.retry_after: int | None = None
+        """Seconds: whoever asks has asked for too much."""
         self.served = 0
         """Requests that it has answered with what it keeps."""
         around.side_channel.listen(*self.endpoint, identity.name, self._serve)
@@ -45,6 +49,10 @@ class SimulatedRepairNode(SimulatedSubscriber):
         engine = self._engine
         if engine is None:
             respond(None, b"")
+            return
+        if self.retry_after is not None:
+            busy = RefusedError(Refusal.TOO_MANY_REQUESTS, "", retry_after=self.retry_after)
+            respond(busy.refusal.status, busy.answer().serialize())
             return
         refusal = Refusal.NOT_ALLOWED
         try:
@@ -64,7 +72,8 @@ class SimulatedRepairNode(SimulatedSubscriber):
                     packets, oldest, head = served
                     self.served += 1
                     told = [packet for packet in packets if _sequence(packet) not in self.withheld]
-                    respond(200, RepairAnswer(packets=tuple(told), oldest=oldest, head=head).serialize())
+                    answer = RepairAnswer(packets=tuple(told), oldest=oldest, head=head)
+                    respond(200, self.poison(answer.serialize()))
                     return
                 refusal = Refusal.UNKNOWN_STREAM
         respond(refusal.status, ErrorAnswer(error=refusal.code, detail="").serialize())

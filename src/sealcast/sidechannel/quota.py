@@ -1,0 +1,75 @@
+"""What one device may take of a source of repair: so much a second, with some saved up (SC-43).
+
+Every member is entitled to repair, and none to all of it: a device whose losses are its own fault gets them
+at a pace that leaves the others theirs.
+"""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAX_DEVICES = 65_536
+"""Whose account is kept; of one that has not asked for longest nothing is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """The bounds of one device. What is saved up is four seconds' worth."""
+
+    bytes_per_second: int = 32 << 20
+    requests_per_second: int = 100
+
+    SAVED_SECONDS = 4.0
+
+
+@dataclass(slots=True)
+class _Account:
+    requests: float
+    bytes: float
+    at: float
+
+
+class Accounts:
+    """What is left to each device."""
+
+    def __init__(self, quota: Quota, clock: Callable[[], float] = time.monotonic) -> None:
+        """Give everyone the same; `clock` counts seconds."""
+        self._quota = quota
+        self._clock = clock
+        self._accounts: OrderedDict[str, _Account] = OrderedDict()
+
+    def charge_request(self, device: str) -> int | None:
+        """Count a request of `device`.
+
+        Returns:
+            None, or the seconds after which it may ask again: then the request is to be refused.
+        """
+        quota, account = self._quota, self._account(device)
+        short = max(
+            (1 - account.requests) / quota.requests_per_second, -account.bytes / quota.bytes_per_second
+        )
+        if short > 0:
+            return max(1, math.ceil(short))
+        account.requests -= 1
+        return None
+
+    def charge_bytes(self, device: str, count: int) -> None:
+        """Count what was served; an account may be overdrawn by one answer."""
+        self._account(device).bytes -= count
+
+    def _account(self, device: str) -> _Account:
+        quota, now = self._quota, self._clock()
+        most = quota.requests_per_second * quota.SAVED_SECONDS, quota.bytes_per_second * quota.SAVED_SECONDS
+        account = self._accounts.get(device)
+        if account is None:
+            account = self._accounts[device] = _Account(*most, now)
+            if len(self._accounts) > MAX_DEVICES:
+                self._accounts.popitem(last=False)
+            return account
+        self._accounts.move_to_end(device)
+        passed, account.at = max(0.0, now - account.at), now
+        account.requests = min(most[0], account.requests + passed * quota.requests_per_second)
+        account.bytes = min(most[1], account.bytes + passed * quota.bytes_per_second)
+        return account
