@@ -333,6 +333,7 @@ class ReceiveDriver:
         port: int,
         interface: str,
         notify: int,
+        source: str | None = None,
         receive_buffer_bytes: int = ...,
     ) -> None:
         """Open the socket and start. Raises: NetworkError, ValidationError."""
@@ -472,6 +473,7 @@ class SendDriver:
         rate: int,
         notify: int,
         ttl: int = 1,
+        dscp: int = 0,
     ) -> None:
         """Open the socket and start. Raises: NetworkError, ValidationError."""
 

@@ -30,6 +30,11 @@ pub enum NetError {
     NotMulticast {
         address: IpAddr,
     },
+    /// What is to be the only source is no host's address, or not of the group's family.
+    NotASource {
+        source: IpAddr,
+        group: IpAddr,
+    },
     /// A sender needs the port that its receivers listen on.
     NoPort {
         group: SocketAddr,
@@ -102,6 +107,10 @@ impl fmt::Display for NetError {
             Self::NotMulticast { address } => write!(
                 f,
                 "{address} is not a multicast address: use one of 239.0.0.0/8 (IPv4) or ff00::/8 (IPv6)"
+            ),
+            Self::NotASource { source, group } => write!(
+                f,
+                "{source} cannot be the only source of {group}: name a host by an address of the group's family"
             ),
             Self::NoPort { group } => write!(
                 f,

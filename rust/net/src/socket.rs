@@ -65,6 +65,8 @@ pub struct ReceiverConfig {
     /// test); port 0 there lets the system choose.
     pub group: SocketAddr,
     pub interface: Interface,
+    /// The only host whose datagrams are wanted: source-specific multicast (RFC 4607), by IGMPv3 or MLDv2. None: any source.
+    pub source: Option<IpAddr>,
     pub receive_buffer_bytes: usize,
     /// Whether the system may hand over datagrams of one size as one (`UDP_GRO`), where it can; default yes.
     pub receive_offload: bool,
@@ -75,6 +77,7 @@ impl ReceiverConfig {
         Self {
             group,
             interface,
+            source: None,
             receive_buffer_bytes: DEFAULT_RECEIVE_BUFFER_BYTES,
             receive_offload: true,
         }
@@ -182,9 +185,13 @@ impl MulticastReceiver {
         let ReceiverConfig {
             group,
             interface,
+            source,
             receive_buffer_bytes,
             receive_offload,
         } = config;
+        if let Some(source) = source {
+            check_source(group.ip(), source)?;
+        }
         let socket = udp_socket(group)?;
         if group.ip().is_multicast() {
             interface.check_usable(group.ip())?;
@@ -196,7 +203,7 @@ impl MulticastReceiver {
         let receive_offload = receive_offload && sockopt::enable_receive_offload(&socket);
         bind(&socket, group, &interface)?;
         if group.ip().is_multicast() {
-            join(&socket, group.ip(), &interface)?;
+            join(&socket, group.ip(), source, &interface)?;
         }
         let opened = || -> io::Result<Self> {
             socket.set_nonblocking(true)?;
@@ -272,14 +279,25 @@ fn bind(socket: &Socket, group: SocketAddr, interface: &Interface) -> Result<(),
         })
 }
 
-fn join(socket: &Socket, group: IpAddr, interface: &Interface) -> Result<(), NetError> {
-    let joined = match group {
-        IpAddr::V4(group) => only_joined_v4(socket)
-            .and_then(|()| socket.join_multicast_v4_n(&group, &index_or_address(interface))),
-        IpAddr::V6(group) => {
-            only_joined_v6(socket).and_then(|()| socket.join_multicast_v6(&group, interface.index))
-        }
-    };
+fn check_source(group: IpAddr, source: IpAddr) -> Result<(), NetError> {
+    let is_host = !source.is_multicast() && !source.is_unspecified();
+    if group.is_multicast() && is_host && group.is_ipv4() == source.is_ipv4() {
+        return Ok(());
+    }
+    Err(NetError::NotASource { source, group })
+}
+
+fn join(
+    socket: &Socket,
+    group: IpAddr,
+    source: Option<IpAddr>,
+    interface: &Interface,
+) -> Result<(), NetError> {
+    let joined = only_joined(socket, group).and_then(|()| match (group, source) {
+        (_, Some(source)) => sockopt::join_source(socket, group, source, interface),
+        (IpAddr::V4(group), None) => socket.join_multicast_v4_n(&group, &index_or_address(interface)),
+        (IpAddr::V6(group), None) => socket.join_multicast_v6(&group, interface.index),
+    });
     joined.map_err(|error| {
         let interface = interface.name.clone();
         if is_membership_limit(&error) {
@@ -287,6 +305,14 @@ fn join(socket: &Socket, group: IpAddr, interface: &Interface) -> Result<(), Net
         }
         NetError::system(format!("join {group} on {interface}"), error)
     })
+}
+
+fn only_joined(socket: &Socket, group: IpAddr) -> io::Result<()> {
+    if group.is_ipv4() {
+        only_joined_v4(socket)
+    } else {
+        only_joined_v6(socket)
+    }
 }
 
 /// By default Linux hands a socket what *any* program of the machine has joined, on any interface.
@@ -381,6 +407,19 @@ mod tests {
         assert!(error.to_string().contains("192.0.2.1"), "{error}");
         let error = MulticastSender::open(SenderConfig::new(group(1, 0), loopback())).unwrap_err();
         assert!(matches!(error, NetError::NoPort { .. }));
+    }
+
+    #[test]
+    fn a_source_is_a_host_of_the_groups_family() {
+        for source in ["239.1.1.1", "0.0.0.0", "::1"] {
+            let config = ReceiverConfig {
+                source: Some(source.parse().unwrap()),
+                ..ReceiverConfig::new(group(6, free_port()), loopback())
+            };
+            let error = MulticastReceiver::open(config).unwrap_err();
+            assert!(matches!(error, NetError::NotASource { .. }), "{error}");
+            assert!(error.to_string().contains(source), "{error}");
+        }
     }
 
     #[test]

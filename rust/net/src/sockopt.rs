@@ -55,7 +55,7 @@ pub(crate) fn set_multicast_interface_v4(socket: &Socket, interface: &Interface)
 pub(crate) use system::interface_mtu;
 #[cfg(target_os = "linux")]
 pub(crate) use system::supports_segmentation_offload;
-pub(crate) use system::{dropped_by_kernel, enable_receive_offload, forbid_fragments};
+pub(crate) use system::{dropped_by_kernel, enable_receive_offload, forbid_fragments, join_source};
 
 /// The kernel takes an `int`; a larger wish is a wish for the most there is.
 fn clamp_to_int(bytes: usize) -> usize {
@@ -67,10 +67,10 @@ mod system {
     use std::ffi::CStr;
     use std::io;
     use std::mem;
-    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
     use std::os::fd::{AsFd, AsRawFd};
 
-    use socket2::{Domain, Socket, Type};
+    use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
     use super::clamp_to_int;
     use crate::interface::Interface;
@@ -78,14 +78,19 @@ mod system {
     /// Linux doubles what is asked, for its own bookkeeping, and reports the double.
     pub(super) const BUFFER_ACCOUNTING: usize = 2;
 
+    const MCAST_JOIN_SOURCE_GROUP: libc::c_int = 46; // include/uapi/linux/in.h
+
+    /// `group_source_req` of include/uapi/linux/in.h.
+    #[repr(C)]
+    struct GroupSource {
+        interface: u32,
+        group: SockAddrStorage,
+        source: SockAddrStorage,
+    }
+
     const SO_MEMINFO: libc::c_int = 55; // include/uapi/asm-generic/socket.h; libc has the offsets only
 
-    fn set_option<T: Copy>(
-        socket: &Socket,
-        level: libc::c_int,
-        name: libc::c_int,
-        value: T,
-    ) -> io::Result<()> {
+    fn set_option<T>(socket: &Socket, level: libc::c_int, name: libc::c_int, value: T) -> io::Result<()> {
         // SAFETY: the descriptor is open while `socket` is borrowed, and the length is that of the value pointed to.
         let result = unsafe {
             libc::setsockopt(
@@ -131,6 +136,26 @@ mod system {
             imr_ifindex: interface.index as libc::c_int,
         };
         set_option(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, request)
+    }
+
+    /// Receives what one host sends to a group (RFC 3678 section 5.1), of either family.
+    pub(crate) fn join_source(
+        socket: &Socket,
+        group: IpAddr,
+        source: IpAddr,
+        interface: &Interface,
+    ) -> io::Result<()> {
+        let level = if group.is_ipv4() {
+            libc::IPPROTO_IP
+        } else {
+            libc::IPPROTO_IPV6
+        };
+        let request = GroupSource {
+            interface: interface.index,
+            group: SockAddr::from(SocketAddr::new(group, 0)).as_storage(),
+            source: SockAddr::from(SocketAddr::new(source, 0)).as_storage(),
+        };
+        set_option(socket, level, MCAST_JOIN_SOURCE_GROUP, request)
     }
 
     /// The source address to insist on; unspecified lets the system choose at each datagram, which outlives a change of
@@ -219,7 +244,7 @@ mod system {
 #[cfg(not(target_os = "linux"))]
 mod system {
     use std::io;
-    use std::net::UdpSocket;
+    use std::net::{IpAddr, UdpSocket};
 
     use socket2::Socket;
 
@@ -238,6 +263,18 @@ mod system {
     pub(super) fn set_multicast_interface_v4(socket: &Socket, interface: &Interface) -> io::Result<()> {
         let address = interface.ipv4.ok_or(io::ErrorKind::AddrNotAvailable)?;
         socket.set_multicast_if_v4(&address)
+    }
+
+    pub(crate) fn join_source(
+        socket: &Socket,
+        group: IpAddr,
+        source: IpAddr,
+        interface: &Interface,
+    ) -> io::Result<()> {
+        match (group, source, interface.ipv4) {
+            (IpAddr::V4(group), IpAddr::V4(source), Some(own)) => socket.join_ssm_v4(&source, &group, &own),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Left to the system's default, which for multicast is to cut up what is too large.

@@ -2,7 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -128,6 +128,26 @@ fn only_the_joined_group_is_received() {
         0
     );
     assert!(buffers.is_empty());
+}
+
+#[test]
+fn of_two_sources_only_the_wanted_one_is_received() {
+    let ours = group(16);
+    let (wanted, other) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2));
+    let mut receiver = MulticastReceiver::open(ReceiverConfig {
+        source: Some(wanted.into()),
+        ..ReceiverConfig::new(ours, loopback())
+    })
+    .unwrap();
+    let mut buffers = receiver.buffers();
+    for (source, datagram) in [(other, b"theirs"), (wanted, b"wanted")] {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+        socket.send_to(datagram, &ours.into()).unwrap();
+    }
+    assert_eq!(receive(&mut receiver, &mut buffers, 1), [b"wanted"]);
+    assert_eq!(buffers.source(0).unwrap().ip(), wanted);
 }
 
 #[test]

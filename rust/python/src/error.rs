@@ -103,6 +103,7 @@ pub(crate) fn no_socket(py: Python<'_>, error: &NetError) -> PyErr {
         NetError::InterfaceWithoutMulticast { .. } => "interface-without-multicast",
         NetError::InterfaceWithoutAddress { .. } => "interface-without-address",
         NetError::NotMulticast { .. } => "not-multicast",
+        NetError::NotASource { .. } => "not-a-source",
         NetError::NoPort { .. } => "no-port",
         NetError::AddressInUse { .. } => "address-in-use",
         NetError::AddressNotHere { .. } => "address-not-here",

@@ -370,7 +370,7 @@ pub(crate) struct PySendDriver {
 impl PySendDriver {
     /// `rate`: bits per second. `notify`: descriptor of a socket that gets a byte when the engine has output.
     #[new]
-    #[pyo3(signature = (engine, *, group, port, interface, rate, notify, ttl=1))]
+    #[pyo3(signature = (engine, *, group, port, interface, rate, notify, ttl=1, dscp=0))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,
@@ -381,6 +381,7 @@ impl PySendDriver {
         rate: u64,
         notify: i32,
         ttl: u8,
+        dscp: u8,
     ) -> PyResult<Self> {
         let address = group
             .parse()
@@ -390,6 +391,7 @@ impl PySendDriver {
         let interface = member::interface(py, interface)?;
         let mut config = sealcast_net::SenderConfig::new(SocketAddr::new(address, port), interface);
         config.ttl = ttl;
+        config.dscp = dscp;
         let notifier = member::notifier(notify)?;
         let driver = SendDriver::start(Arc::clone(&engine.0), config, rate, Arc::clone(&notifier))
             .map_err(|error| no_socket(py, &error))?;

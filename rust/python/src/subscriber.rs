@@ -299,10 +299,11 @@ pub(crate) struct PyReceiveDriver {
 
 #[pymethods]
 impl PyReceiveDriver {
-    /// `group`, `port`: a multicast group to join, or an own address to listen on. `notify`: descriptor of a socket that gets
+    /// `group`, `port`: a multicast group to join, or an own address to listen on. `source`: the only host that is listened to. `notify`: descriptor of a socket that gets
     /// a byte when the engine has output.
     #[new]
-    #[pyo3(signature = (engine, *, group, port, interface, notify, receive_buffer_bytes=4 << 20))]
+    #[pyo3(signature = (engine, *, group, port, interface, notify, source=None, receive_buffer_bytes=4 << 20))]
+    #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,
         engine: &ReceiveEngine,
@@ -310,6 +311,7 @@ impl PyReceiveDriver {
         port: u16,
         interface: &str,
         notify: i32,
+        source: Option<&str>,
         receive_buffer_bytes: usize,
     ) -> PyResult<Self> {
         let address = group
@@ -318,6 +320,13 @@ impl PyReceiveDriver {
         let interface = member::interface(py, interface)?;
         let mut config = sealcast_net::ReceiverConfig::new(SocketAddr::new(address, port), interface);
         config.receive_buffer_bytes = receive_buffer_bytes;
+        config.source = source
+            .map(|source| {
+                source
+                    .parse()
+                    .map_err(|_| malformed(py, &format!("the source {source:?}")))
+            })
+            .transpose()?;
         let notifier = member::notifier(notify)?;
         let driver = ReceiveDriver::start(Arc::clone(&engine.0), config, Arc::clone(&notifier))
             .map_err(|error| no_socket(py, &error))?;

@@ -52,6 +52,20 @@ Listen = Annotated[
     str | None,
     typer.Option("--listen", metavar="ADDR:PORT", help="Receive here instead of on the channel's group."),
 ]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="ADDR",
+        help="Listen to this host alone: source-specific multicast.",
+    ),
+]
+Ttl = Annotated[
+    int, typer.Option("--ttl", metavar="N", min=1, max=255, help="Routers that packets may pass, plus 1.")
+]
+Dscp = Annotated[
+    int, typer.Option("--dscp", metavar="N", min=0, max=63, help="Code point of the packets, for routers.")
+]
 Instance = Annotated[
     str,
     typer.Option("--instance", metavar="NAME", help="One of several publishers of this device."),
@@ -84,7 +98,13 @@ def channel_site(device: "Device", site: str | None, keys: str | None) -> "Chann
 
 
 def routing(
-    interface: str | None, send_to: str | None = None, listen: str | None = None
+    interface: str | None,
+    send_to: str | None = None,
+    listen: str | None = None,
+    *,
+    source: str | None = None,
+    ttl: int = 1,
+    dscp: int = 0,
 ) -> "RoutingOverrides":
     """Read the overrides. Raises: UsageError."""
     from sealcast.endpoint import RoutingOverrides
@@ -94,6 +114,9 @@ def routing(
         interface=interface,
         send_to=None if send_to is None else parse_address(send_to),
         listen=None if listen is None else parse_address(listen),
+        source=source,
+        ttl=ttl,
+        dscp=dscp,
     )
 
 

@@ -10,12 +10,14 @@ import typer
 from sealcast.cli.data import (
     AsJson,
     Channel,
+    Dscp,
     Folder,
     Instance,
     Interface,
     Keys,
     SendTo,
     Site,
+    Ttl,
     channel_site,
     check_channel,
     open_device,
@@ -53,6 +55,8 @@ def publish(
     site: Site = None,
     keys: Keys = None,
     interface: Interface = None,
+    ttl: Ttl = 1,
+    dscp: Dscp = 0,
     send_to: SendTo = None,
     instance: Instance = "",
     as_json: AsJson = False,
@@ -68,7 +72,7 @@ def publish(
     publisher = device.publisher(
         check_channel(channel),
         site=channel_site(device, site, keys),
-        routing=routing(interface, send_to=send_to),
+        routing=routing(interface, send_to=send_to, ttl=ttl, dscp=dscp),
         instance=instance,
         linger=parse_duration(linger, may_be_zero=True) / 1e6,
     )

@@ -15,6 +15,7 @@ from sealcast.cli.data import (
     Keys,
     Listen,
     Site,
+    Source,
     channel_site,
     check_channel,
     check_folder,
@@ -41,6 +42,7 @@ def receive(
     site: Site = None,
     keys: Keys = None,
     interface: Interface = None,
+    source: Source = None,
     listen: Listen = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,7 +62,7 @@ def receive(
         subscriber = device.subscriber(
             check_channel(channel),
             site=channel_site(device, site, keys),
-            routing=routing(interface, listen=listen),
+            routing=routing(interface, listen=listen, source=source),
         )
 
         async def work() -> None:

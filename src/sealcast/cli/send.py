@@ -9,11 +9,13 @@ import typer
 from sealcast.cli.data import (
     AsJson,
     Channel,
+    Dscp,
     Folder,
     Interface,
     Keys,
     SendTo,
     Site,
+    Ttl,
     channel_site,
     check_channel,
     open_device,
@@ -43,6 +45,8 @@ def send(
     site: Site = None,
     keys: Keys = None,
     interface: Interface = None,
+    ttl: Ttl = 1,
+    dscp: Dscp = 0,
     send_to: SendTo = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +66,7 @@ def send(
         publisher = device.publisher(
             check_channel(channel),
             site=channel_site(device, site, keys),
-            routing=routing(interface, send_to=send_to),
+            routing=routing(interface, send_to=send_to, ttl=ttl, dscp=dscp),
             linger=0.0,
             # Little, so that the progress is that of the network.
             queue_bytes=_QUEUE_BYTES,

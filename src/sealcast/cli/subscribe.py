@@ -19,6 +19,7 @@ from sealcast.cli.data import (
     Keys,
     Listen,
     Site,
+    Source,
     channel_site,
     check_channel,
     open_device,
@@ -50,6 +51,7 @@ def subscribe(
     site: Site = None,
     keys: Keys = None,
     interface: Interface = None,
+    source: Source = None,
     listen: Listen = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +61,7 @@ def subscribe(
     subscriber = device.subscriber(
         check_channel(channel),
         site=channel_site(device, site, keys),
-        routing=routing(interface, listen=listen),
+        routing=routing(interface, listen=listen, source=source),
         delivery="unordered" if unordered else "reliable",
         on_event=lambda event: _tell(event, losses),
     )

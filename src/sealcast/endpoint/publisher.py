@@ -237,6 +237,8 @@ class Publisher:
                 interface=route.interface,
                 rate=policy["rate"],
                 notify=session.notify,
+                ttl=self._routing.ttl,
+                dscp=self._routing.dscp,
             )
         except _core.NetworkError as error:
             raise network_error(error, route) from None

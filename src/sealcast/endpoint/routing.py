@@ -13,6 +13,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from sealcast import _core
+from sealcast.endpoint.limits import check_range
 from sealcast.errors import ConfigError, UsageError
 
 
@@ -26,6 +27,19 @@ class RoutingOverrides:
     """Address and port that a publisher sends to."""
     listen: tuple[str, int] | None = None
     """Group (or own address) and port that a subscriber receives on."""
+    source: str | None = None
+    """The only host that a subscriber listens to: source-specific multicast (RFC 4607)."""
+    ttl: int = 1
+    """Routers that a publisher's packets may pass, plus 1; 1 to 255."""
+    dscp: int = 0
+    """Differentiated services code point of a publisher's packets, 0 to 63 (RFC 2474)."""
+
+    def __post_init__(self) -> None:
+        """Check. Raises: UsageError: a number that is out of its range, or a source that is no address."""
+        check_range("ttl", self.ttl, 1, 255)
+        check_range("dscp", self.dscp, 0, 63)
+        if self.source is not None:
+            parse_host(self.source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +74,14 @@ class Route:
                 cure=f"name one with --interface: {', '.join(_core.list_interfaces())}",
             )
         return cls(address=address, port=port, interface=chosen)
+
+
+def parse_host(text: str) -> str:
+    """Return an address without port as it is written in standard form. Raises: UsageError."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise UsageError(f"{text!r} is no address of a host", cure="for example 192.0.2.7") from None
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -114,6 +136,7 @@ _CURES = {
     "interface-down": "bring the interface up, or name another with --interface",
     "interface-without-multicast": "name an interface that does multicast with --interface",
     "interface-without-address": "give the interface an address, or name another with --interface",
+    "not-a-source": "name the publisher's host by an address of the group's family",
     "address-in-use": "choose another port, or end the program that holds it",
     "too-many-groups": "leave other groups, or raise net.ipv4.igmp_max_memberships",
     "permission-denied": "ask the administrator of this machine",

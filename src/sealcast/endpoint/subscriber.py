@@ -178,6 +178,7 @@ class Subscriber:
                 port=route.port,
                 interface=route.interface,
                 notify=session.notify,
+                source=self._routing.source,
             )
         except _core.NetworkError as error:
             raise network_error(error, route) from None
