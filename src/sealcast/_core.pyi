@@ -364,6 +364,9 @@ class SendEngine:
         instance: str = "",
         mtu: int = ...,
         max_block: int = ...,
+        fec: tuple[int, int] | None = None,
+        fec_adaptive: bool = False,
+        fec_delay: int = ...,
         max_message_bytes: int = ...,
         queue_bytes: int = ...,
         policy_version_floor: int = 0,
@@ -388,6 +391,7 @@ class SendEngine:
     def send_many(self, messages: Sequence[bytes], topic: str | None = None) -> int:
         """Queue messages until the queue is full; return how many were taken. Raises: SendError."""
 
+    def set_loss(self, permille: int) -> None: ...
     def seal_block(self, now: int, randomness: bytes) -> int: ...
     def poll_transmit(self, limit: int) -> list[bytes]: ...
     def poll_events(self, limit: int) -> list[Event]: ...

@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidTag
 
 from tests.reference import credential, ed25519, frames, schedule, seal, tree, trust
 from tests.reference.bodies import Beacon, Heartbeat
+from tests.reference.parity import MAX_PARITY_COUNT, Parity
 from tests.reference.wire import Datagram, Epoch, Header, MalformedError, PacketType
 
 MAX_STEPS_AHEAD = 4
@@ -422,6 +423,11 @@ class Receiver:
 
 
 def _parse_clear_body(packet: Datagram) -> Heartbeat | Beacon | None:
+    if packet.header.type == PacketType.PARITY:
+        # It mends nothing, but knows what is no parity.
+        if packet.header.count > MAX_PARITY_COUNT:
+            raise MalformedError("a parity block that is too large")
+        Parity.parse(packet.body)
     if packet.header.type == PacketType.HEARTBEAT:
         return Heartbeat.parse(packet.body)
     if packet.header.type == PacketType.BEACON:

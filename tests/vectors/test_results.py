@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.reference import ed25519, edwards, frames, requests, schedule, seal, tree, trust
+from tests.reference import ed25519, edwards, frames, parity, requests, schedule, seal, tree, trust
 from tests.reference.bodies import Beacon, Heartbeat
 from tests.reference.credential import CHANNEL_NAME, Credential, Policy, Signed
 from tests.reference.receiver import Conflict, Gap, LostMessage, MalformedFrames, Receiver
@@ -109,6 +109,13 @@ def test_block_tree(case: Case) -> None:
     case.expect(leaves=leaves, nodes=levels[1:], paths=joined, root=levels[-1][0])
     roots = {tree.root_of(suite, block, at, case["count"], leaves[at], path) for at, path in enumerate(paths)}
     assert roots == {case.octets("root")}
+
+
+@cases("parity")
+def test_parity(case: Case) -> None:
+    packets = [bytes.fromhex(packet) for packet in case["packets"]]
+    symbols = [parity.symbol(packet[:64], packet[64:]) for packet in packets]
+    case.expect(symbols=parity.encode(symbols, len(case["symbols"])))
 
 
 @cases("block_path")

@@ -12,13 +12,13 @@ use crate::digest_map::DigestMap;
 use crate::event::{Claim, Event, Message, Response};
 use crate::fingerprint::Fingerprint;
 use crate::keyring::Lookup;
-use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
+use crate::member::{Admitted, Member, MemberConfig, Outcome, Purpose, Purposes};
 use crate::packet_store::PacketStore;
 use crate::rejection::{Counters, Rejection};
 use crate::stream::{Heartbeat, Stream, StreamLimits, evidence_of};
 use crate::validator::Validator;
 use crate::window::Place;
-use crate::wire::{PacketType, PacketView, ParseError, StreamId, Time};
+use crate::wire::{Header, PacketType, PacketView, ParseError, StreamId, Time};
 
 /// How often running streams are looked at for certificates and credentials that have run out.
 const JUDGE_INTERVAL: u64 = 30_000_000;
@@ -29,6 +29,7 @@ mod discovery;
 mod held;
 mod keeping;
 mod mending;
+mod parity;
 mod sources;
 mod succession;
 
@@ -277,7 +278,8 @@ impl Receiver {
                 self.open_held(now);
                 Ok(())
             }
-            PacketType::Parity | PacketType::Rekey | PacketType::Root => Err(Rejection::ReservedType),
+            PacketType::Parity => self.receive_parity(&packet, suite, via, now),
+            PacketType::Rekey | PacketType::Root => Err(Rejection::ReservedType),
         }
     }
 
@@ -327,20 +329,46 @@ impl Receiver {
             stream.report_conflict(sequence, first, second, &mut self.member.events);
             return Err(Rejection::Equivocation);
         }
-        let Some(admitted) = self.member.admitted_mut() else {
-            return Err(Rejection::NotJoined);
-        };
-        admitted.keyring.keep(header.epoch);
-        let is_stale = admitted.keyring.announced().is_some_and(|(generation, _)| {
-            let limit = admitted.policy.policy.publisher_limit;
-            let until = admitted.generation_since.saturating_add(limit);
-            header.epoch.generation < generation && header.time > until
-        });
+        if self.store.is_none() {
+            stream.fec.keep(sequence, packet.covered);
+        }
         if ahead {
+            let Some(admitted) = self.member.admitted_mut() else {
+                return Err(Rejection::NotJoined);
+            };
+            admitted.keyring.keep(header.epoch);
             self.held.push(header.stream, &leaf, datagram);
             self.member.want(Purposes::Keys, now);
             return Err(Rejection::UnknownEpoch);
         }
+        let taken = self.take_data(packet, &leaf, Some((&root, datagram)), place, now);
+        self.counters.repaired += u64::from(taken.is_ok() && via == Via::Repair);
+        self.mend(header.stream, sequence, now);
+        taken
+    }
+
+    /// Takes a packet that the publisher has vouched for: by a root and as it was sent, or else by its parity.
+    fn take_data(
+        &mut self,
+        packet: &PacketView<'_>,
+        leaf: &Hash,
+        sent: Option<(&Hash, &[u8])>,
+        place: Place,
+        now: Time,
+    ) -> Result<(), Rejection> {
+        let header = &packet.header;
+        let sequence = header.sequence();
+        let channel = *self.member.channel();
+        let suite = self.member.suite().ok_or(Rejection::NotJoined)?;
+        let stream = self
+            .streams
+            .get_mut(&header.stream)
+            .ok_or(Rejection::UnknownStream)?;
+        let Some(admitted) = self.member.admitted_mut() else {
+            return Err(Rejection::NotJoined);
+        };
+        admitted.keyring.keep(header.epoch);
+        let is_stale = is_stale(admitted, header);
         // It exists: unless it is taken here and now it is missing, whatever is said of it below.
         if place == Place::Beyond {
             stream.window.raise_head(sequence + 1, now);
@@ -349,12 +377,13 @@ impl Receiver {
         let before_admission = admitted.keyring.is_before_admission(header.epoch);
         if is_stale && !before_admission {
             // It bears this time for ever: no repair brings another one for its place.
-            stream.accept_unreadable(header, &leaf, now, &mut self.member.events);
+            stream.accept_unreadable(header, leaf, now, &mut self.member.events);
             self.counters.lost += 1;
             return Err(Rejection::StaleGeneration);
         }
-        if self.keep(header, &leaf, datagram, now) {
-            self.counters.repaired += u64::from(via == Via::Repair);
+        if let Some((_, datagram)) = sent
+            && self.keep(header, leaf, datagram, now)
+        {
             return Ok(());
         }
         let (Some(stream), Some(admitted)) =
@@ -369,10 +398,14 @@ impl Receiver {
                     stream.window.raise_head(sequence + 1, now);
                     return Err(Rejection::NoRoom);
                 }
-                match stream.open(suite, &channel, keys, packet, &root) {
+                let opened = match sent {
+                    Some((root, _)) => stream.open(suite, &channel, keys, packet, root),
+                    None => stream.open_rebuilt(suite, &channel, keys, packet),
+                };
+                match opened {
                     Some(plaintext) => Some(plaintext),
                     None => {
-                        stream.accept_unreadable(header, &leaf, now, &mut self.member.events);
+                        stream.accept_unreadable(header, leaf, now, &mut self.member.events);
                         self.counters.lost += 1;
                         return Err(Rejection::Open);
                     }
@@ -382,7 +415,7 @@ impl Receiver {
             _ if before_admission => None,
             // Vouched for, of a generation that turned while we were out of reach, and no key of it comes any more.
             Lookup::NotOurs if is_current => {
-                stream.accept_unreadable(header, &leaf, now, &mut self.member.events);
+                stream.accept_unreadable(header, leaf, now, &mut self.member.events);
                 self.counters.lost += 1;
                 return Err(Rejection::EpochNotOurs);
             }
@@ -391,10 +424,7 @@ impl Receiver {
                 return Err(Rejection::EpochNotOurs);
             }
         };
-        stream.accept(header, &leaf, plaintext, now, &mut self.member.events);
-        if via == Via::Repair {
-            self.counters.repaired += 1;
-        }
+        stream.accept(header, leaf, plaintext, now, &mut self.member.events);
         Ok(())
     }
 
@@ -592,6 +622,15 @@ impl Receiver {
         into.number(self.queue_bytes).number(self.directory_known);
         into.finish()
     }
+}
+
+/// Sealed under an older generation than the present one, later than a publisher may be late in learning of it.
+fn is_stale(admitted: &Admitted, header: &Header) -> bool {
+    admitted.keyring.announced().is_some_and(|(generation, _)| {
+        let limit = admitted.policy.policy.publisher_limit;
+        let until = admitted.generation_since.saturating_add(limit);
+        header.epoch.generation < generation && header.time > until
+    })
 }
 
 fn queued_size(event: &Event) -> u64 {

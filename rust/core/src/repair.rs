@@ -104,9 +104,16 @@ impl RepairSchedule {
         (self.in_flight, self.next_at) = (false, Some(now));
     }
 
-    /// Whom we ask has said when it wants to be asked again.
+    /// Whom we ask has said when it wants to be asked again, or parity may bring until then what is missing.
     pub fn held_off(&mut self, until: Time, jitter: &mut Jitter) {
         (self.in_flight, self.next_at) = (false, Some(until + jitter.below(self.timing.jitter)));
+    }
+
+    /// Parity does not bring it: what waited for that is asked for now.
+    pub fn released(&mut self, now: Time, jitter: &mut Jitter) {
+        if self.next_at.is_some_and(|at| at > now + self.timing.jitter) {
+            self.held_off(now, jitter);
+        }
     }
 
     /// Nobody could be asked; try again later.

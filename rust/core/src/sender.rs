@@ -26,10 +26,14 @@ const MIN_MTU: usize = 576;
 /// The longest fields of a message frame besides its topic, and some data.
 const FRAME_ROOM: usize = 64;
 const FINAL_HEARTBEATS: u32 = 5;
+const FEC_DELAY: u64 = SECOND / 10;
 
 mod announcing;
+mod parity;
 
 pub use announcing::UnfitCredential;
+pub use parity::Fec;
+use parity::ParityMaker;
 
 /// What a publisher is made from.
 #[derive(Debug)]
@@ -47,6 +51,9 @@ pub struct SenderConfig {
     pub max_message_bytes: u64,
     /// Messages that wait for sealing.
     pub queue_bytes: u64,
+    pub fec: Fec,
+    /// Microseconds from a packet to the parity of its group, at most.
+    pub fec_delay: u64,
 }
 
 impl SenderConfig {
@@ -60,6 +67,8 @@ impl SenderConfig {
             max_block: MAX_COUNT,
             max_message_bytes: 16 << 20,
             queue_bytes: 64 << 20,
+            fec: Fec::Off,
+            fec_delay: FEC_DELAY,
         }
     }
 }
@@ -97,6 +106,8 @@ pub struct SenderCounters {
     /// Of these, dropped before they were sealed, or cut.
     pub abandoned: u64,
     pub packets: u64,
+    /// Of these, parity.
+    pub parity: u64,
     pub blocks: u64,
     /// Bytes of all datagrams.
     pub bytes: u64,
@@ -120,6 +131,7 @@ pub struct Sender {
     next_message: u64,
     next_sequence: u64,
     retention: Option<Retention>,
+    parity: ParityMaker,
     certified: Option<Certified>,
     credential_due: Option<Time>,
     credentials_sent: usize,
@@ -152,6 +164,8 @@ impl Sender {
         let member = Member::new(config.member, now);
         // The stream id does not depend on the suite, which only the policy tells.
         let probe = Sealer::new(&config.seed, Suite::Aes256Gcm, *member.channel());
+        let parity = ParityMaker::new(config.fec, config.fec_delay);
+        let overhead = IP_UDP_BYTES + OVERHEAD_BYTES + parity.payload_bytes();
         Self {
             public_key: *probe.public_key(),
             stream: probe.stream(),
@@ -160,7 +174,7 @@ impl Sender {
             sealer: None,
             start_nonce: config.start_nonce,
             instance: config.instance,
-            payload_limit: config.mtu.max(MIN_MTU) - IP_UDP_BYTES - OVERHEAD_BYTES,
+            payload_limit: config.mtu.max(MIN_MTU) - overhead,
             max_block: config.max_block.clamp(1, MAX_COUNT),
             max_message_bytes: config.max_message_bytes,
             queue_limit: config.queue_bytes,
@@ -169,6 +183,7 @@ impl Sender {
             next_message: 0,
             next_sequence: 0,
             retention: None,
+            parity,
             certified: None,
             credential_due: None,
             credentials_sent: 0,
@@ -307,8 +322,9 @@ impl Sender {
         Ok(message_id)
     }
 
+    /// Whether there is something to seal: messages, or parity for what has been sent.
     pub fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || self.parity.has_ready()
     }
 
     /// Drops what waits for sealing, so that an end can be said at once; receivers report the message that was cut.
@@ -354,9 +370,12 @@ impl Sender {
         }
     }
 
-    /// Seals what is queued as one block, up to the maximum (DP-13). Returns how many packets became ready.
-    /// `randomness` is drawn from the operating system for this call.
+    /// Seals what is queued as one block, up to the maximum (DP-13), or parity that is ready. Returns how many packets became
+    /// ready. `randomness` is drawn from the operating system for this call.
     pub fn seal_block(&mut self, now: Time, randomness: [u8; 16]) -> usize {
+        if self.parity.has_ready() {
+            return self.seal_parity(now, randomness);
+        }
         if self.queue.is_empty() {
             return 0;
         }
@@ -383,7 +402,11 @@ impl Sender {
                 retention.push(sequence, now, datagram.clone());
             }
         }
+        self.parity.add(self.next_sequence, &datagrams, now);
         self.next_sequence += datagrams.len() as u64;
+        if self.end.is_some() && self.queue.is_empty() {
+            self.parity.close();
+        }
         self.heartbeat_interval = HEARTBEAT_FIRST;
         self.heartbeat_due = Some(now + HEARTBEAT_FIRST);
         self.queue_datagrams(datagrams)
@@ -531,6 +554,9 @@ impl Sender {
         if self.end.is_none() {
             self.end = Some((successor, 0));
             self.heartbeat_due = Some(now);
+            if self.queue.is_empty() {
+                self.parity.close();
+            }
         }
     }
 
@@ -583,6 +609,7 @@ impl Sender {
             self.credential_due,
             self.heartbeat_due,
             self.directory_due,
+            self.parity.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -596,6 +623,7 @@ impl Sender {
         if let Some(retention) = &mut self.retention {
             retention.expire(now);
         }
+        self.parity.close_due(now);
         if self.certified.is_none() {
             return;
         }

@@ -15,6 +15,7 @@ use crate::digest_map::DigestMap;
 use crate::event::{Event, Evidence, Message, Source};
 use crate::fingerprint::Fingerprint;
 use crate::frames::Frames;
+use crate::groups::FecGroups;
 use crate::reassembly::{Abandoned, Reassembler};
 use crate::repair::{RepairSchedule, RepairTiming};
 use crate::schedule::{EpochKeys, block_key};
@@ -54,6 +55,8 @@ pub struct StreamLimits {
     pub verified_blocks: usize,
     /// Failed signatures a second that a claimed stream may cause (DP-21).
     pub failed_signatures: u64,
+    /// Verified packets and parity that are kept to mend losses, of a stream that has parity.
+    pub fec_bytes: usize,
     pub repair: RepairTiming,
 }
 
@@ -68,6 +71,7 @@ impl Default for StreamLimits {
             max_partial_messages: 64,
             verified_blocks: 4_096,
             failed_signatures: 200,
+            fec_bytes: 2 << 20,
             repair: RepairTiming::default(),
         }
     }
@@ -134,6 +138,7 @@ pub struct Stream {
     pub publisher: Arc<Publisher>,
     pub credential: VerifiedCredential,
     pub window: Window,
+    pub fec: FecGroups,
     pub schedule: RepairSchedule,
     pub sources: Vec<Source>,
     /// Failed signatures, and verified conflicts, each with a budget of its own.
@@ -180,6 +185,7 @@ impl Stream {
             publisher: credential.publisher.clone(),
             credential,
             window: Window::new(start, limits.history_packets, limits.window_packets),
+            fec: FecGroups::new(limits.fec_bytes),
             schedule: RepairSchedule::new(limits.repair),
             sources: Vec::new(),
             failed: Budget::new(limits.failed_signatures, limits.failed_signatures),
@@ -233,15 +239,14 @@ impl Stream {
         packet: &PacketView<'_>,
         root: &Hash,
     ) -> bool {
-        let granted = &self.credential.credential;
-        if packet.header.time < granted.not_before || packet.header.time > granted.not_after {
+        if !self.is_in_force(packet.header.time) {
             return false;
         }
         let statement = signed_statement(suite, channel, &packet.header, root);
         if !self.credential.key.verifies(&statement, packet.signature) {
             return false;
         }
-        if packet.header.packet_type != PacketType::Data {
+        if packet.header.packet_type == PacketType::Heartbeat {
             // A heartbeat stands alone, and is known again by its counter.
             return true;
         }
@@ -266,10 +271,17 @@ impl Stream {
         true
     }
 
+    /// Whether the credential speaks for what was sealed then.
+    pub fn is_in_force(&self, time: Time) -> bool {
+        let granted = &self.credential.credential;
+        (granted.not_before..=granted.not_after).contains(&time)
+    }
+
     /// What the first, still known, block over `sequence` proves, `other` aside; for an equivocation report.
     pub fn evidence_for(&self, sequence: u64, other: Option<(BlockId, Hash)>) -> Option<Evidence> {
         let (&(_, root), block) = self.blocks.iter().find(|((id, root), block)| {
             Some((*id, *root)) != other
+                && block.header.packet_type == PacketType::Data
                 && (block.header.first_sequence..block.header.first_sequence + u64::from(block.header.count))
                     .contains(&sequence)
         })?;
@@ -316,19 +328,30 @@ impl Stream {
         key.open(packet.header.index, &aad, packet.body).map(Bytes::from)
     }
 
+    /// Opens a packet that parity has told, whatever is known of its block.
+    pub fn open_rebuilt(
+        &mut self,
+        suite: Suite,
+        channel: &ChannelId,
+        keys: &EpochKeys,
+        packet: &PacketView<'_>,
+    ) -> Option<Bytes> {
+        let key = block_key(
+            suite,
+            self.secret(keys, packet.header.epoch)?,
+            &packet.header.block,
+        );
+        let aad = associated_data(packet.header_bytes, channel);
+        key.open(packet.header.index, &aad, packet.body).map(Bytes::from)
+    }
+
     fn set_up_key(&mut self, suite: Suite, keys: &EpochKeys, epoch: Epoch, at: (BlockId, Hash)) {
-        if !self.secrets.iter().any(|(held, _)| *held == epoch) {
-            let Some(secret) = keys.stream_secret(&self.publisher.stream) else {
-                return;
-            };
-            self.secrets.push_back((epoch, secret));
-            if self.secrets.len() > 4 {
-                self.secrets.pop_front();
-            }
-        }
-        let secret = self.secrets.iter().find(|(held, _)| *held == epoch);
-        if let (Some(block), Some((_, secret))) = (self.blocks.get_mut(&at), secret) {
-            block.key = Some(block_key(suite, secret, &at.0));
+        let Some(secret) = self.secret(keys, epoch) else {
+            return;
+        };
+        let key = block_key(suite, secret, &at.0);
+        if let Some(block) = self.blocks.get_mut(&at) {
+            block.key = Some(key);
         }
         self.key_order.push_back(at);
         if self.key_order.len() > BLOCK_KEYS
@@ -337,6 +360,18 @@ impl Stream {
         {
             block.key = None;
         }
+    }
+
+    fn secret(&mut self, keys: &EpochKeys, epoch: Epoch) -> Option<&Secret> {
+        if !self.secrets.iter().any(|(held, _)| *held == epoch) {
+            let secret = keys.stream_secret(&self.publisher.stream)?;
+            self.secrets.push_back((epoch, secret));
+            if self.secrets.len() > 4 {
+                self.secrets.pop_front();
+            }
+        }
+        let held = self.secrets.iter().find(|(held, _)| *held == epoch);
+        held.map(|(_, secret)| secret)
     }
 
     // -- taking packets ------------------------------------------------------------------------------------------------
@@ -599,6 +634,7 @@ impl Stream {
         into.bytes(&self.publisher.stream.0)
             .bytes(&self.credential.bundle);
         self.window.fingerprint(into);
+        self.fec.fingerprint(into);
         self.schedule.fingerprint(into);
         into.number(self.sources.len() as u64);
         for source in &self.sources {

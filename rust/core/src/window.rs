@@ -90,11 +90,19 @@ impl Window {
         sequence < self.low
     }
 
+    /// Whether its packet would be taken.
+    pub fn is_open(&self, sequence: u64) -> bool {
+        self.place(sequence, &[0; 32]) == Place::New
+    }
+
+    /// When a missing sequence was noticed.
+    pub fn noticed(&self, sequence: u64) -> Option<Time> {
+        let (_, range) = self.missing.range(..=sequence).next_back()?;
+        (sequence < range.end).then_some(range.since)
+    }
+
     fn is_missing(&self, sequence: u64) -> bool {
-        self.missing
-            .range(..=sequence)
-            .next_back()
-            .is_some_and(|(_, range)| sequence < range.end)
+        self.noticed(sequence).is_some()
     }
 
     /// A verified word that everything below `head` exists. Never moves back.

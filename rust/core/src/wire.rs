@@ -160,6 +160,39 @@ impl Header {
         self.first_sequence + u64::from(self.index)
     }
 
+    /// DP-4. After connection id and version the type is looked at first.
+    pub fn parse(header_bytes: &[u8; HEADER_BYTES]) -> Result<Self, ParseError> {
+        use ParseError::Malformed;
+        if header_bytes[..4] != CONNECTION_ID.to_be_bytes() || header_bytes[4] != VERSION {
+            return Err(Malformed);
+        }
+        let packet_type = PacketType::from_code(header_bytes[5]).ok_or(ParseError::UnknownType)?;
+        let mut epoch = [0; 8];
+        epoch.copy_from_slice(&header_bytes[22..30]);
+        let (index, count) = (header_bytes[INDEX_BYTE], header_bytes[55]);
+        let first_sequence = be64(&header_bytes[46..54]);
+        if count == 0 || count > MAX_COUNT || index >= count {
+            return Err(Malformed);
+        }
+        if packet_type == PacketType::Data {
+            if first_sequence > MAX_SEQUENCE - u64::from(count) {
+                return Err(Malformed);
+            }
+        } else if first_sequence != 0 {
+            return Err(Malformed);
+        }
+        Ok(Self {
+            packet_type,
+            stream: StreamId::from_slice(&header_bytes[6..22]).ok_or(Malformed)?,
+            epoch: Epoch::from_bytes(&epoch),
+            block: BlockId::from_slice(&header_bytes[BLOCK_ID_BYTES]).ok_or(Malformed)?,
+            first_sequence,
+            index,
+            count,
+            time: be64(&header_bytes[56..]),
+        })
+    }
+
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         out[..4].copy_from_slice(&CONNECTION_ID.to_be_bytes());
@@ -209,39 +242,12 @@ impl<'a> PacketView<'a> {
             return Err(Malformed);
         }
         let (header_bytes, rest) = datagram.split_first_chunk::<HEADER_BYTES>().ok_or(Malformed)?;
-        if header_bytes[..4] != CONNECTION_ID.to_be_bytes() || header_bytes[4] != VERSION {
-            return Err(Malformed);
-        }
-        let packet_type = PacketType::from_code(header_bytes[5]).ok_or(ParseError::UnknownType)?;
-        let mut epoch = [0; 8];
-        epoch.copy_from_slice(&header_bytes[22..30]);
-        let (index, count) = (header_bytes[INDEX_BYTE], header_bytes[55]);
-        let first_sequence = be64(&header_bytes[46..54]);
-        if count == 0 || count > MAX_COUNT || index >= count {
-            return Err(Malformed);
-        }
-        if packet_type == PacketType::Data {
-            if first_sequence > MAX_SEQUENCE - u64::from(count) {
-                return Err(Malformed);
-            }
-        } else if first_sequence != 0 {
-            return Err(Malformed);
-        }
+        let header = Header::parse(header_bytes)?;
         let (rest, gate) = rest.split_last_chunk::<GATE_BYTES>().ok_or(Malformed)?;
         let (rest, signature) = rest.split_last_chunk::<SIGNATURE_BYTES>().ok_or(Malformed)?;
-        let path_bytes = NODE_BYTES * crate::block::depth(index, count);
+        let path_bytes = NODE_BYTES * crate::block::depth(header.index, header.count);
         let body_bytes = rest.len().checked_sub(path_bytes).ok_or(Malformed)?;
         let (body, path) = rest.split_at(body_bytes);
-        let header = Header {
-            packet_type,
-            stream: StreamId::from_slice(&header_bytes[6..22]).ok_or(Malformed)?,
-            epoch: Epoch::from_bytes(&epoch),
-            block: BlockId::from_slice(&header_bytes[BLOCK_ID_BYTES]).ok_or(Malformed)?,
-            first_sequence,
-            index,
-            count,
-            time: be64(&header_bytes[56..]),
-        };
         Ok(Self {
             header,
             header_bytes,
@@ -250,6 +256,22 @@ impl<'a> PacketView<'a> {
             path,
             signature,
             gate,
+        })
+    }
+
+    /// A packet of which only header and body are left, as its parity tells them (DP-40).
+    pub fn rebuilt(covered: &'a [u8]) -> Result<Self, ParseError> {
+        let (header_bytes, body) = covered
+            .split_first_chunk::<HEADER_BYTES>()
+            .ok_or(ParseError::Malformed)?;
+        Ok(Self {
+            header: Header::parse(header_bytes)?,
+            header_bytes,
+            body,
+            covered,
+            path: &[],
+            signature: &[0; SIGNATURE_BYTES],
+            gate: &[0; GATE_BYTES],
         })
     }
 }

@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::event::Event;
-use sealcast_core::sender::{SendError, Sender, SenderConfig};
+use sealcast_core::fec::Ratio;
+use sealcast_core::sender::{Fec, SendError, Sender, SenderConfig};
 use sealcast_core::wire::StreamId;
 use sealcast_net::{Notifier, SendDriver};
 
@@ -33,7 +34,7 @@ fn stream(bytes: Option<&[u8]>) -> PyResult<Option<StreamId>> {
 impl SendEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, seed, start_nonce, instance="",
-                        mtu=1500, max_block=64, max_message_bytes=16 << 20, queue_bytes=64 << 20,
+                        mtu=1500, max_block=64, fec=None, fec_adaptive=false, fec_delay=100_000, max_message_bytes=16 << 20, queue_bytes=64 << 20,
                         policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0, crl=None, crl_numbers=vec![]))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
@@ -51,6 +52,9 @@ impl SendEngine {
         instance: &str,
         mtu: usize,
         max_block: u8,
+        fec: Option<(u8, u8)>,
+        fec_adaptive: bool,
+        fec_delay: u64,
         max_message_bytes: u64,
         queue_bytes: u64,
         policy_version_floor: u64,
@@ -82,9 +86,22 @@ impl SendEngine {
         instance.clone_into(&mut config.instance);
         config.mtu = mtu;
         config.max_block = max_block;
+        config.fec = match fec {
+            Some((sources, parities)) => Fec::Fixed(Ratio::new(sources, parities).ok_or_else(|| {
+                PyValueError::new_err(format!("no parity of {parities} packets for {sources}"))
+            })?),
+            None if fec_adaptive => Fec::Adaptive,
+            None => Fec::Off,
+        };
+        config.fec_delay = fec_delay;
         config.max_message_bytes = max_message_bytes;
         config.queue_bytes = queue_bytes;
         Ok(Self(Arc::new(Mutex::new(Sender::new(config, now)))))
+    }
+
+    /// What share of the packets, in thousandths, the worse of the subscribers lose; for adaptive parity.
+    fn set_loss(&self, permille: u16) {
+        lock(&self.0).set_loss(permille);
     }
 
     #[getter]
@@ -353,6 +370,7 @@ impl SendEngine {
         fields.set_item("packets", counters.packets)?;
         fields.set_item("blocks", counters.blocks)?;
         fields.set_item("bytes", counters.bytes)?;
+        fields.set_item("parity", counters.parity)?;
         fields.set_item("repairs_served", counters.repairs_served)?;
         fields.set_item("queued_bytes", engine.queued_bytes())?;
         Ok(fields)

@@ -203,6 +203,7 @@ impl ReceiveEngine {
         let (counters, fields) = (engine.counters(), PyDict::new(py));
         fields.set_item("accepted", counters.accepted)?;
         fields.set_item("repaired", counters.repaired)?;
+        fields.set_item("rebuilt", counters.rebuilt)?;
         fields.set_item("requests", counters.requests)?;
         fields.set_item("lost", counters.lost)?;
         fields.set_item("heartbeats", counters.heartbeats)?;

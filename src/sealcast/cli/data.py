@@ -70,6 +70,10 @@ Instance = Annotated[
     str,
     typer.Option("--instance", metavar="NAME", help="One of several publishers of this device."),
 ]
+Fec = Annotated[
+    str | None,
+    typer.Option("--fec", metavar="K+M|P%", help="Send M parity packets after K, or a share; mends losses."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, one object a line.")]
 Count = Annotated[
     int | None, typer.Option("--count", metavar="N", min=1, help="End after so many; by default go on.")

@@ -11,6 +11,7 @@ from sealcast.cli.data import (
     AsJson,
     Channel,
     Dscp,
+    Fec,
     Folder,
     Instance,
     Interface,
@@ -54,6 +55,7 @@ def publish(
     ] = "2s",
     site: Site = None,
     keys: Keys = None,
+    fec: Fec = None,
     interface: Interface = None,
     ttl: Ttl = 1,
     dscp: Dscp = 0,
@@ -74,6 +76,7 @@ def publish(
         site=channel_site(device, site, keys),
         routing=routing(interface, send_to=send_to, ttl=ttl, dscp=dscp),
         instance=instance,
+        fec=fec,
         linger=parse_duration(linger, may_be_zero=True) / 1e6,
     )
 

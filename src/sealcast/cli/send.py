@@ -10,6 +10,7 @@ from sealcast.cli.data import (
     AsJson,
     Channel,
     Dscp,
+    Fec,
     Folder,
     Interface,
     Keys,
@@ -44,6 +45,7 @@ def send(
     ] = "30s",
     site: Site = None,
     keys: Keys = None,
+    fec: Fec = None,
     interface: Interface = None,
     ttl: Ttl = 1,
     dscp: Dscp = 0,
@@ -68,6 +70,7 @@ def send(
             site=channel_site(device, site, keys),
             routing=routing(interface, send_to=send_to, ttl=ttl, dscp=dscp),
             linger=0.0,
+            fec=fec,
             # Little, so that the progress is that of the network.
             queue_bytes=_QUEUE_BYTES,
             on_acknowledgement=sender.acknowledged,

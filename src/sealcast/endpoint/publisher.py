@@ -22,12 +22,15 @@ from sealcast.endpoint.events import Blocked, Event, Joined, PolicyChanged, Refu
 from sealcast.endpoint.limits import (
     MAX_BLOCK,
     MAX_BYTES,
+    MAX_FEC_MILLISECONDS,
     MAX_MTU,
+    MIN_FEC_MILLISECONDS,
     MIN_MTU,
     check_messages,
     check_range,
     check_seconds,
     check_topic,
+    parse_fec,
 )
 from sealcast.endpoint.routing import Route, RoutingOverrides, address_towards, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
@@ -71,6 +74,8 @@ class PublisherOptions(TypedDict, total=False):
     linger: float
     mtu: int
     max_block: int
+    fec: str | None
+    fec_delay_ms: int
     queue_bytes: int
     on_event: Callable[[Event], None] | None
     on_acknowledgement: Callable[[str, Acknowledgement], None] | None
@@ -98,6 +103,8 @@ class Publisher:
         linger: float = 2.0,
         mtu: int = 1500,
         max_block: int = 64,
+        fec: str | None = None,
+        fec_delay_ms: int = 100,
         queue_bytes: int = 64 << 20,
         on_event: Callable[[Event], None] | None = None,
         on_acknowledgement: Callable[[str, Acknowledgement], None] | None = None,
@@ -113,6 +120,10 @@ class Publisher:
             linger: seconds for which repairs are served after the end; 0: not at all.
             mtu: bytes of the path's MTU, 576 to 9000.
             max_block: packets that one signature covers at most, 1 to 64.
+            fec: parity, from which subscribers mend losses without asking: "8+2" for two packets after
+                eight, "25%" for that share in groups as large as may be, "auto" for as much as the losses
+                that `set_loss` tells ask for; None or "off": none.
+            fec_delay_ms: milliseconds from a packet to its parity at most, when little is sent; 1 to 2000.
             queue_bytes: what may wait for the rate; `send` waits for room beyond it.
             on_event: is told what happens besides sending.
             on_acknowledgement: is told device and acknowledgement of a transfer.
@@ -130,6 +141,10 @@ class Publisher:
         self._instance = check_instance_name(instance)
         self._mtu = check_range("mtu", mtu, MIN_MTU, MAX_MTU)
         self._max_block = check_range("max_block", max_block, 1, MAX_BLOCK)
+        self._fec = parse_fec(fec)
+        self._fec_delay_ms = check_range(
+            "fec_delay_ms", fec_delay_ms, MIN_FEC_MILLISECONDS, MAX_FEC_MILLISECONDS
+        )
         self._queue_bytes = check_range("queue_bytes", queue_bytes, 1, MAX_BYTES)
         self._engine: _core.SendEngine | None = None
         self._session: Session | None = None
@@ -194,6 +209,9 @@ class Publisher:
             instance=self._instance,
             mtu=self._mtu,
             max_block=self._max_block,
+            fec=self._fec if isinstance(self._fec, tuple) else None,
+            fec_adaptive=self._fec == "auto",
+            fec_delay=self._fec_delay_ms * 1000,
             queue_bytes=self._queue_bytes,
         )
         self._engine = engine
@@ -455,12 +473,19 @@ class Publisher:
     def counters(self) -> dict[str, int]:
         """What has been counted since the start, also after the end.
 
-        messages (taken), abandoned (of these, dropped by a hasty end), packets, blocks, bytes,
-        repairs_served.
+        messages (taken), abandoned (of these, dropped by a hasty end), packets, parity (of these), blocks,
+        bytes, repairs_served.
         """
         if self._engine is None:
             raise UsageError("the publisher has not been opened", cure="use it inside `async with`")
         return self._engine.counters()
+
+    def set_loss(self, permille: int) -> None:
+        """Tell what share of the packets, in thousandths, the worse of the subscribers lose.
+
+        From the next group on, parity that is "auto" is made for it. Raises: UsageError.
+        """
+        self._running()[0].set_loss(check_range("permille", permille, 0, 1000))
 
     async def members(self) -> list[str]:
         """Names of the devices that have joined the channel as subscribers."""

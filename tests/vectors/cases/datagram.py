@@ -251,13 +251,31 @@ def _malformed(group: Group, maker: Maker) -> None:
     nine = maker.header(PacketType.CREDENTIAL, count=9, index=8)
     part = maker.encrypt(nine, b"part", as_credential=True)
     refuse("a credential of 9 packets", "BlockOfType", maker.publish(nine, part, path=bytes(16)))
+    for comment, description in (
+        ("parity with a stride of 0", (0, 8, 2, 0)),
+        ("parity with a stride of 17", (17, 8, 2, 0)),
+        ("parity of 0 packets", (5, 0, 2, 0)),
+        ("parity of 65 packets", (5, 65, 2, 0)),
+        ("parity number 0 of 0", (5, 8, 0, 0)),
+        ("parity number 0 of 17", (5, 8, 17, 0)),
+        ("parity number 2 of 2", (5, 8, 2, 2)),
+    ):
+        body = bytes(8) + bytes(description) + bytes(2) + bytes(100)
+        refuse(comment, "BlockOfType", maker.publish(maker.header(PacketType.PARITY), body))
+    short = bytes(8) + bytes((5, 8, 2, 0)) + bytes(2) + bytes(44)
+    refuse(
+        "parity of less than a header", "BlockOfType", maker.publish(maker.header(PacketType.PARITY), short)
+    )
+    seventeen = maker.header(PacketType.PARITY, count=17, index=16)
+    sound = bytes(8) + bytes((5, 8, 2, 0)) + bytes(2) + bytes(100)
+    refuse("parity in a block of 17", "BlockOfType", maker.publish(seventeen, sound, path=bytes(16)))
 
 
 def _unknown(group: Group, maker: Maker) -> None:
     for kind in (0, 8, 127, 255):
         made = maker.publish(maker.header(kind, first_sequence=0), b"body of another kind")
         _refuse(group, f"type {kind}", "unknown-type", "UnknownType", made)
-    for reserved in (PacketType.PARITY, PacketType.REKEY, PacketType.ROOT):
+    for reserved in (PacketType.REKEY, PacketType.ROOT):
         made = maker.publish(maker.header(reserved), b"a body that is not defined")
         _refuse(group, f"reserved: {reserved.name.lower()}", "unknown-type", "UnknownType", made)
     other = Maker(suite=maker.suite, seed=OTHER_SEED)

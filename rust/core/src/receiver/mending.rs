@@ -195,8 +195,13 @@ impl Receiver {
             };
             let by = stream.schedule.noticed_by(now);
             let ranges = stream.window.repairable(by, MAX_RANGES, MAX_REPAIR_PACKETS);
+            let (mut ranges, held_until) = stream.fec.release(ranges, &stream.window, now);
+            ranges.truncate(MAX_RANGES);
             if ranges.is_empty() {
-                stream.schedule.postponed(now, &mut self.member.jitter);
+                match held_until {
+                    Some(until) => stream.schedule.held_off(until, &mut self.member.jitter),
+                    None => stream.schedule.postponed(now, &mut self.member.jitter),
+                }
                 continue;
             }
             stream.schedule.requested();

@@ -83,7 +83,7 @@ impl Sender {
         }
         let part = bundle.len().div_ceil(usize::from(MAX_PARTS));
         if part > self.payload_limit {
-            let mtu = |payload| payload + IP_UDP_BYTES + OVERHEAD_BYTES;
+            let mtu = |payload| payload + IP_UDP_BYTES + OVERHEAD_BYTES + self.parity.payload_bytes();
             return Err(UnfitCredential::MtuTooSmall {
                 mtu: mtu(self.payload_limit),
                 needed: mtu(part),

@@ -321,7 +321,7 @@ fn a8_a_packet_of_another_channel_is_refused() {
 fn reserved_and_unknown_types_are_ignored() {
     let (mut world, subscriber, publisher) = World::in_mid_stream(1, 5);
     let forge = world.forge(publisher);
-    for kind in [PacketType::Parity, PacketType::Rekey, PacketType::Root] {
+    for kind in [PacketType::Rekey, PacketType::Root] {
         let header = Header {
             packet_type: kind,
             first_sequence: 0,

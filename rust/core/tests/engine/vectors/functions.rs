@@ -4,6 +4,7 @@ use sealcast_core::block::{Tree, leaf_hashes, sign_input, signed_statement};
 use sealcast_core::control::BeaconBody;
 use sealcast_core::credential::{Credential, VerifiedCredential};
 use sealcast_core::crypto::{BlockKey, GateKey, Gated, Secret, SigningKey, VerifyingKey, kdf, spki_of};
+use sealcast_core::fec::{encode, write_symbol};
 use sealcast_core::frames::{Frames, MessageFrame};
 use sealcast_core::messages::{self, JoinReply, KeysReply, RepairReply};
 use sealcast_core::policy::Policy;
@@ -57,6 +58,30 @@ fn varint() {
             put_varint(&mut out, value);
             assert_eq!(out, encoding);
         }
+    });
+}
+
+#[test]
+fn parity() {
+    check("parity", |case| {
+        let list = |field: &str| -> Vec<Vec<u8>> {
+            let values = case.test[field].as_array().expect("a list").iter();
+            values.map(|value| hex(value.as_str().expect("text"))).collect()
+        };
+        let (packets, wanted) = (list("packets"), list("symbols"));
+        let mut symbols: Vec<Vec<u8>> = packets
+            .iter()
+            .map(|covered| {
+                let mut symbol = Vec::new();
+                write_symbol(covered, &mut symbol);
+                symbol
+            })
+            .collect();
+        symbols
+            .iter_mut()
+            .for_each(|symbol| symbol.resize(wanted[0].len(), 0));
+        let symbols: Vec<&[u8]> = symbols.iter().map(Vec::as_slice).collect();
+        assert_eq!(encode(&symbols, wanted.len() as u8), wanted);
     });
 }
 
