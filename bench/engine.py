@@ -43,7 +43,8 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
     del rounds
     program = str(built("sealcast-core", "bench", "engine"))
     output = await site.children.run("engine", [program, "--json", *(["64"] if quick else [])])
-    for told in json.loads(output):
+    all_told = json.loads(output)
+    for told in all_told:
         is_engine = told["unit"] == "packets/s"
         # The bars hold for the suite that is the default.
         has_bar = is_engine and told["name"].endswith(BAR_CASE) and "ChaCha" not in told["name"]
@@ -57,3 +58,26 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
                 note=f"{told['runs']} runs",
             )
         )
+    median = {told["name"]: told["median"] for told in all_told}
+    for what, seal, signature in (("seal", "seal", "sign"), ("open", "open", "verify")):
+        _add_share(figures, median, what, f"Aes256Gcm {seal}, 1204 bytes", f"Ed25519 {signature}, 144 bytes")
+
+
+def _add_share(figures: Figures, median: dict[str, float], what: str, aead: str, signature: str) -> None:
+    """How much of the primitives' own speed is left: AEAD, hash, and a signature for 64 packets."""
+    parts = (aead, "leaf, BLAKE3, 1284 bytes, 64 at a time", signature)
+    if any(part not in median for part in parts):
+        return  # a quick run has no primitives
+    each, hashed, signed = (median[part] for part in parts)
+    limit = 1e9 / (each + hashed + signed / 64)
+    rate = median[f"{what}, Aes256GcmBlake3, {BAR_CASE}"]
+    figures.add(
+        Figure(
+            group=GROUP,
+            name=f"{what}, Aes256GcmBlake3, {BAR_CASE}: share of the crypto limit",
+            unit="",
+            values=[rate / limit],
+            bar=at_least(0.6),
+            note=f"limit {limit:,.0f} packets/s: AES-256-GCM, BLAKE3 and a signature for 64, of this run",
+        )
+    )
