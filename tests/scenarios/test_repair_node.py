@@ -10,9 +10,10 @@ import pytest
 from cryptography.exceptions import InvalidTag
 
 from sealcast.endpoint.events import SourcePassedOver
+from sealcast.keys import MemberRole
 from sealcast.pki.signed import encode_cbor
 from sealcast.sidechannel.messages import RepairAnswer
-from sealcast.testing import ChannelOptions, Faults, Simulation, verify
+from sealcast.testing import MILLISECOND, SECOND, ChannelOptions, Faults, Simulation, verify
 from tests.reference import schedule, seal
 from tests.reference.wire import Datagram, PacketType
 from tests.scenarios.common import FAR, MONITOR, NEAR, SEEDS, assert_nothing_lost, mixed_load, ward
@@ -293,3 +294,47 @@ def test_d2_a_node_that_has_had_enough_of_one_is_left_alone() -> None:
     node.retry_after = None
     assert sim.run_until(partial(_has, sim, 101), 8)
     assert_nothing_lost(sim)
+
+
+def test_a_node_keeps_all_over_every_turn_of_the_keys() -> None:
+    """KM-21: slots, more steps than it was given at once, and generations turn under it."""
+    sim = Simulation(7, publishers=[MONITOR], options=ChannelOptions(slot_length=2 * SECOND))
+    node = sim.add_repair_node(KEEPER)
+    sim.settle()
+    sim.publisher(MONITOR).send_every(20 * MILLISECOND, 500, 300)
+    for number in range(8):
+        sim.add_subscriber(f"late{number}")
+        sim.run(1)
+        if number % 3 == 2:
+            sim.remove(f"late{number}")
+    sim.run(4)
+    sent = data_of(sim)
+    assert len({Datagram.parse(packet).header.epoch for packet in sent}) > 8
+    assert node.engine.kept()[0] == len(sent)
+
+
+def test_who_came_before_the_node_hears_of_it_when_it_misses_something() -> None:
+    """SC-41: the directory is looked into again, and once more after the node has moved."""
+    sim = ward(8)
+    # A new policy has all look into the directory: that is over when the node comes.
+    sim.key_server.allow(KEEPER, MemberRole.REPAIR)
+    sim.run(5)
+    node = sim.add_repair_node(KEEPER)
+    sim.settle()
+    sim.run(62)
+    for served in (1, 2):
+        for _ in range(2):
+            mend = sim.network.partition([FAR])
+            sim.publisher(MONITOR).send_numbered(20, 900)
+            sim.run(0.3)
+            mend()
+            sim.publisher(MONITOR).send_numbered(1, 900)
+            sim.run(8)
+        assert node.served == served
+        sim.run(11)
+        sim.side_channel.close(*node.endpoint)
+        node.endpoint = "elsewhere.example", 443
+        sim.side_channel.listen(*node.endpoint, KEEPER, node.answer)
+        sim.key_server.put_repair_node(KEEPER, node.endpoint)
+    assert_nothing_lost(sim)
+    verify(sim)

@@ -40,9 +40,9 @@ class SimulatedRepairNode(SimulatedSubscriber):
         """Seconds: whoever asks has asked for too much."""
         self.served = 0
         """Requests that it has answered with what it keeps."""
-        around.side_channel.listen(*self.endpoint, identity.name, self._serve)
+        around.side_channel.listen(*self.endpoint, identity.name, self.answer)
 
-    def _serve(
+    def answer(
         self, device: str, certificate: bytes, method: str, path: str, body: bytes, respond: Respond
     ) -> None:
         """Answer a peer, judged as `sealcast.sidechannel.PeerServer` does."""

@@ -250,7 +250,7 @@ impl Receiver {
     pub(super) fn take_directory(&mut self, directory: &Directory<'_>, now: Time) {
         let Some(suite) = self.member.suite() else { return };
         let channel = *self.member.channel();
-        self.take_repair_nodes(directory);
+        self.take_repair_nodes(directory, now);
         for entry in &directory.streams {
             let Some((site, device)) = parse_member(&self.member.config.site, entry.device) else {
                 continue;
@@ -317,7 +317,7 @@ impl Receiver {
     }
 
     /// Whoever is no subscriber by the policy is asked for nothing.
-    fn take_repair_nodes(&mut self, directory: &Directory<'_>) {
+    fn take_repair_nodes(&mut self, directory: &Directory<'_>, now: Time) {
         let member = &self.member;
         let nodes = directory.repair_nodes.iter().filter_map(|node| {
             let (site, device) = parse_member(&member.config.site, node.device)?;
@@ -332,7 +332,7 @@ impl Receiver {
             })
         });
         let nodes = nodes.collect();
-        self.sources.set_nodes(nodes);
+        self.sources.set_nodes(nodes, now);
     }
 
     /// Policy or CRL changed: every running stream is judged again. A list that is late, as one of another site that is away,

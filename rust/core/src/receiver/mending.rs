@@ -21,6 +21,12 @@ const MAX_REPAIR_PACKETS: u64 = 1024;
 const MAX_BAD_REPAIRS: usize = 3;
 /// A source that wants to be asked again later than this, in seconds, is asked all the same.
 const MAX_RETRY_AFTER: u64 = 60;
+/// Who misses something looks who has come since, if that was last told so long ago.
+const DIRECTORY_AGE: u64 = 60 * SECOND;
+/// The same if somebody did not answer, who may have moved.
+const DOUBTED_AGE: u64 = 10 * SECOND;
+/// Over how long those who lost the same spread that.
+const DIRECTORY_SPREAD: u64 = 5 * SECOND;
 
 /// What an answer was worth.
 struct Worth {
@@ -75,6 +81,9 @@ impl Receiver {
         }
         let is_over = !worth.lacking || (worth.is_full && mended > 0);
         let is_next = !is_over && self.sources.pass_over(&id, &asked.source, &stream.sources, now);
+        if worth.failure == Some(PassedOver::NoAnswer) && self.sources.is_older_than(DOUBTED_AGE, now) {
+            self.member.want(Purposes::Directory, now);
+        }
         if let Some(reason) = worth.failure
             && is_next
         {
@@ -213,6 +222,10 @@ impl Receiver {
                 at: now,
             };
             self.sources.asked(id, asked);
+            if self.sources.is_older_than(DIRECTORY_AGE, now) {
+                let at = now + self.member.jitter.below(DIRECTORY_SPREAD);
+                self.member.want(Purposes::Directory, at);
+            }
             let body = repair_request(self.member.channel(), &id, &ranges);
             let path = "/v1/repair".to_owned();
             self.counters.requests += 1;

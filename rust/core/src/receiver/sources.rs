@@ -70,11 +70,18 @@ pub(super) struct Sources {
     nodes: Vec<Source>,
     known: Vec<(Source, Known)>,
     rounds: BTreeMap<StreamId, Round>,
+    /// When the directory last told who there is.
+    told: Time,
 }
 
 impl Sources {
-    pub(super) fn set_nodes(&mut self, nodes: Vec<Source>) {
-        self.nodes = nodes;
+    pub(super) fn set_nodes(&mut self, nodes: Vec<Source>, now: Time) {
+        (self.nodes, self.told) = (nodes, now);
+    }
+
+    /// Whether nobody has told for so long who there is.
+    pub(super) fn is_older_than(&self, age: u64, now: Time) -> bool {
+        now.saturating_sub(self.told) > age
     }
 
     fn known(&self, source: &Source) -> Option<&Known> {
@@ -251,7 +258,7 @@ mod tests {
     fn nodes_by_their_answers_then_the_publisher_then_who_failed() {
         let (mut sources, mut events) = (Sources::default(), VecDeque::new());
         let publisher = [source("publisher")];
-        sources.set_nodes(vec![source("a"), source("b"), source("c")]);
+        sources.set_nodes(vec![source("a"), source("b"), source("c")], 0);
         assert_eq!(order(&sources, &publisher, 0), ["a", "b", "c", "publisher"]);
         for (device, at) in [("a", 0), ("b", 9_000)] {
             let asked = Asked {
