@@ -22,10 +22,12 @@ CODES = {
     "ChannelError": 6,
     "UnknownChannelError": 6,
     "NotAllowedError": 6,
+    "PeerError": 6,
     "RoleError": 6,
     "NetworkError": 7,
     "UnreachableError": 7,
     "StorageError": 8,
+    "OutboxFullError": 8,
     "IncompleteError": 9,
 }
 CLASSES: list[type[SealcastError]] = [
