@@ -37,7 +37,7 @@ from sealcast.errors import (
     UsageError,
 )
 from sealcast.est.client import EstClient
-from sealcast.keys import MemberRole
+from sealcast.keys import LISTED_ROLES, MemberRole
 from sealcast.pki.bundle import Anchor, BundleSite, Purpose
 from sealcast.pki.crl import Revocation, crl_builder
 from sealcast.pki.ends import warnings
@@ -282,7 +282,7 @@ async def test_f6_no_namesake_of_another_site_gets_keys_or_repairs(two: Two) -> 
         name = f"ward/{rule[:3]}"
         await two.ward.add_channel(name, publish=(rule,), subscribe=(rule,))
         good, bad = await two.client(listed), await two.client(other)
-        for role in MemberRole:
+        for role in LISTED_ROLES:
             await good.join(name, role)
             with pytest.raises(NotAllowedError):
                 await bad.join(name, role)
