@@ -187,7 +187,8 @@ async def test_a_device_that_a_forced_retirement_left_behind_is_told_of_a_new_to
     assert await advance(site, number, force=True) == Step.REISSUE
     assert await advance(site, number, force=True) == Step.RETIRE
     assert await sign(site, number, own_root(site)) == 3
-    with pytest.raises(EnrolmentError) as left:
+    # By its own moment in the window of the hint it renews first, or syncs first: it is told the same.
+    with pytest.raises((EnrolmentError, CertificateError)) as left:
         await look(identity, site)
     assert "with a new token into the same folder: sealcast device enroll" in left.value.cure
     assert await asyncio.to_thread(main, ["device", "renew", str(identity.path)]) == 4
