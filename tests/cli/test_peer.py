@@ -59,11 +59,10 @@ def test_what_is_not_delivered_waits_over_kills_of_both(
     processes: Processes,
     devices: tuple[Path, Path],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def send(*words: str | Path) -> tuple[int, str]:
-        code = cli.main(["peer", "send", str(monitor), "display", *map(str, words)])
-        return code, capsys.readouterr().err
+        finished = processes.run("peer", "send", monitor, "display", *words)
+        return finished.code, finished.err
 
     monitor, display = devices
     source = tmp_path / "source"

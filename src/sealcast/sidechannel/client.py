@@ -153,6 +153,8 @@ class _Connection:
         for task, old in tuple(self._retiring.items()):
             task.cancel()
             await old.close()
+        # What was ended closes its socket at the loop's next turn, and this may be its last.
+        await asyncio.sleep(0)
 
     async def _request(
         self, method: str, path: str, body: bytes | None, answer_seconds: float
