@@ -65,7 +65,7 @@ class Recording:
         self._socket = listen(channel)
         self._socket.settimeout(0.1)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._record)
+        self._thread = threading.Thread(target=self._listen)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -87,9 +87,14 @@ class Recording:
 
         wait_until(is_enough, f"{count} more datagrams")
 
-    def _record(self) -> None:
+    def take(self, datagram: Datagram) -> None:
+        """What becomes of each, in a thread of its own."""
+        self.datagrams.append(datagram)
+
+    def _listen(self) -> None:
         while not self._stop.is_set():
             try:
-                self.datagrams.append(Datagram(self._socket.recv(65_536)))
+                content = self._socket.recv(65_536)
             except TimeoutError:
                 continue
+            self.take(Datagram(content))

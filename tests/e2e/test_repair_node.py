@@ -9,60 +9,41 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sealcast.authority.keystore import load_keys
 from sealcast.authority.models import ChannelRow
 from sealcast.authority.site import Site as StoredSite
-from tests.e2e.datagrams import DATA, Datagram
+from tests.e2e.datagrams import DATA, Datagram, Recording
 from tests.e2e.processes import Process, wait_until
-from tests.e2e.site import Channel, Site, command, free_port, listen, send_to
+from tests.e2e.site import Channel, Site, command, free_port, send_to
 from tests.reference import schedule
 from tests.reference.wire import Epoch
 
 HEARTBEAT = 3
 
 
-class Relay:
-    """Hands a channel's datagrams on to another port of its group, until it is told to hold them back."""
+class Relay(Recording):
+    """Hands a channel's datagrams on to another port of its group, until it is told to hold them back.
+
+    What it holds back is recorded.
+    """
 
     def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)
         self.target = Channel(channel.name, channel.group, free_port())
-        self.held: list[Datagram] = []
         self._is_holding = threading.Event()
-        self._socket = listen(channel)
-        self._socket.settimeout(0.1)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._socket.close()
 
     def hold(self) -> None:
         self._is_holding.set()
 
     def count(self, of_type: int) -> int:
-        return sum(datagram.type == of_type for datagram in list(self.held))
+        return sum(datagram.type == of_type for datagram in list(self.datagrams))
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                content = self._socket.recv(65_536)
-            except TimeoutError:
-                continue
-            if self._is_holding.is_set():
-                self.held.append(Datagram(content))
-            else:
-                send_to(self.target, [content])
+    def take(self, datagram: Datagram) -> None:
+        if self._is_holding.is_set():
+            super().take(datagram)
+        else:
+            send_to(self.target, [datagram.content])
 
 
 def memory_of(process: Process) -> Iterator[bytes]:
@@ -135,7 +116,7 @@ def test_a_repair_node_serves_what_a_dead_publisher_cannot_and_opens_nothing(sit
         publisher.wait()
         assert len(behind.out) == 100
         assert relay.count(DATA) >= 1
-        datagrams = list(relay.held)
+        datagrams = list(relay.datagrams)
         # Who is behind hears how far the stream has come, and no packet of it.
         send_to(relay.target, [held.content for held in datagrams if held.type == HEARTBEAT])
         finished = behind.wait()

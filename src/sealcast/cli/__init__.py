@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         # Without arguments the help is the answer, and the message is empty.
         if text := error.format_message().rstrip("."):
-            _say(escape(f"sealcast: error: {text[0].lower()}{text[1:]} (see --help)"))
+            say(f"error: {text[0].lower()}{text[1:]} (see --help)")
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
@@ -148,9 +148,10 @@ def _report(error: Exception) -> int:
         error = StorageError(error.filename or "input or output", error.strerror or type(error).__name__)
     if not isinstance(error, SealcastError):
         error = InternalError(f"internal: {type(error).__name__}: {error}")
-    _say(escape(f"sealcast: error: {error}" + (f" ({error.cure})" if error.cure else "")))
+    say(f"error: {error}" + (f" ({error.cure})" if error.cure else ""))
     return error.exit_code
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+def say(text: str) -> None:
+    """Tell a person, on standard error."""
+    typer.echo(escape(f"sealcast: {text}"), err=True)

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealcast.cli import escape
+from sealcast.cli import say
 from sealcast.cli.data import AsJson, Count, Folder, Keys, channel_site, open_device, run, unattended
-from sealcast.cli.output import open_output, write_all
+from sealcast.cli.output import data_line, open_output, write_messages
 from sealcast.cli.source import MessageSource
 from sealcast.errors import IncompleteError, OutboxFullError
 
 if TYPE_CHECKING:
     from sealcast.endpoint import Peer, PeerMessage
-
-_AT_ONCE = 512
 
 _Site = Annotated[
     str | None,
@@ -111,14 +109,14 @@ def send(
         run(work)
     except KeyboardInterrupt:
         if counted.waiting:
-            _say(f"interrupted: {counted.waiting} messages for {name} wait in the outbox")
+            say(f"interrupted: {counted.waiting} messages for {name} wait in the outbox")
         raise
     if as_json:
         typer.echo(json.dumps({"sent": counted.sent, "waiting": counted.waiting}))
     elif not counted.waiting:
-        _say(f"{counted.sent} messages sent, nothing waits for {name}")
+        say(f"{counted.sent} messages sent, nothing waits for {name}")
     elif not seconds:
-        _say(f"{counted.sent} messages sent, {counted.waiting} wait in the outbox for {name}")
+        say(f"{counted.sent} messages sent, {counted.waiting} wait in the outbox for {name}")
     if counted.waiting and seconds:
         raise IncompleteError(
             f"{counted.waiting} messages for {name!r} are not delivered yet{counted.why}",
@@ -177,7 +175,6 @@ def inbox(
     )
 
     async def work() -> None:
-        left = count
         async with box:
             # Only now: a device that may take none empties no file.
             target = await unattended(partial(open_output, output))
@@ -185,12 +182,9 @@ def inbox(
                 escaped = output is None and target.isatty() and not raw
                 if box.endpoint is not None:
                     host, port = box.endpoint
-                    _say(f"takes messages at {f'[{host}]' if ':' in host else host}:{port}")
-                while left is None or left > 0:
-                    messages = await box.recv_many(_AT_ONCE if left is None else min(left, _AT_ONCE))
-                    left = None if left is None else left - len(messages)
-                    lines = (_line(item, as_json=as_json, raw=raw, escaped=escaped) for item in messages)
-                    await unattended(partial(write_all, target, b"".join(lines), output))
+                    say(f"takes messages at {f'[{host}]' if ':' in host else host}:{port}")
+                line = partial(_line, as_json=as_json, raw=raw, escaped=escaped)
+                await write_messages(box.recv_many, line, target, output, count)
 
     run(work)
 
@@ -205,13 +199,4 @@ def _line(message: "PeerMessage", *, as_json: bool, raw: bool, escaped: bool) ->
             "data": base64.b64encode(message.data).decode(),
         }
         return json.dumps(fields).encode() + b"\n"
-    if raw:
-        return message.data
-    if escaped:
-        # A peer's bytes do not get to move this terminal's cursor.
-        return escape(message.data.decode(errors="replace")).encode() + b"\n"
-    return message.data + b"\n"
-
-
-def _say(text: str) -> None:
-    typer.echo(escape(f"sealcast: {text}"), err=True)
+    return data_line(message.data, raw=raw, escaped=escaped)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sealcast._core import Message
-from sealcast.cli import escape
+from sealcast.cli import say
 from sealcast.cli.data import (
     AsJson,
     Channel,
@@ -27,7 +27,7 @@ from sealcast.cli.data import (
     run,
     unattended,
 )
-from sealcast.cli.output import open_output, write_all
+from sealcast.cli.output import data_line, open_output, write_messages
 from sealcast.endpoint.events import Alarm, Event, Loss, Refused
 from sealcast.errors import IncompleteError
 
@@ -67,24 +67,20 @@ def subscribe(
     )
 
     async def work() -> None:
-        left = count
         async with subscriber:
             # Only now: a channel that nobody may join empties no file.
             target = await unattended(partial(open_output, output))
             with target:
                 escaped = output is None and target.isatty() and not raw
-                _say(f"joined channel {channel}")
-                while left is None or left > 0:
-                    messages = await subscriber.recv_many(512 if left is None else min(left, 512))
-                    left = None if left is None else left - len(messages)
-                    lines = (_line(item, as_json=as_json, raw=raw, escaped=escaped) for item in messages)
-                    await unattended(partial(write_all, target, b"".join(lines), output))
+                say(f"joined channel {channel}")
+                line = partial(_line, as_json=as_json, raw=raw, escaped=escaped)
+                await write_messages(subscriber.recv_many, line, target, output, count)
 
     try:
         run(work)
     except KeyboardInterrupt:
         if losses:
-            _say(f"interrupted: {_count(losses)}")
+            say(f"interrupted: {_count(losses)}")
         raise
     if losses:
         raise IncompleteError(f"{_count(losses)} on channel {channel!r}")
@@ -107,20 +103,11 @@ def _line(message: Message, *, as_json: bool, raw: bool, escaped: bool) -> bytes
             "data": base64.b64encode(message.data).decode(),
         }
         return json.dumps(fields).encode() + b"\n"
-    if raw:
-        return message.data
-    if escaped:
-        # A peer's bytes do not get to move this terminal's cursor.
-        return escape(message.data.decode(errors="replace")).encode() + b"\n"
-    return message.data + b"\n"
+    return data_line(message.data, raw=raw, escaped=escaped)
 
 
 def _tell(event: Event, losses: list[Loss]) -> None:
     if isinstance(event, Loss):
         losses.append(event)
     if isinstance(event, Loss | Alarm | Refused):
-        _say(str(event))
-
-
-def _say(text: str) -> None:
-    typer.echo(escape(f"sealcast: {text}"), err=True)
+        say(str(event))
