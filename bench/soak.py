@@ -1,11 +1,13 @@
 """`make soak`: faults for hours, their totals added to a ledger.
 
     python -m bench.soak [--only PART ...] [--mutations N] [--seeds N] [--first-seed N] [--kills EXPRESSION]
+                         [--matrix N]
 
 Runs, one after the other: mutated packets against the engine, random simulations, network scenarios of the
-engine over more seeds, and kills at every system call. Each adds a line to `bench/results/soak.jsonl`: date,
-commit, what ran, how many, how long, whether it held; of the kills each transition adds one, with how many of
-its recoveries were killed. Ctrl-C ends it; what is done by then is in the ledger.
+engine over more seeds, the matrix of network faults over real sockets, and kills at every system call. Each
+adds a line to `bench/results/soak.jsonl`: date, commit, what ran, how many, how long, whether it held; of the
+kills each transition adds one, with how many of its recoveries were killed. Ctrl-C ends it; what is done by
+then is in the ledger.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "bench" / "results" / "soak.jsonl"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "86400"]
-PARTS = ("mutations", "simulations", "network", "kills")
+PARTS = ("mutations", "simulations", "network", "sockets", "kills")
 KILLS = [
     "tests/device/test_crash.py",
     "tests/authority/test_crash.py",
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mutations", type=int, default=1_000_000_000, help="mutated packets")
     parser.add_argument("--seeds", type=int, default=50_000, help="random simulations")
     parser.add_argument("--first-seed", type=int, default=1, help="of the random simulations")
+    parser.add_argument("--matrix", type=int, default=20, help="seeds of each row over real sockets")
     parser.add_argument(
         "--kills", metavar="EXPRESSION", help="which of the kills' tests, as pytest -k has it"
     )
@@ -58,6 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         "network": lambda: _run(
             "network scenarios", 300, [*cargo, "scenario_network::"], {"SEALCAST_SEEDS": "300"}
+        ),
+        "sockets": lambda: _run(
+            "network matrix over real sockets, seeds of each row",
+            options.matrix,
+            [*PYTEST, "tests/e2e/test_network_matrix.py"],
+            {"SEALCAST_SEEDS": str(options.matrix)},
         ),
         "kills": lambda: _kill(["-k", options.kills] if options.kills else []),
     }

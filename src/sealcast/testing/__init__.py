@@ -11,9 +11,11 @@ simulation        a channel in virtual time, from one seed
   hosts           what both share, and the record of what was sent
   key_server      `sealcast.keys` behind the requests of spec/side-channel.md
   side_channel    requests that take time and fail
-  network         loss, bursts, reordering, duplicates, corruption, partitions; a tap
+  network         who is reached, partitions; a tap
   site            a throw-away root, site CA, devices, CRL
   clock           virtual time
+impairment        loss, bursts, reordering, duplicates, corruption: what a link does to datagrams
+switch            the same over real sockets
 oracles           what must hold in every simulation
 
 Product code never imports this package.
@@ -21,22 +23,16 @@ Product code never imports this package.
 
 from sealcast.testing.clock import MAX_ACTIONS_AT_ONE_MOMENT, SECOND, START, ManualClock, Timeline
 from sealcast.testing.hosts import Delivered, Sent, StreamRecord
+from sealcast.testing.impairment import MILLISECOND, NO_FAULTS, BurstLoss, Faults, flip_bits
 from sealcast.testing.key_server import ChannelOptions, SimulatedKeyServer
-from sealcast.testing.network import (
-    MILLISECOND,
-    NO_FAULTS,
-    BurstLoss,
-    Faults,
-    Network,
-    Sighting,
-    flip_bits,
-)
+from sealcast.testing.network import Network, Sighting
 from sealcast.testing.oracles import Loss, OracleError, due, losses, verify, verify_deliveries
 from sealcast.testing.publisher import SimulatedPublisher
 from sealcast.testing.side_channel import SideChannel, SideChannelFaults
 from sealcast.testing.simulation import Simulation
 from sealcast.testing.site import SeededSigner, Site, SiteCertificate
 from sealcast.testing.subscriber import SimulatedSubscriber
+from sealcast.testing.switch import Switch
 
 __all__ = [
     "MAX_ACTIONS_AT_ONE_MOMENT",
@@ -64,6 +60,7 @@ __all__ = [
     "Site",
     "SiteCertificate",
     "StreamRecord",
+    "Switch",
     "Timeline",
     "due",
     "flip_bits",

@@ -4,50 +4,12 @@ All chance comes from a seed, one generator for each link, so that a change on o
 they are.
 """
 
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from sealcast.testing.chance import chance
 from sealcast.testing.clock import Timeline
-
-MILLISECOND = 1_000
-"""Microseconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BurstLoss:
-    """Gilbert-Elliott: a link is in a good or in a bad state, and changes between them at each datagram."""
-
-    begin: float
-    """Chance that a bad state begins."""
-    mean_length: float
-    """Datagrams that a bad state lasts on average; at least 1."""
-    loss_when_bad: float = 1.0
-    loss_when_good: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Faults:
-    """What a link does to datagrams. Chances are 0.0 to 1.0, times microseconds."""
-
-    delay: int = MILLISECOND
-    """What every datagram takes."""
-    jitter: int = 0
-    """What it takes more, at most."""
-    loss: float = 0.0
-    burst: BurstLoss | None = None
-    reorder: float = 0.0
-    """Chance that a datagram is held up, and overtaken by others."""
-    reorder_delay: int = 50 * MILLISECOND
-    """For how long it is held up, at most."""
-    duplicate: float = 0.0
-    """Chance that a datagram comes twice, the second time up to `reorder_delay` later."""
-    corruption: float = 0.0
-    """Chance that one to three bits flip."""
-
-
-NO_FAULTS = Faults()
+from sealcast.testing.impairment import NO_FAULTS, Counters, Faults, Impairment
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +28,7 @@ Receive = Callable[[list[bytes]], None]
 @dataclass(slots=True)
 class _Link:
     receive: Receive
-    random: random.Random
-    faults: Faults
-    is_bad: bool = False
-
-
-@dataclass(slots=True)
-class NetworkCounters:
-    """What the network did, all links together."""
-
-    sent: int = 0
-    """Datagrams given to the network, once for each link."""
-    lost: int = 0
-    duplicated: int = 0
-    corrupted: int = 0
-    held_up: int = 0
+    impairment: Impairment
 
 
 class _Cut:
@@ -106,23 +54,25 @@ class Network:
         self._cuts: list[_Cut] = []
         self.tap: list[Sighting] = []
         """Every datagram that was sent, for replay and for oracles."""
-        self.counters = NetworkCounters()
+        self.counters = Counters()
+        """What the network did, all links together."""
 
     def attach(self, name: str, receive: Receive, faults: Faults = NO_FAULTS) -> None:
         """Let `receive` have what others send; a second call for a name keeps its faults and its chance."""
         if name in self._links:
             self._links[name].receive = receive
         else:
-            self._links[name] = _Link(receive, chance(f"link to {name}", self._seed), faults)
+            draw = chance(f"link to {name}", self._seed)
+            self._links[name] = _Link(receive, Impairment(draw, faults, self.counters))
 
     def set_faults(self, faults: Faults, names: Iterable[str] | None = None) -> None:
         """Let the links to `names`, or all of them, behave so from now on."""
         for name in self._links if names is None else names:
-            self._links[name].faults = faults
+            self._links[name].impairment.faults = faults
 
     def faults(self, name: str) -> Faults:
         """How the link to `name` behaves."""
-        return self._links[name].faults
+        return self._links[name].impairment.faults
 
     def partition(self, names: Iterable[str]) -> Callable[[], None]:
         """Cut `names` off from all others, though not from each other; call what it returns to mend that."""
@@ -134,8 +84,9 @@ class Network:
         """End every partition and every fault; delays stay."""
         self._cuts.clear()
         for link in self._links.values():
-            link.faults = replace(NO_FAULTS, delay=link.faults.delay)
-            link.is_bad = False
+            impairment = link.impairment
+            impairment.faults = replace(NO_FAULTS, delay=impairment.faults.delay)
+            impairment.recover()
 
     def is_cut(self, one: str, other: str) -> bool:
         """Whether nothing passes between two hosts."""
@@ -155,29 +106,11 @@ class Network:
             self._arrive(self._links[name], self._timeline.now, list(datagrams))
 
     def _carry(self, link: _Link, datagrams: list[bytes]) -> None:
-        faults, draw, now = link.faults, link.random, self._timeline.now
-        counters = self.counters
-        counters.sent += len(datagrams)
+        now = self._timeline.now
         arrivals: dict[int, list[bytes]] = {}
         for datagram in datagrams:
-            if self._is_lost(link):
-                counters.lost += 1
-                continue
-            at = now + faults.delay
-            if faults.jitter:
-                at += draw.randrange(faults.jitter)
-            if faults.reorder and draw.random() < faults.reorder:
-                counters.held_up += 1
-                at += draw.randrange(1, faults.reorder_delay)
-            if faults.corruption and draw.random() < faults.corruption:
-                counters.corrupted += 1
-                arrivals.setdefault(at, []).append(flip_bits(datagram, draw))
-            else:
-                arrivals.setdefault(at, []).append(datagram)
-            if faults.duplicate and draw.random() < faults.duplicate:
-                counters.duplicated += 1
-                again = at + draw.randrange(faults.reorder_delay)
-                arrivals.setdefault(again, []).append(datagram)
+            for at, arrived in link.impairment.carry(datagram, now):
+                arrivals.setdefault(at, []).append(arrived)
         for at, batch in arrivals.items():
             self._arrive(link, at, batch)
 
@@ -185,27 +118,6 @@ class Network:
         # The link is looked at on arrival: a host that restarted receives with its new engine.
         self._timeline.at(at, lambda: link.receive(batch))
 
-    @staticmethod
-    def _is_lost(link: _Link) -> bool:
-        faults, draw = link.faults, link.random
-        burst = faults.burst
-        if burst is not None:
-            if link.is_bad:
-                link.is_bad = draw.random() >= 1 / burst.mean_length
-            else:
-                link.is_bad = draw.random() < burst.begin
-            if draw.random() < (burst.loss_when_bad if link.is_bad else burst.loss_when_good):
-                return True
-        return bool(faults.loss) and draw.random() < faults.loss
-
     def _mend(self, cut: _Cut) -> None:
         if cut in self._cuts:
             self._cuts.remove(cut)
-
-
-def flip_bits(datagram: bytes, draw: random.Random) -> bytes:
-    """Return `datagram` with one to three different bits flipped."""
-    changed = bytearray(datagram)
-    for bit in draw.sample(range(8 * len(changed)), draw.randint(1, 3)):
-        changed[bit // 8] ^= 1 << bit % 8
-    return bytes(changed)

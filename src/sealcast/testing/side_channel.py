@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from sealcast import _core
 from sealcast.testing.chance import chance
 from sealcast.testing.clock import SECOND, Timeline
-from sealcast.testing.network import MILLISECOND, Network
+from sealcast.testing.impairment import MILLISECOND
+from sealcast.testing.network import Network
 
 Respond = Callable[[int | None, bytes], None]
 """Takes status and body; no status: nobody could be reached."""

@@ -18,8 +18,9 @@ from sealcast.errors import UsageError
 from sealcast.keys import MemberRole
 from sealcast.testing.clock import SECOND, START, ManualClock, Timeline
 from sealcast.testing.hosts import Host, StreamRecord, Surroundings
+from sealcast.testing.impairment import NO_FAULTS, Faults
 from sealcast.testing.key_server import ChannelOptions, SimulatedKeyServer
-from sealcast.testing.network import NO_FAULTS, Faults, Network
+from sealcast.testing.network import Network
 from sealcast.testing.publisher import SimulatedPublisher
 from sealcast.testing.repair_node import SimulatedRepairNode
 from sealcast.testing.side_channel import KEY_SERVER, SideChannel, SideChannelFaults
