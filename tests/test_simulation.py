@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from sealcast.endpoint.subscriber import Delivery
 from sealcast.testing import (
     MILLISECOND,
     SECOND,
@@ -50,6 +51,10 @@ def random_faults(draw: random.Random) -> Faults:
     )
 
 
+def random_delivery(draw: random.Random, unordered: float) -> Delivery:
+    return "unordered" if draw.random() < unordered else "reliable"
+
+
 def happenings(sim: Simulation, draw: random.Random) -> list[Callable[[], object]]:
     """What may happen to a simulation at any moment."""
     publisher, subscriber = sim.publisher("monitor"), sim.subscriber("b")
@@ -60,7 +65,7 @@ def happenings(sim: Simulation, draw: random.Random) -> list[Callable[[], object
 
     def grow() -> None:
         if "late" not in sim.subscribers:
-            sim.add_subscriber("late", unordered=draw.random() < 0.3, faults=random_faults(draw))
+            sim.add_subscriber("late", delivery=random_delivery(draw, 0.3), faults=random_faults(draw))
 
     def remove() -> None:
         if sim.key_server.is_up and "leaver" not in sim.removed:
@@ -102,7 +107,7 @@ def mixed(seed: int) -> Simulation:
         rate=draw.choice([20_000_000, 1_000_000_000]),
     )
     sim = Simulation(seed, publishers=["monitor"], subscribers=["a", "leaver"], options=options)
-    sim.add_subscriber("b", unordered=draw.random() < 0.2)
+    sim.add_subscriber("b", delivery=random_delivery(draw, 0.2))
     sim.settle()
     for name in ("a", "b"):
         sim.network.set_faults(random_faults(draw), [name])

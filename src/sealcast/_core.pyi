@@ -4,10 +4,13 @@ Times are microseconds since 1970-01-01T00:00:00Z; ids and secrets are bytes of 
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 __version__: str
 """The version of Sealcast; the only place that states it is the Cargo workspace."""
+
+LARGE_BYTES: int
+"""A message that is longer may be overtaken by those that are sent after it (spec/wire.md DP-25)."""
 
 class ValidationError(ValueError):
     """What was shown is not to be believed. `reason`: one of the engine's words, for example `revoked`."""
@@ -208,6 +211,8 @@ class Message:
     epoch: Epoch
     time: int
     """Time of sealing, microseconds."""
+    origin: tuple[bytes, int, int] | None
+    """Of a last value that was sealed again: stream id, sequence and time of the original."""
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
@@ -240,7 +245,9 @@ class ReceiveEngine:
         issuers: Sequence[bytes],
         now: int,
         jitter_seed: int,
-        unordered: bool = False,
+        delivery: Literal["reliable", "realtime", "unordered"] = "reliable",
+        deadline: int | None = None,
+        start: Literal["now", "last", "start"] = "now",
         max_message_bytes: int = ...,
         buffer_bytes: int = ...,
         window_packets: int = ...,
@@ -254,6 +261,7 @@ class ReceiveEngine:
     ) -> None:
         """`site_id`: the channel's; `device_site_id`: the device's own, which may be another.
 
+        `deadline`: microseconds, of `realtime` and of nothing else.
         The floors: what `floors` returned last, also of an earlier process; nothing below is accepted.
         `signed_time`: likewise. `crl`: the CRLs that were held then; `crl_numbers`: issuer id and number of
         each list that was seen (TR-29). `now`, here and in what follows: of a clock that is never set.
@@ -369,6 +377,8 @@ class SendEngine:
         fec_delay: int = ...,
         max_message_bytes: int = ...,
         queue_bytes: int = ...,
+        retain_topics: int = 0,
+        retain_bytes: int = 0,
         policy_version_floor: int = 0,
         crl_number_floor: int = 0,
         generation_floor: int = 0,

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import random
 import signal
 import threading
@@ -67,8 +68,9 @@ async def test_sixteen_mebibytes_are_one_message_and_a_byte_more_is_none(
             await publisher.send(b"x", topic="t" * 256)
         await publisher.send(largest)
         await publisher.send(b"")
-        assert (await subscriber.recv()).data == largest
+        # Which the large one does not hold up.
         assert (await subscriber.recv()).data == b""
+        assert (await subscriber.recv()).data == largest
 
 
 async def test_unordered_gives_every_message_once(site: Site, channel: Channel) -> None:
@@ -83,6 +85,49 @@ async def test_unordered_gives_every_message_once(site: Site, channel: Channel) 
         while len(received) < len(sent):
             received += [message.data for message in await subscriber.recv_many()]
         assert sorted(received) == sorted(sent)
+
+
+async def test_realtime_gives_what_comes_in_time(site: Site, channel: Channel) -> None:
+    display = open_device(site, "display")
+    with pytest.raises(UsageError, match="without a deadline"):
+        display.subscriber(channel.name, delivery="realtime")
+    async with (
+        display.subscriber(channel.name, delivery="realtime", deadline=0.5) as subscriber,
+        open_device(site, "monitor").publisher(channel.name, linger=0.1) as publisher,
+        asyncio.timeout(30),
+    ):
+        await publisher.send_many([f"{number}".encode() for number in range(500)])
+        received: list[bytes] = []
+        while len(received) < 500:
+            received += [message.data for message in await subscriber.recv_many()]
+        assert received == [f"{number}".encode() for number in range(500)]
+
+
+async def test_a_late_joiner_gets_the_last_value_of_each_topic(site: Site, channel: Channel) -> None:
+    """With its origin; a message of 32 MiB, where both sides allow it, beside (DP-45)."""
+    large = os.urandom(32 << 20)
+    monitor = open_device(site, "monitor")
+    async with (
+        monitor.publisher(channel.name, linger=0.1, retain_topics=10, max_message_bytes=1 << 30) as publisher,
+        asyncio.timeout(50),
+    ):
+        for value in (b"80", b"81"):
+            await publisher.send(value, topic="pulse")
+        await publisher.send(b"120", topic="pressure")
+        await publisher.drained()
+        late = open_device(site, "display").subscriber(channel.name, start="last", max_message_bytes=1 << 30)
+        async with late:
+            first, second = await late.recv(), await late.recv()
+            await publisher.send(large)
+            await publisher.send(b"82", topic="pulse")
+            third, fourth = await late.recv(), await late.recv()
+        got = [(message.topic, message.data) for message in (first, second, third)]
+        assert got == [("pulse", b"81"), ("pressure", b"120"), ("pulse", b"82")]
+        assert first.origin is not None
+        assert first.origin[0] == publisher.stream_id == first.stream_id
+        assert first.origin[2] < first.time
+        assert third.origin is None
+        assert fourth.data == large
 
 
 async def test_two_subscribers_of_one_process(site: Site, channel: Channel) -> None:

@@ -1,4 +1,4 @@
-"""Messages of 1 MiB and 16 MiB in parts under loss, small ones before, between and after them."""
+"""Messages of 1 MiB and 16 MiB in parts under loss, small ones before, between and after them (DP-25)."""
 
 import pytest
 
@@ -31,4 +31,18 @@ def test_sixteen_mebibytes(seed: int) -> None:
     publisher.send_numbered(5, 100)
     verify(sim)
     assert_nothing_lost(sim)
-    assert [len(message.data) for message in sim.subscriber(FAR).messages] == [16 * MEBIBYTE] + 5 * [100]
+    # What was sent after the large one overtakes it: it is not held up.
+    assert [len(message.data) for message in sim.subscriber(FAR).messages] == 5 * [100] + [16 * MEBIBYTE]
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_messages_of_a_topic_keep_their_order(seed: int) -> None:
+    sim = ward(seed)
+    sim.network.set_faults(Faults(loss=0.1), [FAR])
+    publisher = sim.publisher(MONITOR)
+    for number, size in enumerate((MEBIBYTE, 100, MEBIBYTE, 200)):
+        publisher.send(bytes([number]) * size, "image")
+    publisher.send(b"beside", "alarm")
+    verify(sim)
+    assert_nothing_lost(sim)
+    assert [message.message_id for message in sim.subscriber(FAR).messages] == [4, 0, 1, 2, 3]

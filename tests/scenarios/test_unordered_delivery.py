@@ -12,7 +12,7 @@ LOOSE = "loose"
 def test_everything_arrives_once_and_sooner(seed: int) -> None:
     sim = Simulation(seed, publishers=[MONITOR], subscribers=[NEAR])
     faults = Faults(loss=0.1, reorder=0.25, reorder_delay=300 * MILLISECOND, duplicate=0.1)
-    loose = sim.add_subscriber(LOOSE, unordered=True, faults=faults)
+    loose = sim.add_subscriber(LOOSE, delivery="unordered", faults=faults)
     sim.settle()
     mixed_load(sim)
     sim.publisher(MONITOR).send_numbered(3, 300_000)

@@ -51,6 +51,11 @@ impl Partial {
         if let Some((&start, part)) = self.parts.range_mut(..offset).next_back() {
             let part_end = start + part.len() as u64;
             if part_end >= offset {
+                let (needed, rest) = (data.len(), (self.total - start) as usize - part.len());
+                if part.capacity() - part.len() < needed {
+                    // As usual, but never beyond the message: one of 1 GiB takes no 2.
+                    part.reserve_exact(part.len().max(needed).min(rest));
+                }
                 part.extend_from_slice(data);
                 self.received += data.len() as u64;
                 return part_end == offset;
@@ -82,6 +87,10 @@ pub struct Reassembler {
     max_bytes: u64,
     /// Whether packets are given in the order of their sequences, so that a part that is not there was lost.
     in_order: bool,
+    /// Whether the first packets may hold parts of messages that began before, which are nobody's loss.
+    is_midway: bool,
+    /// The first message whose beginning has come.
+    first_begun: Option<u64>,
     partials: BTreeMap<u64, Partial>,
     bytes: u64,
     /// Messages that were reported as lost and of which more parts may come.
@@ -90,16 +99,29 @@ pub struct Reassembler {
 
 impl Reassembler {
     /// Holds at most `max_partials` messages and `max_bytes`, or one message where that is more.
-    pub fn new(max_message_bytes: u64, max_partials: usize, max_bytes: u64, in_order: bool) -> Self {
+    pub fn new(
+        max_message_bytes: u64,
+        max_partials: usize,
+        max_bytes: u64,
+        in_order: bool,
+        is_midway: bool,
+    ) -> Self {
         Self {
             max_message_bytes,
             max_partials,
             max_bytes,
             in_order,
+            is_midway,
+            first_begun: None,
             partials: BTreeMap::new(),
             bytes: 0,
             lost: VecDeque::new(),
         }
+    }
+
+    /// What comes first may be parts of messages that began before.
+    pub fn begin_midway(&mut self) {
+        self.is_midway = true;
     }
 
     pub fn buffered_bytes(&self) -> u64 {
@@ -113,6 +135,9 @@ impl Reassembler {
         packet: &Bytes,
     ) -> Result<Option<Complete>, (u64, Abandoned)> {
         let id = frame.message_id;
+        if self.first_begun.is_none() && frame.part.is_none_or(|(offset, _)| offset == 0) {
+            self.first_begun = Some(id);
+        }
         let Some((offset, total)) = frame.part else {
             if frame.data.len() as u64 > self.max_message_bytes {
                 return Err((id, Abandoned::TooLong));
@@ -166,7 +191,9 @@ impl Reassembler {
             let oldest = self.partials.keys().copied().find(|&other| other != id);
             if let Some(oldest) = oldest {
                 self.remove(oldest);
-                return Err((oldest, Abandoned::Evicted));
+                if !self.began_before_us(oldest) {
+                    return Err((oldest, Abandoned::Evicted));
+                }
             }
         }
         Ok(None)
@@ -175,7 +202,7 @@ impl Reassembler {
     /// Parts come in rising order (DP-25): what is not here by now will not come. Said once.
     fn miss(&mut self, id: u64) -> Result<Option<Complete>, (u64, Abandoned)> {
         self.remove(id);
-        if self.lost.contains(&id) {
+        if self.lost.contains(&id) || self.began_before_us(id) {
             return Ok(None);
         }
         self.lost.push_back(id);
@@ -183,6 +210,12 @@ impl Reassembler {
             self.lost.pop_front();
         }
         Err((id, Abandoned::Evicted))
+    }
+
+    /// Whether a message of which nothing but later parts is here had begun when we came: its id is then lower than that of any
+    /// whose beginning came first. Where that was lost instead, the gap has been told.
+    fn began_before_us(&self, id: u64) -> bool {
+        self.is_midway && self.first_begun.is_none_or(|first| id < first)
     }
 
     fn remove(&mut self, id: u64) -> Option<Partial> {
@@ -204,7 +237,7 @@ impl Reassembler {
                 into.number(*offset).bytes(part);
             }
         }
-        into.number(self.lost.len() as u64);
+        into.optional(self.first_begun).number(self.lost.len() as u64);
         for id in &self.lost {
             into.number(*id);
         }
@@ -212,7 +245,8 @@ impl Reassembler {
 
     /// Gives up every message that is not whole; for the end of a stream.
     pub fn abandon_all(&mut self) -> Vec<u64> {
-        let ids = self.partials.keys().copied().collect();
+        let ids = self.partials.keys().copied();
+        let ids = ids.filter(|&id| !self.began_before_us(id)).collect();
         self.partials.clear();
         self.bytes = 0;
         ids
@@ -248,7 +282,7 @@ mod tests {
             let mut cuts: Vec<(usize, usize)> = (0..data.len()).step_by(37).map(|s| (s, (s + 37).min(data.len()))).collect();
             let mut jitter = crate::crypto::Jitter::new(order);
             cuts.sort_by_key(|_| jitter.below(1 << 30));
-            let mut reassembler = Reassembler::new(1000, 4, 2000, false);
+            let mut reassembler = Reassembler::new(1000, 4, 2000, false, false);
             let mut whole = None;
             for (start, end) in cuts {
                 whole = whole.or(reassembler.accept(&part(&data, start, end), &Bytes::new()).unwrap());
@@ -260,7 +294,7 @@ mod tests {
 
     #[test]
     fn bounds_hold() {
-        let mut reassembler = Reassembler::new(100, 2, 1000, true);
+        let mut reassembler = Reassembler::new(100, 2, 1000, true, false);
         let long = vec![0; 200];
         assert_eq!(
             reassembler.accept(&part(&long, 0, 10), &Bytes::new()),
@@ -289,7 +323,7 @@ mod tests {
     #[test]
     fn memory_follows_what_has_come() {
         let total = 1 << 20;
-        let mut reassembler = Reassembler::new(total, 64, 1000, false);
+        let mut reassembler = Reassembler::new(total, 64, 1000, false, false);
         let frame = |message_id: u64, offset: u64| MessageFrame {
             message_id,
             part: Some((offset, total)),
@@ -309,5 +343,28 @@ mod tests {
             reassembler.accept(&frame(15, total - 1), &Bytes::new()),
             Err((15, Abandoned::Inconsistent))
         );
+    }
+
+    /// Who joins in the midst of a large message is not told that it was lost; of one that began later, it is.
+    #[test]
+    fn what_began_before_us_is_no_loss() {
+        let mut reassembler = Reassembler::new(1000, 4, 1000, true, true);
+        let (data, nothing) = ([7; 100], Bytes::new());
+        let of = |message_id, offset, end| MessageFrame {
+            message_id,
+            ..part(&data, offset, end)
+        };
+        assert_eq!(reassembler.accept(&of(5, 40, 60), &nothing), Ok(None));
+        let whole = MessageFrame {
+            part: None,
+            ..of(9, 0, 0)
+        };
+        assert!(reassembler.accept(&whole, &nothing).unwrap().is_some());
+        assert_eq!(reassembler.accept(&of(5, 60, 100), &nothing), Ok(None));
+        assert_eq!(
+            reassembler.accept(&of(10, 40, 60), &nothing),
+            Err((10, Abandoned::Evicted))
+        );
+        assert_eq!(reassembler.buffered_bytes(), 0);
     }
 }

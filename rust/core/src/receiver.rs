@@ -15,7 +15,7 @@ use crate::keyring::Lookup;
 use crate::member::{Admitted, Member, MemberConfig, Outcome, Purpose, Purposes};
 use crate::packet_store::PacketStore;
 use crate::rejection::{Counters, Rejection};
-use crate::stream::{Heartbeat, Stream, StreamLimits, evidence_of};
+use crate::stream::{Heartbeat, Start, Stream, StreamLimits, evidence_of};
 use crate::validator::Validator;
 use crate::window::Place;
 use crate::wire::{Header, PacketType, PacketView, ParseError, StreamId, Time};
@@ -52,6 +52,7 @@ pub struct ReceiverConfig {
     pub queue_bytes: u64,
     /// Where an earlier run of this subscriber stood ([`Receiver::positions`]): its streams go on from there.
     pub resume: Vec<(StreamId, u64)>,
+    pub start: Start,
 }
 
 impl ReceiverConfig {
@@ -63,6 +64,7 @@ impl ReceiverConfig {
             held_bytes: 4 << 20,
             queue_bytes: 64 << 20,
             resume: Vec::new(),
+            start: Start::Now,
         }
     }
 }
@@ -79,6 +81,7 @@ enum Via {
 pub struct Receiver {
     member: Member,
     limits: StreamLimits,
+    start: Start,
     max_streams: usize,
     queue_limit: u64,
     streams: DigestMap<StreamId, Stream>,
@@ -117,6 +120,7 @@ impl Receiver {
         Self {
             member: Member::new(config.member, now),
             limits: config.stream,
+            start: config.start,
             max_streams: config.max_streams,
             queue_limit: config.queue_bytes,
             streams: DigestMap::default(),
@@ -168,6 +172,7 @@ impl Receiver {
             .streams
             .iter()
             .chain(&self.suspended)
+            .filter(|(_, stream)| !stream.is_seeking())
             .map(|(&id, stream)| (id, stream.window.next()));
         running.chain(self.closed.iter())
     }
@@ -412,7 +417,10 @@ impl Receiver {
                 }
             }
             // Only repair brings such packets so far: they are not for us and no loss (DP-34).
-            _ if before_admission => None,
+            _ if before_admission => {
+                stream.was_before_admission(sequence);
+                None
+            }
             // Vouched for, of a generation that turned while we were out of reach, and no key of it comes any more.
             Lookup::NotOurs if is_current => {
                 stream.accept_unreadable(header, leaf, now, &mut self.member.events);
@@ -558,9 +566,8 @@ impl Receiver {
         let overdue = self
             .streams
             .values()
-            .filter_map(|stream| stream.window.missing_since().filter(|_| !is_full))
-            .min()
-            .map(|since| since.saturating_add(retention).saturating_add(1));
+            .filter_map(|stream| stream.give_up_at(retention).filter(|_| !is_full))
+            .min();
         [self.member.next_deadline(), repairs, overdue, self.silence_due()]
             .into_iter()
             .flatten()

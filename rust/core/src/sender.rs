@@ -9,13 +9,13 @@ use bytes::Bytes;
 
 use crate::crypto::{Secret, Suite};
 use crate::event::{Event, Response};
-use crate::frames::{MAX_TOPIC_BYTES, MessageFrame, Origin};
+use crate::frames::{MAX_TOPIC_BYTES, Origin};
 use crate::keyring::Lookup;
 use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
 use crate::retention::{Datagram, Retention};
 use crate::schedule::block_key;
 use crate::sealer::{BlockPlan, Bodies, Sealer};
-use crate::wire::{Epoch, IP_UDP_BYTES, MAX_COUNT, OVERHEAD_BYTES, PacketType, StreamId, Time, varint_len};
+use crate::wire::{Epoch, IP_UDP_BYTES, MAX_COUNT, OVERHEAD_BYTES, PacketType, StreamId, Time};
 
 const SECOND: u64 = 1_000_000;
 /// The first heartbeat after the last packet (DP-28).
@@ -24,16 +24,22 @@ const DIRECTORY_INTERVAL: u64 = 2 * SECOND;
 /// What every IPv4 path carries; less would leave no room for frames.
 const MIN_MTU: usize = 576;
 /// The longest fields of a message frame besides its topic, and some data.
-const FRAME_ROOM: usize = 64;
+const FRAME_ROOM: usize = 72;
 const FINAL_HEARTBEATS: u32 = 5;
 const FEC_DELAY: u64 = SECOND / 10;
 
 mod announcing;
+mod last_values;
 mod parity;
+mod queue;
 
 pub use announcing::UnfitCredential;
+use last_values::LastValues;
+pub use last_values::RetainLimits;
 pub use parity::Fec;
 use parity::ParityMaker;
+pub use queue::LARGE_BYTES;
+use queue::{Queue, Queued};
 
 /// What a publisher is made from.
 #[derive(Debug)]
@@ -49,11 +55,13 @@ pub struct SenderConfig {
     /// Packets in a block at most, 1 to 64.
     pub max_block: u8,
     pub max_message_bytes: u64,
-    /// Messages that wait for sealing.
+    /// Messages that wait for sealing, up to [`LARGE_BYTES`] long; as many of longer ones may wait beside them.
     pub queue_bytes: u64,
     pub fec: Fec,
     /// Microseconds from a packet to the parity of its group, at most.
     pub fec_delay: u64,
+    /// Last values that are kept and sealed again for newcomers, who get them from before their admission by that.
+    pub retain: RetainLimits,
 }
 
 impl SenderConfig {
@@ -69,6 +77,7 @@ impl SenderConfig {
             queue_bytes: 64 << 20,
             fec: Fec::Off,
             fec_delay: FEC_DELAY,
+            retain: RetainLimits::default(),
         }
     }
 }
@@ -83,15 +92,6 @@ pub enum SendError {
     /// Come back when the queue has drained.
     QueueFull,
     Ended,
-}
-
-struct Queued {
-    message_id: u64,
-    topic: Option<Arc<str>>,
-    origin: Option<Origin>,
-    data: Bytes,
-    /// How much of it has been put into packets.
-    sent: usize,
 }
 
 struct Certified {
@@ -125,9 +125,8 @@ pub struct Sender {
     payload_limit: usize,
     max_block: u8,
     max_message_bytes: u64,
-    queue_limit: u64,
-    queue: VecDeque<Queued>,
-    queue_bytes: u64,
+    queue: Queue,
+    last_values: LastValues,
     next_message: u64,
     next_sequence: u64,
     retention: Option<Retention>,
@@ -177,9 +176,8 @@ impl Sender {
             payload_limit: config.mtu.max(MIN_MTU) - overhead,
             max_block: config.max_block.clamp(1, MAX_COUNT),
             max_message_bytes: config.max_message_bytes,
-            queue_limit: config.queue_bytes,
-            queue: VecDeque::new(),
-            queue_bytes: 0,
+            queue: Queue::new(config.queue_bytes, config.retain.topics > 0),
+            last_values: LastValues::new(config.retain),
             next_message: 0,
             next_sequence: 0,
             retention: None,
@@ -230,12 +228,17 @@ impl Sender {
     }
 
     pub fn queued_bytes(&self) -> u64 {
-        self.queue_bytes
+        self.queue.bytes()
     }
 
-    /// Bytes that may wait before [`SendError::QueueFull`].
+    /// Bytes of messages of one kind, up to [`LARGE_BYTES`] long or longer, that may wait before [`SendError::QueueFull`].
     pub fn queue_limit(&self) -> u64 {
-        self.queue_limit
+        self.queue.limit()
+    }
+
+    /// How many more bytes of messages up to [`LARGE_BYTES`] long may wait.
+    pub fn room(&self) -> u64 {
+        self.queue.limit().saturating_sub(self.queue.small_bytes())
     }
 
     /// Whether the directory has our entry, so that who joins from now on is told of us.
@@ -305,13 +308,12 @@ impl Sender {
         if topic.as_ref().is_some_and(|topic| topic.len() > topic_limit) {
             return Err(SendError::TopicTooLong);
         }
-        if self.queue_bytes > 0 && self.queue_bytes + data.len() as u64 > self.queue_limit {
+        if !self.queue.has_room(data.len() as u64) {
             return Err(SendError::QueueFull);
         }
         let message_id = self.next_message;
         self.next_message += 1;
-        self.queue_bytes += data.len() as u64 + 1;
-        self.queue.push_back(Queued {
+        self.queue.push(Queued {
             message_id,
             topic,
             origin: None,
@@ -331,43 +333,6 @@ impl Sender {
     pub fn abandon(&mut self) {
         self.counters.abandoned += self.queue.len() as u64;
         self.queue.clear();
-        self.queue_bytes = 0;
-    }
-
-    /// Fills the rest of one packet with frames; there is something in the queue.
-    fn write_packet(&mut self, memory: &mut Vec<u8>) {
-        let start = memory.len();
-        while let Some(message) = self.queue.front_mut() {
-            let room = self.payload_limit - (memory.len() - start);
-            let left = message.data.len() - message.sent;
-            let total = message.data.len() as u64;
-            let first = message.sent == 0;
-            let mut frame = MessageFrame {
-                message_id: message.message_id,
-                part: (!first).then_some((message.sent as u64, total)),
-                topic: message.topic.as_deref().filter(|_| first),
-                origin: message.origin.filter(|_| first),
-                data: &message.data[message.sent..],
-            };
-            if frame.overhead() + left <= room {
-                frame.write(memory);
-                self.queue_bytes -= total + 1;
-                self.queue.pop_front();
-                continue;
-            }
-            // A part, if that is worth its overhead; a message that fits a packet of its own is not cut.
-            frame.part = Some((message.sent as u64, total));
-            let overhead = frame.overhead() + varint_len(total);
-            let whole_fits = first && frame.overhead() + left <= self.payload_limit;
-            if memory.len() > start && (whole_fits || room < overhead + 64) {
-                break;
-            }
-            let take = room.saturating_sub(overhead).min(left);
-            frame.data = &message.data[message.sent..message.sent + take];
-            frame.write(memory);
-            message.sent += take;
-            break;
-        }
     }
 
     /// Seals what is queued as one block, up to the maximum (DP-13), or parity that is ready. Returns how many packets became
@@ -382,18 +347,23 @@ impl Sender {
         let Some(epoch) = self.epoch_to_seal(now) else {
             return 0;
         };
+        let time = self.time_to_seal(now);
         let most = usize::from(self.max_block);
-        let queued = self.queue_bytes as usize + self.queue.len().min(most * FRAME_ROOM) * 8;
+        let queued = self.queue.bytes() as usize + self.queue.len().min(most * FRAME_ROOM) * 8;
         let packets = (queued / self.payload_limit + 1).min(most);
         let mut bodies = Bodies::with_capacity(packets, queued.min(packets * self.payload_limit));
         while bodies.len() < most && !self.queue.is_empty() {
-            bodies.push(|memory| self.write_packet(memory));
+            let sequence = self.next_sequence + bodies.len() as u64;
+            bodies.push(|memory| self.queue.write_packet(memory, self.payload_limit));
+            if self.last_values.is_enabled() {
+                self.keep_last_values(sequence, time);
+            }
         }
         let plan = BlockPlan {
             packet_type: PacketType::Data,
             epoch,
             first_sequence: self.next_sequence,
-            time: self.time_to_seal(now),
+            time,
             randomness,
         };
         let datagrams = self.seal(plan, bodies);
@@ -410,6 +380,37 @@ impl Sender {
         self.heartbeat_interval = HEARTBEAT_FIRST;
         self.heartbeat_due = Some(now + HEARTBEAT_FIRST);
         self.queue_datagrams(datagrams)
+    }
+
+    fn keep_last_values(&mut self, sequence: u64, time: Time) {
+        let origin = Origin {
+            stream: self.stream,
+            sequence,
+            time,
+        };
+        for (topic, data) in self.queue.take_written() {
+            self.last_values.keep(&topic, &data, origin);
+        }
+    }
+
+    /// Queues a copy of each last value, for those who have come since (DP-45).
+    fn send_last_values(&mut self, now: Time) {
+        if self.queue.has_copies() {
+            // The rate has not let the last ones go yet.
+            self.last_values.postpone(now);
+            return;
+        }
+        let copies = self.last_values.take(now);
+        for (topic, data, origin) in copies.into_iter().filter(|_| self.end.is_none()) {
+            self.queue.push(Queued {
+                message_id: self.next_message,
+                topic: Some(topic),
+                origin: Some(origin),
+                data,
+                sent: 0,
+            });
+            self.next_message += 1;
+        }
     }
 
     fn queue_datagrams(&mut self, datagrams: Vec<Datagram>) -> usize {
@@ -445,6 +446,7 @@ impl Sender {
             }
             if turned {
                 self.directory_due = Some(now);
+                self.last_values.want(now, &mut self.member.jitter);
             }
             self.last_epoch = Some(epoch);
         }
@@ -610,6 +612,7 @@ impl Sender {
             self.heartbeat_due,
             self.directory_due,
             self.parity.deadline(),
+            self.last_values.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -626,6 +629,9 @@ impl Sender {
         self.parity.close_due(now);
         if self.certified.is_none() {
             return;
+        }
+        if self.last_values.deadline().is_some_and(|at| at <= now) {
+            self.send_last_values(now);
         }
         if self.is_finished() {
             self.credential_due = None;

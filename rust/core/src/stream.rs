@@ -11,18 +11,26 @@ use crate::block::{Hash, signed_statement};
 use crate::budget::Budget;
 use crate::credential::{Publisher, VerifiedCredential};
 use crate::crypto::{BlockKey, Secret, Suite};
+pub use crate::delivery::Delivery;
 use crate::digest_map::DigestMap;
 use crate::event::{Event, Evidence, Message, Source};
 use crate::fingerprint::Fingerprint;
 use crate::frames::Frames;
 use crate::groups::FecGroups;
-use crate::reassembly::{Abandoned, Reassembler};
+pub use crate::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
+use crate::reassembly::{Abandoned, Complete, Reassembler};
 use crate::repair::{RepairSchedule, RepairTiming};
 use crate::schedule::{EpochKeys, block_key};
-use crate::window::Window;
+use crate::window::{MOMENT, Window};
 use crate::wire::{
     BlockId, ChannelId, Epoch, Header, PacketType, PacketView, StreamId, Time, associated_data,
 };
+
+mod beginning;
+mod copies;
+
+pub use beginning::{Beginning, Start};
+use copies::{Copies, Verdict};
 
 const SECOND: u64 = 1_000_000;
 /// A publisher sends a heartbeat a second (DP-28): this many in a row are not lost by chance.
@@ -30,13 +38,6 @@ const SILENCE: u64 = 5 * SECOND;
 const SILENCE_MAX: u64 = 60 * SECOND;
 /// Block keys kept set up; those of older blocks are derived again when a late packet needs one.
 const BLOCK_KEYS: usize = 256;
-
-/// In which order an application gets messages (DP-33).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    Reliable,
-    Unordered,
-}
 
 /// Bounds of one stream (design invariant 10).
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,7 @@ pub struct StreamLimits {
     pub window_packets: u64,
     /// Resolved sequences whose leaf is kept, to tell duplicates from equivocation.
     pub history_packets: u64,
-    /// Plaintext that waits for a gap to be mended.
+    /// Plaintext that waits for a gap to be mended, and parts of messages, besides one message of the greatest length.
     pub buffer_bytes: u64,
     pub max_message_bytes: u64,
     pub max_partial_messages: usize,
@@ -58,6 +59,13 @@ pub struct StreamLimits {
     /// Verified packets and parity that are kept to mend losses, of a stream that has parity.
     pub fec_bytes: usize,
     pub repair: RepairTiming,
+}
+
+impl StreamLimits {
+    /// What a stream holds of plaintext at most.
+    fn max_bytes(&self) -> u64 {
+        self.buffer_bytes.saturating_add(self.max_message_bytes)
+    }
 }
 
 impl Default for StreamLimits {
@@ -81,46 +89,6 @@ struct VerifiedBlock {
     header: Header,
     signature: [u8; 64],
     key: Option<BlockKey>,
-}
-
-/// What a verified heartbeat says (DP-26).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heartbeat {
-    pub counter: u64,
-    pub next_sequence: u64,
-    pub is_final: bool,
-    pub successor: Option<StreamId>,
-}
-
-pub const HEARTBEAT_BYTES: usize = 33;
-
-impl Heartbeat {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEARTBEAT_BYTES);
-        out.extend_from_slice(&self.counter.to_be_bytes());
-        out.extend_from_slice(&self.next_sequence.to_be_bytes());
-        out.push(u8::from(self.is_final) | (u8::from(self.successor.is_some()) << 1));
-        out.extend_from_slice(&self.successor.map_or([0; 16], |id| id.0));
-        out
-    }
-
-    pub fn parse(body: &[u8]) -> Option<Self> {
-        let body: &[u8; HEARTBEAT_BYTES] = body.try_into().ok()?;
-        let word = |at: usize| {
-            body[at..at + 8]
-                .iter()
-                .fold(0u64, |value, &b| (value << 8) | u64::from(b))
-        };
-        let next_sequence = word(8);
-        let successor = StreamId::from_slice(&body[17..])?;
-        Some(Self {
-            counter: word(0),
-            next_sequence,
-            is_final: body[16] & 1 != 0,
-            successor: (body[16] & 2 != 0).then_some(successor),
-        })
-        .filter(|_| next_sequence <= crate::wire::MAX_SEQUENCE)
-    }
 }
 
 /// What a packet proves whose signature has been verified.
@@ -151,6 +119,9 @@ pub struct Stream {
     key_order: VecDeque<(BlockId, Hash)>,
     secrets: VecDeque<(Epoch, Secret)>,
     reassembler: Reassembler,
+    /// The head told at joining, while it is being found out where below it the stream begins for us.
+    sought_below: Option<u64>,
+    copies: Copies,
     /// Everything below has been handed to the reassembler or reported.
     delivered: u64,
     waiting: BTreeMap<u64, (Header, Bytes)>,
@@ -180,13 +151,15 @@ impl core::fmt::Debug for Stream {
 }
 
 impl Stream {
-    pub fn new(credential: VerifiedCredential, start: u64, limits: StreamLimits, now: Time) -> Self {
+    pub fn new(credential: VerifiedCredential, begins: Beginning, limits: StreamLimits, now: Time) -> Self {
+        let start = begins.sequence;
         Self {
             publisher: credential.publisher.clone(),
             credential,
-            window: Window::new(start, limits.history_packets, limits.window_packets),
+            window: Window::new(start, limits.history_packets, limits.window_packets)
+                .with_moment(limits.delivery.moment(MOMENT)),
             fec: FecGroups::new(limits.fec_bytes),
-            schedule: RepairSchedule::new(limits.repair),
+            schedule: RepairSchedule::new(limits.delivery.repair_timing(limits.repair)),
             sources: Vec::new(),
             failed: Budget::new(limits.failed_signatures, limits.failed_signatures),
             conflicts: Budget::new(1, 8),
@@ -198,9 +171,12 @@ impl Stream {
             reassembler: Reassembler::new(
                 limits.max_message_bytes,
                 limits.max_partial_messages,
-                limits.buffer_bytes,
-                limits.delivery == Delivery::Reliable,
+                limits.max_bytes(),
+                limits.delivery.is_in_order(),
+                begins.is_midway,
             ),
+            sought_below: begins.sought_below,
+            copies: Copies::new(begins.wants_copies, begins.copies_below),
             delivered: start,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
@@ -378,7 +354,7 @@ impl Stream {
 
     /// Whether there is room for one more out-of-order packet; the next one in order always has room.
     pub fn has_room(&self, sequence: u64) -> bool {
-        sequence == self.window.next() || self.buffered_bytes() < self.limits.buffer_bytes
+        sequence == self.window.next() || self.buffered_bytes() < self.limits.max_bytes()
     }
 
     /// Takes an opened packet; `None` is one that was sealed before our admission, or that cannot be read.
@@ -393,7 +369,7 @@ impl Stream {
         let sequence = header.sequence();
         self.window.receive(sequence, leaf, now);
         if let Some(plaintext) = plaintext {
-            if self.limits.delivery == Delivery::Unordered || sequence == self.delivered {
+            if !self.limits.delivery.is_in_order() || sequence == self.delivered {
                 self.deliver(header, &plaintext, events);
             } else {
                 self.waiting_bytes += plaintext.len() as u64;
@@ -448,6 +424,7 @@ impl Stream {
                 return;
             };
             match self.reassembler.accept(&frame, plaintext) {
+                Ok(Some(whole)) if !self.is_for_us(&whole, events) => {}
                 Ok(Some(whole)) => events.push_back(Event::Message(Message {
                     publisher: self.publisher.clone(),
                     sequence,
@@ -464,6 +441,26 @@ impl Stream {
         }
     }
 
+    /// Whether a message is to be delivered; of copies only those whose original did not come to us (DP-45).
+    fn is_for_us(&mut self, whole: &Complete, events: &mut VecDeque<Event>) -> bool {
+        let Some(origin) = &whole.origin else {
+            return true;
+        };
+        let stream = self.publisher.stream;
+        match self.copies.judge(stream, origin, whole.topic.as_deref()) {
+            Verdict::Deliver => true,
+            Verdict::PassOver => false,
+            Verdict::Foreign => {
+                events.push_back(Event::MessageLost {
+                    publisher: self.publisher.clone(),
+                    message_id: whole.message_id,
+                    reason: "a last value of a stream that this one does not continue",
+                });
+                false
+            }
+        }
+    }
+
     fn message_lost(&self, message_id: u64, reason: Abandoned, events: &mut VecDeque<Event>) {
         let reason = match reason {
             Abandoned::TooLong => "longer than this subscriber takes",
@@ -475,6 +472,19 @@ impl Stream {
             message_id,
             reason,
         });
+    }
+
+    /// When what is missing longest is given up, where publishers hold packets for `retention`.
+    pub fn give_up_at(&self, retention: u64) -> Option<Time> {
+        let patience = self.limits.delivery.patience(retention);
+        let since = self.window.missing_since()?;
+        Some(since.saturating_add(patience).saturating_add(1))
+    }
+
+    /// What is missing for longer than it is waited for (DP-33, DP-43): first and last sequence, the lowest first.
+    pub fn overdue(&self, retention: u64, now: Time) -> Vec<(u64, u64)> {
+        let patience = self.limits.delivery.patience(retention);
+        self.window.overdue(now.saturating_sub(patience))
     }
 
     /// Gives up `first..=last` and reports it, in its place in the order.
@@ -573,6 +583,11 @@ impl Stream {
         });
     }
 
+    /// Nothing of the stream that this one continues was ever delivered to us: its last values are new.
+    pub fn take_copies_of(&mut self, predecessor: StreamId) {
+        self.copies.set_predecessor(predecessor);
+    }
+
     /// It has spoken, or spoke just before we came.
     pub fn hear(&mut self, now: Time) {
         self.last_heard = now;
@@ -603,6 +618,7 @@ impl Stream {
 
     /// Gives up whatever is missing, and says that more may have been; returns how many sequences that were.
     pub fn abandon(&mut self, events: &mut VecDeque<Event>) -> u64 {
+        self.give_up_seeking(events);
         let mut lost = 0;
         for (first, last) in self.window.missing_below(self.window.head()) {
             lost += last - first + 1;
@@ -658,6 +674,8 @@ impl Stream {
             into.bytes(&epoch.to_bytes());
         }
         self.reassembler.fingerprint(into);
+        into.optional(self.sought_below);
+        self.copies.fingerprint(into);
         into.number(self.delivered).number(self.waiting.len() as u64);
         for (sequence, (header, plaintext)) in &self.waiting {
             into.number(*sequence)

@@ -24,8 +24,8 @@ pub enum Place {
 
 type Leaf = [u8; 16];
 
-/// Microseconds by which the time of notice of a missing sequence may be too early.
-const MOMENT: u64 = 10_000;
+/// Microseconds by which the time of notice of a missing sequence may be too early, unless told otherwise.
+pub const MOMENT: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Missing {
@@ -46,6 +46,7 @@ pub struct Window {
     missing: BTreeMap<u64, Missing>,
     history: u64,
     ahead: u64,
+    moment: u64,
 }
 
 impl Window {
@@ -59,7 +60,15 @@ impl Window {
             missing: BTreeMap::new(),
             history,
             ahead,
+            moment: MOMENT,
         }
+    }
+
+    /// With other microseconds than [`MOMENT`].
+    #[must_use]
+    pub fn with_moment(mut self, moment: u64) -> Self {
+        self.moment = moment;
+        self
     }
 
     pub fn next(&self) -> u64 {
@@ -113,7 +122,7 @@ impl Window {
         match self.missing.last_entry() {
             // One range for what is noticed within a moment, so that a long outage is not a million of them.
             Some(mut last)
-                if last.get().end == self.head && now.saturating_sub(last.get().since) < MOMENT =>
+                if last.get().end == self.head && now.saturating_sub(last.get().since) < self.moment =>
             {
                 last.get_mut().end = head;
             }

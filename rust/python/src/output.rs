@@ -81,6 +81,13 @@ impl PyMessage {
         self.message.time
     }
 
+    /// Of a last value that was sealed again (DP-45): stream id, sequence and time of the original.
+    #[getter]
+    fn origin<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, u64, u64)> {
+        let origin = self.message.origin.as_ref()?;
+        Some((PyBytes::new(py, &origin.stream.0), origin.sequence, origin.time))
+    }
+
     fn __len__(&self) -> usize {
         self.message.data.len()
     }

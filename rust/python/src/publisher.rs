@@ -11,7 +11,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::event::Event;
 use sealcast_core::fec::Ratio;
-use sealcast_core::sender::{Fec, SendError, Sender, SenderConfig};
+use sealcast_core::sender::{Fec, LARGE_BYTES, RetainLimits, SendError, Sender, SenderConfig};
 use sealcast_core::wire::StreamId;
 use sealcast_net::{Notifier, SendDriver};
 
@@ -35,6 +35,7 @@ impl SendEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, seed, start_nonce, instance="",
                         mtu=1500, max_block=64, fec=None, fec_adaptive=false, fec_delay=100_000, max_message_bytes=16 << 20, queue_bytes=64 << 20,
+                        retain_topics=0, retain_bytes=0,
                         policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0, crl=None, crl_numbers=vec![]))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
@@ -57,6 +58,8 @@ impl SendEngine {
         fec_delay: u64,
         max_message_bytes: u64,
         queue_bytes: u64,
+        retain_topics: usize,
+        retain_bytes: u64,
         policy_version_floor: u64,
         crl_number_floor: u64,
         generation_floor: u32,
@@ -96,6 +99,10 @@ impl SendEngine {
         config.fec_delay = fec_delay;
         config.max_message_bytes = max_message_bytes;
         config.queue_bytes = queue_bytes;
+        config.retain = RetainLimits {
+            topics: retain_topics,
+            bytes: retain_bytes,
+        };
         Ok(Self(Arc::new(Mutex::new(Sender::new(config, now)))))
     }
 
@@ -111,7 +118,13 @@ impl SendEngine {
 
     /// Queues a message; returns its id.
     #[pyo3(signature = (data, topic=None))]
-    fn send(&self, py: Python<'_>, data: Vec<u8>, topic: Option<&str>) -> PyResult<u64> {
+    fn send(&self, py: Python<'_>, data: PyBackedBytes, topic: Option<&str>) -> PyResult<u64> {
+        // What is large is used where it lies: its memory is Python's until the last part is sealed.
+        let data = if data.len() as u64 > LARGE_BYTES {
+            Bytes::from_owner(data)
+        } else {
+            Bytes::copy_from_slice(&data)
+        };
         lock(&self.0)
             .send(topic, data)
             .map_err(|error| not_sent(py, error))
@@ -127,10 +140,7 @@ impl SendEngine {
     ) -> PyResult<usize> {
         let taken = py.detach(|| {
             // Copied into one piece of memory, and no more of them than there is room for.
-            let mut room = {
-                let engine = lock(&self.0);
-                engine.queue_limit().saturating_sub(engine.queued_bytes())
-            };
+            let mut room = lock(&self.0).room();
             let fits = |message: &&PyBackedBytes| {
                 let is_room = room > message.len() as u64;
                 room = room.saturating_sub(message.len() as u64 + 1);

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::event::Event;
 use sealcast_core::packet_store::Admission;
 use sealcast_core::receiver::{KeepLimits, Receiver, ReceiverConfig};
 use sealcast_core::rejection::Rejection;
-use sealcast_core::stream::Delivery;
+use sealcast_core::stream::{Delivery, Start};
 use sealcast_core::wire::StreamId;
 use sealcast_net::{Notifier, ReceiveDriver};
 
@@ -30,8 +31,8 @@ pub(crate) struct ReceiveEngine(Arc<Mutex<Receiver>>);
 #[pymethods]
 impl ReceiveEngine {
     #[new]
-    #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, unordered=false,
-                        max_message_bytes=16 << 20, buffer_bytes=64 << 20, window_packets=65536,
+    #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, delivery="reliable",
+                        deadline=None, start="now", max_message_bytes=16 << 20, buffer_bytes=64 << 20, window_packets=65536,
                         policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0, crl=None, crl_numbers=vec![],
                         keep=None))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
@@ -45,7 +46,9 @@ impl ReceiveEngine {
         issuers: Vec<Vec<u8>>,
         now: u64,
         jitter_seed: u64,
-        unordered: bool,
+        delivery: &str,
+        deadline: Option<u64>,
+        start: &str,
         max_message_bytes: u64,
         buffer_bytes: u64,
         window_packets: u64,
@@ -71,10 +74,21 @@ impl ReceiveEngine {
             signed_time,
         )?;
         let mut config = ReceiverConfig::new(member);
-        config.stream.delivery = if unordered {
-            Delivery::Unordered
-        } else {
-            Delivery::Reliable
+        config.stream.delivery = match (delivery, deadline) {
+            ("reliable", None) => Delivery::Reliable,
+            ("realtime", Some(deadline)) => Delivery::Realtime { deadline },
+            ("unordered", None) => Delivery::Unordered,
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "no delivery {delivery:?} with deadline {deadline:?}"
+                )));
+            }
+        };
+        config.start = match start {
+            "now" => Start::Now,
+            "last" => Start::Last,
+            "start" => Start::Oldest,
+            _ => return Err(PyValueError::new_err(format!("no start {start:?}"))),
         };
         config.stream.max_message_bytes = max_message_bytes;
         config.stream.buffer_bytes = buffer_bytes;

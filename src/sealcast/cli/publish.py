@@ -27,7 +27,7 @@ from sealcast.cli.data import (
     unattended,
 )
 from sealcast.cli.source import MessageSource
-from sealcast.endpoint.limits import MAX_MESSAGE_BYTES, check_topic
+from sealcast.endpoint.limits import MAX_MESSAGE_BYTES, MAX_RETAIN_TOPICS, check_topic
 from sealcast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,16 @@ def publish(
     linger: Annotated[
         str, typer.Option("--linger", metavar="TIME", help="How long to serve repairs after the end.")
     ] = "2s",
+    retain_topics: Annotated[
+        int,
+        typer.Option(
+            "--retain-topics",
+            metavar="N",
+            min=0,
+            max=MAX_RETAIN_TOPICS,
+            help="Send the last value of up to N topics again to who joins later, though it is older.",
+        ),
+    ] = 0,
     site: Site = None,
     keys: Keys = None,
     fec: Fec = None,
@@ -77,6 +87,7 @@ def publish(
         routing=routing(interface, send_to=send_to, ttl=ttl, dscp=dscp),
         instance=instance,
         fec=fec,
+        retain_topics=retain_topics,
         linger=parse_duration(linger, may_be_zero=True) / 1e6,
     )
 

@@ -1,6 +1,7 @@
 """`sealcast subscribe`: messages become lines."""
 
 import base64
+import enum
 import json
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,24 @@ from sealcast.cli.data import (
 )
 from sealcast.cli.output import data_line, open_output, write_messages
 from sealcast.endpoint.events import Alarm, Event, Loss, Refused
+from sealcast.endpoint.limits import MAX_MESSAGE_BYTES
 from sealcast.errors import IncompleteError
+
+
+class Order(enum.Enum):
+    """Modes of delivery, as `Subscriber` has them."""
+
+    RELIABLE = "reliable"
+    REALTIME = "realtime"
+    UNORDERED = "unordered"
+
+
+class From(enum.Enum):
+    """From where on, as `Subscriber` has it."""
+
+    NOW = "now"
+    LAST = "last"
+    START = "start"
 
 
 def register(app: typer.Typer) -> None:
@@ -45,9 +63,28 @@ def subscribe(
     ] = None,
     count: Count = None,
     raw: Annotated[bool, typer.Option("--raw", help="Add no line end to a message.")] = False,
-    unordered: Annotated[
-        bool, typer.Option("--unordered", help="Give each message when it is there, not in order.")
-    ] = False,
+    delivery: Annotated[
+        Order,
+        typer.Option(
+            "--delivery",
+            help="In order and complete; in order, what is late left out; or each message when it is there.",
+        ),
+    ] = Order.RELIABLE,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="TIME", help="With realtime: how late is too late, such as 50ms."),
+    ] = None,
+    start: Annotated[
+        From,
+        typer.Option(
+            "--from",
+            help="Of what was published before: nothing, the last of each topic, or all since admission.",
+        ),
+    ] = From.NOW,
+    max_message: Annotated[
+        str | None,
+        typer.Option("--max-message", metavar="SIZE", help="Take messages up to this; by default 16MiB."),
+    ] = None,
     site: Site = None,
     keys: Keys = None,
     interface: Interface = None,
@@ -56,13 +93,18 @@ def subscribe(
     as_json: AsJson = False,
 ) -> None:
     """Receive the messages of a channel: a message is a line. Ends with 9 if anything was lost."""
+    from sealcast.pki.quantities import parse_duration, parse_size
+
     device = open_device(folder)
     losses: list[Loss] = []
     subscriber = device.subscriber(
         check_channel(channel),
         site=channel_site(device, site, keys),
         routing=routing(interface, listen=listen, source=source),
-        delivery="unordered" if unordered else "reliable",
+        delivery=delivery.value,
+        start=start.value,
+        max_message_bytes=MAX_MESSAGE_BYTES if max_message is None else parse_size(max_message),
+        deadline=None if deadline is None else parse_duration(deadline) / 1e6,
         on_event=lambda event: _tell(event, losses),
     )
 
@@ -100,10 +142,15 @@ def _line(message: Message, *, as_json: bool, raw: bool, escaped: bool) -> bytes
             "time": message.time,
             "epoch": message.epoch,
             "topic": message.topic,
+            "origin": None if message.origin is None else _origin(*message.origin),
             "data": base64.b64encode(message.data).decode(),
         }
         return json.dumps(fields).encode() + b"\n"
     return data_line(message.data, raw=raw, escaped=escaped)
+
+
+def _origin(stream: bytes, sequence: int, time: int) -> dict[str, str | int]:
+    return {"stream": stream.hex(), "sequence": sequence, "time": time}
 
 
 def _tell(event: Event, losses: list[Loss]) -> None:

@@ -3,11 +3,18 @@
 import math
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from sealcast.errors import UsageError
 
 MAX_MESSAGE_BYTES = 16 << 20
-"""What a publisher sends at most as one message, and what a subscriber takes unless it is told otherwise."""
+"""What a publisher sends at most as one message, and what a subscriber takes, unless told otherwise."""
+
+LARGEST_MESSAGE_BYTES = 1 << 30
+"""What they can be told: it is whole in the memory of both."""
+
+MAX_RETAIN_TOPICS = 8192
+"""Of how many last values a subscriber remembers that it had them."""
 
 MAX_TOPIC_BYTES = 255
 """The length of a topic is one byte (spec/wire.md DP-23)."""
@@ -29,6 +36,9 @@ MIN_FEC_MILLISECONDS, MAX_FEC_MILLISECONDS = 1, 2000
 
 MAX_BYTES = 1 << 40
 """Of a buffer: more than a machine has."""
+
+MIN_DEADLINE_SECONDS, MAX_DEADLINE_SECONDS = 0.001, 3600
+"""Below a millisecond every reordering is a loss; above an hour nothing is retained that long."""
 
 MIN_BUFFER_BYTES = 1 << 16
 """A packet has to fit, and a gap of some."""
@@ -65,6 +75,45 @@ def parse_fec(text: str | None) -> tuple[int, int] | str | None:
     )
 
 
+def check_delivery(delivery: str, deadline: float | None) -> int | None:
+    """Return the deadline in microseconds, as `realtime` needs one. Raises: UsageError."""
+    if delivery not in ("reliable", "realtime", "unordered"):
+        raise UsageError(
+            f"there is no delivery mode {delivery!r}", cure="use 'reliable', 'realtime' or 'unordered'"
+        )
+    if delivery != "realtime":
+        if deadline is not None:
+            raise UsageError(
+                f"a deadline of {deadline} s with delivery {delivery!r}",
+                cure="use delivery 'realtime', or no deadline",
+            )
+        return None
+    if deadline is None:
+        raise UsageError(
+            "delivery 'realtime' without a deadline", cure="say how late is too late, for example 50 ms"
+        )
+    if not MIN_DEADLINE_SECONDS <= deadline <= MAX_DEADLINE_SECONDS:
+        raise UsageError(
+            f"a deadline of {deadline} s",
+            cure=f"use {MIN_DEADLINE_SECONDS} to {MAX_DEADLINE_SECONDS} seconds",
+        )
+    return round(deadline * 1e6)
+
+
+def check_start(start: str, delivery: str) -> Literal["now", "last", "start"]:
+    """Return from where on streams are wanted. Raises: UsageError."""
+    match start:
+        case "start" if delivery == "realtime":
+            raise UsageError(
+                "start 'start' with delivery 'realtime', which leaves out what is late",
+                cure="use another delivery, or start 'now' or 'last'",
+            )
+        case "now" | "last" | "start":
+            return start
+        case _:
+            raise UsageError(f"there is no start {start!r}", cure="use 'now', 'last' or 'start'")
+
+
 def check_seconds(what: str, value: float) -> float:
     """Return `value` if it is a length of time, which may be zero. Raises: UsageError."""
     if not 0 <= value < math.inf:
@@ -86,11 +135,11 @@ def check_topic(topic: str | None) -> None:
         )
 
 
-def check_messages(messages: Sequence[bytes]) -> None:
+def check_messages(messages: Sequence[bytes], most: int) -> None:
     """Check that all of them can be sent, so that none is when one cannot. Raises: UsageError."""
-    if messages and max(map(len, messages)) > MAX_MESSAGE_BYTES:
-        at, size = next((at, len(one)) for at, one in enumerate(messages) if len(one) > MAX_MESSAGE_BYTES)
+    if messages and max(map(len, messages)) > most:
+        at, size = next((at, len(one)) for at, one in enumerate(messages) if len(one) > most)
         raise UsageError(
             f"message {at} of {len(messages)} has {size} bytes: none was sent",
-            cure=f"send at most {MAX_MESSAGE_BYTES} bytes at a time",
+            cure=f"send at most {most} bytes at a time",
         )

@@ -20,10 +20,13 @@ from sealcast.device.floors import read_crl_numbers, read_floors, read_signed_ti
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Blocked, Event, Joined, PolicyChanged, Refused, parse_event
 from sealcast.endpoint.limits import (
+    LARGEST_MESSAGE_BYTES,
     MAX_BLOCK,
     MAX_BYTES,
     MAX_FEC_MILLISECONDS,
+    MAX_MESSAGE_BYTES,
     MAX_MTU,
+    MAX_RETAIN_TOPICS,
     MIN_FEC_MILLISECONDS,
     MIN_MTU,
     check_messages,
@@ -76,7 +79,10 @@ class PublisherOptions(TypedDict, total=False):
     max_block: int
     fec: str | None
     fec_delay_ms: int
+    max_message_bytes: int
     queue_bytes: int
+    retain_topics: int
+    retain_bytes: int
     on_event: Callable[[Event], None] | None
     on_acknowledgement: Callable[[str, Acknowledgement], None] | None
 
@@ -105,7 +111,10 @@ class Publisher:
         max_block: int = 64,
         fec: str | None = None,
         fec_delay_ms: int = 100,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         queue_bytes: int = 64 << 20,
+        retain_topics: int = 0,
+        retain_bytes: int = 1 << 20,
         on_event: Callable[[Event], None] | None = None,
         on_acknowledgement: Callable[[str, Acknowledgement], None] | None = None,
     ) -> None:
@@ -124,7 +133,12 @@ class Publisher:
                 eight, "25%" for that share in groups as large as may be, "auto" for as much as the losses
                 that `set_loss` tells ask for; None or "off": none.
             fec_delay_ms: milliseconds from a packet to its parity at most, when little is sent; 1 to 2000.
-            queue_bytes: what may wait for the rate; `send` waits for room beyond it.
+            max_message_bytes: 1 to 1 GiB. Subscribers take more than 16 MiB only if they are told, too.
+            queue_bytes: what may wait for the rate; `send` waits for room beyond it. As much again may
+                wait of messages longer than 64 KiB, which do not hold up the others.
+            retain_topics: of how many topics the last value is kept, and sent again when somebody joins;
+                0: of none. Who joins gets values from before its admission by that: it is yours to allow.
+            retain_bytes: what these values may hold; a longer one is not kept.
             on_event: is told what happens besides sending.
             on_acknowledgement: is told device and acknowledgement of a transfer.
 
@@ -145,7 +159,12 @@ class Publisher:
         self._fec_delay_ms = check_range(
             "fec_delay_ms", fec_delay_ms, MIN_FEC_MILLISECONDS, MAX_FEC_MILLISECONDS
         )
+        self._max_message_bytes = check_range(
+            "max_message_bytes", max_message_bytes, 1, LARGEST_MESSAGE_BYTES
+        )
         self._queue_bytes = check_range("queue_bytes", queue_bytes, 1, MAX_BYTES)
+        self._retain_topics = check_range("retain_topics", retain_topics, 0, MAX_RETAIN_TOPICS)
+        self._retain_bytes = check_range("retain_bytes", retain_bytes, 0, MAX_BYTES)
         self._engine: _core.SendEngine | None = None
         self._session: Session | None = None
         self._driver: _core.SendDriver | None = None
@@ -212,7 +231,10 @@ class Publisher:
             fec=self._fec if isinstance(self._fec, tuple) else None,
             fec_adaptive=self._fec == "auto",
             fec_delay=self._fec_delay_ms * 1000,
+            max_message_bytes=self._max_message_bytes,
             queue_bytes=self._queue_bytes,
+            retain_topics=self._retain_topics,
+            retain_bytes=self._retain_bytes,
         )
         self._engine = engine
         session = Session(
@@ -409,7 +431,8 @@ class Publisher:
         """Queue one message, waiting for room if the rate is slower than the caller; return its id.
 
         Args:
-            message: up to 16 MiB.
+            message: up to `max_message_bytes`. One of more than 64 KiB is overtaken by what is sent after it,
+                but for messages of its own topic.
             topic: up to 255 bytes of UTF-8.
 
         Raises:
@@ -435,7 +458,7 @@ class Publisher:
         Raises: as `send`; of one message that is too long before any is queued.
         """
         waiting = list(messages)
-        check_messages(waiting)
+        check_messages(waiting, self._max_message_bytes)
         check_topic(topic)
         engine, driver = self._allowed()
         start = 0

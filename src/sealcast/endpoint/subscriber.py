@@ -20,7 +20,15 @@ from sealcast.device.documents import held_crl
 from sealcast.device.floors import read_crl_numbers, read_floors, read_signed_time
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Alarm, Event, Joined, Loss, PolicyChanged, Refused, parse_event
-from sealcast.endpoint.limits import MAX_BYTES, MAX_MESSAGE_BYTES, MIN_BUFFER_BYTES, check_range
+from sealcast.endpoint.limits import (
+    LARGEST_MESSAGE_BYTES,
+    MAX_BYTES,
+    MAX_MESSAGE_BYTES,
+    MIN_BUFFER_BYTES,
+    check_delivery,
+    check_range,
+    check_start,
+)
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
@@ -31,7 +39,8 @@ from sealcast.sidechannel.messages import Acknowledgement
 
 log = logging.getLogger(__name__)
 
-Delivery = Literal["reliable", "unordered"]
+Delivery = Literal["reliable", "realtime", "unordered"]
+Start = Literal["now", "last", "start"]
 
 _LEAVE_SECONDS = 2.0
 _MOVE_SECONDS = 10.0
@@ -48,6 +57,8 @@ class SubscriberOptions(TypedDict, total=False):
     """The options of `Subscriber`."""
 
     delivery: Delivery
+    deadline: float | None
+    start: Start
     site: ChannelSite | None
     routing: RoutingOverrides | None
     max_message_bytes: int
@@ -75,6 +86,8 @@ class Subscriber:
         channel: str,
         *,
         delivery: Delivery = "reliable",
+        deadline: float | None = None,
+        start: Start = "now",
         site: ChannelSite | None = None,
         routing: RoutingOverrides | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -86,25 +99,31 @@ class Subscriber:
         Args:
             identity: the device.
             channel: its name.
-            delivery: `reliable` (in order, complete, or a reported gap) or `unordered`.
+            delivery: `reliable` (in order, complete, or a reported gap), `realtime` (in order, what is late
+                is passed over and reported) or `unordered` (each when it is whole).
+            deadline: of `realtime`, seconds for which a packet that is missed is waited for; 0.001 to 3600.
+            start: of streams that run already: `now`; `last` (also the last value of each topic, from
+                publishers that keep it); or `start` (also what is retained of what was sealed since the
+                admission, which is anew with each join of the device).
             site: that the channel belongs to; None: the device's own.
             routing: overrides of the policy's addresses.
-            max_message_bytes: longer messages are reported as lost; at least 1.
-            buffer_bytes: bound on what waits for a gap to be mended, and on what waits for the application;
-                at least 64 KiB.
+            max_message_bytes: longer messages are reported as lost; 1 to 1 GiB.
+            buffer_bytes: bound on what waits for a gap to be mended, or for the rest of a message, beside the
+                longest one; and on what waits for the application; at least 64 KiB.
             on_event: is told what happens besides messages, in its place among them.
 
         Raises:
             UsageError: a name, a delivery mode, or a number that is out of its range.
         """
-        if delivery not in ("reliable", "unordered"):
-            raise UsageError(f"there is no delivery mode {delivery!r}", cure="use 'reliable' or 'unordered'")
         self.channel = check_channel_name(channel)
         self._identity = identity
         self._site = site or ChannelSite.own(identity)
-        self._delivery = delivery
+        self._delivery, self._deadline = delivery, check_delivery(delivery, deadline)
+        self._start = check_start(start, delivery)
         self._routing = routing or RoutingOverrides()
-        self._max_message_bytes = check_range("max_message_bytes", max_message_bytes, 1, MAX_BYTES)
+        self._max_message_bytes = check_range(
+            "max_message_bytes", max_message_bytes, 1, LARGEST_MESSAGE_BYTES
+        )
         self._buffer_bytes = check_range("buffer_bytes", buffer_bytes, MIN_BUFFER_BYTES, MAX_BYTES)
         self._on_event = on_event
         self._engine: _core.ReceiveEngine | None = None
@@ -153,7 +172,9 @@ class Subscriber:
             crl_numbers=tuple(read_crl_numbers(identity.path).items()),
             now=_core.steady_time(),
             jitter_seed=int.from_bytes(os.urandom(8)),
-            unordered=self._delivery == "unordered",
+            delivery=self._delivery,
+            deadline=self._deadline,
+            start=self._start,
             max_message_bytes=self._max_message_bytes,
             buffer_bytes=self._buffer_bytes,
             keep=self._keep,

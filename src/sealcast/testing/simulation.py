@@ -14,6 +14,7 @@ random source of the system, nothing opens a socket.
 import hashlib
 from collections.abc import Callable, Iterable
 
+from sealcast.endpoint.subscriber import Delivery, Start
 from sealcast.errors import UsageError
 from sealcast.keys import MemberRole
 from sealcast.testing.clock import SECOND, START, ManualClock, Timeline
@@ -102,18 +103,24 @@ class Simulation:
         return publisher
 
     def add_subscriber(
-        self, name: str, *, unordered: bool = False, faults: Faults | None = None, **options: int
+        self,
+        name: str,
+        *,
+        delivery: Delivery = "reliable",
+        start: Start = "now",
+        faults: Faults | None = None,
+        **options: int,
     ) -> SimulatedSubscriber:
         """Enrol a device if it is new, let the policy list it as subscriber, and start it.
 
-        Options are those of SimulatedSubscriber: `skew`, `max_message_bytes`, `buffer_bytes`,
+        Options are those of SimulatedSubscriber: `deadline`, `skew`, `max_message_bytes`, `buffer_bytes`,
         `window_packets`.
         """
         if name in self.subscribers:
             raise UsageError(f"there is a subscriber {name!r} already")
         identity = self._enrol(name)
         self.key_server.allow(name, MemberRole.SUBSCRIBE)
-        subscriber = SimulatedSubscriber(self._around, identity, unordered=unordered, **options)
+        subscriber = SimulatedSubscriber(self._around, identity, delivery=delivery, start=start, **options)
         self.subscribers[name] = subscriber
         self.network.attach(name, subscriber.receive, self._faults if faults is None else faults)
         subscriber.start()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sealcast import _core
 from sealcast._core import Message
 from sealcast.endpoint.events import Joined, parse_event
+from sealcast.endpoint.subscriber import Delivery, Start
 from sealcast.testing.hosts import TAKE_ALL, Delivered, Engine, Host, Membership, Surroundings
 from sealcast.testing.site import SiteCertificate
 
@@ -23,15 +24,17 @@ class SimulatedSubscriber(Host):
         around: Surroundings,
         identity: SiteCertificate,
         *,
-        unordered: bool = False,
+        delivery: Delivery = "reliable",
+        deadline: int | None = None,
+        start: Start = "now",
         skew: int = 0,
         max_message_bytes: int = 16 << 20,
         buffer_bytes: int = 64 << 20,
         window_packets: int = 65_536,
     ) -> None:
-        """Prepare; `start` starts."""
+        """Prepare; `start` starts. `deadline`: of `realtime`, microseconds."""
         super().__init__(around, identity, f"subscriber {identity.name}", skew)
-        self.unordered = unordered
+        self.delivery = delivery
         self.messages: list[Message] = []
         """Of all starts, in order of delivery."""
         self.history: list[Delivered] = []
@@ -42,6 +45,7 @@ class SimulatedSubscriber(Host):
         """Why datagrams were refused."""
         self.is_reading = True
         """Whether the application takes what comes."""
+        self._deadline, self._from = deadline, start
         self._limits = (max_message_bytes, buffer_bytes, window_packets)
         self._engine: _core.ReceiveEngine | None = None
         self._inbox: list[bytes] = []
@@ -84,7 +88,9 @@ class SimulatedSubscriber(Host):
             signed_time=self.signed_time,
             now=self.now,
             jitter_seed=self._random.getrandbits(64),
-            unordered=self.unordered,
+            delivery=self.delivery,
+            deadline=self._deadline,
+            start=self._from,
             max_message_bytes=max_message_bytes,
             buffer_bytes=buffer_bytes,
             window_packets=window_packets,

@@ -15,7 +15,7 @@ use crate::policy::parse_member;
 use crate::receiver::Receiver;
 use crate::receiver::closed::ENDED;
 use crate::rejection::Rejection;
-use crate::stream::{Heartbeat, Stream, evidence_of};
+use crate::stream::{Beginning, Heartbeat, Stream, evidence_of};
 use crate::validator::InvalidChain;
 use crate::wire::{PacketType, PacketView, SiteId, StreamId, Time};
 
@@ -117,7 +117,7 @@ impl Receiver {
             return Err(Rejection::Signature);
         }
         // Not told at joining: it began after our admission, or what came before can't be opened by us (DP-34).
-        self.admit(verified, 0, now);
+        self.admit(verified, Beginning::at(0), now);
         self.find_successor(header.stream);
         if !is_known {
             // Where to ask for repairs is in the directory.
@@ -126,7 +126,7 @@ impl Receiver {
         Ok(())
     }
 
-    fn admit(&mut self, credential: VerifiedCredential, start: u64, now: Time) {
+    fn admit(&mut self, credential: VerifiedCredential, begins: Beginning, now: Time) {
         let id = credential.stream();
         if let Some(stream) = self.streams.get_mut(&id) {
             // The device renewed its certificate, or the stream its term; key, device and place are the same.
@@ -158,15 +158,23 @@ impl Receiver {
                     .events
                     .push_back(Event::StreamClosed { publisher, reason });
             }
-            self.remember_closed(id, start, &credential.publisher);
+            self.remember_closed(id, begins.owed_from(), &credential.publisher);
             return;
         }
         // Where we stood in an earlier run, or when we let go of it, rather than where it stands now.
-        let start = self.closed.next(&id).unwrap_or(start);
+        let begins = self.closed.next(&id).map_or(begins, Beginning::at);
         let succeeds = self.settle_succession(&credential);
         let publisher = credential.publisher.clone();
-        self.streams
-            .insert(id, Stream::new(credential, start, self.limits, now));
+        let unknown = credential.credential.succeeds.filter(|before| {
+            !self.streams.contains_key(before)
+                && !self.suspended.contains_key(before)
+                && self.closed.next(before).is_none()
+        });
+        let mut stream = Stream::new(credential, begins, self.limits, now);
+        if let Some(before) = unknown {
+            stream.take_copies_of(before);
+        }
+        self.streams.insert(id, stream);
         self.member
             .events
             .push_back(Event::StreamStarted { publisher, succeeds });
@@ -288,10 +296,12 @@ impl Receiver {
                     self.remember_closed(entry.stream, ENDED, &verified.publisher);
                     continue;
                 }
-                let start = head
+                let begins = head
                     .filter(|_| !self.directory_known)
-                    .map_or(0, |head| head.heartbeat.next_sequence);
-                self.admit(verified, start, now);
+                    .map_or(Beginning::at(0), |head| {
+                        Beginning::joining(self.start, head.heartbeat.next_sequence)
+                    });
+                self.admit(verified, begins, now);
             }
             if let Some(stream) = self.streams.get_mut(&entry.stream) {
                 if let Some(source) = source

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use crate::event::{Response, Target};
 use crate::member::{Outgoing, Purposes};
-use crate::messages::{parse_repair_reply, parse_retry_after, repair_request};
+use crate::messages::{RepairReply, parse_repair_reply, parse_retry_after, repair_request};
+use crate::receiver::batch::Digests;
 use crate::receiver::sources::{Asked, PassedOver};
 use crate::receiver::{Receiver, Via};
 use crate::rejection::Rejection;
@@ -98,8 +99,7 @@ impl Receiver {
             None => stream.schedule.answered(mended, now, &mut self.member.jitter),
         }
         // Only of the publisher itself it is true that what it no longer holds will not come back.
-        let publisher = &stream.publisher;
-        let is_publisher = (publisher.site, &publisher.device) == (asked.source.site, &asked.source.device);
+        let is_publisher = asked.is_publisher(&stream.publisher);
         if let Some(oldest) = worth.oldest.filter(|_| !is_full && is_publisher) {
             for (first, last) in stream.window.missing_below(oldest) {
                 self.counters.lost += last - first + 1;
@@ -141,8 +141,12 @@ impl Receiver {
         };
         // No more than were asked for, with what was missing before them.
         let mut missing = missing.iter().flat_map(|&(first, last)| first..=last);
+        let lacking = missing.any(|sequence| is_asked(&sequence) && !came.contains(&sequence));
+        if bad == 0 {
+            self.find_beginning(*id, asked, &reply, lacking, now);
+        }
         Worth {
-            lacking: missing.any(|sequence| is_asked(&sequence) && !came.contains(&sequence)),
+            lacking,
             is_full: reply.packets.len() == MAX_REPAIR_PACKETS as usize
                 || bytes + MAX_DATAGRAM_BYTES > MAX_ANSWER_BYTES,
             oldest: (bad == 0).then_some(reply.oldest),
@@ -151,11 +155,52 @@ impl Receiver {
         }
     }
 
+    /// Where a stream begins that is wanted from its start (DP-44): above what its publisher holds no more, and above what was sealed
+    /// before our admission, as the packets show that were asked for. A repair node alone tells it only if it had all of them.
+    fn find_beginning(
+        &mut self,
+        id: StreamId,
+        asked: &Asked,
+        reply: &RepairReply<'_>,
+        lacking: bool,
+        now: Time,
+    ) {
+        let (Some(stream), Some(suite)) = (self.streams.get(&id), self.member.suite()) else {
+            return;
+        };
+        let is_publisher = asked.is_publisher(&stream.publisher);
+        if !stream.is_seeking() || (lacking && !is_publisher) {
+            return;
+        }
+        let mut begins = if is_publisher { reply.oldest } else { 0 };
+        for datagram in &reply.packets {
+            let Ok(packet) = PacketView::parse(datagram) else {
+                continue;
+            };
+            let header = packet.header;
+            if header.packet_type != PacketType::Data || header.stream != id || header.sequence() < begins {
+                continue;
+            }
+            let digests = Digests::of(&packet, suite);
+            let is_vouched = self
+                .authenticate(&packet, suite, &digests, Via::Repair, now)
+                .is_ok();
+            if is_vouched
+                && let Some(admitted) = self.member.admitted()
+                && admitted.keyring.is_before_admission(header.epoch)
+            {
+                begins = header.sequence() + 1;
+            }
+        }
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.begin_at(begins, &mut self.member.events);
+        }
+    }
+
     pub(super) fn give_up_overdue(&mut self, now: Time) {
         let Some(retention) = self.member.policy().map(|policy| policy.retention) else {
             return;
         };
-        let cutoff = now.saturating_sub(retention);
         // In a fixed order, which keeps a seeded simulation repeatable.
         for id in self.sorted_streams() {
             if self.is_queue_full() {
@@ -164,10 +209,11 @@ impl Receiver {
             let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
             };
-            if stream.window.missing_since().is_none_or(|since| since >= cutoff) {
+            if stream.give_up_at(retention).is_none_or(|at| at > now) {
                 continue;
             }
-            for (first, last) in stream.window.overdue(cutoff) {
+            stream.give_up_seeking(&mut self.member.events);
+            for (first, last) in stream.overdue(retention, now) {
                 self.counters.lost += last - first + 1;
                 stream.give_up(first, last, &mut self.member.events);
             }
@@ -203,8 +249,12 @@ impl Receiver {
                 continue;
             };
             let by = stream.schedule.noticed_by(now);
-            let ranges = stream.window.repairable(by, MAX_RANGES, MAX_REPAIR_PACKETS);
-            let (mut ranges, held_until) = stream.fec.release(ranges, &stream.window, now);
+            let (mut ranges, held_until) = if stream.is_seeking() {
+                (stream.probes(MAX_RANGES), None)
+            } else {
+                let ranges = stream.window.repairable(by, MAX_RANGES, MAX_REPAIR_PACKETS);
+                stream.fec.release(ranges, &stream.window, now)
+            };
             ranges.truncate(MAX_RANGES);
             if ranges.is_empty() {
                 match held_until {

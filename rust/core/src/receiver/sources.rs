@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::credential::Publisher;
 use crate::event::{Event, Source};
 use crate::wire::{StreamId, Time};
 
@@ -55,6 +56,12 @@ pub(super) struct Asked {
     pub(super) source: Source,
     pub(super) ranges: Vec<(u64, u64)>,
     pub(super) at: Time,
+}
+
+impl Asked {
+    pub(super) fn is_publisher(&self, publisher: &Publisher) -> bool {
+        (publisher.site, &publisher.device) == (self.source.site, &self.source.device)
+    }
 }
 
 /// Who has been asked for what a stream misses now.

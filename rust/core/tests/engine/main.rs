@@ -11,6 +11,7 @@ mod abuse_replay;
 mod common;
 mod fingerprint;
 mod mutation;
+mod scenario_delivery;
 mod scenario_fec;
 mod scenario_first;
 mod scenario_members;

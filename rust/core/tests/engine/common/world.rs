@@ -81,6 +81,8 @@ pub struct Publisher {
     /// Added to the world's time: what this device's clock says.
     pub clock: i64,
     pub events: Vec<Event>,
+    /// The test seals, a block at a time.
+    pub is_held_back: bool,
     incarnation: u32,
     certified: bool,
 }
@@ -246,6 +248,7 @@ impl World {
             seed: [0; 32],
             clock: 0,
             events: Vec::new(),
+            is_held_back: false,
             incarnation: 0,
             certified: false,
         });
@@ -383,6 +386,14 @@ impl World {
             self.send(publisher, 1, length);
             self.run_for(interval);
         }
+    }
+
+    /// Seals and sends one block of a publisher that is held back; false if nothing was queued.
+    pub fn send_block(&mut self, publisher: usize) -> bool {
+        let (now, randomness) = (self.now, draw(&mut self.random));
+        let sealed = self.sender(publisher).seal_block(now, randomness) > 0;
+        self.pump_publisher(publisher);
+        sealed
     }
 
     // -- one packet at a time ------------------------------------------------------------------------------------------
@@ -613,7 +624,7 @@ impl World {
         let Some(sender) = &mut publisher.sender else {
             return;
         };
-        while sender.seal_block(now, draw(&mut self.random)) > 0 {}
+        while !publisher.is_held_back && sender.seal_block(now, draw(&mut self.random)) > 0 {}
         while let Some(event) = sender.poll_event() {
             if matches!(event, Event::Joined { .. }) && !publisher.certified {
                 publisher.certified = true;
@@ -627,7 +638,7 @@ impl World {
             }
             publisher.events.push(event);
         }
-        while sender.seal_block(now, draw(&mut self.random)) > 0 {}
+        while !publisher.is_held_back && sender.seal_block(now, draw(&mut self.random)) > 0 {}
         let datagrams: Vec<Datagram> = core::iter::from_fn(|| sender.poll_transmit()).collect();
         let commands: Vec<Command> = core::iter::from_fn(|| sender.poll_command()).collect();
         let incarnation = publisher.incarnation;
