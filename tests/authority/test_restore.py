@@ -3,21 +3,25 @@
 import asyncio
 import logging
 import shutil
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
 from sealcast import cli
+from sealcast.authority.issuance import LEDGER_FILE
 from sealcast.authority.models import AuditRow
 from sealcast.authority.quantities import Address
+from sealcast.authority.revocation import load_crl
 from sealcast.authority.storage import DATABASE_FILE
+from sealcast.ca import crls
 from sealcast.device.trust import report_of, sync_trust
 from sealcast.endpoint import Device
 from sealcast.errors import CertificateError, NetworkError, TokenError
 from sealcast.keys import MemberRole
-from sealcast.pki.crl import crl_number
+from sealcast.pki.crl import CrlFacts, crl_number
 from sealcast.pki.policy import Policy
 from sealcast.sidechannel.client import UnknownVersionError
 from tests.authority.bundles import add_version
@@ -82,6 +86,44 @@ async def test_g6_a_database_that_is_older_than_the_rest_is_noticed(
     assert "the database is older than" in caplog.text
     # The lost end of the log stays to be seen.
     assert "the audit log lacks the entry" in caplog.text
+
+
+async def test_each_list_says_what_register_and_ledger_say(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists are put together from the one before: after a restart too, and after a restore, from when on they
+    name what only the ledger knows.
+    """
+    monkeypatch.setattr(crls, "JOINED_FROM", 2)
+    backup, revoked = tmp_path / "backup", 0
+
+    def serials(file: str, statement: str) -> set[int]:
+        with closing(sqlite3.connect(folder / file)) as connection:
+            return {int(serial, 16) for (serial,) in connection.execute(statement)}
+
+    async def revoke_some(site: Site) -> None:
+        nonlocal revoked
+        for _ in range(4):
+            revoked += 1
+            await site.enrol(f"display-{revoked}")
+            await site.authority.revoke_device(f"display-{revoked}")
+            listed = CrlFacts.parse(site.authority.crl.der).serials
+            assert listed == serials(LEDGER_FILE, "SELECT serial FROM revocations")
+            assert len(listed) == revoked
+            lost = 4 if revoked > 8 else 0
+            recorded = serials(DATABASE_FILE, "SELECT serial FROM certificates WHERE revoked IS NOT NULL")
+            assert (len(listed - recorded), recorded - listed) == (lost, set())
+            with site.authority.site.storage.snapshot() as session:
+                assert load_crl(session) == site.authority.crl
+
+    for _ in range(2):
+        async with serving(folder, tmp_path) as site:
+            await revoke_some(site)
+        if not backup.exists():
+            back_up(folder, backup)
+    bring_back(backup, folder, DATABASE_FILE)
+    async with serving(folder, tmp_path) as site:
+        await revoke_some(site)
 
 
 async def test_g6_a_token_is_not_used_again(folder: Path, tmp_path: Path) -> None:

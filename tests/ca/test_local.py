@@ -42,8 +42,10 @@ HOSTS = ("localhost", "127.0.0.1")
 class Ca:
     """A site CA's certificate, key and ledger, and issuers that share them."""
 
-    def __init__(self, folder: Path, device_usages: tuple[str, ...] = ()) -> None:
-        self.site_id = new_site_id()
+    def __init__(
+        self, folder: Path, device_usages: tuple[str, ...] = (), site_id: bytes | None = None
+    ) -> None:
+        self.site_id = site_id or new_site_id()
         self.signer = KeySigner.generate()
         root = create_root(site_name="Ward", signer=KeySigner.generate(), now=NOW)
         self.certificate = certificate_der(

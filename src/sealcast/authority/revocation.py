@@ -112,13 +112,13 @@ def issue_crl(
     return _current(session, row)
 
 
-def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool:
+def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> CurrentCrl | None:
     """Revoke every certificate of a device, and what else stands in its name, save its place in channels.
 
     The caller settles the channels (channels.py) in the same transaction.
 
     Returns:
-        False if it was revoked before.
+        The CRL that says so; None if it was revoked before.
 
     Raises:
         UnknownNameError: no such device.
@@ -133,10 +133,10 @@ def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> bool
     approvals.forget_device(session, name)
     endpoints.forget(session, name)
     if device.revoked is not None:
-        return False
+        return None
     device.revoked = now
     issuer.remove(name, now)
     strike_off(session, name, now)
     crl = issue_crl(session, issuer, now, device=name)
     audit.record(session, now, "revoke device", name, crl_number=crl.number)
-    return True
+    return crl

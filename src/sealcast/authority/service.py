@@ -651,10 +651,9 @@ def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Cha
     """The whole removal of a device inside one transaction; also for a command that finds no service
     running.
     """
-    done = revocation.revoke_device(session, site.issuer, name, now)
-    session.flush()
+    crl = revocation.revoke_device(session, site.issuer, name, now)
     changed = channels.settle_devices(session, site, [name], now)
-    return done, Changes(channels=changed, crl=revocation.load_crl(session), removed=frozenset([name]))
+    return crl is not None, Changes(channels=changed, crl=crl, removed=frozenset([name]))
 
 
 def import_crl(session: Session, site: Site, der: bytes, now: int) -> tuple[int, Changes]:

@@ -14,6 +14,7 @@ from typing import Protocol
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from sealcast.ca.crls import CrlMaker
 from sealcast.ca.observation import announce
 from sealcast.ca.root import check_alive
 from sealcast.ca.signer import Signer, fits
@@ -26,7 +27,7 @@ from sealcast.pki.certificates import (
     parse_certificate,
     spki,
 )
-from sealcast.pki.crl import Revocation, crl_builder
+from sealcast.pki.crl import Revocation
 from sealcast.pki.csr import CertificateRequest, check_device_key
 from sealcast.pki.hardware import HardwareIdentity
 from sealcast.pki.names import Identity, Role, check_device_name
@@ -253,7 +254,7 @@ class Issuer(Protocol):
 
 
 class SiteCa:
-    """The site CA with its key: builds by the profiles and signs. It remembers nothing."""
+    """The site CA with its key: builds by the profiles and signs. It remembers nothing that decides."""
 
     def __init__(
         self,
@@ -283,6 +284,7 @@ class SiteCa:
         self._site_id = identity.site_id
         self._site_name = site_name_of(self._certificate)
         self._as_issuer = CertificateIssuer.of(self._certificate, signer.public_key)
+        self._crls = CrlMaker(self._as_issuer, signer)
 
     @property
     def certificate(self) -> bytes:
@@ -411,8 +413,7 @@ class SiteCa:
     def issue_crl(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
         """Return a DER CRL. `number`: above that of every CRL of this site before. `now`: microseconds."""
         check_alive(self._certificate, "site CA certificate", now)
-        builder = crl_builder(issuer=self._as_issuer, number=number, revocations=revocations, now=now)
-        return self._signer.sign_crl(builder)
+        return self._crls.make(number=number, revocations=revocations, now=now)
 
     def sign_policy(self, policy: Policy) -> bytes:
         """Return the signed object (TR-13). Raises: CertificateError if it is of another site."""

@@ -121,6 +121,9 @@ class Ledger:
         # What has been read of the revocations: the end of each, and the last row.
         self._revoked: list[tuple[int, Revocation]] = []
         self._revoked_up_to = 0
+        # Those of them that have not ended, at every time from one up to another.
+        self._lasting: list[Revocation] = []
+        self._lasting_from, self._lasting_until = 0, 0
         # The same of the names.
         self._removed: frozenset[str] = frozenset()
         self._names_up_to = 0
@@ -287,8 +290,23 @@ class Ledger:
                     [self._revoked_up_to],
                 ).fetchall()
             for self._revoked_up_to, serial, time, end in rows:
-                self._revoked.append((end, Revocation(serial=int(serial, 16), time=time)))
-            return [revocation for end, revocation in self._revoked if end > now], number
+                self._note_revoked(end, Revocation(serial=int(serial, 16), time=time))
+            return self._not_ended(now), number
+
+    def _note_revoked(self, end: int, revocation: Revocation) -> None:
+        self._revoked.append((end, revocation))
+        if end > self._lasting_from:
+            self._lasting.append(revocation)
+            self._lasting_until = min(self._lasting_until, end)
+
+    def _not_ended(self, now: int) -> list[Revocation]:
+        if not self._lasting_from <= now < self._lasting_until:
+            ended = [end for end, _ in self._revoked if end <= now]
+            lasting = [(end, revocation) for end, revocation in self._revoked if end > now]
+            self._lasting = [revocation for _, revocation in lasting]
+            self._lasting_from = max(ended, default=0)
+            self._lasting_until = min((end for end, _ in lasting), default=_NEVER)
+        return list(self._lasting)
 
     def enter_revocation(self, revocation: Revocation, ends: int) -> None:
         """Store a revocation from before there was a ledger; `ends`: of its certificate."""
@@ -432,6 +450,7 @@ class Ledger:
             ) from error
 
 
+_NEVER = (1 << 63) - 1
 _RESTORE = "restore the folder from a backup"
 
 

@@ -197,6 +197,11 @@ class FileSigner(KeySigner):
         return cls.from_pem(read_file(path), str(path), name=name, passphrases=passphrases)
 
 
+def nobody_like(signer: Signer) -> KeySigner:
+    """Return a signer with a new key of the same kind, for what is signed only because a library wants it."""
+    return KeySigner.generate(_KINDS[signer.algorithm])
+
+
 def fits(signer: Signer, certificate: x509.Certificate) -> bool:
     """Tell whether a certificate is for a signer's key."""
     return public_key_of(certificate_der(certificate)) == signer.public_key

@@ -7,7 +7,6 @@ authority is away for days go on (spec/trust.md TR-9 refuses a CRL past nextUpda
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from operator import attrgetter
 from typing import Self
 
@@ -99,19 +98,40 @@ def split_crls(document: bytes) -> list[bytes]:
 
     Raises: CertificateError if it is no sequence of DER values.
     """
-    found, rest = [], document
-    while rest:
-        length, header = (rest[1] if len(rest) > 1 else 0), 2
-        if length & 0x80:
-            header += length & 0x7F
-            length = int.from_bytes(rest[2:header], "big")
-        if not 0 < length <= len(rest) - header:
-            raise CertificateError("not a usable CRL: it is cut off", reason="malformed")
-        found.append(rest[: header + length])
-        rest = rest[header + length :]
+    found = der_values(document)
     if not found:
         raise CertificateError("not a usable CRL: it is empty", reason="malformed")
     return found
+
+
+def der_values(data: bytes) -> list[bytes]:
+    """Return the DER values that stand one after the other, none of them empty.
+
+    Raises: CertificateError if it is no sequence of them.
+    """
+    found, start, view = [], 0, memoryview(data)
+    while start < len(data):
+        header, length = _der_header(view[start:])
+        end = start + header + length
+        if not length or end > len(data):
+            raise CertificateError("not a usable CRL: it is cut off", reason="malformed")
+        found.append(data[start:end])
+        start = end
+    return found
+
+
+def der_content(value: bytes) -> bytes:
+    """Return what a DER value contains."""
+    return value[_der_header(memoryview(value))[0] :]
+
+
+def _der_header(data: memoryview) -> tuple[int, int]:
+    """How long it is, and how long what follows it has to be."""
+    length, header = (data[1] if len(data) > 1 else 0), 2
+    if length & 0x80:
+        header += length & 0x7F
+        length = int.from_bytes(data[2:header], "big")
+    return header, length
 
 
 MAX_CRL_BYTES = 4 << 20
@@ -201,9 +221,7 @@ def crl_builder(
     )
 
 
-@lru_cache(maxsize=1 << 17)
 def _entry(serial: int, time: int) -> x509.RevokedCertificate:
-    """An entry, which stands unchanged on every CRL until its certificate has ended."""
     return (
         x509.RevokedCertificateBuilder()
         .serial_number(serial)

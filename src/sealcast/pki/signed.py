@@ -86,15 +86,19 @@ class SignedObject:
         """
         if algorithm_of(public_key) is not self.algorithm:
             raise CertificateError("the signature's algorithm does not fit the key", reason="signature")
-        message = sign_input(context.value, self.tbs)
-        try:
-            if isinstance(public_key, ed25519.Ed25519PublicKey):
-                public_key.verify(self.signature, message)
-            else:
-                public_key.verify(self.signature, message, ec.ECDSA(signature_hash(self.algorithm)))
-        except InvalidSignature:
-            raise CertificateError("the signature does not hold", reason="signature") from None
+        verify_signature(public_key, self.signature, sign_input(context.value, self.tbs))
         return self.tbs
+
+
+def verify_signature(public_key: PublicKey, signature: bytes, message: bytes) -> None:
+    """Check a signature by the algorithm that goes with the key. Raises: CertificateError."""
+    try:
+        if isinstance(public_key, ed25519.Ed25519PublicKey):
+            public_key.verify(signature, message)
+        else:
+            public_key.verify(signature, message, ec.ECDSA(signature_hash(algorithm_of(public_key))))
+    except InvalidSignature:
+        raise CertificateError("the signature does not hold", reason="signature") from None
 
 
 def sign_input(context: bytes, message: bytes) -> bytes:
