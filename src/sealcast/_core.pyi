@@ -258,6 +258,7 @@ class ReceiveEngine:
         crl: bytes | None = None,
         crl_numbers: Sequence[tuple[bytes, int]] = (),
         keep: tuple[int, int] | None = None,
+        side_channel: bool = False,
     ) -> None:
         """`site_id`: the channel's; `device_site_id`: the device's own, which may be another.
 
@@ -266,6 +267,7 @@ class ReceiveEngine:
         `signed_time`: likewise. `crl`: the CRLs that were held then; `crl_numbers`: issuer id and number of
         each list that was seen (TR-29). `now`, here and in what follows: of a clock that is never set.
         `keep`: bytes and microseconds for which a repair node keeps packets; it opens none.
+        `side_channel`: there is no multicast; sources are asked for what comes next.
         """
 
     def receive_datagrams(self, datagrams: Sequence[bytes], now: int) -> list[str | None]:
@@ -320,6 +322,18 @@ class ReceiveEngine:
 
         `admission`: of who asks: generation, step, time of joining. None: it knows nothing of the stream.
         """
+
+    def reach(self, stream: bytes) -> tuple[int, bool] | None:
+        """Return one above the highest sequence that a repair node keeps, and whether the stream's end is.
+
+        None: it knows nothing of the stream.
+        """
+
+    def await_fresh(self) -> None:
+        """Have it told when there is more to serve."""
+
+    def take_fresh(self, goes_on: bool) -> list[bytes]:
+        """Return the streams of which there is more since that was awaited; whether it goes on to be."""
 
     def kept(self) -> tuple[int, int]:
         """Return packets and bytes that a repair node keeps."""
@@ -445,6 +459,15 @@ class SendEngine:
 
     def repair(self, ranges: Sequence[tuple[int, int]], now: int) -> tuple[list[bytes], int, bytes | None]:
         """Return packets still held, the oldest sequence held, the latest heartbeat (SC-8)."""
+
+    def reach(self) -> tuple[int, bool]:
+        """Return one above the highest sequence that is retained, and whether the end has been said."""
+
+    def await_fresh(self) -> None:
+        """Have it told when there is more to serve."""
+
+    def take_fresh(self, goes_on: bool) -> list[bytes]:
+        """Return the stream if there is more of it since that was awaited; whether it goes on to be."""
 
     def policy(self) -> Policy | None: ...
     def crl(self) -> bytes | None:

@@ -23,6 +23,7 @@ from sealcast.pki.credential import StreamCredential, make_bundle
 from sealcast.pki.crl import Revocation
 from sealcast.pki.policy import Policy
 from sealcast.sidechannel import KeysAnswer, KeyServerClient, RefusalError, StreamUpdate
+from sealcast.sidechannel.messages import PollRequest
 from tests.authority.conftest import HOUR, SECOND, Site, beacon_counter
 from tests.est.site import Site as OtherSite
 
@@ -220,6 +221,35 @@ class TestDirectory:
         assert (entry.stream, entry.device, entry.credential) == (stream, "monitor-1", bundle)
         assert entry.endpoint == ("127.0.0.1", 4711)
         assert (await client.join(ECG, SUBSCRIBE)).streams == (entry,)
+
+    async def test_another_directory_is_news_to_whoever_follows_it(self, site: Site) -> None:
+        """SC-45; and to nobody else, nor is the same directory."""
+        await site.add_channel()
+        identity = await site.enrol("monitor-1")
+        publisher = await site.client(identity)
+        follower, other = await site.member("display-1", ECG), await site.member("display-2", ECG)
+        counter = beacon_counter((await follower.keys(ECG)).beacon)
+        told = await follower.await_news(ECG, PollRequest(counter=counter, directory=bytes(32)))
+        assert told.directory not in (None, bytes(32))
+        known = PollRequest(counter=counter, directory=told.directory)
+        waiting = asyncio.ensure_future(follower.await_news(ECG, known))
+        waits_for_beacons = asyncio.ensure_future(other.poll(ECG, counter))
+        await asyncio.sleep(0.05)
+        stream, bundle = credential_bundle(site, identity)
+        update = StreamUpdate(credential=bundle, endpoint=("127.0.0.1", 4711))
+        await publisher.put_stream(ECG, stream, update)
+        directories = {told.directory, (await asyncio.wait_for(waiting, 5)).directory}
+        known = PollRequest(counter=counter, directory=(directories - {told.directory}).pop())
+        waiting = asyncio.ensure_future(follower.await_news(ECG, known))
+        await asyncio.sleep(0.05)
+        await publisher.put_stream(ECG, stream, update)
+        moved = StreamUpdate(credential=bundle, endpoint=("127.0.0.1", 4712))
+        assert not waiting.done()
+        await publisher.put_stream(ECG, stream, moved)
+        directories.add((await asyncio.wait_for(waiting, 5)).directory)
+        assert len(directories) == 3
+        assert not waits_for_beacons.done()
+        waits_for_beacons.cancel()
 
     async def test_only_ones_own_stream_is_accepted(self, site: Site) -> None:
         await site.add_channel()

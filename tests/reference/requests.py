@@ -159,6 +159,11 @@ KINDS: dict[str, dict[str, Read]] = {
         "stream": _octets(16),
         "ranges": _list(_range, MAX_RANGES),
     },
+    "follow request": {
+        "channel": _octets(32),
+        "stream": _octets(16),
+        "from": _uint(SEQUENCE_END + 1),
+    },
     "repair reply": {
         "packets": _list(_DATAGRAM, MAX_PACKETS),
         "oldest": _uint(SEQUENCE_END + 1),

@@ -20,6 +20,7 @@ from sealcast.pki.credential import ed25519_spki, stream_id
 from sealcast.pki.policy import SlotClock
 from sealcast.pki.signed import SignedObject, decode_cbor, sign_input
 from sealcast.sidechannel.fields import MalformedMessageError
+from sealcast.sidechannel.follow_messages import FollowRequest
 from sealcast.sidechannel.messages import (
     Acknowledgement,
     JoinAnswer,
@@ -208,6 +209,7 @@ BODIES: dict[str, type[Body]] = {
     "poll request": PollRequest,
     "poll reply": PollAnswer,
     "repair request": RepairRequest,
+    "follow request": FollowRequest,
     "repair reply": RepairAnswer,
     "acknowledgement": Acknowledgement,
 }

@@ -99,12 +99,18 @@ pub enum Purposes {
     Directory,
     PutStream,
     Repair(StreamId),
+    Follow(StreamId),
 }
 
 impl Purposes {
+    /// Whether it has a schedule of its own, and is for whoever is on top of the member.
+    fn is_of_stream(&self) -> bool {
+        matches!(self, Self::Repair(_) | Self::Follow(_))
+    }
+
     fn fingerprint(&self, into: &mut Fingerprint) {
         let stream = match self {
-            Self::Repair(stream) => &stream.0[..],
+            Self::Repair(stream) | Self::Follow(stream) => &stream.0[..],
             _ => &[],
         };
         let code = match self {
@@ -116,6 +122,7 @@ impl Purposes {
             Self::Directory => 5,
             Self::PutStream => 6,
             Self::Repair(_) => 7,
+            Self::Follow(_) => 8,
         };
         into.number(code).bytes(stream);
     }
@@ -178,6 +185,8 @@ pub struct Member {
     informed: Option<Time>,
     silence_told: bool,
     beacon_budget: Budget,
+    /// What the directory was last known by, of whoever wants to be told of another (SC-45).
+    directory: Option<[u8; 32]>,
     refused: bool,
 }
 
@@ -207,6 +216,7 @@ impl Member {
             informed: None,
             silence_told: false,
             beacon_budget: Budget::new(BEACON_CHECKS, BEACON_CHECKS),
+            directory: None,
             refused: false,
         }
     }
@@ -394,8 +404,8 @@ impl Member {
         let id = self.next_request;
         self.next_request += 1;
         self.pending.insert(id, purpose);
-        // Repairs have a schedule of their own; an entry for each stream there ever was would never end.
-        if !matches!(purpose, Purposes::Repair(_)) {
+        // An entry for each stream there ever was would never end.
+        if !purpose.is_of_stream() {
             self.last_sent.insert(purpose, now);
         }
         self.commands.push_back(Command {
@@ -434,6 +444,20 @@ impl Member {
             let at = earliest + self.jitter.below(spread);
             self.due.insert(purpose, at);
         }
+    }
+
+    /// The same, also while an answer is on the way: that may be from before.
+    fn want_anew(&mut self, purpose: Purposes, now: Time) {
+        if self.is_pending(purpose) {
+            self.due.insert(purpose, now + FETCH_INTERVAL);
+        } else {
+            self.want(purpose, now);
+        }
+    }
+
+    /// The polls tell from now on when there is another directory: for who hears of no stream by multicast.
+    pub fn follow_directory(&mut self) {
+        self.directory = Some([0; 32]);
     }
 
     fn retry(&mut self, purpose: Purposes, now: Time) {
@@ -483,6 +507,9 @@ impl Member {
         for purpose in due {
             self.due.remove(&purpose);
             if self.is_pending(purpose) {
+                if purpose == Purposes::Directory {
+                    self.due.insert(purpose, now + FETCH_INTERVAL);
+                }
                 continue;
             }
             let (method, path, body, timeout) = match purpose {
@@ -499,7 +526,7 @@ impl Member {
                     (
                         "POST",
                         self.key_server_path("poll"),
-                        poll_request(counter),
+                        poll_request(counter, self.directory.as_ref()),
                         POLL_TIMEOUT,
                     )
                 }
@@ -517,7 +544,7 @@ impl Member {
                     Vec::new(),
                     REQUEST_TIMEOUT,
                 ),
-                Purposes::PutStream | Purposes::Repair(_) => continue,
+                Purposes::PutStream | Purposes::Repair(_) | Purposes::Follow(_) => continue,
             };
             self.request(
                 purpose,
@@ -571,6 +598,7 @@ impl Member {
             .optional(self.last_contact)
             .optional(self.informed)
             .number(self.silence_told)
+            .bytes(&self.directory.unwrap_or_default())
             .number(self.refused);
     }
 

@@ -178,6 +178,7 @@ struct ReplyFields<'a> {
     packets: Option<Vec<&'a [u8]>>,
     oldest: Option<u64>,
     head: Option<&'a [u8]>,
+    directory: Option<[u8; 32]>,
 }
 
 impl<'a> ReplyFields<'a> {
@@ -201,6 +202,7 @@ impl<'a> ReplyFields<'a> {
                 "packets" => fields.packets = Some(r.list(MAX_PACKETS, CborReader::bytes)?),
                 "oldest" => fields.oldest = Some(r.uint()?),
                 "head" => fields.head = r.optional(CborReader::bytes)?,
+                "directory" => fields.directory = Some(r.fixed()?),
                 _ => r.skip()?,
             }
         }
@@ -255,8 +257,10 @@ pub fn parse_keys_reply(body: &[u8]) -> Parsed<KeysReply<'_>> {
     ReplyFields::parse(body)?.keys()
 }
 
-pub fn parse_poll_reply(body: &[u8]) -> Parsed<&[u8]> {
-    ReplyFields::parse(body)?.beacon.ok_or(MalformedObject)
+/// The beacon, and what the directory is known by (SC-45) where that was asked for.
+pub fn parse_poll_reply(body: &[u8]) -> Parsed<(&[u8], Option<[u8; 32]>)> {
+    let fields = ReplyFields::parse(body)?;
+    Ok((fields.beacon.ok_or(MalformedObject)?, fields.directory))
 }
 
 pub fn parse_policy_reply(body: &[u8]) -> Parsed<&[u8]> {
@@ -331,8 +335,16 @@ pub fn empty_request() -> Vec<u8> {
     CborWriter::new().map(0).finish()
 }
 
-pub fn poll_request(counter: u64) -> Vec<u8> {
-    CborWriter::new().map(1).text("counter").uint(counter).finish()
+/// `directory`: what is known of it, by whoever wants to be told of another (SC-45).
+pub fn poll_request(counter: u64, directory: Option<&[u8; 32]>) -> Vec<u8> {
+    let w = CborWriter::new()
+        .map(1 + usize::from(directory.is_some()))
+        .text("counter")
+        .uint(counter);
+    match directory {
+        Some(known) => w.text("directory").bytes(known).finish(),
+        None => w.finish(),
+    }
 }
 
 pub fn put_stream_request(bundle: &[u8], head: Option<&[u8]>, endpoint: Option<(&str, u16)>) -> Vec<u8> {
@@ -355,6 +367,19 @@ pub fn repair_request(channel: &ChannelId, stream: &StreamId, ranges: &[(u64, u6
         w = w.array(2).uint(first).uint(last);
     }
     w.text("stream")
+        .bytes(&stream.0)
+        .text("channel")
+        .bytes(&channel.0)
+        .finish()
+}
+
+/// SC-44.
+pub fn follow_request(channel: &ChannelId, stream: &StreamId, from: u64) -> Vec<u8> {
+    CborWriter::new()
+        .map(3)
+        .text("from")
+        .uint(from)
+        .text("stream")
         .bytes(&stream.0)
         .text("channel")
         .bytes(&channel.0)

@@ -2,7 +2,7 @@
 //!
 //! Spec: wire.md DP-17; side-channel.md SC-8, SC-42.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::retention::{Datagram, MAX_ANSWER_BYTES, MAX_ANSWER_PACKETS};
 use crate::wire::{Epoch, StreamId, Time};
@@ -41,6 +41,7 @@ struct KeptStream {
     packets: BTreeMap<u64, Kept>,
     /// The latest heartbeat, as it came.
     head: Option<Datagram>,
+    has_ended: bool,
     heard: Time,
 }
 
@@ -62,6 +63,9 @@ pub struct PacketStore {
     max_bytes: u64,
     max_age: u64,
     swept: Time,
+    /// Somebody waits for more, and of what there is more since.
+    is_awaited: bool,
+    fresh: BTreeSet<StreamId>,
 }
 
 impl PacketStore {
@@ -74,6 +78,8 @@ impl PacketStore {
             max_bytes,
             max_age,
             swept: 0,
+            is_awaited: false,
+            fresh: BTreeSet::new(),
         }
     }
 
@@ -101,13 +107,45 @@ impl PacketStore {
             },
         );
         self.order.push_back((now, stream, sequence));
+        self.note_fresh(stream);
         self.expire(now);
     }
 
     /// Keeps a verified heartbeat in place of the one before.
-    pub fn keep_head(&mut self, stream: StreamId, datagram: &[u8], now: Time) {
+    pub fn keep_head(&mut self, (stream, is_final): (StreamId, bool), datagram: &[u8], now: Time) {
         let kept = self.streams.entry(stream).or_default();
         (kept.heard, kept.head) = (now, Some(Datagram::copy_from_slice(datagram)));
+        if is_final && !kept.has_ended {
+            kept.has_ended = true;
+            self.note_fresh(stream);
+        }
+    }
+
+    /// One above the highest sequence that is kept, and whether the stream's end is; None: nothing is known of the stream.
+    pub fn reach(&self, stream: &StreamId) -> Option<(u64, bool)> {
+        let kept = self.streams.get(stream)?;
+        let next = kept.packets.last_key_value().map_or(0, |(last, _)| last + 1);
+        Some((next, kept.has_ended))
+    }
+
+    pub fn await_fresh(&mut self) {
+        self.is_awaited = true;
+    }
+
+    pub fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// The streams of which more has been kept since that was awaited, and whether it `goes_on` to be.
+    pub fn take_fresh(&mut self, goes_on: bool) -> Vec<StreamId> {
+        self.is_awaited = goes_on;
+        core::mem::take(&mut self.fresh).into_iter().collect()
+    }
+
+    fn note_fresh(&mut self, stream: StreamId) {
+        if self.is_awaited {
+            self.fresh.insert(stream);
+        }
     }
 
     /// Drops what is over the bounds at `now`, the oldest first.
@@ -204,7 +242,7 @@ mod tests {
         }
         assert_eq!(store.size(), (3, 3 * (100 + BESIDES)));
         assert_eq!(first_bytes(&store, &[(0, 9)], &EVERYTHING), [3]);
-        store.keep_head(STREAM, &[9; 105], 1500);
+        store.keep_head((STREAM, false), &[9; 105], 1500);
         store.expire(1500);
         assert_eq!(store.size(), (0, 0));
         let served = store.answer(&STREAM, &[(0, 9)], &EVERYTHING).unwrap();
@@ -245,6 +283,27 @@ mod tests {
             joined: hour,
         };
         assert_eq!(first_bytes(&store, &[(0, 9)], &admission), [1, 2, 3]);
+    }
+
+    #[test]
+    fn more_is_told_once_to_whoever_awaits_it() {
+        let mut store = PacketStore::new(1 << 20, 1000);
+        assert_eq!(store.reach(&STREAM), None);
+        store.keep((STREAM, 7), (epoch(1, 0), 0), &[7; 10], 0);
+        assert_eq!(
+            (store.has_fresh(), store.reach(&STREAM)),
+            (false, Some((8, false)))
+        );
+        store.await_fresh();
+        store.keep_head((STREAM, false), &[9; 105], 1);
+        assert!(!store.has_fresh(), "nothing new to serve");
+        store.keep_head((STREAM, true), &[9; 105], 1);
+        assert_eq!(
+            (store.take_fresh(false), store.reach(&STREAM)),
+            (vec![STREAM], Some((8, true)))
+        );
+        store.keep((STREAM, 8), (epoch(1, 0), 0), &[8; 10], 2);
+        assert!(!store.has_fresh(), "nobody awaits it any more");
     }
 
     #[test]

@@ -26,6 +26,7 @@ const JUDGE_INTERVAL: u64 = 30_000_000;
 mod batch;
 mod closed;
 mod discovery;
+mod following;
 mod held;
 mod keeping;
 mod mending;
@@ -36,6 +37,7 @@ mod succession;
 use batch::Digests;
 use closed::ClosedStreams;
 use discovery::CredentialBlock;
+use following::Following;
 use held::HeldPackets;
 pub use keeping::KeepLimits;
 use sources::Sources;
@@ -53,6 +55,15 @@ pub struct ReceiverConfig {
     /// Where an earlier run of this subscriber stood ([`Receiver::positions`]): its streams go on from there.
     pub resume: Vec<(StreamId, u64)>,
     pub start: Start,
+    pub path: Path,
+}
+
+/// How packets come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    Multicast,
+    /// There is no multicast: sources are asked for what comes next (SC-44).
+    SideChannel,
 }
 
 impl ReceiverConfig {
@@ -65,6 +76,7 @@ impl ReceiverConfig {
             queue_bytes: 64 << 20,
             resume: Vec::new(),
             start: Start::Now,
+            path: Path::Multicast,
         }
     }
 }
@@ -74,6 +86,8 @@ impl ReceiverConfig {
 enum Via {
     Multicast,
     Repair,
+    /// In the place of multicast.
+    Follow,
     /// Its signature was verified when it came; only its key was not there.
     Held,
 }
@@ -95,6 +109,8 @@ pub struct Receiver {
     /// Of a repair node.
     store: Option<PacketStore>,
     sources: Sources,
+    /// Of a subscriber without multicast.
+    following: Option<Following>,
     unknown_epoch: Budget,
     credential_budget: Budget,
     renewal_budget: Budget,
@@ -117,8 +133,13 @@ impl core::fmt::Debug for Receiver {
 impl Receiver {
     pub fn new(mut config: ReceiverConfig, now: Time) -> Self {
         config.member.purpose = Purpose::Subscribe;
+        let mut member = Member::new(config.member, now);
+        let following = (config.path == Path::SideChannel).then(Following::default);
+        if following.is_some() {
+            member.follow_directory();
+        }
         Self {
-            member: Member::new(config.member, now),
+            member,
             limits: config.stream,
             start: config.start,
             max_streams: config.max_streams,
@@ -131,6 +152,7 @@ impl Receiver {
             held: HeldPackets::new(config.held_bytes),
             store: None,
             sources: Sources::default(),
+            following,
             unknown_epoch: Budget::new(10, 10),
             credential_budget: Budget::new(50, 50),
             renewal_budget: Budget::new(50, 50),
@@ -215,7 +237,7 @@ impl Receiver {
 
     /// Whether there is an event or a command to take.
     pub fn has_output(&self) -> bool {
-        !self.member.events.is_empty() || !self.member.commands.is_empty()
+        !self.member.events.is_empty() || !self.member.commands.is_empty() || self.has_fresh()
     }
 
     pub fn poll_command(&mut self) -> Option<crate::event::Command> {
@@ -271,8 +293,8 @@ impl Receiver {
         match packet.header.packet_type {
             PacketType::Data => self.receive_data(datagram, (&packet, digests), suite, via, now),
             PacketType::Heartbeat => {
-                self.receive_heartbeat(&packet, suite, via, now)?;
-                self.keep_head(packet.header.stream, datagram, now);
+                let is_final = self.receive_heartbeat(&packet, suite, via, now)?;
+                self.keep_head((packet.header.stream, is_final), datagram, now);
                 Ok(())
             }
             PacketType::Credential => self.receive_credential(&packet, suite, now),
@@ -334,7 +356,7 @@ impl Receiver {
             stream.report_conflict(sequence, first, second, &mut self.member.events);
             return Err(Rejection::Equivocation);
         }
-        if self.store.is_none() {
+        if self.store.is_none() && self.following.is_none() {
             stream.fec.keep(sequence, packet.covered);
         }
         if ahead {
@@ -348,6 +370,7 @@ impl Receiver {
         }
         let taken = self.take_data(packet, &leaf, Some((&root, datagram)), place, now);
         self.counters.repaired += u64::from(taken.is_ok() && via == Via::Repair);
+        self.counters.followed += u64::from(taken.is_ok() && via == Via::Follow);
         self.mend(header.stream, sequence, now);
         taken
     }
@@ -460,8 +483,8 @@ impl Receiver {
                 false
             }
             Lookup::Ahead => true,
-            // By repair it may be from before our admission, which only its signature can tell.
-            Lookup::NotOurs if via == Via::Repair => false,
+            // Over TLS it may be from before our admission, which only its signature can tell.
+            Lookup::NotOurs if matches!(via, Via::Repair | Via::Follow) => false,
             Lookup::NotOurs => return Err(Rejection::EpochNotOurs),
         };
         let root = digests.root(packet, suite);
@@ -486,13 +509,14 @@ impl Receiver {
         Ok((root, ahead))
     }
 
+    /// Whether it is the stream's last word.
     fn receive_heartbeat(
         &mut self,
         packet: &PacketView<'_>,
         suite: Suite,
         via: Via,
         now: Time,
-    ) -> Result<(), Rejection> {
+    ) -> Result<bool, Rejection> {
         if packet.header.count != 1 {
             return Err(Rejection::Malformed);
         }
@@ -512,13 +536,13 @@ impl Receiver {
             .get_mut(&packet.header.stream)
             .ok_or(Rejection::UnknownStream)?;
         stream.hear(now);
-        let evidence = evidence_of(suite, &channel, packet, &root);
+        let (evidence, is_final) = (evidence_of(suite, &channel, packet, &root), heartbeat.is_final);
         if !stream.take_heartbeat(heartbeat, evidence, now, &mut self.member.events) {
             return Err(Rejection::Equivocation);
         }
         self.heed_named_successor(packet.header.stream);
         self.counters.heartbeats += 1;
-        Ok(())
+        Ok(is_final)
     }
 
     /// Takes the packets again whose key was on its way.
@@ -545,11 +569,18 @@ impl Receiver {
                 // A stream that was refused before may be allowed now.
                 self.member.want(Purposes::Directory, now);
             }
-            Outcome::KeysChanged => self.open_held(now),
+            Outcome::KeysChanged => {
+                self.open_held(now);
+                self.following
+                    .iter_mut()
+                    .for_each(|following| following.go_on(now));
+            }
             Outcome::Other(Purposes::Repair(stream), response) => self.repair_came(stream, response, now),
+            Outcome::Other(Purposes::Follow(stream), response) => self.follow_came(stream, response, now),
             Outcome::Other(..) => {}
         }
         self.schedule_repairs(now);
+        self.follow_streams(now);
     }
 
     // -- time ----------------------------------------------------------------------------------------------------------
@@ -568,10 +599,17 @@ impl Receiver {
             .values()
             .filter_map(|stream| stream.give_up_at(retention).filter(|_| !is_full))
             .min();
-        [self.member.next_deadline(), repairs, overdue, self.silence_due()]
-            .into_iter()
-            .flatten()
-            .min()
+        let follow = self.following.as_ref().and_then(Following::deadline);
+        [
+            self.member.next_deadline(),
+            repairs,
+            overdue,
+            self.silence_due(),
+            follow,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Does what has become due; to be called at or after [`Self::next_deadline`], and after each batch of datagrams.
@@ -589,6 +627,7 @@ impl Receiver {
         }
         self.give_up_overdue(now);
         self.schedule_repairs(now);
+        self.follow_streams(now);
     }
 
     fn sorted_streams(&self) -> Vec<StreamId> {

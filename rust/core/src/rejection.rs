@@ -78,6 +78,8 @@ impl Rejection {
 pub struct Counters {
     pub accepted: u64,
     pub repaired: u64,
+    /// Packets that came over the side channel in the place of multicast.
+    pub followed: u64,
     /// Packets that parity has brought.
     pub rebuilt: u64,
     pub requests: u64,

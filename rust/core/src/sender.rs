@@ -148,6 +148,9 @@ pub struct Sender {
     last_sealed: Option<Time>,
     last_time: Time,
     blocked: Option<&'static str>,
+    /// Somebody waits for more to be retained, and whether there is more since.
+    is_awaited: bool,
+    is_fresh: bool,
     counters: SenderCounters,
 }
 
@@ -199,6 +202,8 @@ impl Sender {
             last_sealed: None,
             last_time: 0,
             blocked: None,
+            is_awaited: false,
+            is_fresh: false,
             counters: SenderCounters::default(),
         }
     }
@@ -257,7 +262,7 @@ impl Sender {
 
     /// Whether there is an event or a command to take.
     pub fn has_output(&self) -> bool {
-        !self.member.events.is_empty() || !self.member.commands.is_empty()
+        !self.member.events.is_empty() || !self.member.commands.is_empty() || self.is_fresh
     }
 
     pub fn poll_command(&mut self) -> Option<crate::event::Command> {
@@ -372,6 +377,7 @@ impl Sender {
                 retention.push(sequence, now, datagram.clone());
             }
         }
+        self.is_fresh |= self.is_awaited;
         self.parity.add(self.next_sequence, &datagrams, now);
         self.next_sequence += datagrams.len() as u64;
         if self.end.is_some() && self.queue.is_empty() {
@@ -547,6 +553,22 @@ impl Sender {
         let packets = retention.answer(ranges);
         self.counters.repairs_served += packets.len() as u64;
         (packets, retention.oldest())
+    }
+
+    /// One above the highest sequence that is retained, and whether the end has been said.
+    pub fn reach(&self) -> (u64, bool) {
+        (self.next_sequence, self.end.is_some_and(|(_, told)| told > 0))
+    }
+
+    /// Have it told when there is more to serve ([`Self::take_fresh`]).
+    pub fn await_fresh(&mut self) {
+        self.is_awaited = true;
+    }
+
+    /// Whether more has been sealed, or the end been said, since that was awaited; whether it `goes_on` to be awaited.
+    pub fn take_fresh(&mut self, goes_on: bool) -> bool {
+        self.is_awaited = goes_on;
+        core::mem::take(&mut self.is_fresh)
     }
 
     // -- end -----------------------------------------------------------------------------------------------------------

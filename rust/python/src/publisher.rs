@@ -315,6 +315,23 @@ impl SendEngine {
         )
     }
 
+    /// One above the highest sequence that is retained, and whether the end of the stream has been said.
+    fn reach(&self) -> (u64, bool) {
+        lock(&self.0).reach()
+    }
+
+    /// Have it told when there is more to serve.
+    fn await_fresh(&self) {
+        lock(&self.0).await_fresh();
+    }
+
+    /// The stream, if more of it can be served since that was awaited, and whether it goes on to be.
+    fn take_fresh<'py>(&self, py: Python<'py>, goes_on: bool) -> Vec<Bound<'py, PyBytes>> {
+        let mut engine = lock(&self.0);
+        let fresh = engine.take_fresh(goes_on).then(|| engine.stream());
+        fresh.iter().map(|stream| PyBytes::new(py, &stream.0)).collect()
+    }
+
     fn policy<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         member::policy(py, lock(&self.0).member())
     }

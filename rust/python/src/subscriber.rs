@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::event::Event;
 use sealcast_core::packet_store::Admission;
-use sealcast_core::receiver::{KeepLimits, Receiver, ReceiverConfig};
+use sealcast_core::receiver::{KeepLimits, Path, Receiver, ReceiverConfig};
 use sealcast_core::rejection::Rejection;
 use sealcast_core::stream::{Delivery, Start};
 use sealcast_core::wire::StreamId;
@@ -34,7 +34,7 @@ impl ReceiveEngine {
     #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, delivery="reliable",
                         deadline=None, start="now", max_message_bytes=16 << 20, buffer_bytes=64 << 20, window_packets=65536,
                         policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0, crl=None, crl_numbers=vec![],
-                        keep=None))]
+                        keep=None, side_channel=false))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,
@@ -59,6 +59,7 @@ impl ReceiveEngine {
         crl: Option<Vec<u8>>,
         crl_numbers: Vec<(Vec<u8>, u64)>,
         keep: Option<(u64, u64)>,
+        side_channel: bool,
     ) -> PyResult<Self> {
         let floors = (policy_version_floor, crl_number_floor, generation_floor);
         let member = member::config(
@@ -90,6 +91,9 @@ impl ReceiveEngine {
             "start" => Start::Oldest,
             _ => return Err(PyValueError::new_err(format!("no start {start:?}"))),
         };
+        if side_channel {
+            config.path = Path::SideChannel;
+        }
         config.stream.max_message_bytes = max_message_bytes;
         config.stream.buffer_bytes = buffer_bytes;
         config.stream.window_packets = window_packets;
@@ -217,6 +221,7 @@ impl ReceiveEngine {
         let (counters, fields) = (engine.counters(), PyDict::new(py));
         fields.set_item("accepted", counters.accepted)?;
         fields.set_item("repaired", counters.repaired)?;
+        fields.set_item("followed", counters.followed)?;
         fields.set_item("rebuilt", counters.rebuilt)?;
         fields.set_item("requests", counters.requests)?;
         fields.set_item("lost", counters.lost)?;
@@ -285,6 +290,23 @@ impl ReceiveEngine {
             let head = served.head.as_ref().map(|head| PyBytes::new(py, head));
             (packets.collect(), served.oldest, head)
         }))
+    }
+
+    /// One above the highest sequence that a repair node keeps of a stream, and whether its end is; None: it knows nothing of it.
+    fn reach(&self, py: Python<'_>, stream: &[u8]) -> PyResult<Option<(u64, bool)>> {
+        let stream = StreamId::from_slice(stream).ok_or_else(|| malformed(py, "a stream id"))?;
+        Ok(lock(&self.0).reach(&stream))
+    }
+
+    /// Have it told when there is more to serve.
+    fn await_fresh(&self) {
+        lock(&self.0).await_fresh();
+    }
+
+    /// The streams of which more can be served since that was awaited, and whether it goes on to be.
+    fn take_fresh<'py>(&self, py: Python<'py>, goes_on: bool) -> Vec<Bound<'py, PyBytes>> {
+        let fresh = lock(&self.0).take_fresh(goes_on);
+        fresh.iter().map(|stream| PyBytes::new(py, &stream.0)).collect()
     }
 
     /// Packets and bytes that a repair node keeps.

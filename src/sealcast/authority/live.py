@@ -7,7 +7,9 @@ between, so that an answer is made either wholly before it or wholly after it.
 import asyncio
 import hashlib
 import logging
+import math
 import os
+import time
 from collections import Counter
 
 from sealcast import _core
@@ -31,7 +33,8 @@ from sealcast.pki.bundle import VerifiedBundle
 from sealcast.pki.credential import StreamCredential, make_bundle
 from sealcast.pki.profiles import CLOCK_ALLOWANCE
 from sealcast.pki.times import microseconds
-from sealcast.sidechannel.messages import MAX_REPAIR_NODES
+from sealcast.sidechannel.follow_messages import directory_digest
+from sealcast.sidechannel.messages import MAX_REPAIR_NODES, RepairNodeEntry, StreamEntry
 from sealcast.sidechannel.refusals import Refusal, RefusedError
 
 _log = logging.getLogger("sealcast.authority")
@@ -41,6 +44,9 @@ MAX_POLLS_PER_DEVICE = 16
 
 MAX_LISTED = 4096
 """Entries of a directory in one answer (SC-5)."""
+
+_DIRECTORY_SECONDS = 1.0
+"""Between two times at which those who follow the directory are told."""
 
 JOIN_BURST = 32
 JOINS_PER_SECOND = 2.0
@@ -91,6 +97,12 @@ class LiveChannel:
         )
         self._streams: dict[bytes, StoredStream] = {entry.stream: entry for entry in stored.streams}
         self._news = asyncio.Event()
+        # Those who want to be told of another directory too (SC-45), and how soon they may be.
+        self._directory_news = asyncio.Event()
+        self._directory: bytes | None = None
+        self._directory_polls = 0
+        self._directory_told = -math.inf
+        self._directory_timer: asyncio.TimerHandle | None = None
         self._polls: Counter[str] = Counter()
         self._told_lost = False
         self._join_budgets: dict[str, tuple[float, int]] = {}
@@ -152,6 +164,7 @@ class LiveChannel:
         self._streams = {entry.stream: entry for entry in stored.streams}
         self._server.counter.extend(stored.beacon_limit)
         self._install(crl, now)
+        self._note_directory(now)
 
     def install_trust(self, crl: CurrentCrl, bundle: VerifiedBundle | None, now: int) -> None:
         """Name another CRL or trust bundle in beacons."""
@@ -185,6 +198,7 @@ class LiveChannel:
         self._repair_nodes.pop(device, None)
         if endpoint is not None:
             self._repair_nodes[device] = endpoint, now
+        self._note_directory(now)
 
     def repair_nodes(self, now: int) -> list[tuple[str, tuple[str, int]]]:
         """Device and endpoint of the repair nodes that are there, by name."""
@@ -206,26 +220,59 @@ class LiveChannel:
         since = None if device is None else self.keys.membership.admitted_in(device)
         return self._server.keys_reply(now, since)
 
-    async def news(self, device: str, counter: int, seconds: float, now: int) -> SealedBeacon | None:
-        """Wait until there is a beacon that a member with `counter` has to have.
+    def entries(self) -> tuple[StreamEntry, ...]:
+        """The directory, as members are told."""
+        return tuple(
+            StreamEntry(
+                stream=entry.stream,
+                device=entry.device,
+                instance=entry.instance,
+                credential=entry.credential,
+                head=entry.head,
+                endpoint=entry.endpoint,
+            )
+            for entry in self.streams()
+        )
+
+    def node_entries(self, now: int) -> tuple[RepairNodeEntry, ...]:
+        """The repair nodes, as members are told."""
+        return tuple(
+            RepairNodeEntry(device=device, endpoint=endpoint) for device, endpoint in self.repair_nodes(now)
+        )
+
+    def directory(self, now: int) -> bytes:
+        """What the directory is known by (SC-45), 32 bytes."""
+        if self._directory is None:
+            self._directory = directory_digest(self.entries(), self.node_entries(now))
+        return self._directory
+
+    async def news(
+        self, device: str, counter: int, seconds: float, now: int, directory: bytes | None = None
+    ) -> SealedBeacon | None:
+        """Wait until there is a beacon that a member with `counter` has to have; or, if it says what it knows
+        the directory by, until that is another one.
 
         Returns:
-            That beacon, or None after `seconds`; then give a fresh one (`beacon`).
+            That beacon, or None after `seconds` or for the directory; then give a fresh one (`beacon`).
 
         Raises:
             RefusedError: the device waits too often at once.
         """
         if (beacon := self._server.poll_answer(counter, now)) is not None:
             return beacon
+        if directory is not None and directory != self.directory(now):
+            return None
         if self._polls[device] >= MAX_POLLS_PER_DEVICE:
             raise RefusedError(Refusal.TOO_MANY_REQUESTS, f"{MAX_POLLS_PER_DEVICE} polls wait already")
         self._polls[device] += 1
+        self._directory_polls += directory is not None
         try:
             async with asyncio.timeout(seconds):
-                await self._news.wait()
+                await (self._news if directory is None else self._directory_news).wait()
         except TimeoutError:
             return None
         finally:
+            self._directory_polls -= directory is not None
             self._polls[device] -= 1
             if not self._polls[device]:
                 del self._polls[device]
@@ -268,6 +315,23 @@ class LiveChannel:
     def _wake(self) -> None:
         # Those that wait hold the old event; whoever polls from now on waits for the next change.
         news, self._news = self._news, asyncio.Event()
+        news.set()
+        self._tell_directory()
+
+    def _note_directory(self, now: int) -> None:
+        """Tell those who wait if there is another directory, no more often than once a second."""
+        before, self._directory = self._directory, None
+        if not self._directory_polls or before == self.directory(now) or self._directory_timer is not None:
+            return
+        wait = max(0.0, self._directory_told + _DIRECTORY_SECONDS - time.monotonic())
+        self._directory_timer = asyncio.get_running_loop().call_later(wait, self._tell_directory)
+
+    def _tell_directory(self) -> None:
+        if self._directory_timer is not None:
+            self._directory_timer.cancel()
+            self._directory_timer = None
+        self._directory_told = time.monotonic()
+        news, self._directory_news = self._directory_news, asyncio.Event()
         news.set()
 
 

@@ -37,9 +37,7 @@ from sealcast.sidechannel.messages import (
     PolicyAnswer,
     PollAnswer,
     PollRequest,
-    RepairNodeEntry,
     Report,
-    StreamEntry,
     StreamsAnswer,
     StreamUpdate,
     TimeAnswer,
@@ -130,18 +128,20 @@ class _Requests:
         return _answer(self._keys_answer(caller).serialize())
 
     async def poll(self, request: web.Request) -> web.Response:
-        """The long-poll: a beacon as soon as something changed, at the latest after 25 s."""
+        """The long-poll: a beacon as soon as something changed, at the latest after 25 s (SC-45)."""
         asked = PollRequest.parse(await request.read())
         caller = self._authorise(request, member=True)
         caller.channel.note_counter(caller.device, asked.counter)
         await self._note_guest(request, caller)
         seconds = 0.0 if self._authority.stopping else POLL_SECONDS
-        beacon = await caller.channel.news(caller.device, asked.counter, seconds, self._authority.clock())
+        now = self._authority.clock()
+        beacon = await caller.channel.news(caller.device, asked.counter, seconds, now, asked.directory)
         # A removed member is told so here, within moments of its removal.
         caller = self._authorise(request, member=True)
         if beacon is None:
             beacon = caller.channel.beacon(self._authority.clock())
-        return _answer(PollAnswer(beacon=beacon.datagram).serialize())
+        told = None if asked.directory is None else caller.channel.directory(self._authority.clock())
+        return _answer(PollAnswer(beacon=beacon.datagram, directory=told).serialize())
 
     async def leave(self, request: web.Request) -> web.Response:
         """A member that leaves; it may come back by a join."""
@@ -160,7 +160,8 @@ class _Requests:
         """The directory."""
         caller = self._authorise(request)
         answer = StreamsAnswer(
-            streams=_entries(caller.channel), repair_nodes=self._repair_nodes(caller.channel)
+            streams=caller.channel.entries(),
+            repair_nodes=caller.channel.node_entries(self._authority.clock()),
         )
         return _answer(answer.serialize())
 
@@ -295,8 +296,8 @@ class _Requests:
             "crl": self._authority.crl.der,
             "issuers": self._authority.site.issuers,
             "key_server": channel.bundle,
-            "streams": _entries(channel),
-            "repair_nodes": self._repair_nodes(channel),
+            "streams": channel.entries(),
+            "repair_nodes": channel.node_entries(self._authority.clock()),
         }
         if isinstance(keys, GatesAnswer):
             return NodeJoinAnswer(gates=keys, **rest)
@@ -306,10 +307,6 @@ class _Requests:
         if caller.channel.keys.membership.is_repair_node(caller.device):
             return _gates_answer(self._authority.gates_reply(caller.channel))
         return _keys_answer(self._authority.keys_reply(caller.channel, caller.device))
-
-    def _repair_nodes(self, channel: LiveChannel) -> tuple[RepairNodeEntry, ...]:
-        nodes = channel.repair_nodes(self._authority.clock())
-        return tuple(RepairNodeEntry(device=device, endpoint=endpoint) for device, endpoint in nodes)
 
     def _peer(self, request: web.Request) -> VerifiedPeer:
         authority = self._authority
@@ -412,20 +409,6 @@ def _role_of(request: web.Request) -> Role | None:
         return certificate_identity(parse_certificate(shown_certificate(request))).role
     except CertificateError:
         return None
-
-
-def _entries(channel: LiveChannel) -> tuple[StreamEntry, ...]:
-    return tuple(
-        StreamEntry(
-            stream=entry.stream,
-            device=entry.device,
-            instance=entry.instance,
-            credential=entry.credential,
-            head=entry.head,
-            endpoint=entry.endpoint,
-        )
-        for entry in channel.streams()
-    )
 
 
 def _keys_answer(reply: KeysReply) -> KeysAnswer:

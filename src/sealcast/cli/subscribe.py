@@ -50,6 +50,13 @@ class From(enum.Enum):
     START = "start"
 
 
+class Way(enum.Enum):
+    """How packets come, as `Subscriber` has it."""
+
+    MULTICAST = "multicast"
+    SIDE_CHANNEL = "side-channel"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command()(subscribe)
@@ -81,6 +88,13 @@ def subscribe(
             help="Of what was published before: nothing, the last of each topic, or all since admission.",
         ),
     ] = From.NOW,
+    path: Annotated[
+        Way,
+        typer.Option(
+            "--path",
+            help="How packets come: by multicast; or, where there is none, from a repair node or publisher.",
+        ),
+    ] = Way.MULTICAST,
     max_message: Annotated[
         str | None,
         typer.Option("--max-message", metavar="SIZE", help="Take messages up to this; by default 16MiB."),
@@ -103,6 +117,7 @@ def subscribe(
         routing=routing(interface, listen=listen, source=source),
         delivery=delivery.value,
         start=start.value,
+        path=path.value,
         max_message_bytes=MAX_MESSAGE_BYTES if max_message is None else parse_size(max_message),
         deadline=None if deadline is None else parse_duration(deadline) / 1e6,
         on_event=lambda event: _tell(event, losses),

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from sealcast.errors import UsageError
@@ -112,6 +112,20 @@ def check_start(start: str, delivery: str) -> Literal["now", "last", "start"]:
             return start
         case _:
             raise UsageError(f"there is no start {start!r}", cure="use 'now', 'last' or 'start'")
+
+
+def check_path(path: str, routing: Mapping[str, object]) -> bool:
+    """Whether packets come over the side channel, which has no use for `routing`. Raises: UsageError."""
+    if path not in ("multicast", "side-channel"):
+        raise UsageError(f"there is no path {path!r}", cure="use 'multicast' or 'side-channel'")
+    is_side_channel = path == "side-channel"
+    for name, value in routing.items():
+        if is_side_channel and value is not None:
+            raise UsageError(
+                f"{name} {value!r} with path 'side-channel', which has no multicast",
+                cure=f"leave {name} out, or use path 'multicast'",
+            )
+    return is_side_channel
 
 
 def check_seconds(what: str, value: float) -> float:

@@ -48,6 +48,7 @@ from sealcast.errors import (
 )
 from sealcast.pki.names import channel_id, check_channel_name, check_instance_name
 from sealcast.pki.signed import Context, SignedObject
+from sealcast.sidechannel.followers import FollowSource
 from sealcast.sidechannel.messages import Acknowledgement
 from sealcast.sidechannel.server import Admission, PeerServer
 
@@ -314,6 +315,9 @@ class Publisher:
                 self._on_acknowledgement(device, acknowledgement)
             return True
 
+        def reach(_channel: bytes, stream: bytes) -> tuple[int, bool] | None:
+            return engine.reach() if stream == engine.stream_id else None
+
         def is_allowed(channel: bytes, device: str) -> bool | None:
             return engine.is_member(device) if channel == own_channel else None
 
@@ -322,11 +326,13 @@ class Publisher:
             site_id=self._site.site_id,
             repair=repair,
             acknowledge=acknowledge,
+            follow=FollowSource(reach=reach, await_fresh=lambda _: engine.await_fresh()),
             is_allowed=is_allowed,
             crl=engine.crl,
             clock=session.date,
         )
         self._server = server
+        session.on_output = lambda: server.followers.take_fresh(engine)
         host, port = await server.listen(address_towards(self._site.keys_url))
         engine.set_endpoint(host, port)
 

@@ -94,6 +94,8 @@ class Session:
         self.identity = identity
         self.site = site
         self.on_renewal: Callable[[DeviceIdentity], None] = lambda _identity: None
+        self.on_output: Callable[[], None] = lambda: None
+        """Is called when a driver says that its engine has something to tell."""
         self._engine = engine
         self._channel = channel
         self._handle_deadline = handle_deadline
@@ -250,6 +252,7 @@ class Session:
         with contextlib.suppress(BlockingIOError):
             while self._reader.recv(4096):
                 pass
+        self.on_output()
         self._carry_out()
         self._ready.set()
         # The driver signals once until it is told that we look. An application that is busy must not hold up
@@ -263,9 +266,11 @@ class Session:
             self._driver.rearm()
 
     def _tick(self) -> None:
-        """Do what is due while there is no driver yet."""
+        """Do what is due while there is no driver, or for good where nothing comes but answers."""
         if self._stopped or self._driver is not None:
             return
+        if self._timer is not None:
+            self._timer.cancel()
         now = self.now()
         self._handle_deadline(now)
         self._carry_out()
@@ -300,8 +305,10 @@ class Session:
             self._store_crl()
         if self._driver is not None:
             self._driver.wake()
-        self._carry_out()
-        self._ready.set()
+            self._carry_out()
+            self._ready.set()
+        else:
+            self._tick()
 
     async def _ask_key_server(self, command: _core.Command) -> tuple[int, bytes]:
         """Ask, and once more where the certificate that the request began with is not ours any more.

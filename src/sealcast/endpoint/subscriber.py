@@ -26,6 +26,7 @@ from sealcast.endpoint.limits import (
     MAX_MESSAGE_BYTES,
     MIN_BUFFER_BYTES,
     check_delivery,
+    check_path,
     check_range,
     check_start,
 )
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 Delivery = Literal["reliable", "realtime", "unordered"]
 Start = Literal["now", "last", "start"]
+Path = Literal["multicast", "side-channel"]
 
 _LEAVE_SECONDS = 2.0
 _MOVE_SECONDS = 10.0
@@ -59,6 +61,7 @@ class SubscriberOptions(TypedDict, total=False):
     delivery: Delivery
     deadline: float | None
     start: Start
+    path: Path
     site: ChannelSite | None
     routing: RoutingOverrides | None
     max_message_bytes: int
@@ -88,6 +91,7 @@ class Subscriber:
         delivery: Delivery = "reliable",
         deadline: float | None = None,
         start: Start = "now",
+        path: Path = "multicast",
         site: ChannelSite | None = None,
         routing: RoutingOverrides | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -105,6 +109,8 @@ class Subscriber:
             start: of streams that run already: `now`; `last` (also the last value of each topic, from
                 publishers that keep it); or `start` (also what is retained of what was sealed since the
                 admission, which is anew with each join of the device).
+            path: how packets come: by `multicast`; or, where there is none, over the `side-channel` from a
+                repair node or the publisher, as soon as they are sealed. They are verified alike.
             site: that the channel belongs to; None: the device's own.
             routing: overrides of the policy's addresses.
             max_message_bytes: longer messages are reported as lost; 1 to 1 GiB.
@@ -113,7 +119,8 @@ class Subscriber:
             on_event: is told what happens besides messages, in its place among them.
 
         Raises:
-            UsageError: a name, a delivery mode, or a number that is out of its range.
+            UsageError: a name, a delivery mode, a number that is out of its range, or a route of multicast on
+                a path without.
         """
         self.channel = check_channel_name(channel)
         self._identity = identity
@@ -121,6 +128,10 @@ class Subscriber:
         self._delivery, self._deadline = delivery, check_delivery(delivery, deadline)
         self._start = check_start(start, delivery)
         self._routing = routing or RoutingOverrides()
+        own = self._routing
+        self._is_side_channel = check_path(
+            path, {"interface": own.interface, "listen": own.listen, "source": own.source}
+        )
         self._max_message_bytes = check_range(
             "max_message_bytes", max_message_bytes, 1, LARGEST_MESSAGE_BYTES
         )
@@ -129,6 +140,7 @@ class Subscriber:
         self._engine: _core.ReceiveEngine | None = None
         self._session: Session | None = None
         self._driver: _core.ReceiveDriver | None = None
+        self._has_joined = False
         # What the driver was started with.
         self._route: Route | None = None
         # By drivers that have been left.
@@ -178,13 +190,16 @@ class Subscriber:
             max_message_bytes=self._max_message_bytes,
             buffer_bytes=self._buffer_bytes,
             keep=self._keep,
+            side_channel=self._is_side_channel,
         )
         self._engine = engine
         session = Session(engine, identity, self._site, self.channel, engine.handle_deadline)
         self._session = session
         session.start()
         policy = await session.joined()
-        self._drive(engine, session, policy)
+        self._has_joined = True
+        if not self._is_side_channel:
+            self._drive(engine, session, policy)
         session.spawn(self._watch_silence(engine))
 
     def _drive(self, engine: _core.ReceiveEngine, session: Session, policy: _core.Policy) -> None:
@@ -233,7 +248,7 @@ class Subscriber:
         engine, session = self._engine, self._session
         policy = engine.policy() if engine is not None else None
         try:
-            if engine is not None and session is not None and policy is not None:
+            if self._driver is not None and engine is not None and session is not None and policy is not None:
                 self._drive(engine, session, policy)
         except SealcastError as error:
             log.warning("channel %s: going on as before the new policy: %s", self.channel, error)
@@ -241,10 +256,11 @@ class Subscriber:
     async def _release(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            if self._driver is not None:
+            if self._has_joined:
                 await self._leave(session)
             await session.close()
         self._driver = self._route = None
+        self._has_joined = False
 
     async def _leave(self, session: Session) -> None:
         """Say good-bye, so that no publisher waits for us; a key server that is away is not waited for."""
@@ -347,8 +363,8 @@ class Subscriber:
 
     def counters(self) -> dict[str, int]:
         """What has been counted since the start; refusals under their reason."""
-        engine, driver = self._running()
-        received, dropped, _, _ = driver.statistics()
+        engine = self._running()
+        received, dropped, _, _ = (0, 0, 0, False) if self._driver is None else self._driver.statistics()
         return engine.counters() | {
             "datagrams": self._received + received,
             "dropped-by-kernel": self._dropped + dropped,
@@ -356,12 +372,12 @@ class Subscriber:
 
     def streams(self) -> list[tuple[bytes, str, int, int]]:
         """Id, device as the policy writes it, next sequence to resolve and head of each running stream."""
-        return self._running()[0].streams()
+        return self._running().streams()
 
     @property
     def epoch(self) -> _core.Epoch | None:
         """Slot, generation and step as far as announced."""
-        return self._running()[0].epoch(_core.steady_time())
+        return self._running().epoch(_core.steady_time())
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -415,10 +431,10 @@ class Subscriber:
                 )
             silent = set(quiet)
 
-    def _running(self) -> tuple[_core.ReceiveEngine, _core.ReceiveDriver]:
-        if self._engine is None or self._driver is None:
+    def _running(self) -> _core.ReceiveEngine:
+        if self._engine is None or not self._has_joined:
             raise UsageError("the subscriber is not open", cure="use it inside `async with`")
-        return self._engine, self._driver
+        return self._engine
 
 
 class _Both:

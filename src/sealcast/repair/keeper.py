@@ -74,7 +74,7 @@ class Keeper(Subscriber):
     @property
     def engine(self) -> _core.ReceiveEngine:
         """Of the open keeper. Raises: UsageError: it is not open."""
-        return self._running()[0]
+        return self._running()
 
     def counters(self) -> dict[str, int]:
         """As those of a subscriber; and packets and bytes that are kept."""

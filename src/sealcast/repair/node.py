@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,7 @@ from sealcast.endpoint.routing import RoutingOverrides, address_towards
 from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import UsageError
 from sealcast.repair.keeper import Keeper
+from sealcast.sidechannel.followers import FollowSource
 from sealcast.sidechannel.messages import Acknowledgement
 from sealcast.sidechannel.quota import Quota
 from sealcast.sidechannel.server import Admission, PeerServer, Repaired
@@ -117,7 +119,10 @@ class RepairNode:
             clock=first.session.date,
             admission=self._admission,
             quota=self._quota,
+            follow=FollowSource(reach=self._reach, await_fresh=self._await_fresh),
         )
+        for keeper in self._keepers:
+            keeper.session.on_output = partial(server.followers.take_fresh, keeper.engine)
         host, port = self._listen or (address_towards(self._site.keys_url), 0)
         self._endpoint = await server.listen(host, port)
         self._stack.push_async_callback(server.close)
@@ -156,6 +161,12 @@ class RepairNode:
         admission: Admission | None,
     ) -> Repaired | None:
         return self._by_id[channel].serve(stream, ranges, admission)
+
+    def _reach(self, channel: bytes, stream: bytes) -> tuple[int, bool] | None:
+        return self._by_id[channel].engine.reach(stream)
+
+    def _await_fresh(self, channel: bytes) -> None:
+        self._by_id[channel].engine.await_fresh()
 
     async def _admission(self, channel: bytes, device: str) -> Admission:
         return await self._by_id[channel].admission(device)

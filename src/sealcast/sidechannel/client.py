@@ -289,9 +289,13 @@ class KeyServerClient:
             channel: its name.
             counter: of the last beacon that the member has; 0 without one.
         """
-        body = PollRequest(counter=counter).serialize()
+        return (await self.await_news(channel, PollRequest(counter=counter))).beacon
+
+    async def await_news(self, channel: str, known: PollRequest) -> PollAnswer:
+        """Wait up to 25 s for what is not known, which may be another directory (SC-45)."""
+        body = known.serialize()
         answer = await self._ask("POST", channel, "poll", body, answer_seconds=POLL_SECONDS + ANSWER_SECONDS)
-        return PollAnswer.parse(answer).beacon
+        return PollAnswer.parse(answer)
 
     async def leave(self, channel: str) -> None:
         """Say that this device no longer takes part."""

@@ -250,15 +250,20 @@ class PollRequest:
     """`POST …/poll`: the counter of the last beacon that the member has."""
 
     counter: int
+    directory: bytes | None = None
+    """What it knows the directory by, if it wants to be told of another one (SC-45); 32 bytes."""
 
     def serialize(self) -> bytes:
         """The body's bytes."""
-        return encode_cbor({"counter": self.counter})
+        known = {} if self.directory is None else {"directory": self.directory}
+        return encode_cbor({"counter": self.counter, **known})
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read the body's bytes."""
-        return cls(counter=Fields.parse(data, "poll request").uint("counter"))
+        fields = Fields.parse(data, "poll request")
+        known = fields.bytes_("directory", length=32) if "directory" in fields else None
+        return cls(counter=fields.uint("counter"), directory=known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,15 +271,20 @@ class PollAnswer:
     """A beacon datagram, byte for byte (KM-16)."""
 
     beacon: bytes
+    directory: bytes | None = None
+    """What the directory is known by, where that was asked for."""
 
     def serialize(self) -> bytes:
         """The body's bytes."""
-        return encode_cbor({"beacon": self.beacon})
+        told = {} if self.directory is None else {"directory": self.directory}
+        return encode_cbor({"beacon": self.beacon, **told})
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read the body's bytes."""
-        return cls(beacon=Fields.parse(data, "poll reply").bytes_("beacon", most=MAX_DATAGRAM))
+        fields = Fields.parse(data, "poll reply")
+        told = fields.bytes_("directory", length=32) if "directory" in fields else None
+        return cls(beacon=fields.bytes_("beacon", most=MAX_DATAGRAM), directory=told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,11 @@ class Accounts:
         account.requests -= 1
         return None
 
+    def overdrawn(self, device: str) -> int | None:
+        """Return the seconds after which `device` is served again, or None if it is now."""
+        short = -self._account(device).bytes / self._quota.bytes_per_second
+        return max(1, math.ceil(short)) if short > 0 else None
+
     def charge_bytes(self, device: str, count: int) -> None:
         """Count what was served; an account may be overdrawn by one answer."""
         self._account(device).bytes -= count

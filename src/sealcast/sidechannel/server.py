@@ -1,12 +1,14 @@
-"""The side channel of a publisher: repair and acknowledgements, for members of its channels.
+"""The side channel of a publisher: repair, what comes next, acknowledgements, for members of its channels.
 
 What is served comes from handlers; this module judges who asks, bounds what is asked, and bounds the answer.
 
 Spec: spec/side-channel.md section 2.
 """
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from aiohttp import web
@@ -14,6 +16,8 @@ from aiohttp import web
 from sealcast.pki.names import Role
 from sealcast.pki.times import system_time
 from sealcast.sidechannel.coalescing import Answer, Coalesced
+from sealcast.sidechannel.follow_messages import HOLD_SECONDS, FollowRequest
+from sealcast.sidechannel.followers import LAG, Followers, FollowSource
 from sealcast.sidechannel.listener import Listener
 from sealcast.sidechannel.messages import (
     CONTENT_TYPE,
@@ -78,6 +82,7 @@ class PeerServer:
         clock: Clock = system_time,
         admission: AdmissionOf | None = None,
         quota: Quota | None = None,
+        follow: FollowSource | None = None,
     ) -> None:
         """Prepare; nothing listens before `listen`.
 
@@ -92,12 +97,16 @@ class PeerServer:
             admission: from when on a member is served; None: this is the publisher, who opens to nobody what
                 it is not entitled to, and serves what it retains.
             quota: what one device may take; None: the usual.
+            follow: tells how far there is something that `repair` can give; None: nobody follows here.
         """
         self._site_id = site_id or identity.site_id
         self._validator = identity.validator()
         self._listener = Listener(identity)
         self._repair = repair
         self._acknowledge = acknowledge
+        self._follow = follow
+        self.followers = Followers()
+        """Those who wait for more: to be told by `take_fresh` when the engine has output."""
         self._is_allowed = is_allowed
         self._crl = crl
         self._clock = clock
@@ -115,6 +124,8 @@ class PeerServer:
         """Every request that is answered here."""
         application = web.Application(middlewares=[answer_refusals], client_max_size=MAX_PEER_BODY)
         application.router.add_post("/v1/repair", self._serve_repair)
+        if self._follow is not None:
+            application.router.add_post("/v1/follow", partial(self._serve_follow, self._follow))
         application.router.add_post("/v1/acknowledgements", self._serve_acknowledgement)
         return application
 
@@ -135,6 +146,7 @@ class PeerServer:
 
     async def close(self) -> None:
         """Stop listening, and end what is open."""
+        self.followers.end()
         await self._listener.close()
 
     async def _serve_repair(self, request: web.Request) -> web.Response:
@@ -142,22 +154,71 @@ class PeerServer:
         asked = RepairRequest.parse(await request.read())
         self._authorise(asked.channel, caller)
         if (seconds := self._accounts.charge_request(caller)) is not None:
-            raise RefusedError(
-                Refusal.TOO_MANY_REQUESTS, f"{caller!r} asks for too much", retry_after=seconds
-            )
+            raise _too_much(caller, seconds)
+        answer = await self._read(caller, asked)
+        self._accounts.charge_bytes(caller, len(answer.body))
+        return _answer(answer.body)
+
+    async def _read(self, caller: str, asked: RepairRequest) -> Answer:
         admission = None if self._admission is None else await self._admission(asked.channel, caller)
         key = asked.channel, asked.stream, asked.ranges
         answer = await self._coalesced.of(key, lambda: self._repaired(asked, None))
         if admission is not None and answer.since is not None and answer.since < admission[:2]:
             # Not all of it is for this one.
             answer = await self._repaired(asked, admission)
-        self._accounts.charge_bytes(caller, len(answer.body))
-        return _answer(answer.body)
+        return answer
+
+    async def _serve_follow(self, source: FollowSource, request: web.Request) -> web.StreamResponse:
+        caller = self._caller(request)
+        asked = FollowRequest.parse(await request.read())
+        self._authorise(asked.channel, caller)
+        # How often it asks is bounded by how often it is answered.
+        if (seconds := self._accounts.overdrawn(caller)) is not None:
+            raise _too_much(caller, seconds)
+        with self.followers.place(caller):
+            end = await self._await_more(source, caller, asked)
+            # It may have been removed while it waited.
+            caller = self._caller(request)
+            self._authorise(asked.channel, caller)
+            wanted = RepairRequest(
+                channel=asked.channel, stream=asked.stream, ranges=((asked.first, max(asked.first, end - 1)),)
+            )
+            if end > asked.first:
+                answer = await self._read(caller, wanted)
+                self.followers.note_given(caller, asked.stream)
+            else:
+                answer = await self._repaired(wanted, None)
+            self._accounts.charge_bytes(caller, len(answer.body))
+            return await self.followers.carry(request, caller, answer.body)
+
+    async def _await_more(self, source: FollowSource, caller: str, asked: FollowRequest) -> int:
+        """Wait until there is something for a follower, for as long as it is held; return where that ends."""
+        loop = asyncio.get_running_loop()
+        until, may_gather = loop.time() + HOLD_SECONDS, True
+        while True:
+            reach = source.reach(asked.channel, asked.stream)
+            if reach is None:
+                raise _not_ours(asked.stream)
+            end, has_ended = reach
+            if has_ended or end >= asked.first + LAG or self.followers.has_ended or loop.time() >= until:
+                return end
+            if end > asked.first:
+                pause = self.followers.pause(caller, asked.stream) if may_gather else 0.0
+                if not pause:
+                    return end
+                may_gather = False
+                await asyncio.sleep(pause)
+                continue
+            news = self.followers.news(asked.stream)
+            source.await_fresh(asked.channel)
+            # What came in between has told nobody.
+            if source.reach(asked.channel, asked.stream) == reach:
+                await _set_until(news, until)
 
     async def _repaired(self, asked: RepairRequest, admission: Admission | None) -> Answer:
         found = await _result(self._repair(asked.channel, asked.stream, asked.ranges, admission))
         if found is None:
-            raise RefusedError(Refusal.UNKNOWN_STREAM, f"stream {asked.stream.hex()} is not published here")
+            raise _not_ours(asked.stream)
         packets, oldest, head = found
         served = _bounded(packets)
         body = RepairAnswer(packets=served, oldest=oldest, head=head).serialize()
@@ -173,9 +234,7 @@ class PeerServer:
         acknowledgement = Acknowledgement.parse(await request.read())
         self._authorise(acknowledgement.channel, caller)
         if not await _result(self._acknowledge(caller, acknowledgement)):
-            raise RefusedError(
-                Refusal.UNKNOWN_STREAM, f"stream {acknowledgement.stream.hex()} is not published here"
-            )
+            raise _not_ours(acknowledgement.stream)
         return _answer(EmptyBody().serialize())
 
     def _caller(self, request: web.Request) -> str:
@@ -189,6 +248,14 @@ class PeerServer:
             raise RefusedError(Refusal.UNKNOWN_CHANNEL, f"channel {channel.hex()} is not published here")
         if not allowed:
             raise RefusedError(Refusal.NOT_ALLOWED, f"the channel's policy does not list {caller!r}")
+
+
+def _not_ours(stream: bytes) -> RefusedError:
+    return RefusedError(Refusal.UNKNOWN_STREAM, f"stream {stream.hex()} is not published here")
+
+
+def _too_much(caller: str, seconds: int) -> RefusedError:
+    return RefusedError(Refusal.TOO_MANY_REQUESTS, f"{caller!r} asks for too much", retry_after=seconds)
 
 
 def _answer(body: bytes) -> web.Response:
@@ -210,6 +277,14 @@ def _bounded(packets: Sequence[bytes]) -> tuple[bytes, ...]:
             break
         kept.append(packet)
     return tuple(kept)
+
+
+async def _set_until(event: asyncio.Event, until: float) -> None:
+    try:
+        async with asyncio.timeout_at(until):
+            await event.wait()
+    except TimeoutError:
+        return
 
 
 async def _result(value: Result | Awaitable[Result]) -> Result:

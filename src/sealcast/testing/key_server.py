@@ -28,6 +28,7 @@ from sealcast.pki.crl import GRACE, LIFE
 from sealcast.pki.policy_names import Names
 from sealcast.pki.times import microseconds
 from sealcast.sidechannel.fields import MalformedMessageError
+from sealcast.sidechannel.follow_messages import directory_digest
 from sealcast.sidechannel.messages import (
     POLL_SECONDS,
     CrlAnswer,
@@ -81,6 +82,7 @@ class _Poll:
     device: str
     certificate: bytes
     counter: int
+    directory: bytes | None
     reply: Reply
 
 
@@ -192,6 +194,7 @@ class SimulatedKeyServer:
     def put_repair_node(self, device: str, endpoint: tuple[str, int] | None) -> None:
         """Note where a repair node listens (SC-40)."""
         self._nodes[device] = endpoint
+        self._note_directory()
 
     def remove(self, devices: Iterable[str]) -> None:
         """Take devices out of the policy, and out of the group by a fresh generation.
@@ -270,7 +273,8 @@ class SimulatedKeyServer:
                 self._authorise(device, member=True)
                 reply(200, self._keys_for(server, device).serialize())
             case "POST", ["poll"]:
-                poll = _Poll(device, certificate, PollRequest.parse(body).counter, reply)
+                asked = PollRequest.parse(body)
+                poll = _Poll(device, certificate, asked.counter, asked.directory, reply)
                 self._authorise(device, member=True)
                 self._poll(server, poll)
             case "POST", ["leave"]:
@@ -340,8 +344,8 @@ class SimulatedKeyServer:
 
     def _poll(self, server: KeyServer, poll: _Poll) -> None:
         beacon = server.poll_answer(poll.counter, self._timeline.now)
-        if beacon is not None:
-            poll.reply(200, PollAnswer(beacon=beacon.datagram).serialize())
+        if beacon is not None or (poll.directory is not None and poll.directory != self._directory()):
+            self._answer_poll(poll)
             return
         self._polls.append(poll)
         self._timeline.after(int(POLL_SECONDS * SECOND), lambda: self._end_poll(poll))
@@ -363,7 +367,19 @@ class SimulatedKeyServer:
             self._refuse(poll.reply, error)
             return
         beacon = server.poll_answer(poll.counter, now) or server.beacon(now)
-        poll.reply(200, PollAnswer(beacon=beacon.datagram).serialize())
+        told = None if poll.directory is None else self._directory()
+        poll.reply(200, PollAnswer(beacon=beacon.datagram, directory=told).serialize())
+
+    def _directory(self) -> bytes:
+        return directory_digest(self._entries(), self._repair_nodes())
+
+    def _note_directory(self) -> None:
+        """Answer those who wait for another directory (SC-45)."""
+        known = self._directory()
+        waiting = [poll for poll in self._polls if poll.directory not in (None, known)]
+        self._polls = [poll for poll in self._polls if poll not in waiting]
+        for poll in waiting:
+            self._answer_poll(poll)
 
     def _put_stream(self, device: str, stream: str, update: StreamUpdate) -> None:
         now = self._timeline.now
@@ -400,6 +416,7 @@ class SimulatedKeyServer:
             endpoint=update.endpoint,
         )
         self._streams[stream_id] = (entry, next_sequence, is_final)
+        self._note_directory()
 
     # -- inside ----------------------------------------------------------------------------------------------
 

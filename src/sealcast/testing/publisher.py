@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 from sealcast import _core
 from sealcast.endpoint.events import parse_event
@@ -11,6 +12,7 @@ from sealcast.errors import InternalError
 from sealcast.pki import Context, SignedObject, Validator
 from sealcast.pki.validator import Anchor
 from sealcast.sidechannel.fields import MalformedMessageError
+from sealcast.sidechannel.follow_messages import FollowRequest
 from sealcast.sidechannel.messages import (
     MAX_REPAIR_BYTES,
     MAX_REPAIR_PACKETS,
@@ -19,6 +21,7 @@ from sealcast.sidechannel.messages import (
 )
 from sealcast.sidechannel.refusals import ErrorAnswer, Refusal
 from sealcast.testing.clock import SECOND
+from sealcast.testing.following import Following, open_range
 from sealcast.testing.hosts import TAKE_ALL, Engine, Host, Sent, StreamRecord, Surroundings
 from sealcast.testing.side_channel import Respond
 from sealcast.testing.site import PeerJudge, SiteCertificate
@@ -53,6 +56,7 @@ class SimulatedPublisher(Host):
         self._credential_life = credential_life
         self._engine: _core.SendEngine | None = None
         self._judge = PeerJudge(around.site.validator())
+        self._following = Following(around.timeline)
         self._succeeds: bytes | None = None
         self._is_certified = False
         self._free = 0
@@ -158,6 +162,7 @@ class SimulatedPublisher(Host):
     def _end(self) -> None:
         self._engine = None
         self._around.side_channel.close(*self._address())
+        self._following.end()
 
     def _address(self) -> tuple[str, int]:
         # A port of its own for each start: whoever asks the old one finds nobody.
@@ -213,6 +218,7 @@ class SimulatedPublisher(Host):
             self._succeeds = engine.predecessor()
             self._certify(engine)
         self._transmit(engine, policy["rate"])
+        self._following.look(self._reach)
         epoch = engine.epoch(now)
         epochs = self.stream.epochs
         if epoch is not None and (not epochs or epochs[-1][1] != epoch[1:]):
@@ -269,25 +275,42 @@ class SimulatedPublisher(Host):
             return
         refusal: Refusal | None = None
         try:
-            asked = RepairRequest.parse(body)
+            parse = FollowRequest.parse if path == "/v1/follow" else RepairRequest.parse
+            asked = parse(body)
         except MalformedMessageError:
             refusal = Refusal.MALFORMED_REQUEST
         else:
             reason = self._judge.why_refused(certificate, engine.crl(), engine.date(self.now))
             if reason is not None:
                 refusal = Refusal.REVOKED if reason == "revoked" else Refusal.NOT_AUTHENTICATED
-            elif (method, path) != ("POST", "/v1/repair") or asked.channel != self._around.channel_id:
+            elif method != "POST" or path not in ("/v1/repair", "/v1/follow"):
+                refusal = Refusal.MALFORMED_REQUEST
+            elif asked.channel != self._around.channel_id:
                 refusal = Refusal.UNKNOWN_CHANNEL
             elif not engine.is_member(device):
                 refusal = Refusal.NOT_ALLOWED
             elif asked.stream != engine.stream_id:
                 refusal = Refusal.UNKNOWN_STREAM
+            elif isinstance(asked, FollowRequest):
+                give = partial(self._give, asked.stream, open_range(asked), respond)
+                self._following.take(asked, give, self._reach)
+                return
             else:
-                packets, oldest, head = engine.repair(asked.ranges, self.now)
-                answer = RepairAnswer(packets=bounded(packets), oldest=oldest, head=head)
-                respond(200, answer.serialize())
+                self._give(asked.stream, asked.ranges, respond)
                 return
         respond(refusal.status, ErrorAnswer(error=refusal.code, detail="").serialize())
+
+    def _reach(self, stream: bytes) -> tuple[int, bool] | None:
+        engine = self._engine
+        return engine.reach() if engine is not None and stream == engine.stream_id else None
+
+    def _give(self, stream: bytes, ranges: tuple[tuple[int, int], ...], respond: Respond) -> None:
+        engine = self._engine
+        if engine is None or stream != engine.stream_id:
+            respond(None, b"")
+            return
+        packets, oldest, head = engine.repair(ranges, self.now)
+        respond(200, RepairAnswer(packets=bounded(packets), oldest=oldest, head=head).serialize())
 
 
 def numbered(stream_id: bytes, message_id: int, size: int) -> bytes:

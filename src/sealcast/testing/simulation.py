@@ -14,7 +14,7 @@ random source of the system, nothing opens a socket.
 import hashlib
 from collections.abc import Callable, Iterable
 
-from sealcast.endpoint.subscriber import Delivery, Start
+from sealcast.endpoint.subscriber import Delivery, Path, Start
 from sealcast.errors import UsageError
 from sealcast.keys import MemberRole
 from sealcast.testing.clock import SECOND, START, ManualClock, Timeline
@@ -108,6 +108,7 @@ class Simulation:
         *,
         delivery: Delivery = "reliable",
         start: Start = "now",
+        path: Path = "multicast",
         faults: Faults | None = None,
         **options: int,
     ) -> SimulatedSubscriber:
@@ -120,9 +121,12 @@ class Simulation:
             raise UsageError(f"there is a subscriber {name!r} already")
         identity = self._enrol(name)
         self.key_server.allow(name, MemberRole.SUBSCRIBE)
-        subscriber = SimulatedSubscriber(self._around, identity, delivery=delivery, start=start, **options)
+        subscriber = SimulatedSubscriber(
+            self._around, identity, delivery=delivery, start=start, path=path, **options
+        )
         self.subscribers[name] = subscriber
-        self.network.attach(name, subscriber.receive, self._faults if faults is None else faults)
+        if path == "multicast":
+            self.network.attach(name, subscriber.receive, self._faults if faults is None else faults)
         subscriber.start()
         return subscriber
 

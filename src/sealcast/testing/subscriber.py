@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sealcast import _core
 from sealcast._core import Message
 from sealcast.endpoint.events import Joined, parse_event
-from sealcast.endpoint.subscriber import Delivery, Start
+from sealcast.endpoint.subscriber import Delivery, Path, Start
 from sealcast.testing.hosts import TAKE_ALL, Delivered, Engine, Host, Membership, Surroundings
 from sealcast.testing.site import SiteCertificate
 
@@ -31,6 +31,7 @@ class SimulatedSubscriber(Host):
         max_message_bytes: int = 16 << 20,
         buffer_bytes: int = 64 << 20,
         window_packets: int = 65_536,
+        path: Path = "multicast",
     ) -> None:
         """Prepare; `start` starts. `deadline`: of `realtime`, microseconds."""
         super().__init__(around, identity, f"subscriber {identity.name}", skew)
@@ -46,6 +47,7 @@ class SimulatedSubscriber(Host):
         self.is_reading = True
         """Whether the application takes what comes."""
         self._deadline, self._from = deadline, start
+        self.path = path
         self._limits = (max_message_bytes, buffer_bytes, window_packets)
         self._engine: _core.ReceiveEngine | None = None
         self._inbox: list[bytes] = []
@@ -95,6 +97,7 @@ class SimulatedSubscriber(Host):
             buffer_bytes=buffer_bytes,
             window_packets=window_packets,
             keep=self._keep,
+            side_channel=self.path == "side-channel",
         )
         self.touch()
 

@@ -77,6 +77,7 @@ def side_channel() -> VectorFile:
             },
         ),
         repair_request(),
+        follow_request(),
         repair_reply(),
         Body(
             "acknowledgement",
@@ -315,6 +316,23 @@ def repair_request() -> Body:
             "a channel id of 33 bytes": ("channel", CHANNEL_ID + b"\0"),
             "a channel's name": ("channel", "ward-3/vitals"),
             "a stream id of 15 bytes": ("stream", fixed("s", 15)),
+        },
+    )
+
+
+def follow_request() -> Body:
+    usual = {"channel": CHANNEL_ID, "stream": stream().stream_id, "from": 7}
+    return Body(
+        "follow request",
+        usual,
+        {"from the first": {"from": 0}, "from the end of all sequences": {"from": 2**62}},
+        {
+            "a sequence beyond 62 bits": ("from", 2**62 + 1),
+            "a negative sequence": ("from", -1),
+            "a sequence as text": ("from", "7"),
+            "a range": ("from", [7, 9]),
+            "a channel id of 31 bytes": ("channel", CHANNEL_ID[:31]),
+            "a stream id of 17 bytes": ("stream", fixed("s", 17)),
         },
     )
 

@@ -20,7 +20,7 @@ impl Member {
         let Some(purpose) = self.pending.remove(&id) else {
             return Outcome::Nothing;
         };
-        if matches!(purpose, Purposes::PutStream | Purposes::Repair(_)) {
+        if purpose == Purposes::PutStream || purpose.is_of_stream() {
             return Outcome::Other(purpose, response);
         }
         let Response::Answer { status, body } = response else {
@@ -47,7 +47,7 @@ impl Member {
             Purposes::Policy => self.policy_came(body, now),
             Purposes::Crl => self.crl_came(body, now),
             Purposes::Directory => messages::parse_streams_reply(body).map(Outcome::Directory),
-            Purposes::PutStream | Purposes::Repair(_) => Ok(Outcome::Nothing),
+            Purposes::PutStream | Purposes::Repair(_) | Purposes::Follow(_) => Ok(Outcome::Nothing),
         };
         match outcome {
             Ok(outcome) => {
@@ -166,7 +166,13 @@ impl Member {
     }
 
     fn polled<'a>(&mut self, body: &'a [u8], now: Time) -> Result<Outcome<'a>, MalformedObject> {
-        let beacon = messages::parse_poll_reply(body)?;
+        let (beacon, directory) = messages::parse_poll_reply(body)?;
+        if let (Some(known), Some(told)) = (&mut self.directory, directory)
+            && *known != told
+        {
+            *known = told;
+            self.want_anew(Purposes::Directory, now);
+        }
         if self.is_allowed() {
             self.due.insert(Purposes::Poll, now);
         }

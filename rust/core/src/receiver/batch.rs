@@ -7,6 +7,7 @@ use crate::block::{Hash, claimed_roots, leaf_hashes};
 use crate::crypto::Suite;
 use crate::keyring::Lookup;
 use crate::receiver::{Receiver, Via};
+use crate::rejection::Rejection;
 use crate::window::Place;
 use crate::wire::{PacketType, PacketView, ParseError, Time};
 
@@ -41,6 +42,17 @@ impl Digests {
 impl Receiver {
     /// Takes datagrams from the group, in their order. Never fails: what is refused is counted.
     pub fn receive_datagrams<'a>(&mut self, datagrams: impl IntoIterator<Item = &'a [u8]>, now: Time) {
+        self.receive_batches(datagrams, Via::Multicast, now, |_| true);
+    }
+
+    /// The same of any way; goes on while `judge` of what became of a datagram says so.
+    pub(super) fn receive_batches<'a>(
+        &mut self,
+        datagrams: impl IntoIterator<Item = &'a [u8]>,
+        via: Via,
+        now: Time,
+        mut judge: impl FnMut(Option<Rejection>) -> bool,
+    ) {
         let mut datagrams = datagrams.into_iter();
         loop {
             let batch: Vec<&[u8]> = datagrams.by_ref().take(BATCH).collect();
@@ -48,15 +60,17 @@ impl Receiver {
                 return;
             }
             let packets: Vec<_> = batch.iter().map(|datagram| PacketView::parse(datagram)).collect();
-            let digests = self.digests(&packets);
+            let digests = self.digests(&packets, via);
             for ((datagram, packet), digests) in batch.into_iter().zip(packets).zip(digests) {
-                self.take(datagram, packet, digests, Via::Multicast, now);
+                if !judge(self.take(datagram, packet, digests, via, now)) {
+                    return;
+                }
             }
         }
     }
 
     /// The digests of data packets that may be news, in the order of DP-18: nothing is hashed further than its gate tag is right.
-    fn digests(&mut self, packets: &[Result<PacketView<'_>, ParseError>]) -> Vec<Option<Digests>> {
+    fn digests(&mut self, packets: &[Result<PacketView<'_>, ParseError>], via: Via) -> Vec<Option<Digests>> {
         let mut digests = vec![None; packets.len()];
         let Some(suite) = self.member.suite() else {
             return digests;
@@ -75,9 +89,13 @@ impl Receiver {
             .unzip();
         let covered: Vec<&[u8]> = news.iter().map(|packet| packet.covered).collect();
         let leaves = leaf_hashes(suite, &covered);
-        let gates = self.gates(&news, &leaves);
+        // The gate of what TLS brings is not looked at (DP-16).
+        let gates = match via {
+            Via::Multicast => self.gates(&news, &leaves),
+            _ => vec![None; news.len()],
+        };
         let (passed, climbing): (Vec<usize>, Vec<_>) = (0..news.len())
-            .filter(|&at| gates[at] == Some(true))
+            .filter(|&at| via != Via::Multicast || gates[at] == Some(true))
             .map(|at| (at, (news[at], leaves[at])))
             .unzip();
         let mut roots = vec![None; news.len()];

@@ -58,9 +58,31 @@ impl Receiver {
         true
     }
 
-    pub(super) fn keep_head(&mut self, stream: StreamId, datagram: &[u8], now: Time) {
+    pub(super) fn keep_head(&mut self, (stream, is_final): (StreamId, bool), datagram: &[u8], now: Time) {
         if let Some(store) = &mut self.store {
-            store.keep_head(stream, datagram, now);
+            store.keep_head((stream, is_final), datagram, now);
         }
+    }
+
+    /// One above the highest sequence that is kept of a stream, and whether its end is; None: nothing is known of it here.
+    pub fn reach(&self, stream: &StreamId) -> Option<(u64, bool)> {
+        self.store.as_ref()?.reach(stream)
+    }
+
+    /// Have it told of which streams there is more to serve ([`Self::take_fresh`]).
+    pub fn await_fresh(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.await_fresh();
+        }
+    }
+
+    /// The streams of which more has been kept since that was awaited, and whether it `goes_on` to be.
+    pub fn take_fresh(&mut self, goes_on: bool) -> Vec<StreamId> {
+        let store = self.store.as_mut();
+        store.map_or(Vec::new(), |store| store.take_fresh(goes_on))
+    }
+
+    pub(super) fn has_fresh(&self) -> bool {
+        self.store.as_ref().is_some_and(PacketStore::has_fresh)
     }
 }

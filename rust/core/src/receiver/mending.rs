@@ -8,7 +8,7 @@ use crate::event::{Response, Target};
 use crate::member::{Outgoing, Purposes};
 use crate::messages::{RepairReply, parse_repair_reply, parse_retry_after, repair_request};
 use crate::receiver::batch::Digests;
-use crate::receiver::sources::{Asked, PassedOver};
+use crate::receiver::sources::{Asked, Errand, PassedOver};
 use crate::receiver::{Receiver, Via};
 use crate::rejection::Rejection;
 use crate::retention::MAX_ANSWER_BYTES;
@@ -17,15 +17,15 @@ use crate::wire::{MAX_DATAGRAM_BYTES, PacketType, PacketView, StreamId, Time};
 const SECOND: u64 = 1_000_000;
 /// Most ranges and packets in one repair request (SC-8).
 const MAX_RANGES: usize = 64;
-const MAX_REPAIR_PACKETS: u64 = 1024;
+pub(super) const MAX_REPAIR_PACKETS: u64 = 1024;
 /// A repair answer with more packets that fail than this is not read further: its peer is at fault.
-const MAX_BAD_REPAIRS: usize = 3;
+pub(super) const MAX_BAD_REPAIRS: usize = 3;
 /// A source that wants to be asked again later than this, in seconds, is asked all the same.
-const MAX_RETRY_AFTER: u64 = 60;
+pub(super) const MAX_RETRY_AFTER: u64 = 60;
 /// Who misses something looks who has come since, if that was last told so long ago.
 const DIRECTORY_AGE: u64 = 60 * SECOND;
 /// The same if somebody did not answer, who may have moved.
-const DOUBTED_AGE: u64 = 10 * SECOND;
+pub(super) const DOUBTED_AGE: u64 = 10 * SECOND;
 /// Over how long those who lost the same spread that.
 const DIRECTORY_SPREAD: u64 = 5 * SECOND;
 
@@ -56,8 +56,8 @@ impl Worth {
 
 impl Receiver {
     pub(super) fn repair_came(&mut self, id: StreamId, response: Response<'_>, now: Time) {
-        let before = self.counters.repaired;
-        let Some(asked) = self.sources.take_asked(&id) else {
+        let (errand, before) = ((id, Errand::Repair), self.counters.repaired);
+        let Some(asked) = self.sources.take_asked(&errand) else {
             return;
         };
         let worth = match response {
@@ -72,16 +72,21 @@ impl Receiver {
         let mended = (self.counters.repaired - before) as usize;
         let is_full = self.is_queue_full();
         let Some(stream) = self.streams.get_mut(&id) else {
-            self.sources.settled(&id);
+            self.sources.settled(&errand);
             return;
         };
         let events = &mut self.member.events;
         match worth.failure {
             Some(_) => self.sources.failed(&asked.source, now),
-            None => self.sources.answered(&id, &asked, !worth.lacking, now, events),
+            None => self
+                .sources
+                .answered(&errand, &asked, !worth.lacking, now, events),
         }
         let is_over = !worth.lacking || (worth.is_full && mended > 0);
-        let is_next = !is_over && self.sources.pass_over(&id, &asked.source, &stream.sources, now);
+        let is_next = !is_over
+            && self
+                .sources
+                .pass_over(&errand, &asked.source, &stream.sources, now);
         if worth.failure == Some(PassedOver::NoAnswer) && self.sources.is_older_than(DOUBTED_AGE, now) {
             self.member.want(Purposes::Directory, now);
         }
@@ -222,12 +227,13 @@ impl Receiver {
 
     pub(super) fn schedule_repairs(&mut self, now: Time) {
         for id in self.sorted_streams() {
+            let errand = (id, Errand::Repair);
             let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
             };
             let Some(since) = stream.window.missing_since() else {
                 stream.schedule.settled();
-                self.sources.settled(&id);
+                self.sources.settled(&errand);
                 continue;
             };
             stream
@@ -244,7 +250,7 @@ impl Receiver {
             if stream.sources.is_empty() {
                 self.member.want(Purposes::Directory, now);
             }
-            let Some((source, has_another)) = self.sources.next(&id, &stream.sources, now) else {
+            let Some((source, has_another)) = self.sources.next(&errand, &stream.sources, now) else {
                 stream.schedule.postponed(now, &mut self.member.jitter);
                 continue;
             };
@@ -271,7 +277,7 @@ impl Receiver {
                 ranges: ranges.clone(),
                 at: now,
             };
-            self.sources.asked(id, asked);
+            self.sources.asked(errand, asked);
             if self.sources.is_older_than(DIRECTORY_AGE, now) {
                 let at = now + self.member.jitter.below(DIRECTORY_SPREAD);
                 self.member.want(Purposes::Directory, at);

@@ -64,7 +64,18 @@ impl Asked {
     }
 }
 
-/// Who has been asked for what a stream misses now.
+/// What a stream asks its sources for: one answer after the other is sought for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Errand {
+    /// What it misses.
+    Repair,
+    /// What comes next, without multicast (SC-44).
+    Follow,
+}
+
+pub(super) type ErrandOf = (StreamId, Errand);
+
+/// Who has been asked for what a stream wants now.
 #[derive(Debug, Default)]
 struct Round {
     asked: Option<Asked>,
@@ -76,7 +87,7 @@ pub(super) struct Sources {
     /// In the order of the directory.
     nodes: Vec<Source>,
     known: Vec<(Source, Known)>,
-    rounds: BTreeMap<StreamId, Round>,
+    rounds: BTreeMap<ErrandOf, Round>,
     /// When the directory last told who there is.
     told: Time,
 }
@@ -115,9 +126,9 @@ impl Sources {
         known
     }
 
-    /// The next source for a stream of these publishers' addresses, and whether there is another one after it.
-    pub(super) fn next(&self, stream: &StreamId, publishers: &[Source], now: Time) -> Option<(Source, bool)> {
-        let tried = self.rounds.get(stream).map_or(&[][..], |round| &round.tried);
+    /// The next source for an errand of a stream of these publishers' addresses, and whether there is another one after it.
+    pub(super) fn next(&self, errand: &ErrandOf, publishers: &[Source], now: Time) -> Option<(Source, bool)> {
+        let tried = self.rounds.get(errand).map_or(&[][..], |round| &round.tried);
         let rank = |(at, source): (usize, &Source)| {
             let known = self.known(source);
             let is_penalised = known.is_some_and(|known| known.until > now);
@@ -140,19 +151,19 @@ impl Sources {
         Some(((*first).clone(), left.len() > 1))
     }
 
-    pub(super) fn asked(&mut self, stream: StreamId, asked: Asked) {
-        self.rounds.entry(stream).or_default().asked = Some(asked);
+    pub(super) fn asked(&mut self, errand: ErrandOf, asked: Asked) {
+        self.rounds.entry(errand).or_default().asked = Some(asked);
     }
 
     /// What the answer that has just come was asked.
-    pub(super) fn take_asked(&mut self, stream: &StreamId) -> Option<Asked> {
-        self.rounds.get_mut(stream)?.asked.take()
+    pub(super) fn take_asked(&mut self, errand: &ErrandOf) -> Option<Asked> {
+        self.rounds.get_mut(errand)?.asked.take()
     }
 
     /// A source has answered; `is_all`: with everything that it was asked for.
     pub(super) fn answered(
         &mut self,
-        stream: &StreamId,
+        errand: &ErrandOf,
         asked: &Asked,
         is_all: bool,
         now: Time,
@@ -161,13 +172,16 @@ impl Sources {
         let took = now.saturating_sub(asked.at);
         let known = self.known_mut(&asked.source, now);
         known.until = 0;
-        known.answer_time = Some(
-            known
-                .answer_time
-                .map_or(took, |before| before - before / 4 + took / 4),
-        );
+        // How long an answer that waits for something takes says nothing of who gives it.
+        if errand.1 == Errand::Repair {
+            known.answer_time = Some(
+                known
+                    .answer_time
+                    .map_or(took, |before| before - before / 4 + took / 4),
+            );
+        }
         if is_all {
-            let tried = self.rounds.remove(stream).map_or(Vec::new(), |round| round.tried);
+            let tried = self.rounds.remove(errand).map_or(Vec::new(), |round| round.tried);
             for source in tried.iter().filter(|&source| *source != asked.source) {
                 self.tell(source, PassedOver::Withheld, now, events);
             }
@@ -201,26 +215,26 @@ impl Sources {
         });
     }
 
-    /// For what this stream misses now, another source is to be asked; false if all of them have been.
+    /// For what this stream wants now, another source is to be asked; false if all of them have been.
     pub(super) fn pass_over(
         &mut self,
-        stream: &StreamId,
+        errand: &ErrandOf,
         source: &Source,
         publishers: &[Source],
         now: Time,
     ) -> bool {
-        self.rounds.entry(*stream).or_default().tried.push(source.clone());
-        if self.next(stream, publishers, now).is_some() {
+        self.rounds.entry(*errand).or_default().tried.push(source.clone());
+        if self.next(errand, publishers, now).is_some() {
             return true;
         }
-        self.rounds.remove(stream);
+        self.rounds.remove(errand);
         false
     }
 
     /// Nothing is missing any more of this stream, or it is gone.
-    pub(super) fn settled(&mut self, stream: &StreamId) {
-        if self.rounds.get(stream).is_some_and(|round| round.asked.is_none()) {
-            self.rounds.remove(stream);
+    pub(super) fn settled(&mut self, errand: &ErrandOf) {
+        if self.rounds.get(errand).is_some_and(|round| round.asked.is_none()) {
+            self.rounds.remove(errand);
         }
     }
 }
@@ -230,7 +244,7 @@ mod tests {
     use super::*;
     use crate::wire::SiteId;
 
-    const STREAM: StreamId = StreamId([1; 16]);
+    const STREAM: ErrandOf = (StreamId([1; 16]), Errand::Repair);
 
     fn source(device: &str) -> Source {
         Source {

@@ -152,6 +152,7 @@ impl Sender {
         if self.head.is_none() || first_end {
             self.directory_due = Some(now);
         }
+        self.is_fresh |= first_end && self.is_awaited;
         self.head = Some(datagram.clone());
         self.heartbeat_counter += 1;
         if end.is_some()

@@ -606,7 +606,7 @@ const LET_PASS: [&str; 8] = [
 fn request(kind: &str, fields: &Value) -> Option<Vec<u8>> {
     match kind {
         "join request" => Some(messages::join_request(fields["role"].as_str().unwrap())),
-        "poll request" => Some(messages::poll_request(uint(fields, "counter"))),
+        "poll request" => Some(messages::poll_request(uint(fields, "counter"), None)),
         "repair request" => {
             let ranges = fields["ranges"].as_array().unwrap().iter();
             let ranges: Vec<_> = ranges
@@ -615,6 +615,11 @@ fn request(kind: &str, fields: &Value) -> Option<Vec<u8>> {
             let channel = ChannelId(fixed(fields, "channel"));
             let stream = StreamId(fixed(fields, "stream"));
             Some(messages::repair_request(&channel, &stream, &ranges))
+        }
+        "follow request" => {
+            let channel = ChannelId(fixed(fields, "channel"));
+            let stream = StreamId(fixed(fields, "stream"));
+            Some(messages::follow_request(&channel, &stream, uint(fields, "from")))
         }
         _ => None,
     }
@@ -636,7 +641,7 @@ fn side_channel_bodies() {
                     assert_keys(&keys, fields);
                 }
             }),
-            "poll reply" => messages::parse_poll_reply(&body).map(|beacon| {
+            "poll reply" => messages::parse_poll_reply(&body).map(|(beacon, _)| {
                 if is_valid(test) {
                     assert_eq!(beacon, bytes(fields, "beacon"));
                 }
