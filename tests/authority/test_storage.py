@@ -61,6 +61,33 @@ class TestStorage:
             session.flush()
             assert actions(storage) == []
 
+    def test_held_it_uses_connections_again_and_promises_the_same(self, storage: Storage) -> None:
+        def fail() -> None:
+            with storage.transaction() as session:
+                audit.record(session, 9, "dropped", "")
+                session.flush()
+                raise RuntimeError
+
+        storage.hold()
+        used = set()
+        for number in range(3):
+            with storage.transaction() as session:
+                used.add(id(session.connection().connection.dbapi_connection))
+                assert session.connection().exec_driver_sql("PRAGMA synchronous").scalar() == 2
+                assert session.connection().exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+                audit.record(session, number, f"stored {number}", "")
+                session.flush()
+                assert len(actions(storage)) == number
+            with pytest.raises(RuntimeError):
+                fail()
+        assert len(used) == 1
+        assert actions(storage) == ["stored 0", "stored 1", "stored 2"]
+        assert storage.path.with_name(f"{storage.path.name}-wal").exists()
+        storage.release()
+        # Who is the last to close it has put everything into the file.
+        assert not storage.path.with_name(f"{storage.path.name}-wal").exists()
+        assert len(actions(storage)) == 3
+
     def test_it_is_readable_by_its_owner_only(self, storage: Storage) -> None:
         assert storage.path.stat().st_mode & 0o777 == 0o600
 

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit, lost_bundles
-from sealcast.authority.models import BundleRow, DeviceRow, ReportRow
+from sealcast.authority.models import BundleRow, DeviceCountRow, DeviceRow, ReportRow
 from sealcast.errors import CertificateError
 from sealcast.pki.bundle import (
     Anchor,
@@ -153,13 +153,30 @@ def record_report(
 
 def bundle_progress(session: Session, version: int, now: int, *, most: int | None = None) -> BundleProgress:
     """Tell how many devices hold at least a version; of those that do not, no more than `most` are named."""
-    alive, has = _is_alive(now), DeviceRow.bundle_version >= version
-    devices = session.scalar(select(func.count()).select_from(DeviceRow).where(alive)) or 0
-    reported = session.scalar(select(func.count()).select_from(DeviceRow).where(alive, has)) or 0
-    missing = select(DeviceRow.name).where(alive, ~has).order_by(DeviceRow.name).limit(most)
-    return BundleProgress(
-        version=version, devices=devices, reported=reported, missing=tuple(session.scalars(missing))
+    has = DeviceRow.bundle_version >= version
+    ended = select(func.count(), func.count().filter(has)).where(
+        DeviceRow.revoked.is_(None), DeviceRow.ends <= now
     )
+    without, without_reported = session.execute(ended).one()
+    devices = enrolled_devices(session) - without
+    reported = enrolled_devices(session, version) - without_reported
+    missing = (
+        select(DeviceRow.name)
+        # The sum keeps SQLite from an index by ends, whose rows it would have to sort.
+        .where(DeviceRow.revoked.is_(None), DeviceRow.ends + 0 > now, ~has)
+        .order_by(DeviceRow.name)
+        .limit(most)
+    )
+    names = tuple(session.scalars(missing)) if reported < devices else ()
+    return BundleProgress(version=version, devices=devices, reported=reported, missing=names)
+
+
+def enrolled_devices(session: Session, version: int = 0) -> int:
+    """How many devices are not removed and have reported at least a version, whenever their certificates
+    end.
+    """
+    counted = select(func.sum(DeviceCountRow.devices)).where(DeviceCountRow.bundle_version >= version)
+    return session.scalar(counted) or 0
 
 
 def living_devices(session: Session, now: int) -> set[str]:

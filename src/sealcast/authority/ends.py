@@ -40,7 +40,7 @@ def site_ends(session: Session, site: Site, now: int) -> tuple[End, ...]:
     authorities = site.issuers if held is None else (*site.issuers, *held.bundle.authorities())
     found = list(chain_ends(site.key_server().chain[0], authorities, (*site.roots, *owners)))
     found += [end for end in map(certificate_end, map(parse_certificate, owners)) if end not in found]
-    crl = revocation.load_crl(session)
+    crl = revocation.crl_dates(session)
     found.append(End(what=f"CRL {crl.number}", begins=crl.issued, ends=crl.next_update))
     found += _other_crls(session)
     found += _policies(session)

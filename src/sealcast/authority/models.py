@@ -72,7 +72,22 @@ class DeviceRow(Base):
     bundle_version: Mapped[int] = mapped_column(server_default="0", default=0)
     """Of its last report; 0 without one."""
 
-    __table_args__ = (Index("ix_devices_standing", "revoked", "name", "ends", "bundle_version"),)
+    __table_args__ = (
+        Index("ix_devices_standing", "revoked", "name", "ends", "bundle_version"),
+        Index("ix_devices_ends", "revoked", "ends", "bundle_version"),
+    )
+
+
+class DeviceCountRow(Base):
+    """How many of the devices that are not removed have reported a version of the trust bundle.
+
+    Triggers keep it, at whatever changes a device, in the same transaction.
+    """
+
+    __tablename__ = "device_counts"
+
+    bundle_version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    devices: Mapped[int]
 
 
 class CertificateRow(Base):

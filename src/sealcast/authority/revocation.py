@@ -5,6 +5,7 @@ All of it is one transaction; half of a removal cannot be stored.
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 from weakref import WeakSet
 
 from sqlalchemy import delete, func, select
@@ -19,6 +20,14 @@ from sealcast.errors import UnknownNameError
 from sealcast.pki.crl import GRACE, LIFE, Revocation, crl_number, is_due
 from sealcast.pki.names import Role, check_device_name
 from sealcast.pki.times import microseconds
+
+
+class CrlDates(NamedTuple):
+    """Number and times of the CRL in force, microseconds."""
+
+    number: int
+    issued: int
+    next_update: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +59,15 @@ def load_crl(session: Session) -> CurrentCrl:
     """The latest CRL; there is one from `init` on."""
     row = session.scalars(select(CrlRow).order_by(CrlRow.number.desc()).limit(1)).one()
     return _current(session, row)
+
+
+def crl_dates(session: Session) -> CrlDates:
+    """What `load_crl` says, without the list."""
+    return CrlDates(
+        *session.execute(
+            select(CrlRow.number, CrlRow.issued, CrlRow.next_update).order_by(CrlRow.number.desc()).limit(1)
+        ).one()
+    )
 
 
 _told: WeakSet[LocalIssuer] = WeakSet()

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from sealcast.errors import StorageError
 
@@ -42,17 +42,8 @@ class Storage:
         self.path = path
         # Connections are opened for each transaction: a job always sees the file that is there, and no lock
         # lingers.
-        self._engine: Engine = create_engine(
-            f"sqlite:///{path}",
-            poolclass=NullPool,
-            # An error text goes to logs, and what was to be stored has no place there (invariant 9).
-            hide_parameters=True,
-            # A connection serves one thread at a time, but may be closed by another than opened it.
-            connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
-        )
-        self._held: Connection | None = None
-        event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "begin", _begin)
+        self._engine = _engine(path, poolclass=NullPool)
+        self._held: Engine | None = None
 
     @staticmethod
     def create(path: Path) -> "Storage":
@@ -100,7 +91,7 @@ class Storage:
         """
         with (
             self._errors(),
-            self._engine.connect() as connection,
+            self._connect() as connection,
             connection.begin(),
             Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session,
         ):
@@ -116,7 +107,7 @@ class Storage:
         """
         with (
             self._errors(),
-            self._engine.connect().execution_options(**{_READ_ONLY: True}) as connection,
+            self._connect().execution_options(**{_READ_ONLY: True}) as connection,
             Session(connection) as session,
         ):
             yield session
@@ -125,16 +116,24 @@ class Storage:
         """Keep the database open between transactions, until `release`.
 
         Else each transaction would be the last to close it, which makes SQLite copy the write-ahead log into
-        the database and wait for the disk three times more.
+        the database and wait for the disk three times more. The connections are used again, with the
+        statements and pages that they know.
         """
         with self._errors():
-            self._held = self._engine.connect()
+            held = _engine(
+                self.path, poolclass=QueuePool, pool_size=_KEPT, max_overflow=-1, pool_use_lifo=True
+            )
+            held.connect().close()
+        self._held = held
 
     def release(self) -> None:
         """Let the last transaction close the database."""
         held, self._held = self._held, None
         if held is not None:
-            held.close()
+            held.dispose()
+
+    def _connect(self) -> Connection:
+        return (self._held or self._engine).connect()
 
     def _errors(self) -> "_DatabaseErrors":
         return _DatabaseErrors(self.path)
@@ -186,6 +185,9 @@ class StorageWorker:
         self._executor.shutdown(wait=True)
 
 
+_KEPT = 6
+"""Connections: who writes, and those that read at once."""
+
 _READ_ONLY = "sealcast_read_only"
 _RESTORE = "restore the folder from a backup"
 
@@ -214,6 +216,20 @@ class _DatabaseErrors:
             ) from error
         if isinstance(original, sqlite3.OperationalError):
             raise StorageError(str(self._path), f"cannot use the database: {text}") from error
+
+
+def _engine(path: Path, **pool: Any) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        # An error text goes to logs, and what was to be stored has no place there (invariant 9).
+        hide_parameters=True,
+        # A connection serves one thread at a time, but not always the same one.
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+        **pool,
+    )
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    return engine
 
 
 def _configure(connection: Any, _record: object) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from sealcast.authority import audit, ends, lost_bundles, revocation
+from sealcast.authority import audit, bundles, ends, lost_bundles, revocation
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.resources.shapes import CERTIFICATE, certificate_json, time_or_none, time_text
@@ -131,7 +131,7 @@ def _health(call: Call) -> Answer:
 
 def _status(call: Call) -> Answer:
     session, site, running = call.session, call.site, call.running
-    crl = revocation.load_crl(session)
+    crl = revocation.crl_dates(session)
     head = audit.head(session)
     found = ends.site_ends(session, site, call.now)
     names = session.scalars(select(ChannelRow.name).order_by(ChannelRow.name)).all()
@@ -142,8 +142,8 @@ def _status(call: Call) -> Answer:
             "time": time_text(call.now),
             "started": time_or_none(running.started if running else None),
             "listening": dict(running.listening) if running else {},
-            "devices": _count(call, DeviceRow.revoked.is_(None)),
-            "revoked_devices": _count(call, DeviceRow.revoked.is_not(None)),
+            "devices": bundles.enrolled_devices(session),
+            "revoked_devices": _revoked_devices(call),
             "channels": [
                 {"name": name, "members": running.members(name) if running else None} for name in names
             ],
@@ -180,8 +180,9 @@ def _rotation(call: Call) -> dict[str, Any] | None:
     }
 
 
-def _count(call: Call, condition: Any) -> int:
-    return call.session.scalar(select(func.count()).select_from(DeviceRow).where(condition)) or 0
+def _revoked_devices(call: Call) -> int:
+    counted = select(func.count()).select_from(DeviceRow).where(DeviceRow.revoked.is_not(None))
+    return call.session.scalar(counted) or 0
 
 
 ROUTES: tuple[Route, ...] = (
