@@ -195,6 +195,17 @@ class TestMigration:
             assert session.scalar(text("SELECT count(*) FROM policy_names WHERE role = 'publish'")) == 2
 
 
+def test_no_block_is_read_but_those_where_a_name_would_stand(session: Session) -> None:
+    """There may be a thousand of each channel, and more that only older versions have."""
+    connection = session.connection()
+    asked = policy_versions._BLOCK_OF.params(names="[]")
+    statement = asked.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+    plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")
+    steps = [row[-1] for row in plan if "policy_names" in row[-1]]
+    assert len(steps) == 3
+    assert all("first<?" in step for step in steps)
+
+
 def _fill(connection: Connection, table: str, **values: object) -> None:
     """Add a row in which everything else is something."""
     columns = connection.exec_driver_sql(f"PRAGMA table_info({table})").all()

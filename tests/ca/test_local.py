@@ -279,6 +279,20 @@ class TestRules:
         issuer.issue_device(csr(), "monitor-1", NOW)
         assert issuer.removed_names() == frozenset()
 
+    def test_no_removed_device_in_a_channel_that_lists_what_another_does(self, ca: Ca) -> None:
+        """What is known of one is known of the other, and who was removed since is looked for in both."""
+        issuer, other = ca.issuer(), ca.policy(1, channel="ward/spo2")
+        issuer.sign_policy(ca.policy(1))
+        issuer.sign_policy(other)
+        issuer.remove("monitor-1", NOW)
+        for policy in (replace(other, version=2), replace(other, channel="ward/resp")):
+            with pytest.raises(UsageError, match="lists a removed device"):
+                issuer.sign_policy(policy)
+        without = replace(other, channel="ward/resp", publishers=Names(), subscribers=Names())
+        issuer.sign_policy(without)
+        with pytest.raises(UsageError, match="lists a removed device"):
+            issuer.sign_policy(replace(without, channel="ward/temp", subscribers=Names.of(["monitor-1"])))
+
     def test_no_renewal_of_what_is_revoked(self, ca: Ca) -> None:
         issuer = ca.issuer()
         issued = issuer.issue_device(csr(), "monitor-1", NOW)

@@ -104,10 +104,12 @@ def add_channel(session: Session, site: Site, settings: ChannelSettings, now: in
     )
     store_keys(session, row, site.vault, None, keys, now)
     names = _names(session, row, MemberRole.PUBLISH), _names(session, row, MemberRole.SUBSCRIBE)
-    sign_policy(session, site, row, now, names=names)
+    signed = sign_policy(session, site, row, now, names=names)
     audit.record(session, now, "add channel", row.name, group=row.group, port=row.port)
     session.flush()
-    return load_channel(session, site, row)
+    # What was signed is held until here, so that it is not read again.
+    policy = signed or policy_versions.load_policy(session, row.name)
+    return _stored_channel(session, row, policy, load_keys(session, row, site.vault))
 
 
 def _names(session: Session, row: ChannelRow, role: MemberRole) -> Names:

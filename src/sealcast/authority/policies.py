@@ -126,13 +126,15 @@ def compare(session: Session, site: Site, source: PolicySource) -> PolicyChange:
     """
     rows = {row.name: row for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name))}
     changes, idle = [], []
+    # Many channels have the same rules.
+    matches: dict[Rule, bool] = {}
     for settings in source.channels:
         rules = settings.rules()
         check_sites(rules, site)
         change = _compare_channel(session, rows.pop(settings.name, None), settings, rules)
         if not change.is_empty:
             changes.append(change)
-        idle += _idle_rules(session, settings.name, rules)
+        idle += _idle_rules(session, settings.name, rules, matches)
     before = [f"{name} = {site_id.hex()}" for name, site_id in known_sites(session).items()]
     after = [f"{name} = {site_id.hex()}" for name, site_id in sorted(source.sites.items())]
     return PolicyChange(
@@ -321,11 +323,16 @@ def _is_in_use(session: Session, channel: str) -> bool:
     return any(session.scalars(query.limit(1)).first() is not None for query in (members, streams))
 
 
-def _idle_rules(session: Session, channel: str, rules: ChannelRules) -> list[str]:
+def _idle_rules(session: Session, channel: str, rules: ChannelRules, matches: dict[Rule, bool]) -> list[str]:
+    """`matches`: what was found for rules that were looked at before."""
     idle = []
     for key in _LISTS:
         for rule in getattr(rules, key):
-            if rule.site_id is None and not register.matches_any(session, rule):
+            if rule.site_id is not None:
+                continue
+            if rule not in matches:
+                matches[rule] = register.matches_any(session, rule)
+            if not matches[rule]:
                 idle.append(f"channel {channel}: {rule.text()} in {key}")
     return idle
 

@@ -9,23 +9,22 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakValueDictionary
 
 from sqlalchemy import (
-    ColumnElement,
-    and_,
+    ScalarSelect,
+    String,
     bindparam,
     func,
-    insert,
     join,
     literal,
     or_,
     select,
     true,
     union_all,
-    update,
 )
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from sealcast.authority.models import ChannelRow, PolicyNamesRow, PolicyRow
 from sealcast.errors import ChannelError
@@ -122,6 +121,8 @@ def listings(session: Session, names: Collection[str]) -> set[tuple[str, MemberR
     for name, channel, role, first, count, encoded in session.execute(
         _BLOCK_OF, {"names": json.dumps(list(names))}
     ):
+        if encoded is None:
+            continue
         block = blocks.setdefault(encoded, NameBlock(first, count, encoded))
         if name in block.names:
             found.add((channel, MemberRole(role), name))
@@ -169,38 +170,48 @@ def store_version(
     return stored
 
 
-_LATER = aliased(PolicyNamesRow)
 _ROLE = union_all(*(select(literal(str(role)).label("role")) for role in LISTED_ROLES)).subquery()
-_NAME = func.json_each(bindparam("names")).table_valued("value")
-_BLOCK_OF = (
-    select(
-        _NAME.c.value,
-        PolicyNamesRow.channel,
-        PolicyNamesRow.role,
-        PolicyNamesRow.first,
-        PolicyNamesRow.count,
-        PolicyNamesRow.names,
-    )
-    .select_from(join(join(_NAME, ChannelRow, true()), _ROLE, true()))
-    .join(
-        PolicyNamesRow,
-        and_(
+_NAME = func.json_each(bindparam("names", type_=String)).table_valued("value")
+
+
+def _of_its_block(column: InstrumentedAttribute[Any]) -> ScalarSelect[Any]:
+    """Of the block in force with the highest first name that is not above the name."""
+    return (
+        select(column)
+        .where(
             PolicyNamesRow.channel == ChannelRow.name,
             PolicyNamesRow.role == _ROLE.c.role,
             PolicyNamesRow.until.is_(None),
-            PolicyNamesRow.first
-            == select(func.max(_LATER.first))
-            .where(
-                _LATER.channel == ChannelRow.name,
-                _LATER.role == _ROLE.c.role,
-                _LATER.until.is_(None),
-                _LATER.first <= _NAME.c.value,
-            )
-            .scalar_subquery(),
-        ),
+            PolicyNamesRow.first <= _NAME.c.value,
+        )
+        .order_by(PolicyNamesRow.first.desc())
+        .limit(1)
+        .correlate(ChannelRow, _ROLE, _NAME)
+        .scalar_subquery()
     )
+
+
+# Not as a join: SQLite would read every block of every version, and look for the names in each.
+_BLOCK_OF = select(
+    _NAME.c.value,
+    ChannelRow.name,
+    _ROLE.c.role,
+    _of_its_block(PolicyNamesRow.first),
+    _of_its_block(PolicyNamesRow.count),
+    _of_its_block(PolicyNamesRow.names),
+).select_from(join(join(_NAME, ChannelRow, true()), _ROLE, true()))
+"""For each name, of each list in force the block where it would stand."""
+
+
+_INSERT_BLOCK = (
+    "INSERT INTO policy_names (channel, role, first, since, until, count, names) "
+    "VALUES (?, ?, ?, ?, NULL, ?, ?)"
 )
-"""For each name, of each list in force the block with the highest first name that is not above it."""
+
+
+_END_BLOCK = (
+    "UPDATE policy_names SET until = ? WHERE channel = ? AND role = ? AND until IS NULL AND first = ?"
+)
 
 
 def _listed(policy: StoredPolicy | None, role: MemberRole) -> Names:
@@ -216,31 +227,12 @@ def _store_names(
     wanted = {block.first: block.encoded for block in new.blocks}
     ended = [first for first, encoded in known.items() if wanted.get(first) != encoded]
     begun = [block for block in new.blocks if known.get(block.first) != block.encoded]
-    for first in ended:
-        session.execute(update(PolicyNamesRow).where(*_in_force(channel, role, first)).values(until=version))
+    # As the driver takes them: there may be a thousand, and none is ever an object.
+    connection = session.connection()
+    if ended:
+        connection.exec_driver_sql(_END_BLOCK, [(version, channel, str(role), first) for first in ended])
     if begun:
-        session.execute(
-            # The table's own: there may be a thousand, and none is wanted as an object.
-            insert(PolicyNamesRow.__table__),  # type: ignore[arg-type]
-            [
-                {
-                    "channel": channel,
-                    "role": str(role),
-                    "first": block.first,
-                    "since": version,
-                    "until": None,
-                    "count": block.count,
-                    "names": block.encoded,
-                }
-                for block in begun
-            ],
+        connection.exec_driver_sql(
+            _INSERT_BLOCK,
+            [(channel, str(role), block.first, version, block.count, block.encoded) for block in begun],
         )
-
-
-def _in_force(channel: str, role: MemberRole, first: str) -> tuple[ColumnElement[bool], ...]:
-    return (
-        PolicyNamesRow.channel == channel,
-        PolicyNamesRow.role == str(role),
-        PolicyNamesRow.until.is_(None),
-        PolicyNamesRow.first == first,
-    )

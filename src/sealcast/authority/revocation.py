@@ -144,13 +144,15 @@ def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> Curr
     device = session.get(DeviceRow, check_device_name(name))
     if device is None:
         raise UnknownNameError(f"unknown device {name!r}", cure="see: sealcast authority device list DIR")
-    # A token that was handed out before must not bring it back.
-    session.execute(
-        delete(TokenRow).where(TokenRow.device == name, TokenRow.kind == Role.DEVICE, TokenRow.used.is_(None))
-    )
-    approvals.forget_device(session, name)
     endpoints.forget(session, name)
     if device.revoked is not None:
+        # A token that was handed out before must not bring it back.
+        session.execute(
+            delete(TokenRow).where(
+                TokenRow.device == name, TokenRow.kind == Role.DEVICE, TokenRow.used.is_(None)
+            )
+        )
+        approvals.forget_device(session, name)
         return None
     device.revoked = now
     issuer.remove(name, now)

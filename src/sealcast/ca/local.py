@@ -415,7 +415,7 @@ class LocalIssuer:
             )
         # Of what was checked before, only the difference is looked at: there may be many of both.
         lists = policy.publishers, policy.subscribers
-        known, gone = self._checked.get(policy.channel, ((Names(), Names()), frozenset()))
+        known, gone = self._checked.get(policy.channel) or self._checked_alike(lists)
         listed = {
             *(name for name in removed - gone if any(name in names for names in lists)),
             *(
@@ -430,6 +430,11 @@ class LocalIssuer:
                 cure=_READMIT,
             )
         self._checked[policy.channel] = lists, removed
+
+    def _checked_alike(self, lists: tuple[Names, Names]) -> tuple[tuple[Names, Names], frozenset[str]]:
+        """What is known of a new channel: as much as of another one that lists the same."""
+        alike = (each for each in self._checked.values() if each[0] == lists)
+        return next(alike, ((Names(), Names()), frozenset()))
 
     def _check_not_removed(self, name: str) -> None:
         self.check_ledger()

@@ -103,7 +103,11 @@ class Names(Sequence[str]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Names):
-            return self._count == other._count and self.encode() == other.encode()
+            if self is other or self._count != other._count:
+                return self is other
+            # Of lists that come from each other, mostly the same blocks.
+            mine = [block.encoded for block in self.blocks]
+            return mine == [block.encoded for block in other.blocks] or self.encode() == other.encode()
         if isinstance(other, Sequence) and not isinstance(other, str | bytes):
             return self._count == len(other) and tuple(self) == tuple(other)
         return NotImplemented

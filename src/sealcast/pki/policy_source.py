@@ -277,13 +277,14 @@ class _Reader:
         check_rule_count(len(value))
         rules: dict[str, None] = {}
         for text in value:
-            line = self._lines.of_value((*path, key), text)
             try:
                 rule = Rule.parse(text, sites).text()
             except UsageError as error:
+                line = self._lines.of_value((*path, key), text)
                 self._problem(f"{place}, {key}", error.problem, error.cure, line=line)
                 continue
             if rule in rules:
+                line = self._lines.of_value((*path, key), text)
                 self._warn(f"{place}, {key}", f"{text!r} stands there twice", "remove one", line=line)
             rules[rule] = None
         return tuple(rules)
