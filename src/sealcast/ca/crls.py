@@ -38,11 +38,9 @@ class CrlMaker:
         self._signer = signer
         self._nobody: Signer | None = None
         self._lock = threading.Lock()
-        # What stood on the last list, in the order in which it was given, and how. The last encodings may be
-        # missing: then `_last` has those entries, and no others.
+        # What stood on the last list, in the order in which it was given, and how.
         self._listed: list[Revocation] = []
         self._encoded: list[bytes] = []
-        self._last = b""
 
     def make(self, *, number: int, revocations: Iterable[Revocation], now: int) -> bytes:
         """Return a DER CRL of these, those that stood on the last list before the new ones.
@@ -60,17 +58,18 @@ class CrlMaker:
                 der = self._joined(part, encoded, number, len(asked))
             else:
                 part = der = self._signer.sign_crl(builder)
-            self._listed, self._encoded, self._last = asked, encoded, part
+            # At once, so that it is the first list after a start that takes longer, and not the second too.
+            entries = _entries(part) if len(asked) >= JOINED_FROM else {}
+            if len(entries) == len(new):
+                self._listed = asked
+                self._encoded = [*encoded, *(entries[each.serial] for each in new)]
+            else:
+                # Short, or a serial number was given twice: which entry is whose cannot be told.
+                self._listed, self._encoded = [], []
         return der
 
     def _known(self, asked: list[Revocation]) -> list[bytes]:
         """The encodings of the first of them, as many as stood on the last list, in the same order."""
-        if new := self._listed[len(self._encoded) :]:
-            entries = _entries(self._last)
-            if len(entries) < len(new):
-                # A serial number that was given twice: which entry is whose cannot be told.
-                return []
-            self._encoded += [entries[each.serial] for each in new]
         if asked[: len(self._listed)] == self._listed:
             return self._encoded
         kept: list[bytes] = []
