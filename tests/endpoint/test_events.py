@@ -9,6 +9,7 @@ from sealcast.endpoint.events import (
     Gap,
     Joined,
     MessageLost,
+    MulticastSilent,
     OutOfContact,
     StreamClosed,
     SuccessionConflict,
@@ -37,6 +38,10 @@ STREAM = bytes(range(16))
             "bed12 is no longer accepted: revoked",
         ),
         (Joined(epoch=(1, 2, 3)), "joined in slot 1, generation 2, step 3"),
+        (
+            MulticastSilent(repaired=120, seconds=5.0),
+            "multicast is silent, repair is busy: 120 packets in 5 s",
+        ),
         (OutOfContact(since=0), "nothing from the key server since 1970-01-01 00:00:00 UTC"),
         (
             CommitmentMismatch(detail="slot 4"),

@@ -122,6 +122,7 @@ pub struct Sender {
     stream: StreamId,
     start_nonce: [u8; 16],
     instance: String,
+    mtu: usize,
     payload_limit: usize,
     max_block: u8,
     max_message_bytes: u64,
@@ -176,6 +177,7 @@ impl Sender {
             sealer: None,
             start_nonce: config.start_nonce,
             instance: config.instance,
+            mtu: config.mtu.max(MIN_MTU),
             payload_limit: config.mtu.max(MIN_MTU) - overhead,
             max_block: config.max_block.clamp(1, MAX_COUNT),
             max_message_bytes: config.max_message_bytes,
@@ -226,6 +228,11 @@ impl Sender {
 
     pub fn next_sequence(&self) -> u64 {
         self.next_sequence
+    }
+
+    /// Of the path: the largest packet with its headers of IP and UDP.
+    pub fn mtu(&self) -> usize {
+        self.mtu
     }
 
     pub fn payload_limit(&self) -> usize {

@@ -39,6 +39,12 @@ pub enum NetError {
     NoPort {
         group: SocketAddr,
     },
+    /// Packets that are made for the channel would not fit the interface, and are not to be cut up.
+    MtuAboveInterface {
+        mtu: usize,
+        interface: String,
+        interface_mtu: u32,
+    },
     /// Another program holds the port and does not share it.
     AddressInUse {
         address: SocketAddr,
@@ -126,6 +132,14 @@ impl fmt::Display for NetError {
                 f,
                 "cannot listen on {address}: {} is no address of this machine (ip address show)",
                 address.ip()
+            ),
+            Self::MtuAboveInterface {
+                mtu,
+                interface,
+                interface_mtu,
+            } => write!(
+                f,
+                "packets of up to {mtu} bytes do not fit {interface}, whose MTU is {interface_mtu}"
             ),
             Self::TooManyGroups { group, interface } => write!(
                 f,

@@ -21,6 +21,8 @@ mod interface;
 mod mmsg;
 mod pacing;
 mod receive_driver;
+#[cfg(all(test, target_os = "linux"))]
+mod refusals;
 mod send_driver;
 mod socket;
 mod sockopt;

@@ -67,6 +67,7 @@ impl SendDriver {
         rate: NonZeroU64,
         notifier: Arc<Notifier>,
     ) -> Result<Self, NetError> {
+        check_mtu(lock(&engine).mtu(), &config)?;
         let socket = MulticastSender::open(config)?;
         let shared = Arc::new(Shared::default());
         let context = Arc::clone(&shared);
@@ -119,6 +120,20 @@ impl SendDriver {
             // A panic of the thread has been printed by the runtime; there is nothing to add.
             let _ = thread.join();
         }
+    }
+}
+
+/// A packet that the system refuses for its size would come by repair alone, for every receiver, and nobody would know why.
+fn check_mtu(mtu: usize, config: &SenderConfig) -> Result<(), NetError> {
+    match config.interface.mtu_bytes {
+        Some(interface_mtu) if !config.allow_fragments && (interface_mtu as usize) < mtu => {
+            Err(NetError::MtuAboveInterface {
+                mtu,
+                interface: config.interface.name.clone(),
+                interface_mtu,
+            })
+        }
+        _ => Ok(()),
     }
 }
 

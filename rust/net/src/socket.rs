@@ -200,7 +200,8 @@ impl MulticastReceiver {
         // Before the bind, so that nothing arrives at a small buffer.
         let receive_buffer = sockopt::set_receive_buffer(&socket, receive_buffer_bytes)
             .map_err(|error| NetError::system(format!("set the receive buffer for {group}"), error))?;
-        let receive_offload = receive_offload && sockopt::enable_receive_offload(&socket);
+        let receive_offload =
+            receive_offload && sockopt::takes_many(&socket) && sockopt::enable_receive_offload(&socket);
         bind(&socket, group, &interface)?;
         if group.ip().is_multicast() {
             join(&socket, group.ip(), source, &interface)?;

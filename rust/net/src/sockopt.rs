@@ -55,7 +55,9 @@ pub(crate) fn set_multicast_interface_v4(socket: &Socket, interface: &Interface)
 pub(crate) use system::interface_mtu;
 #[cfg(target_os = "linux")]
 pub(crate) use system::supports_segmentation_offload;
-pub(crate) use system::{dropped_by_kernel, enable_receive_offload, forbid_fragments, join_source};
+pub(crate) use system::{
+    dropped_by_kernel, enable_receive_offload, forbid_fragments, join_source, takes_many,
+};
 
 /// The kernel takes an `int`; a larger wish is a wish for the most there is.
 fn clamp_to_int(bytes: usize) -> usize {
@@ -69,6 +71,7 @@ mod system {
     use std::mem;
     use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
     use std::os::fd::{AsFd, AsRawFd};
+    use std::ptr;
 
     use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
@@ -202,6 +205,21 @@ mod system {
         set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1 as libc::c_int).is_ok()
     }
 
+    /// Whether there is `recvmmsg`, which a sandbox may lack. Without it nothing tells how to cut what offload joins.
+    pub(crate) fn takes_many(socket: &Socket) -> bool {
+        // SAFETY: no message is named, so that nothing is read, written or waited for.
+        let result = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                ptr::null_mut(),
+                0,
+                libc::MSG_DONTWAIT as _,
+                ptr::null_mut(),
+            )
+        };
+        result == 0
+    }
+
     /// Datagrams dropped at this socket since it was opened, modulo 2^32: the receive buffer was full.
     pub(crate) fn dropped_by_kernel(socket: &UdpSocket) -> Option<u32> {
         let mut counters = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
@@ -284,6 +302,10 @@ mod system {
     }
 
     pub(crate) fn enable_receive_offload(_: &Socket) -> bool {
+        false
+    }
+
+    pub(crate) fn takes_many(_: &Socket) -> bool {
         false
     }
 

@@ -105,6 +105,7 @@ pub(crate) fn no_socket(py: Python<'_>, error: &NetError) -> PyErr {
         NetError::NotMulticast { .. } => "not-multicast",
         NetError::NotASource { .. } => "not-a-source",
         NetError::NoPort { .. } => "no-port",
+        NetError::MtuAboveInterface { .. } => "mtu-above-interface",
         NetError::AddressInUse { .. } => "address-in-use",
         NetError::AddressNotHere { .. } => "address-not-here",
         NetError::TooManyGroups { .. } => "too-many-groups",

@@ -74,6 +74,12 @@ Fec = Annotated[
     str | None,
     typer.Option("--fec", metavar="K+M|P%", help="Send M parity packets after K, or a share; mends losses."),
 ]
+Mtu = Annotated[
+    int,
+    typer.Option(
+        "--mtu", metavar="BYTES", min=576, max=9000, help="The largest packet that the whole path takes."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, one object a line.")]
 Count = Annotated[
     int | None, typer.Option("--count", metavar="N", min=1, help="End after so many; by default go on.")

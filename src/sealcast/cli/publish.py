@@ -16,6 +16,7 @@ from sealcast.cli.data import (
     Instance,
     Interface,
     Keys,
+    Mtu,
     SendTo,
     Site,
     Ttl,
@@ -69,6 +70,7 @@ def publish(
     interface: Interface = None,
     ttl: Ttl = 1,
     dscp: Dscp = 0,
+    mtu: Mtu = 1500,
     send_to: SendTo = None,
     instance: Instance = "",
     as_json: AsJson = False,
@@ -87,6 +89,7 @@ def publish(
         routing=routing(interface, send_to=send_to, ttl=ttl, dscp=dscp),
         instance=instance,
         fec=fec,
+        mtu=mtu,
         retain_topics=retain_topics,
         linger=parse_duration(linger, may_be_zero=True) / 1e6,
     )

@@ -14,6 +14,7 @@ from sealcast.cli.data import (
     Folder,
     Interface,
     Keys,
+    Mtu,
     SendTo,
     Site,
     Ttl,
@@ -49,6 +50,7 @@ def send(
     interface: Interface = None,
     ttl: Ttl = 1,
     dscp: Dscp = 0,
+    mtu: Mtu = 1500,
     send_to: SendTo = None,
     as_json: AsJson = False,
 ) -> None:
@@ -71,6 +73,7 @@ def send(
             routing=routing(interface, send_to=send_to, ttl=ttl, dscp=dscp),
             linger=0.0,
             fec=fec,
+            mtu=mtu,
             # Little, so that the progress is that of the network.
             queue_bytes=_QUEUE_BYTES,
             on_acknowledgement=sender.acknowledged,

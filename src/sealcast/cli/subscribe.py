@@ -29,7 +29,7 @@ from sealcast.cli.data import (
     unattended,
 )
 from sealcast.cli.output import data_line, open_output, write_messages
-from sealcast.endpoint.events import Alarm, Event, Loss, Refused
+from sealcast.endpoint.events import Alarm, Event, Loss, MulticastSilent, Refused
 from sealcast.endpoint.limits import MAX_MESSAGE_BYTES
 from sealcast.errors import IncompleteError
 
@@ -171,5 +171,5 @@ def _origin(stream: bytes, sequence: int, time: int) -> dict[str, str | int]:
 def _tell(event: Event, losses: list[Loss]) -> None:
     if isinstance(event, Loss):
         losses.append(event)
-    if isinstance(event, Loss | Alarm | Refused):
+    if isinstance(event, Loss | Alarm | MulticastSilent | Refused):
         say(str(event))

@@ -210,6 +210,18 @@ class SourcePassedOver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MulticastSilent:
+    """Hardly anything comes by multicast, and much by repair: the network keeps the group's packets away."""
+
+    repaired: int
+    """Packets that came by repair within `seconds`."""
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"multicast is silent, repair is busy: {self.repaired} packets in {self.seconds:g} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
     """A publisher cannot seal just now; it goes on by itself once the cause is gone."""
 
@@ -234,6 +246,7 @@ Event = (
     | Refused
     | OutOfContact
     | SourcePassedOver
+    | MulticastSilent
     | Blocked
 )
 
@@ -290,6 +303,7 @@ __all__ = [
     "Loss",
     "Message",
     "MessageLost",
+    "MulticastSilent",
     "OutOfContact",
     "PolicyChanged",
     "Refused",

@@ -61,6 +61,7 @@ _AT_ONCE = 4096
 _RECREDENTIAL_SECONDS = CREDENTIAL_LIFE_SECONDS // 2
 _SKEW_SECONDS = 60
 _TERM_LOOK_SECONDS = 30
+_REFUSED_LOOK_SECONDS = 2.0
 _REGISTER_SECONDS = 10.0
 _BLOCKED_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
@@ -254,6 +255,7 @@ class Publisher:
         self._drive(engine, session, policy)
         session.spawn(self._watch(engine, session))
         session.spawn(self._recertify(engine, session))
+        session.spawn(self._watch_refused_sends())
         deadline = asyncio.get_running_loop().time() + _REGISTER_SECONDS
         # Who joins after this loop is told of the stream.
         while not engine.is_registered:
@@ -384,6 +386,26 @@ class Publisher:
             if loop.time() >= due or not is_in_force:
                 due = loop.time() + _RECREDENTIAL_SECONDS
                 self._certify(engine, session, session.identity, self._succeeds)
+
+    async def _watch_refused_sends(self) -> None:
+        """Tell when the system begins to refuse datagrams, as an interface whose MTU has become too small."""
+        known, is_told = 0, False
+        while True:
+            await asyncio.sleep(_REFUSED_LOOK_SECONDS)
+            driver, path = self._driver, self._path
+            if driver is None or path is None:
+                continue
+            # Another driver counts anew.
+            _, refused = driver.statistics()
+            if refused > known and not is_told:
+                log.warning(
+                    "channel %s: the system refuses packets on %s (%d so far), which come by repair alone: "
+                    "they do not fit its MTU any more (say --mtu), or the interface is down",
+                    self.channel,
+                    path[0].interface,
+                    refused,
+                )
+            known, is_told = refused, refused > known
 
     async def _finish(self) -> None:
         await self._say_end()

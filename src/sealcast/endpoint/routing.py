@@ -137,6 +137,7 @@ _CURES = {
     "interface-without-multicast": "name an interface that does multicast with --interface",
     "interface-without-address": "give the interface an address, or name another with --interface",
     "not-a-source": "name the publisher's host by an address of the group's family",
+    "mtu-above-interface": "say --mtu with what the interface takes, or raise the interface's",
     "address-in-use": "choose another port, or end the program that holds it",
     "too-many-groups": "leave other groups, or raise net.ipv4.igmp_max_memberships",
     "permission-denied": "ask the administrator of this machine",

@@ -19,7 +19,16 @@ from sealcast import _core
 from sealcast.device.documents import held_crl
 from sealcast.device.floors import read_crl_numbers, read_floors, read_signed_time
 from sealcast.device.identity import DeviceIdentity
-from sealcast.endpoint.events import Alarm, Event, Joined, Loss, PolicyChanged, Refused, parse_event
+from sealcast.endpoint.events import (
+    Alarm,
+    Event,
+    Joined,
+    Loss,
+    MulticastSilent,
+    PolicyChanged,
+    Refused,
+    parse_event,
+)
 from sealcast.endpoint.limits import (
     LARGEST_MESSAGE_BYTES,
     MAX_BYTES,
@@ -48,6 +57,9 @@ _LEAVE_SECONDS = 2.0
 _MOVE_SECONDS = 10.0
 """How long the group before is listened to as well, when a policy names another one."""
 
+BUSY_SECONDS = 5.0
+"""How often what came by multicast is compared with what came by repair."""
+_BUSY_FACTOR = 20
 SILENT_SECONDS = 30.0
 """A publisher that lives is heard every second (spec/wire.md DP-28); after so long an operator is told."""
 _ACKNOWLEDGE_SECONDS = 60.0
@@ -200,6 +212,7 @@ class Subscriber:
         self._has_joined = True
         if not self._is_side_channel:
             self._drive(engine, session, policy)
+            session.spawn(self._watch_multicast(engine))
         session.spawn(self._watch_silence(engine))
 
     def _drive(self, engine: _core.ReceiveEngine, session: Session, policy: _core.Policy) -> None:
@@ -410,7 +423,7 @@ class Subscriber:
         if self._on_event is not None:
             self._on_event(event)
         else:
-            level = logging.WARNING if isinstance(event, Loss | Alarm) else logging.INFO
+            level = logging.WARNING if isinstance(event, Loss | Alarm | MulticastSilent) else logging.INFO
             log.log(level, "channel %s: %s", self.channel, event)
         if isinstance(event, Refused) and (refusal := self.refusal(event)) is not None:
             raise refusal
@@ -430,6 +443,23 @@ class Subscriber:
                     SILENT_SECONDS,
                 )
             silent = set(quiet)
+
+    async def _watch_multicast(self, engine: _core.ReceiveEngine) -> None:
+        """Tell once when repair does what multicast is for, as with a switch that lost our membership.
+
+        Twice in a row, since who joins late catches up by repair, too.
+        """
+        heard, repaired, in_a_row = 0, 0, 0
+        while True:
+            await asyncio.sleep(BUSY_SECONDS)
+            counters = engine.counters()
+            mended = counters["repaired"] - repaired
+            came = counters["accepted"] - counters["repaired"] - heard
+            heard, repaired = heard + came, repaired + mended
+            in_a_row = in_a_row + 1 if mended > _BUSY_FACTOR * came else 0
+            if in_a_row == 2:
+                # Told in its turn: behind the messages that are waiting.
+                self._items.append(MulticastSilent(repaired=mended, seconds=BUSY_SECONDS))
 
     def _running(self) -> _core.ReceiveEngine:
         if self._engine is None or not self._has_joined:
