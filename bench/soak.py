@@ -1,13 +1,13 @@
 """`make soak`: faults for hours, their totals added to a ledger.
 
     python -m bench.soak [--only PART ...] [--mutations N] [--seeds N] [--first-seed N] [--kills EXPRESSION]
-                         [--matrix N]
+                         [--matrix N] [--flood S]
 
 Runs, one after the other: mutated packets against the engine, random simulations, network scenarios of the
-engine over more seeds, the matrix of network faults over real sockets, and kills at every system call. Each
-adds a line to `bench/results/soak.jsonl`: date, commit, what ran, how many, how long, whether it held; of the
-kills each transition adds one, with how many of its recoveries were killed. Ctrl-C ends it; what is done by
-then is in the ledger.
+engine over more seeds, the matrix of network faults over real sockets, floods of packets and of connections
+at their full rate, and kills at every system call. Each adds a line to `bench/results/soak.jsonl`: date,
+commit, what ran, how many, how long, whether it held; a flood with what it cost; of the kills each transition
+adds one, with how many of its recoveries were killed. Ctrl-C ends it; what is done by then is in the ledger.
 """
 
 import argparse
@@ -25,7 +25,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "bench" / "results" / "soak.jsonl"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "86400"]
-PARTS = ("mutations", "simulations", "network", "sockets", "kills")
+PARTS = ("mutations", "simulations", "network", "sockets", "floods", "kills")
+HALF_OPEN = 10_000
+"""Connections to one listener that never come to a request."""
 KILLS = [
     "tests/device/test_crash.py",
     "tests/authority/test_crash.py",
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mutations", type=int, default=1_000_000_000, help="mutated packets")
     parser.add_argument("--seeds", type=int, default=50_000, help="random simulations")
     parser.add_argument("--first-seed", type=int, default=1, help="of the random simulations")
+    parser.add_argument("--flood", type=int, default=20, metavar="S", help="seconds that a flood lasts")
     parser.add_argument("--matrix", type=int, default=20, help="seeds of each row over real sockets")
     parser.add_argument(
         "--kills", metavar="EXPRESSION", help="which of the kills' tests, as pytest -k has it"
@@ -68,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             [*PYTEST, "tests/e2e/test_network_matrix.py"],
             {"SEALCAST_SEEDS": str(options.matrix)},
         ),
+        "floods": lambda: _flood(options.flood),
         "kills": lambda: _kill(["-k", options.kills] if options.kills else []),
     }
     held = [parts[part]() for part in PARTS if part in options.only]
@@ -75,18 +79,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _kill(chosen: Sequence[str]) -> bool:
-    """Kill at every call of every transition; each that was done has its line, also before Ctrl-C."""
+    """Kill at every call of every transition."""
     print("kills at each system call", flush=True)
-    environment = {"SEALCAST_SOAK": "1"}
+    spread = ["--numprocesses", "2", "--dist", "load", "--maxschedchunk", "1"]
+    return _each("SEALCAST_KILLS", [*PYTEST, *spread, *chosen, *KILLS], {"SEALCAST_SOAK": "1"})
+
+
+def _flood(seconds: int) -> bool:
+    """Floods of packets, each with its figures, and as many half-open connections as there may be."""
+    print(f"floods of {seconds} s", flush=True)
+    tests = ["tests/e2e/test_floods.py", "tests/sidechannel/test_floods.py"]
+    return _each(
+        "SEALCAST_FIGURES",
+        [*PYTEST, *tests],
+        {"SEALCAST_FLOOD": str(seconds), "SEALCAST_HALF_OPEN": str(HALF_OPEN)},
+    )
+
+
+def _each(variable: str, command: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Run tests that write the ledger's lines themselves; what was done has its line, also before Ctrl-C."""
     with tempfile.TemporaryDirectory() as folder:
-        tally = Path(folder) / "kills"
-        told = {**os.environ, **environment, "SEALCAST_KILLS": str(tally)}
-        command = [*PYTEST, "--numprocesses", "2", "--dist", "load", "--maxschedchunk", "1", *chosen, *KILLS]
+        tally = Path(folder) / "tally"
+        told = {**os.environ, **environment, variable: str(tally)}
         try:
             code = subprocess.run(command, cwd=ROOT, env=told, check=False).returncode
         finally:
             for line in tally.read_text(encoding="utf-8").splitlines() if tally.exists() else ():
-                _add({**json.loads(line), "environment": environment})
+                _add({**json.loads(line), "environment": dict(environment)})
     return code == 0
 
 

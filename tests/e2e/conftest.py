@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.processes import Processes
 from tests.e2e.site import Site
+from tests.e2e.ward import Ward, make_ward
 
 
 @pytest.fixture
@@ -21,3 +22,10 @@ def processes() -> Iterator[Processes]:
 @pytest.fixture
 def site(tmp_path: Path, processes: Processes) -> Site:
     return Site.start(tmp_path, processes)
+
+
+@pytest.fixture(scope="session")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    """On hosts of their own; for all tests that only stream over it."""
+    with make_ward(tmp_path_factory.mktemp("ward")) as made:
+        yield made

@@ -167,6 +167,10 @@ class Processes:
         process = Process(
             [*under, SEALCAST, *map(str, words)], stdin=stdin, stdout=stdout, environment=environment
         )
+        return self.started(process)
+
+    def started(self, process: Process) -> Process:
+        """Take care of the end of a process that was started otherwise."""
         self._started.append(process)
         return process
 

@@ -19,12 +19,16 @@ from pathlib import Path
 
 import pytest
 
+from sealcast.device import DeviceIdentity
 from sealcast.endpoint import Device, Publisher, RoutingOverrides, Subscriber
-from sealcast.endpoint.events import Event, Gap, MessageLost
+from sealcast.endpoint.events import Event, Gap, MessageLost, SourcePassedOver
+from sealcast.repair.node import RepairNode
+from sealcast.sidechannel.node_messages import RepairNodeUpdate
+from sealcast.sidechannel.server import Admission, Repaired
 from sealcast.testing import MILLISECOND, BurstLoss, Faults, Switch
 from sealcast.testing.switch import CLEAN
 from tests.e2e.processes import Processes
-from tests.e2e.site import Channel, Site, free_group, free_port
+from tests.e2e.site import Channel, Site, command, free_group, free_port
 
 SEEDS = range(1, 1 + int(os.environ.get("SEALCAST_SEEDS", "1")))
 IS_SOAK = len(SEEDS) > 1
@@ -51,7 +55,8 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     processes = Processes()
     try:
         site = Site.start(Path(tmp_path_factory.mktemp("matrix")), processes)
-        site.enrol("monitor", "far", "near", "late")
+        site.enrol("monitor", "far", "near", "late", "keeper")
+        command("authority", "device", "set", site.folder, "keeper", "--role", "repair-node")
         yield Ward(site, site.add_channel("icu3/vitals", "--rate", "50Mbit/s"))
     finally:
         processes.end()
@@ -113,6 +118,9 @@ class Row:
         """How many datagrams did not come through to a subscriber."""
         return self.switch.exits[name].counters.lost
 
+    def passed_over(self, name: str = "far") -> list[SourcePassedOver]:
+        return [event for event in self.listening[name].events if isinstance(event, SourcePassedOver)]
+
     def counters(self, name: str = "far") -> dict[str, int]:
         return self.listening[name].subscriber.counters()
 
@@ -125,11 +133,15 @@ async def row(
     *,
     shared: Faults = CLEAN,
     names: tuple[str, ...] = ("far",),
+    unheard: tuple[str, ...] = (),
     fec: str | None = None,
 ) -> AsyncIterator[Row]:
-    """A stream over the switch; at the end of the block everyone has to have everything, once, in order."""
+    """A stream over the switch; at the end of the block everyone has to have everything, once, in order.
+
+    `unheard` are exits without a subscriber, for others to listen at.
+    """
     entrance = free_group(), free_port()
-    exits = {name: ("127.0.0.1", free_port()) for name in names}
+    exits = {name: ("127.0.0.1", free_port()) for name in (*names, *unheard)}
     with Switch(entrance, exits, seed=seed, faults=faults, shared=shared) as switch:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(asyncio.timeout(DEADLINE_SECONDS))
@@ -238,6 +250,51 @@ async def test_fault_4_chosen_drops(ward: Ward, seed: int, chosen: str) -> None:
     async with row(ward, seed, faults, fec="8+2" if chosen == "all-parity" else None) as running:
         await running.send_mixed()
     assert running.lost() > 0
+
+
+class Withholding(RepairNode):
+    """Answers, and says nothing of every third packet that it was asked for."""
+
+    def _repair(
+        self,
+        channel: bytes,
+        stream: bytes,
+        ranges: tuple[tuple[int, int], ...],
+        admission: Admission | None,
+    ) -> Repaired | None:
+        found = super()._repair(channel, stream, ranges, admission)
+        if found is None:
+            return None
+        packets, oldest, head = found
+        return [packet for number, packet in enumerate(packets) if number % 3], oldest, head
+
+
+async def test_fault_4_d4_what_a_repair_node_withholds_comes_from_the_publisher(
+    ward: Ward, seed: int
+) -> None:
+    """Over HTTPS; and the node is named."""
+    identity = DeviceIdentity.open(ward.site.devices / "keeper")
+    events: list[Event] = []
+    async with row(ward, seed, names=("near",), unheard=("keeper", "far")) as running:
+        node, far = (
+            RoutingOverrides(listen=running.switch.exits[name].address) for name in ("keeper", "far")
+        )
+        subscriber = ward.device("far").subscriber(ward.channel.name, routing=far, on_event=events.append)
+        async with Withholding(identity, [ward.channel.name], routing=node) as keeper:
+            [kept] = keeper._keepers
+            # As `run` does it; who joins afterwards is told of the node.
+            await kept.session.key_server.put_repair_node(
+                ward.channel.name, RepairNodeUpdate(endpoint=keeper.endpoint)
+            )
+            async with subscriber:
+                running.listening["far"] = Listening(subscriber, events)
+                await running.send(20)
+                await running.settle()
+                running.switch.set_faults(Faults(delay=0, loss=0.5), ["far"])
+                while not (told := running.passed_over()):
+                    await running.send(100)
+                    await running.settle()
+    assert {(event.source, event.reason) for event in told} == {("keeper", "withheld")}
 
 
 @pytest.mark.parametrize("types", [(DATA, PARITY), (DATA, PARITY, HEARTBEAT, CREDENTIAL)])

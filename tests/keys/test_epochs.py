@@ -33,7 +33,7 @@ def test_a_slot_lasts_from_its_start_to_the_next(now: int) -> None:
     assert start_of(CLOCK, slot) <= now or slot == CLOCK.origin_number
 
 
-def test_the_last_slot_there_is_does_not_turn() -> None:
+def test_b8_the_last_slot_there_is_does_not_turn() -> None:
     """KM-1: 24 bits."""
     assert slot_at(CLOCK, start_of(CLOCK, MAX_SLOT)) == MAX_SLOT
     assert slot_at(CLOCK, start_of(CLOCK, MAX_SLOT + 5)) == MAX_SLOT
@@ -98,7 +98,7 @@ def test_a_restore_jumps_above_every_number_that_was_used() -> None:
     assert generation.restored(draw, reported=10**6).position == (10**6 + 1, 0)
 
 
-def test_generation_numbers_end_at_32_bits() -> None:
+def test_b8_generation_numbers_end_at_32_bits() -> None:
     last = Generation(number=MAX_GENERATION, step=MAX_STEP, secret=Secret(bytes(32)))
     with pytest.raises(NumbersExhaustedError):
         last.fresh(Draw())
