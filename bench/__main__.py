@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import (
+    comparison,
     engine,
     enrolment,
     latency,
@@ -37,6 +38,7 @@ PARTS = {
     "stream": stream.measure,
     "plane": plane.measure,
     "peers": peers.measure,
+    "comparison": comparison.measure,
     "removal": removal.measure,
     "refusal": refusal.measure,
     "enrolment": enrolment.measure,

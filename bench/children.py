@@ -77,12 +77,12 @@ class Child:
         if self._process.stdin is not None:
             self._process.stdin.write(word.encode() + b"\n")
 
-    async def output(self) -> str:
+    async def output(self, *, also_errors: bool = False) -> str:
         """Wait for its end and return what it wrote. Raises: ChildError if it failed."""
         output, _ = await self._process.communicate()
         if self._process.returncode != 0:
             raise ChildError(f"{self.name} has failed; {self.last_words()}")
-        return output.decode()
+        return output.decode() + (self._log.read_text(errors="replace") if also_errors else "")
 
     async def finish(self) -> None:
         """Let it end by itself, in order."""

@@ -76,6 +76,18 @@ class Wire:
                 return False
         return True
 
+    def lose(self, rule: str | None) -> None:
+        """Drop the UDP datagrams that a rule of nftables picks at the far host; with None, drop none.
+
+        Raises: CalledProcessError: the rule is none, or there is no nft. OSError: likewise.
+        """
+        nft = [*self.on(FAR), "nft"]
+        subprocess.run([*nft, "flush", "ruleset"], capture_output=True, check=True)
+        if rule is not None:
+            hook = "type filter hook prerouting priority -300;"
+            table = f"table ip wire {{\n chain loss {{\n {hook}\n meta l4proto udp {rule} drop\n }}\n}}\n"
+            subprocess.run([*nft, "-f", "-"], input=table.encode(), capture_output=True, check=True)
+
     def _make(self) -> None:
         near, far = self._names[NEAR], self._names[FAR]
         for name in (near, far):
