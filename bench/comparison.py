@@ -57,21 +57,21 @@ async def _goodput(site: Site, figures: Figures, folder: Path, rounds: int, quic
     rivals: dict[str, Measured] = {}
     with _left_out("Cyclone DDS"):
         cyclone = Cyclone(folder / "cyclone")
-        for name, protection in (
-            ("no security", PLAIN),
-            (f"rtps {ENCRYPT}", ENCRYPT),
-            (f"rtps {ORIGIN}", ORIGIN),
-        ):
+        for protection in (PLAIN, ENCRYPT, ORIGIN):
 
             async def samples_of(protection: str = protection) -> float:
                 rate = await cyclone.goodput(site, protection, count=samples, message_bytes=MESSAGE_BYTES)
                 return rate * message_megabits
 
-            rivals[f"Cyclone DDS, {name}"] = samples_of
+            rivals[f"Cyclone DDS, rtps {protection}"] = samples_of
     with _left_out("UFTP"):
         uftp = Uftp(folder / "uftp")
         for how, steps in _UFTP_STEPS.items():
-            rate = await _best(steps, lambda rate, how=how: uftp.transfer(site, how, file, rate=rate))
+
+            async def uftp_seconds(rate: int, how: str = how) -> float:
+                return await uftp.transfer(site, how, file, rate=rate)
+
+            rate = await _best(steps, uftp_seconds)
 
             async def by_uftp(how: str = how, rate: int = rate) -> float:
                 return megabits / await uftp.transfer(site, how, file, rate=rate)
@@ -154,12 +154,11 @@ async def _fan_out(site: Site, figures: Figures, rounds: int, quick: bool) -> No
             folder = site.folder / broker.name.lower()
             name = f"{broker.name} over TLS, {receivers} receivers"
             with _left_out(broker.name), _failing(name):
-                values = [
+                seconds = [
                     await brokers.fan_out(site, broker, folder, receivers=receivers, count=count)
-                    / count
-                    * 1e5
                     for _ in range(rounds)
                 ]
+                values = [each / count * 1e5 for each in seconds]
                 figures.add(Figure(group=FAN_OUT, name=name, unit="s", values=values, ratio_to=base))
 
 

@@ -1,4 +1,4 @@
-"""Fan-out over TLS by a broker: what one message to many costs where every receiver has a connection of its own.
+"""Fan-out over TLS by a broker: one message to many, where every receiver has a connection of its own.
 
 The clients speak as much of the two protocols as a stream needs (NATS client protocol; MQTT 3.1.1, QoS 0) and
 read only how much came: their own cost is no part of the figure.
@@ -140,7 +140,6 @@ BROKERS = (NATS, MOSQUITTO)
 async def fan_out(site: Site, broker: Broker, folder: Path, *, receivers: int, count: int) -> float:
     """Return the CPU seconds of the broker for `count` messages to `receivers`. Raises: MissingError."""
     install([broker.package], [broker.program])
-    folder.mkdir(parents=True, exist_ok=True)
     tls = _credentials(folder)
     _, port = site.group()
     # On loopback: one core's cost is the same there, and there is no loss to add.
@@ -209,6 +208,7 @@ async def _first(broker: Broker, port: int, tls: ssl.SSLContext) -> _Connection:
 
 def _credentials(folder: Path) -> ssl.SSLContext:
     """Make the server's key and certificate; return what trusts it."""
+    folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bench")])
     now = datetime.datetime.now(datetime.UTC)
@@ -225,6 +225,3 @@ def _credentials(folder: Path) -> ssl.SSLContext:
     )
     (folder / "key.pem").write_bytes(private)
     return ssl.create_default_context(cadata=certificate.decode())
-
-
-__all__ = ["BROKERS", "MESSAGE_BYTES", "MOSQUITTO", "NATS", "Broker", "fan_out"]

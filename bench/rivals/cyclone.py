@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from bench.rivals.packages import HERE, MissingError, build, install
+from bench.rivals.packages import HERE, build, install
 from bench.site import Site
 from bench.wire import FAR, NEAR
 
@@ -152,6 +152,3 @@ def _certificate(
     builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + _YEARS)
     builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
     return builder.sign(signer, hashes.SHA256())
-
-
-__all__ = ["ENCRYPT", "ORIGIN", "PLAIN", "Cyclone", "MissingError"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.children import ChildError
-from bench.rivals.packages import HERE, build, install
+from bench.rivals.packages import HERE, build, install, took
 from bench.site import Site
 from bench.wire import FAR
 
@@ -39,11 +39,7 @@ class Norm:
         finally:
             await sender.finish()
             await receiver.finish()
-        arrived = list(self._received.iterdir())
-        sizes = [path.stat().st_size for path in arrived]
-        for path in arrived:
-            path.unlink()
-        if sizes != [file.stat().st_size]:
+        if not took(self._received, file):
             raise ChildError(f"norm: the file did not arrive at {rate} Mbit/s")
         seconds: float = got["last"] - sent["start"]
         return seconds

@@ -43,6 +43,15 @@ def build(command: Sequence[str], folder: Path) -> None:
         raise MissingError(f"{command[0]} failed: {done.stderr.strip()[-300:]}")
 
 
+def took(folder: Path, file: Path) -> bool:
+    """Empty a folder of what arrived; return whether it was one file as long as this one."""
+    sizes = []
+    for arrived in folder.iterdir():
+        sizes.append(arrived.stat().st_size)
+        arrived.unlink()
+    return sizes == [file.stat().st_size]
+
+
 def _run(command: Sequence[str]) -> None:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     try:

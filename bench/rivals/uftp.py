@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from pathlib import Path
 
 from bench.children import ChildError
-from bench.rivals.packages import build, install
+from bench.rivals.packages import build, install, took
 from bench.site import Site
 from bench.wire import FAR
 
@@ -50,17 +49,14 @@ class Uftp:
         server = ["uftp", *_OPTIONS[how], *common, "-R", pace, "-b", _BLOCK_BYTES, str(file)]
         receiver = await site.start("uftpd", client, FAR)
         try:
-            start = time.monotonic()
             sender = await site.start("uftp", server)
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 output = await sender.output(also_errors=True)
         except TimeoutError:
-            raise ChildError(f"uftp has not ended after {time.monotonic() - start:.0f} s") from None
+            raise ChildError(f"uftp has not ended after {_PATIENCE_SECONDS} s") from None
         finally:
             await receiver.stop()
-        arrived = self._received / file.name
         elapsed = _ELAPSED.search(output)
-        if elapsed is None or not arrived.exists() or arrived.stat().st_size != file.stat().st_size:
+        if not took(self._received, file) or elapsed is None:
             raise ChildError(f"uftp: the file did not arrive ({how}, {pace} kbit/s)")
-        arrived.unlink()
         return float(elapsed[1])
