@@ -48,7 +48,11 @@ test: lint test-clients
 	cargo test --quiet --release --locked --workspace
 	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
-bench: setup
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.requirements
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bench.txt
+	@touch $@
+
+bench: setup $(VENV)/.bench
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: setup
@@ -61,9 +65,10 @@ fmt: setup
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 lock:
-	for set in runtime dev; do \
+	for set in runtime dev bench; do \
+	  case $$set in runtime) extra=;; dev) extra="--extra dev";; bench) extra="--extra dev --extra bench";; esac; \
 	  { echo '# Made by `make lock` from pyproject.toml; do not edit by hand.'; \
-	    $(LOCK) --quiet $$( [ $$set = runtime ] || echo --extra $$set ); } > requirements/$$set.txt || exit 1; \
+	    $(LOCK) --quiet $$extra; } > requirements/$$set.txt || exit 1; \
 	done
 
 clean:

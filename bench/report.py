@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from bench import plots
 from bench.children import ROOT
 from bench.figures import Figures, number
 
@@ -41,7 +42,7 @@ def machine() -> dict[str, Any]:
 
 
 def write(figures: Figures, facts: dict[str, Any], *, command: str, seconds: float, json_file: Path) -> None:
-    """Write the JSON file, and the Markdown file beside it."""
+    """Write the JSON file, and beside it the table (Markdown) and the plots (SVG)."""
     run = {
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "command": command,
@@ -51,10 +52,11 @@ def write(figures: Figures, facts: dict[str, Any], *, command: str, seconds: flo
     }
     json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
-    json_file.with_suffix(".md").write_text(_markdown(run))
+    plotted = plots.draw(run, json_file.with_suffix(""))
+    json_file.with_suffix(".md").write_text(_markdown(run, plotted))
 
 
-def _markdown(run: dict[str, Any]) -> str:
+def _markdown(run: dict[str, Any], plotted: dict[str, Path]) -> str:
     facts = run["machine"]
     dirty = " with uncommitted changes" if facts["uncommitted_changes"] else ""
     lines = [
@@ -69,10 +71,11 @@ def _markdown(run: dict[str, Any]) -> str:
         _HOW_TO_READ,
     ]
     for group, members in groupby(run["figures"], key=lambda figure: str(figure["group"])):
+        lines += ["", f"## {group[0].upper()}{group[1:]}", ""]
+        if group in plotted:
+            path = plotted[group]
+            lines += [f"![{group}]({path.parent.name}/{path.name})", ""]
         lines += [
-            "",
-            f"## {group[0].upper()}{group[1:]}",
-            "",
             "| | median | min - max | unit | ratio | bar | |",
         ]
         lines.append("|---|---:|---:|---|---:|---|---|")
