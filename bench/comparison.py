@@ -152,7 +152,7 @@ async def _fan_out(site: Site, figures: Figures, rounds: int, quick: bool) -> No
     for broker in brokers.BROKERS:
         for receivers in RECEIVERS:
             folder = site.folder / broker.name.lower()
-            name = f"{broker.name} over TLS, {receivers} receivers"
+            name = f"{broker.name} over TLS, receivers: {receivers}"
             with _left_out(broker.name), _failing(name):
                 seconds = [
                     await brokers.fan_out(site, broker, folder, receivers=receivers, count=count)
