@@ -14,7 +14,8 @@ _MEBIBYTE = 1024  # KiB, as /proc says it
 _SETTLE_SECONDS = 2.0
 
 
-def _resident(pid: int, what: str) -> float:
+def resident_mebibytes(pid: int, what: str) -> float:
+    """MiB of a process, as `/proc/PID/smaps_rollup` has it under that word."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith(what + ":"):
             return int(line.split()[1]) / _MEBIBYTE
@@ -31,8 +32,8 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
     shared: dict[str, list[float]] = {name: [] for name in names}
 
     def take(name: str, child: Child) -> None:
-        resident[name].append(_resident(child.pid, "Rss"))
-        shared[name].append(_resident(child.pid, "Pss"))
+        resident[name].append(resident_mebibytes(child.pid, "Rss"))
+        shared[name].append(resident_mebibytes(child.pid, "Pss"))
 
     for _ in range(rounds):
         for name, role, device in (

@@ -39,7 +39,7 @@ class Site:
         self.keys_url = ""
         self._groups = iter(range(1, 255))
         self._group_prefix = f"239.255.{os.urandom(1)[0]}"
-        self._channels: dict[int, str] = {}
+        self._channels: dict[tuple[int, str], str] = {}
         self._devices: dict[str, asyncio.Task[Path]] = {}
 
     async def __aenter__(self) -> Self:
@@ -67,18 +67,18 @@ class Site:
         before = self.wire.on(host) if self.wire is not None else []
         return await self.children.start(name, [*before, *command])
 
-    async def channel(self, rate: int = UNPACED_MEGABITS) -> str:
+    async def channel(self, rate: int = UNPACED_MEGABITS, retention: str = "512M") -> str:
         """Return a channel of `rate` Mbit/s that `pub-*` publish on and `sub-*` subscribe to."""
-        if rate not in self._channels:
-            name = f"bench/{rate}"
+        if (rate, retention) not in self._channels:
+            name = f"bench/{rate}-{retention}"
             group, port = self.group()
             add = ["--group", group, "--port", str(port), "--publish", "pub-*", "--subscribe", "sub-*"]
-            limits = ["--rate", f"{rate}Mbit/s", "--retention-bytes", "512M"]
+            limits = ["--rate", f"{rate}Mbit/s", "--retention-bytes", retention]
             if self.wire is not None:
                 limits += ["--interface", self.wire.interface]
-            await self._command(f"channel-{rate}", "channel", "add", name, *add, *limits)
-            self._channels[rate] = name
-        return self._channels[rate]
+            await self._command(f"channel-{rate}-{retention}", "channel", "add", name, *add, *limits)
+            self._channels[rate, retention] = name
+        return self._channels[rate, retention]
 
     def group(self) -> tuple[str, int]:
         """Return a multicast group and a port that nobody else uses."""

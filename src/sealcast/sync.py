@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -28,6 +28,7 @@ from sealcast.endpoint.subscriber import SubscriberOptions
 
 if TYPE_CHECKING:
     from sealcast._core import Epoch
+    from sealcast.endpoint.transfer import OnLoss, OnProgress, ReceivedFile, SentFile
 
 Result = TypeVar("Result")
 
@@ -84,6 +85,16 @@ class Publisher:
         """Queue many messages at once, in order."""
         _loop.run(self._publisher.send_many(messages, topic=topic))
 
+    def send_files(
+        self,
+        paths: Sequence[Path | str],
+        *,
+        linger: float = 30.0,
+        on_progress: OnProgress | None = None,
+    ) -> tuple[SentFile, ...]:
+        """Send files and folders, and stay until every subscriber has them; tells progress in its thread."""
+        return _loop.run(self._publisher.send_files(paths, linger=linger, on_progress=on_progress))
+
     def drained(self) -> None:
         """Wait until everything that was queued has been handed to the network."""
         _loop.run(self._publisher.drained())
@@ -134,6 +145,28 @@ class Subscriber:
     def __iter__(self) -> Iterator[Message]:
         while True:
             yield from self.recv_many()
+
+    def receive_files(
+        self,
+        folder: Path | str,
+        *,
+        overwrite: bool = False,
+        on_progress: OnProgress | None = None,
+        on_loss: OnLoss | None = None,
+    ) -> Iterator[ReceivedFile]:
+        """Iterate over the files that come in, each in its place below `folder`; tells in its thread."""
+        files = self._subscriber.receive_files(
+            folder, overwrite=overwrite, on_progress=on_progress, on_loss=on_loss
+        )
+
+        async def following() -> ReceivedFile:
+            return await anext(files)
+
+        try:
+            while True:
+                yield _loop.run(following())
+        finally:
+            _loop.run(files.aclose())
 
     def counters(self) -> dict[str, int]:
         """What has been counted since the start."""

@@ -131,7 +131,7 @@ async def test_f8_a_key_server_is_no_device(clients: Clients) -> None:
     peer = PeerServer(
         clients.device,
         repair=lambda *asked: served.append(asked),
-        acknowledge=lambda *_: False,
+        files=lambda *_: False,
         is_allowed=lambda *_: True,
         crl=lambda: site.authority.crl.der,
     )

@@ -26,7 +26,7 @@ from sealcast.device.agent import DeviceAgent
 from sealcast.device.trust import sync_trust
 from sealcast.endpoint import ChannelSite, Device, Publisher
 from sealcast.endpoint.events import Event, StreamClosed
-from sealcast.endpoint.transfer import FileReceiver, FileSender, ReceivedFile
+from sealcast.endpoint.transfer import ReceivedFile
 from sealcast.errors import (
     CertificateError,
     NetworkError,
@@ -45,7 +45,6 @@ from sealcast.pki.names import channel_id
 from sealcast.pki.profiles import CertificateIssuer
 from sealcast.sidechannel import KeyServerClient
 from sealcast.sidechannel.client import PeerClient
-from sealcast.sidechannel.messages import Acknowledgement
 from tests.authority.bundles import add_version, held
 from tests.authority.conftest import DAY, Site, make_site, serving
 
@@ -215,19 +214,12 @@ async def test_a_file_is_acknowledged_by_namesakes_of_two_sites_each_for_itself(
     await two.import_crl()
     at, sent = two.at_ward(), tmp_path / "image.bin"
     sent.write_bytes(b"image" * 100_000)
-    sender = FileSender()
-    acknowledged: set[str] = set()
-
-    def note(device: str, acknowledgement: Acknowledgement) -> None:
-        acknowledged.add(device)
-        sender.acknowledged(device, acknowledgement)
 
     async def receive(site: Site, folder: Path, joined: asyncio.Event) -> ReceivedFile:
         device = Device(await two.device(site, "display-1"))
-        files = FileReceiver(folder)
         async with (
             device.subscriber(ECG, site=at) as subscriber,
-            aclosing(files.receive(subscriber)) as whole,
+            aclosing(subscriber.receive_files(folder)) as whole,
         ):
             joined.set()
             return await anext(whole)
@@ -236,7 +228,7 @@ async def test_a_file_is_acknowledged_by_namesakes_of_two_sites_each_for_itself(
     async with (
         asyncio.timeout(DEADLINE_SECONDS),
         asyncio.TaskGroup() as group,
-        Device(monitor).publisher(ECG, linger=0.0, on_acknowledgement=note) as publisher,
+        Device(monitor).publisher(ECG, linger=0.0) as publisher,
     ):
         tasks = []
         for folder, site in ((tmp_path / "here", two.ward), (tmp_path / "there", two.lab)):
@@ -244,8 +236,8 @@ async def test_a_file_is_acknowledged_by_namesakes_of_two_sites_each_for_itself(
             joined = asyncio.Event()
             tasks.append(group.create_task(receive(site, folder, joined)))
             await joined.wait()
-        await sender.send(publisher, [sent], linger=DEADLINE_SECONDS)
-    assert acknowledged == set(readers)
+        [file] = await publisher.send_files([sent], linger=DEADLINE_SECONDS)
+    assert file.receivers == tuple(sorted(readers))
     assert [task.result().sha256 for task in tasks] == [hashlib.sha256(b"image" * 100_000).digest()] * 2
 
 

@@ -40,7 +40,6 @@ from sealcast.pki.signed import PublicKey
 from sealcast.sidechannel import PeerServer
 from sealcast.sidechannel.inbox import InboxServer
 from sealcast.sidechannel.messages import (
-    Acknowledgement,
     EmptyBody,
     JoinRequest,
     PollRequest,
@@ -48,7 +47,13 @@ from sealcast.sidechannel.messages import (
     Report,
     StreamUpdate,
 )
-from sealcast.sidechannel.peer_messages import ChannelsRequest, EndpointBody, InboxRequest, PostedMessage
+from sealcast.sidechannel.peer_messages import (
+    ChannelsRequest,
+    EndpointBody,
+    FileReport,
+    InboxRequest,
+    PostedMessage,
+)
 from tests.authority.conftest import DAY, LOOPBACK, Site, make_site
 from tests.authority.maker import Maker
 from tests.authority.test_keys import credential_bundle
@@ -118,7 +123,7 @@ async def applications(site: Site) -> dict[str, web.Application]:
     peer = PeerServer(
         identity,
         repair=lambda *_: None,
-        acknowledge=lambda *_: False,
+        files=lambda *_: False,
         is_allowed=lambda *_: None,
         crl=lambda: None,
     )
@@ -320,9 +325,7 @@ async def request(world: World, listener: Listener, method: str, path: str, name
         ).serialize(),
         "report": Report(bundle_version=0, bundle_hash=bytes(32), serial="1").serialize(),
         "repair": RepairRequest(channel=channel, stream=listener.stream, ranges=((0, 0),)).serialize(),
-        "acknowledgements": Acknowledgement(
-            channel=channel, stream=listener.stream, transfer=bytes(16), sha256=bytes(32)
-        ).serialize(),
+        "files": FileReport(channel=channel, stream=listener.stream, round=0).serialize(),
     }
     body = bodies.get(path.rpartition("/")[2], EmptyBody().serialize())
     return {"data": body if method in ("POST", "PUT", "PATCH") else None}

@@ -12,8 +12,8 @@ from tests.e2e.processes import Finished, Processes, wait_until
 from tests.e2e.site import Site, command
 
 
-def assert_one_line(finished: Finished, *says: str) -> None:
-    assert finished.code == 8, finished.err
+def assert_one_line(finished: Finished, *says: str, code: int = 8) -> None:
+    assert finished.code == code, finished.err
     errors = [line for line in finished.err.splitlines() if line.startswith("sealcast: error: ")]
     assert len(errors) == 1, finished.err
     assert re.fullmatch(r"sealcast: error: .+ \(.+\)", errors[0])
@@ -80,9 +80,12 @@ def test_a_file_that_does_not_fit(site: Site, processes: Processes, small_disk: 
     process = processes.start("receive", archive, channel.name, "--output", small_disk)
     process.wait_line("joined", errors=True)
     sender = processes.start("send", scanner, channel.name, file, "--linger", "5s")
-    assert_one_line(process.wait(), "large", "No space left on device")
+    says = "no room: 1000000 bytes are to come"
+    process.wait_line(f"lost: file 'large' of scanner-3: {says}", errors=True)
+    assert_one_line(sender.wait(), f"refused by archive-3: 'large' ({says}", code=9)
     assert list(small_disk.iterdir()) == []
-    sender.stop()
+    # Others may fit.
+    assert process.stop().code == 130
 
 
 def test_enrolment_onto_a_full_disk(site: Site, processes: Processes, small_disk: Path) -> None:
@@ -128,6 +131,7 @@ def test_a_file_that_shrinks_while_it_is_sent(site: Site, processes: Processes, 
     sender = processes.start("send", scanner, channel.name, file)
     wait_until(lambda: any(output.iterdir()), "the file has begun")
     os.truncate(file, 1000)
-    assert_one_line(sender.wait(), str(file), "of 10000000")
+    assert_one_line(sender.wait(), str(file), "changes while it is being sent")
+    receiver.wait_line("lost: file 'source' of scanner-6: it changes while it is being sent", errors=True)
     assert receiver.stop().code == 130
     assert list(output.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Bodies of the side channel. Spec: side-channel.md SC-3 to SC-5, SC-8, and the tables of sections 1 and 2.
+"""Bodies of the side channel. Spec: side-channel.md SC-3 to SC-5, SC-8, SC-48, tables of sections 1 and 2.
 
 A body is a map, and comes out as one: byte strings and numbers under the names of the specification. What
 this version does not know is left out (SC-17).
@@ -18,6 +18,9 @@ from tests.reference.wire import MAX_DATAGRAM_BYTES, SEQUENCE_END, MalformedErro
 MAX_RANGES = 64
 MAX_PACKETS = 1024
 MAX_EARLIER = 8
+MAX_FILES = 1024
+MAX_PIECE_RANGES = 1024
+MAX_REASON_CHARACTERS = 80
 MAX_SLOTS = 32
 """No beacon commits to more (KM-15, KM-17)."""
 ROLES = ("publish", "subscribe")
@@ -116,6 +119,33 @@ def _range(value: object) -> list[int]:
     return [first, last]
 
 
+def _piece_range(value: object) -> list[int]:
+    first, last = _array(_uint(2**64), _uint(2**64))(value)
+    if first > last:
+        raise MalformedError("a range that ends before it begins")
+    return [first, last]
+
+
+def _pieces(value: object) -> list[Any]:
+    ranges: list[Any] = _list(_piece_range, MAX_PIECE_RANGES)(value)
+    if not ranges:
+        raise MalformedError("no range")
+    return ranges
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise MalformedError("neither true nor false")
+    return value
+
+
+def _short(value: object) -> str:
+    text: str = _text()(value)
+    if len(text) > MAX_REASON_CHARACTERS:
+        raise MalformedError("too long a text")
+    return text
+
+
 def _endpoint(value: object) -> list[Any]:
     host, port = _array(_text(), _uint(1 << 16))(value)
     if not host or port == 0:
@@ -169,10 +199,13 @@ KINDS: dict[str, dict[str, Read]] = {
         "oldest": _uint(SEQUENCE_END + 1),
         "head": _or_null(_DATAGRAM),
     },
-    "acknowledgement": {
+    "file report": {
         "channel": _octets(32),
         "stream": _octets(16),
-        "transfer": _octets(16),
-        "sha256": _octets(32),
+        "round": _uint(2**64),
+        "busy": _flag,
+        "whole": _list(_octets(16), MAX_FILES),
+        "refused": _list(_array(_octets(16), _short), MAX_FILES),
+        "missing": _list(_array(_octets(16), _pieces), MAX_FILES),
     },
 }

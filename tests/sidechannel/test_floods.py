@@ -153,7 +153,7 @@ async def test_d7_a_listener_that_is_flooded_leaves_the_others_alone(source: Sou
     async with PeerServer(
         identity_of(source.site, "keeper"),
         repair=other._repair,
-        acknowledge=lambda *_: False,
+        files=lambda *_: False,
         is_allowed=lambda *_: True,
         crl=lambda: None,
     ) as server:

@@ -74,7 +74,7 @@ class Source:
         server = PeerServer(
             identity_of(self.site, "keeper"),
             repair=self._repair,
-            acknowledge=lambda *_: False,
+            files=lambda *_: False,
             follow=FollowSource(reach=self._reach, await_fresh=self._await),
             is_allowed=lambda *_: self.allowed,
             crl=lambda: None,

@@ -10,7 +10,6 @@ from sealcast.keys import GateGrant, MemberRole, Secret
 from sealcast.pki.signed import decode_cbor, encode_cbor
 from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.messages import (
-    Acknowledgement,
     ChannelsAnswer,
     CrlAnswer,
     EmptyBody,
@@ -39,6 +38,7 @@ from sealcast.sidechannel.node_messages import (
 from sealcast.sidechannel.peer_messages import (
     ChannelsRequest,
     EndpointBody,
+    FileReport,
     InboxAnswer,
     InboxRequest,
     PostedMessage,
@@ -102,7 +102,15 @@ MESSAGES: list[Message] = [
     TimeAnswer(time=5),
     RepairRequest(channel=bytes(32), stream=bytes(16), ranges=((0, 0), (5, 2**62 - 1))),
     RepairAnswer(packets=(b"one", b"two"), oldest=1, head=b"h"),
-    Acknowledgement(channel=bytes(32), stream=bytes(16), transfer=bytes(16), sha256=bytes(32)),
+    FileReport(channel=bytes(32), stream=bytes(16), round=0, is_busy=True),
+    FileReport(
+        channel=bytes(32),
+        stream=bytes(16),
+        round=7,
+        whole=(bytes(16),),
+        refused=((bytes([1] * 16), "no room"),),
+        missing=((bytes([2] * 16), ((0, 0), (2, 5))),),
+    ),
     ErrorAnswer(error="revoked", detail="device 'x' is revoked"),
     ChannelsAnswer(crl=(7, bytes(32)), channels=(("ward/ecg", 2),)),
     ChannelsRequest(known=bytes(32)),

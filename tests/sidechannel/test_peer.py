@@ -1,4 +1,4 @@
-"""Repair and acknowledgements between devices, over real TLS: spec/side-channel.md section 2, TR-8, SC-1."""
+"""Repair and reports on files between devices, over real TLS: spec/side-channel.md section 2, TR-8, SC-1."""
 
 import asyncio
 import io
@@ -21,7 +21,8 @@ from sealcast.errors import (
 )
 from sealcast.pki.certificates import parse_certificate, parse_pem_certificates
 from sealcast.pki.crl import Revocation
-from sealcast.sidechannel import Acknowledgement, PeerClient, PeerServer
+from sealcast.sidechannel import PeerClient, PeerServer
+from sealcast.sidechannel.peer_messages import FileReport
 from sealcast.sidechannel.server import Admission, Repaired
 from tests.est.site import Site
 from tests.sidechannel.identities import FileIdentity, expired_identity, identity_of, key_server_identity
@@ -38,7 +39,7 @@ class Publisher:
         self.identity = identity_of(site, "monitor-1")
         self.packets = {sequence: f"packet {sequence}".encode() for sequence in range(10, 20)}
         self.allowed = {"display-1"}
-        self.acknowledged: list[tuple[str, Acknowledgement]] = []
+        self.reports: list[tuple[str, FileReport]] = []
         self.crl: bytes | None = None
         self.port = 0
 
@@ -59,15 +60,15 @@ class Publisher:
         ]
         return wanted, min(self.packets), b"heartbeat"
 
-    def acknowledge(self, device: str, acknowledgement: Acknowledgement) -> bool:
-        self.acknowledged.append((device, acknowledgement))
-        return acknowledgement.stream == STREAM
+    def files(self, device: str, report: FileReport) -> bool:
+        self.reports.append((device, report))
+        return report.stream == STREAM
 
     def server(self) -> PeerServer:
         return PeerServer(
             self.identity,
             repair=self.repair,
-            acknowledge=self.acknowledge,
+            files=self.files,
             is_allowed=lambda channel, device: device in self.allowed if channel == CHANNEL else None,
             crl=lambda: self.crl,
         )
@@ -100,11 +101,11 @@ async def test_an_answer_is_bounded(publisher: Publisher) -> None:
         assert len((await client.repair(CHANNEL, STREAM, ((0, 2001),))).packets) == 34
 
 
-async def test_an_acknowledgement_arrives_with_its_sender(publisher: Publisher) -> None:
-    word = Acknowledgement(channel=CHANNEL, stream=STREAM, transfer=bytes(16), sha256=bytes(32))
+async def test_a_report_on_files_arrives_with_its_sender(publisher: Publisher) -> None:
+    word = FileReport(channel=CHANNEL, stream=STREAM, round=1, whole=(bytes(16),))
     async with publisher.client(identity_of(publisher.site, "display-1")) as client:
-        await client.acknowledge(word)
-    assert publisher.acknowledged == [("display-1", word)]
+        await client.report_files(word)
+    assert publisher.reports == [("display-1", word)]
 
 
 async def test_what_is_not_published_here_is_unknown(publisher: Publisher) -> None:

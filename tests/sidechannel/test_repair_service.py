@@ -59,7 +59,7 @@ class Source:
         return PeerServer(
             identity_of(self.site, "keeper"),
             repair=self._repair,
-            acknowledge=lambda *_: False,
+            files=lambda *_: False,
             is_allowed=lambda *_: True,
             crl=lambda: None,
             admission=self._admission,

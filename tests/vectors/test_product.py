@@ -22,7 +22,6 @@ from sealcast.pki.signed import SignedObject, decode_cbor, sign_input
 from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.follow_messages import FollowRequest
 from sealcast.sidechannel.messages import (
-    Acknowledgement,
     JoinAnswer,
     JoinRequest,
     KeysAnswer,
@@ -31,6 +30,7 @@ from sealcast.sidechannel.messages import (
     RepairAnswer,
     RepairRequest,
 )
+from sealcast.sidechannel.peer_messages import FileReport
 from tests.vectors.cases.trust import credential_fields
 from tests.vectors.reading import Case, cases
 
@@ -211,7 +211,7 @@ BODIES: dict[str, type[Body]] = {
     "repair request": RepairRequest,
     "follow request": FollowRequest,
     "repair reply": RepairAnswer,
-    "acknowledgement": Acknowledgement,
+    "file report": FileReport,
 }
 
 

@@ -34,7 +34,9 @@ def register(app: typer.Typer) -> None:
 def receive(
     folder: Folder,
     channel: Channel,
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder to write into.")],
+    output: Annotated[
+        Path, typer.Option("--output", "--into", metavar="DIR", help="The folder to write into.")
+    ],
     count: Count = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there, whoever it is from.")
@@ -49,10 +51,11 @@ def receive(
     """Receive files: each appears under its name once it is whole.
 
     A file that is there is kept, and the new one counts as lost; but a publisher may replace what it has sent
-    since this command began, and a file that is there byte for byte counts as received. Ends with 9 if a file
-    was lost, or anything that may have been one.
+    since this command began, and a file that is there byte for byte counts as received. After an
+    interruption, also of the sender, the same command goes on with what has come. Ends with 9 if a file was
+    lost, or anything that may have been one.
     """
-    from sealcast.endpoint.transfer import FileReceiver
+    from sealcast.endpoint.file_receiver import FileReceiver
     from sealcast.errors import IncompleteError
 
     device = open_device(folder)
@@ -81,14 +84,24 @@ def receive(
                             }
                             typer.echo(json.dumps(fields))
                         else:
-                            progress.say(f"{file.path} from {file.publisher}, {file.size} bytes, hash right")
+                            was_there = ", was there" if file.was_there else ""
+                            progress.say(
+                                f"{file.path} from {file.publisher}, {file.size} bytes, hash right{was_there}"
+                            )
                         left = None if left is None else left - 1
                         if left == 0:
                             break
                 finally:
                     await files.aclose()
 
-        run(work)
+        try:
+            run(work)
+        except KeyboardInterrupt:
+            for name, done, size in receiver.unfinished():
+                progress.say(
+                    f"interrupted: {done} of {size} bytes of {name!r} are kept; the same command goes on"
+                )
+            raise
     losses = []
     if receiver.lost:
         losses.append(f"lost in part: {', '.join(repr(name) for name in dict.fromkeys(receiver.lost))}")

@@ -1,8 +1,8 @@
-"""`sealcast send`: files to everyone on a channel, acknowledged (SC-13, SC-14)."""
+"""`sealcast send`: files to everyone on a channel, acknowledged (SC-13, SC-14, SC-46)."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from sealcast.cli.data import (
 )
 from sealcast.cli.progress import FileProgress
 
+if TYPE_CHECKING:
+    from sealcast.endpoint.transfer import SentFile
+
 _QUEUE_BYTES = 1 << 20
 
 
@@ -37,7 +40,9 @@ def register(app: typer.Typer) -> None:
 def send(
     folder: Folder,
     channel: Channel,
-    files: Annotated[list[Path], typer.Argument(help="The files.", metavar="FILE...", show_default=False)],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files, and folders.", metavar="PATH...", show_default=False)
+    ],
     linger: Annotated[
         str,
         typer.Option(
@@ -56,17 +61,20 @@ def send(
 ) -> None:
     """Send files and stay until every subscriber there has them; ends with 9 and names who has not.
 
-    A receiver takes files by their names alone, without folders: two of one name are refused.
+    A folder is sent with all below it, under its own name; links are not followed there, hidden entries are
+    left out, and both are told. Modes and times are not sent. What a receiver has already is not sent anew to
+    it: after an interruption, give the same command again.
     """
-    from sealcast.endpoint.transfer import FileSender, check_names
+    from sealcast.endpoint.listing import list_files
     from sealcast.errors import IncompleteError, StorageError
     from sealcast.pki.quantities import parse_duration
 
-    check_names(files)
+    listing = list_files(paths)
     device = open_device(folder)
     seconds = parse_duration(linger) / 1e6
     with FileProgress(quiet=as_json) as progress:
-        sender = FileSender(progress.update)
+        for path, reason in listing.skipped:
+            progress.say(f"left out: {path} {reason}")
         publisher = device.publisher(
             check_channel(channel),
             site=channel_site(device, site, keys),
@@ -76,22 +84,36 @@ def send(
             mtu=mtu,
             # Little, so that the progress is that of the network.
             queue_bytes=_QUEUE_BYTES,
-            on_acknowledgement=sender.acknowledged,
         )
 
-        async def work() -> dict[str, int]:
+        async def work() -> "tuple[tuple[SentFile, ...], dict[str, int]]":
+            sent: tuple[SentFile, ...] = ()
             failure: IncompleteError | StorageError | None = None
             async with publisher:
                 try:
-                    await sender.send(publisher, files, linger=seconds)
+                    sent = await publisher.send_files(listing, linger=seconds, on_progress=progress.update)
                 except (IncompleteError, StorageError) as error:
                     # Raised only after the block: an error that leaves it leaves the stream without an end.
                     failure = error
                 counters = publisher.counters()
             if failure is not None:
                 raise failure
-            return counters
+            return sent, counters
 
-        counters = run(work)
+        try:
+            sent, counters = run(work)
+        except KeyboardInterrupt:
+            if progress.has_begun:
+                progress.say("interrupted: the same command sends what receivers do not have yet")
+            raise
     if as_json:
+        for file in sent:
+            fields = {
+                "path": str(file.path),
+                "name": file.name,
+                "size": file.size,
+                "sha256": file.sha256.hex(),
+                "receivers": file.receivers,
+            }
+            typer.echo(json.dumps(fields))
         typer.echo(json.dumps(counters))

@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict
 
@@ -19,6 +20,7 @@ from sealcast.device.documents import held_crl
 from sealcast.device.floors import read_crl_numbers, read_floors, read_signed_time
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.events import Blocked, Event, Joined, PolicyChanged, Refused, parse_event
+from sealcast.endpoint.file_sender import FileSender
 from sealcast.endpoint.limits import (
     LARGEST_MESSAGE_BYTES,
     MAX_BLOCK,
@@ -35,9 +37,11 @@ from sealcast.endpoint.limits import (
     check_topic,
     parse_fec,
 )
+from sealcast.endpoint.listing import Listing
 from sealcast.endpoint.routing import Route, RoutingOverrides, address_towards, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
+from sealcast.endpoint.transfer import OnProgress, SentFile
 from sealcast.errors import (
     ConfigError,
     IncompleteError,
@@ -49,7 +53,7 @@ from sealcast.errors import (
 from sealcast.pki.names import channel_id, check_channel_name, check_instance_name
 from sealcast.pki.signed import Context, SignedObject
 from sealcast.sidechannel.followers import FollowSource
-from sealcast.sidechannel.messages import Acknowledgement
+from sealcast.sidechannel.peer_messages import FileReport
 from sealcast.sidechannel.server import Admission, PeerServer
 
 log = logging.getLogger(__name__)
@@ -86,7 +90,6 @@ class PublisherOptions(TypedDict, total=False):
     retain_topics: int
     retain_bytes: int
     on_event: Callable[[Event], None] | None
-    on_acknowledgement: Callable[[str, Acknowledgement], None] | None
 
 
 class Publisher:
@@ -118,7 +121,6 @@ class Publisher:
         retain_topics: int = 0,
         retain_bytes: int = 1 << 20,
         on_event: Callable[[Event], None] | None = None,
-        on_acknowledgement: Callable[[str, Acknowledgement], None] | None = None,
     ) -> None:
         """Prepare; nothing happens before the block is entered.
 
@@ -142,7 +144,6 @@ class Publisher:
                 0: of none. Who joins gets values from before its admission by that: it is yours to allow.
             retain_bytes: what these values may hold; a longer one is not kept.
             on_event: is told what happens besides sending.
-            on_acknowledgement: is told device and acknowledgement of a transfer.
 
         Raises:
             UsageError: a name, or a number that is out of its range.
@@ -153,7 +154,7 @@ class Publisher:
         self._site = site or ChannelSite.own(identity)
         self._routing = routing or RoutingOverrides()
         self._on_event = on_event
-        self._on_acknowledgement = on_acknowledgement
+        self._files: FileSender | None = None
         self._instance = check_instance_name(instance)
         self._mtu = check_range("mtu", mtu, MIN_MTU, MAX_MTU)
         self._max_block = check_range("max_block", max_block, 1, MAX_BLOCK)
@@ -310,11 +311,11 @@ class Publisher:
         ) -> tuple[list[bytes], int, bytes | None] | None:
             return engine.repair(ranges, session.now()) if stream == engine.stream_id else None
 
-        def acknowledge(device: str, acknowledgement: Acknowledgement) -> bool:
-            if acknowledgement.stream != engine.stream_id:
+        def files(device: str, report: FileReport) -> bool:
+            if report.stream != engine.stream_id:
                 return False
-            if self._on_acknowledgement is not None:
-                self._on_acknowledgement(device, acknowledgement)
+            if self._files is not None:
+                self._files.report(device, report)
             return True
 
         def reach(_channel: bytes, stream: bytes) -> tuple[int, bool] | None:
@@ -327,8 +328,8 @@ class Publisher:
             session.identity,
             site_id=self._site.site_id,
             repair=repair,
-            acknowledge=acknowledge,
             follow=FollowSource(reach=reach, await_fresh=lambda _: engine.await_fresh()),
+            files=files,
             is_allowed=is_allowed,
             crl=engine.crl,
             clock=session.date,
@@ -500,6 +501,39 @@ class Publisher:
             start += taken
             if taken < len(part):
                 await self._wait_for_room(driver)
+
+    async def send_files(
+        self,
+        paths: Sequence[Path | str] | Listing,
+        *,
+        linger: float = 30.0,
+        on_progress: OnProgress | None = None,
+    ) -> tuple[SentFile, ...]:
+        """Send files, and folders with what is below them, and stay until every subscriber has them.
+
+        Waited for are those who had joined when it began; who comes later is served along with them. What a
+        receiver has already, also from a run that was interrupted, is not sent anew to it.
+
+        Args:
+            paths: files and folders, or what `listing.list_files` has made of them.
+            linger: seconds for which one that says nothing is waited for, after the last byte.
+            on_progress: is told how far each file has come.
+
+        Returns: the files, and who has each of them.
+
+        Raises:
+            UsageError: files are being sent already, or as `listing.list_files`, before the first byte.
+            StorageError: a file cannot be read, or changes while it is being sent.
+            IncompleteError: nobody has joined, or names those who have not everything.
+            CertificateError, NotAllowedError: the site does not let this device publish any more.
+        """
+        if self._files is not None:
+            raise UsageError("files are being sent already", cure="name all in one call, or wait")
+        self._files = FileSender(self, on_progress)
+        try:
+            return await self._files.send(paths, linger=check_seconds("linger", linger))
+        finally:
+            self._files = None
 
     async def drained(self) -> None:
         """Wait until everything that was queued has been handed to the network.

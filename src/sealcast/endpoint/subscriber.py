@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import pathlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import replace
 from itertools import chain, repeat
 from types import TracebackType
 from typing import Literal, Self, TypedDict
@@ -29,6 +31,7 @@ from sealcast.endpoint.events import (
     Refused,
     parse_event,
 )
+from sealcast.endpoint.file_receiver import FileReceiver
 from sealcast.endpoint.limits import (
     LARGEST_MESSAGE_BYTES,
     MAX_BYTES,
@@ -42,10 +45,11 @@ from sealcast.endpoint.limits import (
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
+from sealcast.endpoint.transfer import OnLoss, OnProgress, ReceivedFile
 from sealcast.errors import SealcastError, UsageError
 from sealcast.pki.names import channel_id, check_channel_name, parse_member
 from sealcast.sidechannel.client import PeerClient
-from sealcast.sidechannel.messages import Acknowledgement
+from sealcast.sidechannel.peer_messages import FileReport
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +66,8 @@ BUSY_SECONDS = 5.0
 _BUSY_FACTOR = 20
 SILENT_SECONDS = 30.0
 """A publisher that lives is heard every second (spec/wire.md DP-28); after so long an operator is told."""
-_ACKNOWLEDGE_SECONDS = 60.0
-_ACKNOWLEDGE_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+_REPORT_SECONDS = 60.0
+_REPORT_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Between tries; the last goes on."""
 
 
@@ -335,43 +339,66 @@ class Subscriber:
         """Return the error that `recv` raises for a refusal; None if that is no final word on this device."""
         return None if self._session is None else self._session.refusal(event.reason)
 
-    async def acknowledge(self, stream: bytes, transfer: bytes, sha256: bytes) -> None:
-        """Tell the publisher of a stream that a whole transfer is here; tries for a minute.
+    async def receive_files(
+        self,
+        folder: pathlib.Path | str,
+        *,
+        overwrite: bool = False,
+        on_progress: OnProgress | None = None,
+        on_loss: OnLoss | None = None,
+    ) -> AsyncGenerator[ReceivedFile]:
+        """Iterate over the files that come in, each in its place below `folder` once it is whole.
+
+        What was interrupted, here or at the publisher, is gone on with when the file is offered again. Use it
+        with `contextlib.aclosing`, so that publishers are told what is here.
 
         Args:
-            stream: 16 bytes.
-            transfer: id, 16 bytes.
-            sha256: of the whole, 32 bytes.
+            folder: to write into; has to be there.
+            overwrite: replace whatever file is there.
+            on_progress: is told how far each file has come.
+            on_loss: is told, in a line, of each file that does not come; by default the log.
+
+        Raises:
+            StorageError: the folder cannot be written.
+            CertificateError, NotAllowedError, UnknownChannelError: the site refuses this device from now on.
+        """
+        receiver = FileReceiver(pathlib.Path(folder), on_progress, on_loss, overwrite=overwrite)
+        async with contextlib.aclosing(receiver.receive(self)) as files:
+            async for file in files:
+                yield file
+
+    async def report_files(self, report: FileReport) -> None:
+        """Tell the publisher of a stream which of its files are here; tries for a minute.
+
+        The report's channel is set here.
         """
         engine, session = self._engine, self._session
         if engine is None or session is None:
             raise UsageError("the subscriber is not open", cure="use it inside `async with`")
         own_channel = _core.channel_id(self._site.site_id, self.channel)
-        word = Acknowledgement(channel=own_channel, stream=stream, transfer=transfer, sha256=sha256)
-        waits = chain(_ACKNOWLEDGE_WAIT_SECONDS, repeat(_ACKNOWLEDGE_WAIT_SECONDS[-1]))
+        report = replace(report, channel=own_channel)
+        waits = chain(_REPORT_WAIT_SECONDS, repeat(_REPORT_WAIT_SECONDS[-1]))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ACKNOWLEDGE_SECONDS):
+            async with asyncio.timeout(_REPORT_SECONDS):
                 for wait in waits:
-                    if await self._acknowledged(session, engine, word):
+                    if await self._reported(session, engine, report):
                         return
                     await asyncio.sleep(wait)
-        log.warning("channel %s: the publisher could not be told that a transfer is here", self.channel)
+        log.warning("channel %s: the publisher could not be told which files are here", self.channel)
 
-    async def _acknowledged(
-        self, session: Session, engine: _core.ReceiveEngine, word: Acknowledgement
-    ) -> bool:
+    async def _reported(self, session: Session, engine: _core.ReceiveEngine, report: FileReport) -> bool:
         try:
             for entry in await session.key_server.streams(self.channel):
-                if entry.stream == word.stream and entry.endpoint is not None:
+                if entry.stream == report.stream and entry.endpoint is not None:
                     host, port = entry.endpoint
                     site_id, device = parse_member(self._site.site_id, entry.device)
                     async with PeerClient(
                         session.identity, host=host, port=port, device=device, site_id=site_id, crl=engine.crl
                     ) as peer:
-                        await peer.acknowledge(word)
+                        await peer.report_files(report)
                     return True
         except SealcastError as error:
-            log.debug("acknowledgement: %s", error)
+            log.debug("report on files: %s", error)
         return False
 
     def counters(self) -> dict[str, int]:

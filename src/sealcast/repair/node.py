@@ -22,7 +22,7 @@ from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import UsageError
 from sealcast.repair.keeper import Keeper
 from sealcast.sidechannel.followers import FollowSource
-from sealcast.sidechannel.messages import Acknowledgement
+from sealcast.sidechannel.peer_messages import FileReport
 from sealcast.sidechannel.quota import Quota
 from sealcast.sidechannel.server import Admission, PeerServer, Repaired
 
@@ -113,7 +113,7 @@ class RepairNode:
             first.session.identity,
             site_id=self._site.site_id,
             repair=self._repair,
-            acknowledge=_acknowledge,
+            files=_files,
             is_allowed=self._is_allowed,
             crl=first.engine.crl,
             clock=first.session.date,
@@ -176,6 +176,6 @@ class RepairNode:
         return None if keeper is None else keeper.engine.is_member(device)
 
 
-def _acknowledge(_device: str, _acknowledgement: Acknowledgement) -> bool:
-    # What a transfer's publisher is told is for the publisher.
+def _files(_device: str, _report: FileReport) -> bool:
+    # What a receiver has of a publisher's files is for the publisher.
     return False

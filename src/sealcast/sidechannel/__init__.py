@@ -7,7 +7,6 @@
 from sealcast.sidechannel.client import KeyServerClient, PeerClient, RefusalError
 from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.messages import (
-    Acknowledgement,
     CrlAnswer,
     JoinAnswer,
     KeysAnswer,
@@ -21,7 +20,6 @@ from sealcast.sidechannel.messages import (
 from sealcast.sidechannel.server import PeerServer
 
 __all__ = [
-    "Acknowledgement",
     "CrlAnswer",
     "JoinAnswer",
     "KeyServerClient",

@@ -32,7 +32,6 @@ from sealcast.sidechannel.messages import (
     MAX_ANSWER,
     MAX_PEER_ANSWER,
     POLL_SECONDS,
-    Acknowledgement,
     BundleAnswer,
     ChannelsAnswer,
     CrlAnswer,
@@ -57,6 +56,7 @@ from sealcast.sidechannel.node_messages import AdmissionAnswer, NodeJoinAnswer, 
 from sealcast.sidechannel.peer_messages import (
     ChannelsRequest,
     EndpointBody,
+    FileReport,
     InboxAnswer,
     InboxRequest,
     PostedMessage,
@@ -477,10 +477,9 @@ class PeerClient:
         body = RepairRequest(channel=channel, stream=stream, ranges=ranges).serialize()
         return RepairAnswer.parse(await self._ask("/v1/repair", body, channel))
 
-    async def acknowledge(self, acknowledgement: Acknowledgement) -> None:
-        """Say that a whole transfer is here."""
-        body = acknowledgement.serialize()
-        EmptyBody.parse(await self._ask("/v1/acknowledgements", body, acknowledgement.channel))
+    async def report_files(self, report: FileReport) -> None:
+        """Say which files are here, and what of others is missing."""
+        EmptyBody.parse(await self._ask("/v1/files", report.serialize(), report.channel))
 
     async def post(self, messages: Sequence[PostedMessage]) -> int:
         """Post messages to the peer's inbox; returns how many of the first it has on its disk (SC-36).

@@ -50,6 +50,13 @@ class Fields:
         """An unsigned integer up to `most`."""
         return self.as_uint(self._get(name), name, most=most)
 
+    def flag(self, name: str) -> bool:
+        """True or false."""
+        value = self._get(name)
+        if not isinstance(value, bool):
+            raise self.fault(name, "neither true nor false")
+        return value
+
     def bytes_(self, name: str, *, length: int | None = None, most: int = 2**26) -> bytes:
         """A byte string, of exactly `length` or up to `most` bytes."""
         return self.as_bytes(self._get(name), name, length=length, most=most)

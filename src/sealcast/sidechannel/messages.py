@@ -577,42 +577,6 @@ class RepairAnswer:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledgement:
-    """`POST /v1/acknowledgements`: the sender holds the whole transfer."""
-
-    channel: bytes
-    """Channel id, 32 bytes."""
-    stream: bytes
-    """16 bytes."""
-    transfer: bytes
-    """16 bytes."""
-    sha256: bytes
-    """Of the whole file, 32 bytes."""
-
-    def serialize(self) -> bytes:
-        """The body's bytes."""
-        return encode_cbor(
-            {
-                "channel": self.channel,
-                "stream": self.stream,
-                "transfer": self.transfer,
-                "sha256": self.sha256,
-            }
-        )
-
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Read the body's bytes."""
-        fields = Fields.parse(data, "acknowledgement")
-        return cls(
-            channel=fields.bytes_("channel", length=32),
-            stream=fields.bytes_("stream", length=16),
-            transfer=fields.bytes_("transfer", length=16),
-            sha256=fields.bytes_("sha256", length=32),
-        )
-
-
 def _read_keys(fields: Fields) -> dict[str, Any]:
     def read_slot(value: object) -> tuple[int, Secret]:
         number, secret = fields.as_tuple(value, "slots", 2)

@@ -1,6 +1,6 @@
 """The bodies of what two devices tell each other, and of how they find each other, in deterministic CBOR.
 
-Spec: spec/side-channel.md sections 1 and 2, SC-33 and later.
+Spec: spec/side-channel.md sections 1, 2 and 4, SC-33 and later.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,15 @@ MAX_MESSAGES_BYTES = MAX_PEER_BODY - 512
 
 MESSAGE_FIELDS = 48
 """Bytes of a body that a message takes besides topic and data, at the most."""
+
+MAX_REPORTED = 1024
+"""Files in one report (SC-48)."""
+
+MAX_MISSING_RANGES = 1024
+"""Of one file in one report (SC-48)."""
+
+MAX_REASON = 80
+"""Characters in which a receiver says why it refuses a file."""
 
 _MAX_TOPIC_BYTES = 255
 _MAX_TIME = 2**63 - 1
@@ -134,3 +143,74 @@ class InboxAnswer:
         if not stored:
             raise fields.fault("stored", "none")
         return cls(stored=stored)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileReport:
+    """`POST /v1/files` (SC-48): which of a publisher's files a receiver has, what it lacks of the others."""
+
+    channel: bytes
+    """Channel id, 32 bytes."""
+    stream: bytes
+    """16 bytes."""
+    round: int
+    """Of the question that it answers."""
+    is_busy: bool = False
+    """It reads what it has, and says more when it knows."""
+    whole: tuple[bytes, ...] = ()
+    """Ids of files that it has whole, 16 bytes each."""
+    refused: tuple[tuple[bytes, str], ...] = ()
+    """Ids of files that it does not take, and why."""
+    missing: tuple[tuple[bytes, tuple[tuple[int, int], ...]], ...] = ()
+    """Ids of files of which it lacks pieces: first and last of each run, last included."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor(
+            {
+                "channel": self.channel,
+                "stream": self.stream,
+                "round": self.round,
+                "whole": list(self.whole),
+                "refused": [[file, reason] for file, reason in self.refused],
+                "missing": [
+                    [file, [[first, last] for first, last in ranges]] for file, ranges in self.missing
+                ],
+                "busy": self.is_busy,
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "file report")
+
+        def read_id(value: object) -> bytes:
+            return fields.as_bytes(value, "id", length=16)
+
+        def read_refused(value: object) -> tuple[bytes, str]:
+            file, reason = fields.as_tuple(value, "refused", 2)
+            return read_id(file), fields.as_text(reason, "refused", most=MAX_REASON)
+
+        def read_range(value: object) -> tuple[int, int]:
+            first, last = fields.as_tuple(value, "missing", 2)
+            first, last = fields.as_uint(first, "missing"), fields.as_uint(last, "missing")
+            if first > last:
+                raise fields.fault("missing", f"first {first} is above last {last}")
+            return first, last
+
+        def read_missing(value: object) -> tuple[bytes, tuple[tuple[int, int], ...]]:
+            file, ranges = fields.as_tuple(value, "missing", 2)
+            if not isinstance(ranges, list) or not 0 < len(ranges) <= MAX_MISSING_RANGES:
+                raise fields.fault("missing", f"not an array of 1 to {MAX_MISSING_RANGES} ranges")
+            return read_id(file), tuple(map(read_range, ranges))
+
+        return cls(
+            channel=fields.bytes_("channel", length=32),
+            stream=fields.bytes_("stream", length=16),
+            round=fields.uint("round"),
+            is_busy=fields.flag("busy"),
+            whole=fields.items("whole", read_id, most=MAX_REPORTED),
+            refused=fields.items("refused", read_refused, most=MAX_REPORTED),
+            missing=fields.items("missing", read_missing, most=MAX_REPORTED),
+        )

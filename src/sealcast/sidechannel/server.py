@@ -1,4 +1,4 @@
-"""The side channel of a publisher: repair, what comes next, acknowledgements, for members of its channels.
+"""The side channel of a publisher: repair, what comes next, reports on files, for members of its channels.
 
 What is served comes from handlers; this module judges who asks, bounds what is asked, and bounds the answer.
 
@@ -24,11 +24,11 @@ from sealcast.sidechannel.messages import (
     MAX_PEER_BODY,
     MAX_REPAIR_BYTES,
     MAX_REPAIR_PACKETS,
-    Acknowledgement,
     EmptyBody,
     RepairAnswer,
     RepairRequest,
 )
+from sealcast.sidechannel.peer_messages import FileReport
 from sealcast.sidechannel.quota import Accounts, Quota
 from sealcast.sidechannel.refusals import Refusal, RefusedError, answer_refusals
 from sealcast.sidechannel.tls import Clock, CurrentCrl, TlsIdentity, member_name, peer_of
@@ -52,8 +52,8 @@ SC-8. With an admission only what it covers; without one all that there is.
 AdmissionOf = Callable[[bytes, str], Awaitable[Admission]]
 """`(channel id, device as the policy writes it)`."""
 
-AcknowledgeHandler = Callable[[str, Acknowledgement], bool | Awaitable[bool]]
-"""`(device, acknowledgement)`; False: the stream is not ours."""
+FilesHandler = Callable[[str, FileReport], bool | Awaitable[bool]]
+"""`(device, report)`; False: the stream is not ours."""
 
 IsAllowed = Callable[[bytes, str], bool | None]
 """`(channel id, device as the policy writes it)`: is it in the channel's policy; None: unknown channel.
@@ -65,7 +65,7 @@ A wrong yes gives sealed packets to a stranger, who cannot open them; a wrong no
 class PeerServer:
     """Listens for the members of one device's channels.
 
-    async with PeerServer(identity, repair=…, acknowledge=…, is_allowed=…, crl=…) as server:
+    async with PeerServer(identity, repair=…, files=…, is_allowed=…, crl=…) as server:
         host, port = await server.listen("192.0.2.7")
 
     """
@@ -76,7 +76,7 @@ class PeerServer:
         *,
         site_id: bytes | None = None,
         repair: RepairHandler,
-        acknowledge: AcknowledgeHandler,
+        files: FilesHandler,
         is_allowed: IsAllowed,
         crl: CurrentCrl,
         clock: Clock = system_time,
@@ -90,7 +90,7 @@ class PeerServer:
             identity: the device.
             site_id: of the channels, which says how devices are written; None: the device's own.
             repair: serves packets.
-            acknowledge: takes acknowledgements.
+            files: takes reports on files.
             is_allowed: judges by the policy.
             crl: the CRL of this moment; it is asked for each request.
             clock: microseconds since the epoch.
@@ -103,7 +103,7 @@ class PeerServer:
         self._validator = identity.validator()
         self._listener = Listener(identity)
         self._repair = repair
-        self._acknowledge = acknowledge
+        self._files = files
         self._follow = follow
         self.followers = Followers()
         """Those who wait for more: to be told by `take_fresh` when the engine has output."""
@@ -126,7 +126,7 @@ class PeerServer:
         application.router.add_post("/v1/repair", self._serve_repair)
         if self._follow is not None:
             application.router.add_post("/v1/follow", partial(self._serve_follow, self._follow))
-        application.router.add_post("/v1/acknowledgements", self._serve_acknowledgement)
+        application.router.add_post("/v1/files", self._serve_files)
         return application
 
     async def listen(self, host: str, port: int = 0) -> tuple[str, int]:
@@ -229,12 +229,12 @@ class PeerServer:
             is_whole=len(served) == sum(last - first + 1 for first, last in asked.ranges),
         )
 
-    async def _serve_acknowledgement(self, request: web.Request) -> web.Response:
+    async def _serve_files(self, request: web.Request) -> web.Response:
         caller = self._caller(request)
-        acknowledgement = Acknowledgement.parse(await request.read())
-        self._authorise(acknowledgement.channel, caller)
-        if not await _result(self._acknowledge(caller, acknowledgement)):
-            raise _not_ours(acknowledgement.stream)
+        report = FileReport.parse(await request.read())
+        self._authorise(report.channel, caller)
+        if not await _result(self._files(caller, report)):
+            raise _not_ours(report.stream)
         return _answer(EmptyBody().serialize())
 
     def _caller(self, request: web.Request) -> str:

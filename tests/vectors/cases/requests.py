@@ -1,4 +1,4 @@
-"""The bodies of the side channel: join, keys, poll, repair, acknowledgement.
+"""The bodies of the side channel: join, keys, poll, repair, reports on files.
 
 Signed objects in them stand for themselves: whoever reads a body does not judge them yet.
 """
@@ -79,24 +79,7 @@ def side_channel() -> VectorFile:
         repair_request(),
         follow_request(),
         repair_reply(),
-        Body(
-            "acknowledgement",
-            {
-                "channel": CHANNEL_ID,
-                "stream": stream().stream_id,
-                "transfer": fixed("transfer", 16),
-                "sha256": fixed("file"),
-            },
-            {},
-            {
-                "a channel id of 31 bytes": ("channel", CHANNEL_ID[:-1]),
-                "a stream id of 15 bytes": ("stream", fixed("s", 15)),
-                "a stream id of 17 bytes": ("stream", fixed("s", 17)),
-                "a transfer id as text": ("transfer", "x" * 16),
-                "a hash of 20 bytes": ("sha256", fixed("file", 20)),
-                "a hash in hexadecimal": ("sha256", fixed("file").hex()),
-            },
-        ),
+        file_report(),
     ):
         groups.append(group_of(body))
     notes = {
@@ -104,8 +87,44 @@ def side_channel() -> VectorFile:
         "Structure": ("MISSING_CHECK", "a field that is missing, or of another type, length or size"),
         "Encoding": ("MISSING_CHECK", "not the one deterministic encoding of one map with text keys"),
     }
-    spec = ["SC-3", "SC-4", "SC-5", "SC-8", "SC-17", "KM-18"]
+    spec = ["SC-3", "SC-4", "SC-5", "SC-8", "SC-17", "SC-48", "KM-18"]
     return VectorFile("side_channel", spec, notes, groups)
+
+
+def file_report() -> Body:
+    file, other = fixed("file", 16), fixed("other file", 16)
+    return Body(
+        "file report",
+        {
+            "channel": CHANNEL_ID,
+            "stream": stream().stream_id,
+            "round": 3,
+            "busy": False,
+            "whole": [file],
+            "refused": [[fixed("refused", 16), "a folder has its name"]],
+            "missing": [[other, [[0, 0], [7, 16_383]]]],
+        },
+        {
+            "busy, with nothing": {"busy": True, "whole": [], "refused": [], "missing": []},
+            "a reason of 80 characters": {"refused": [[file, "µ" * 80]]},
+            "the last piece that has a number": {"missing": [[file, [[2**64 - 1, 2**64 - 1]]]]},
+        },
+        {
+            "a channel id of 31 bytes": ("channel", CHANNEL_ID[:-1]),
+            "a stream id of 15 bytes": ("stream", fixed("s", 15)),
+            "a round below zero": ("round", -1),
+            "busy as a number": ("busy", 1),
+            "a file id of 15 bytes": ("whole", [fixed("file", 15)]),
+            "a file id as text": ("whole", ["x" * 16]),
+            "1,025 files": ("whole", [file] * 1025),
+            "a reason of 81 characters": ("refused", [[file, "x" * 81]]),
+            "a refusal without a reason": ("refused", [[file]]),
+            "no range": ("missing", [[file, []]]),
+            "a range that ends before it begins": ("missing", [[file, [[2, 1]]]]),
+            "1,025 ranges": ("missing", [[file, [[0, 0]] * 1025]]),
+            "one number for a range": ("missing", [[file, [4]]]),
+        },
+    )
 
 
 def group_of(body: Body) -> Group:

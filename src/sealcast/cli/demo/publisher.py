@@ -26,7 +26,7 @@ from sealcast.cli.demo.plan import (
     Plan,
 )
 from sealcast.endpoint import Device, Publisher, RoutingOverrides
-from sealcast.endpoint.transfer import FileSender, Progress
+from sealcast.endpoint.transfer import Progress
 
 _LINGER_SECONDS = 1.0
 """After the last word. Everyone has everything by then."""
@@ -70,19 +70,19 @@ class Monitor:
             await self._end.wait()
 
     async def _send_file(self) -> None:
-        sender = FileSender(self._progress)
-        async with self._publisher(FILE_CHANNEL, sender) as publisher:
+        async with self._publisher(FILE_CHANNEL) as publisher:
             await self._begin(FILE_CHANNEL)
-            await sender.send(publisher, [self._plan.file], linger=_ACKNOWLEDGEMENT_SECONDS)
+            await publisher.send_files(
+                [self._plan.file], linger=_ACKNOWLEDGEMENT_SECONDS, on_progress=self._progress
+            )
             say(acknowledged=True)
             await self._end.wait()
 
-    def _publisher(self, channel: str, sender: FileSender | None = None) -> Publisher:
+    def _publisher(self, channel: str) -> Publisher:
         return self._device.publisher(
             channel,
             routing=RoutingOverrides(send_to=self._plan.sent_to[channel], interface=LOOPBACK),
             linger=_LINGER_SECONDS,
-            on_acknowledgement=sender.acknowledged if sender is not None else None,
         )
 
     async def _begin(self, channel: str) -> None:

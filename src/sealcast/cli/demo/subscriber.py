@@ -26,7 +26,7 @@ from sealcast.cli.demo.plan import CHANNELS, ECG_CHANNEL, FILE_CHANNEL, LOOPBACK
 from sealcast.device import DeviceIdentity
 from sealcast.endpoint import RoutingOverrides, Subscriber
 from sealcast.endpoint.events import Event, Refused, StreamEnded
-from sealcast.endpoint.transfer import FileReceiver, Progress
+from sealcast.endpoint.transfer import Progress
 from sealcast.errors import SealcastError
 from sealcast.pki.certificates import parse_certificate
 from sealcast.pki.credential import CredentialBundle
@@ -123,9 +123,9 @@ class Receiver:
     async def _receive_file(self) -> None:
         folder = self._notes / RECEIVED_FOLDER
         folder.mkdir()
-        receiver = FileReceiver(folder, self._progress)
         async with self._open(FILE_CHANNEL) as subscriber:
-            async with contextlib.aclosing(receiver.receive(subscriber)) as files:
+            received = subscriber.receive_files(folder, on_progress=self._progress)
+            async with contextlib.aclosing(received) as files:
                 async for file in files:
                     self._journal.write(file=file.path.name, sha256=file.sha256.hex())
             say(done=FILE_CHANNEL)
