@@ -5,7 +5,7 @@
 One `sealcast send`, one `sealcast receive`, the memory of both looked at twice a second. Of the source each
 eighth piece has bytes of its own and the rest are holes, so that it takes half a gibibyte of the disk; what
 is received takes all four. Writes one JSON object; ends with 1 if a side holds 200 MiB or more, or goes on
-growing: the last quarter's peak is more than 16 MiB above that of the quarter before the middle.
+growing: the median of its last quarter is more than 16 MiB above that of the second.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import asyncio
 import hashlib
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -48,10 +49,17 @@ async def watch(children: dict[str, Child], samples: dict[str, list[float]]) -> 
         await asyncio.sleep(_LOOK_SECONDS)
 
 
+def medians(samples: list[float]) -> list[float]:
+    """Of each quarter of the time: what waits for a moment, for a disk or a slow process, is no growth."""
+    size = max(len(samples) // 4, 1)
+    quarters = [samples[start : start + size] for start in range(0, len(samples), size)]
+    return [round(statistics.median(quarter), 1) for quarter in quarters[:4]]
+
+
 def is_flat(samples: list[float]) -> bool:
-    """Whether the last quarter has its peak about where the second has."""
-    quarter = max(len(samples) // 4, 1)
-    return max(samples[-quarter:]) - max(samples[quarter : 2 * quarter] or samples) <= GROWTH_MEBIBYTES
+    """Whether the last quarter holds about what the second did."""
+    found = medians(samples)
+    return found[-1] - found[min(1, len(found) - 1)] <= GROWTH_MEBIBYTES
 
 
 async def transfer(folder: Path, size: int, rate: int) -> dict[str, object]:
@@ -86,6 +94,7 @@ async def transfer(folder: Path, size: int, rate: int) -> dict[str, object]:
         "MiB/s": round(size / seconds / (1 << 20), 1),
         "samples": len(samples["sender"]),
         "peak MiB": {name: round(max(values), 1) for name, values in samples.items()},
+        "medians of quarters MiB": {name: medians(values) for name, values in samples.items()},
         "held": whole
         and all(max(values) < LIMIT_MEBIBYTES and is_flat(values) for values in samples.values()),
     }

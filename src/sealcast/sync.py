@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -153,8 +153,11 @@ class Subscriber:
         overwrite: bool = False,
         on_progress: OnProgress | None = None,
         on_loss: OnLoss | None = None,
-    ) -> Iterator[ReceivedFile]:
-        """Iterate over the files that come in, each in its place below `folder`; tells in its thread."""
+    ) -> Generator[ReceivedFile]:
+        """Iterate over the files that come in, each in its place below `folder`; tells in its thread.
+
+        Closed, or at its end, it tells publishers what is here.
+        """
         files = self._subscriber.receive_files(
             folder, overwrite=overwrite, on_progress=on_progress, on_loss=on_loss
         )

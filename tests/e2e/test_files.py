@@ -11,11 +11,13 @@ import random
 import re
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
+from sealcast import sync
 from sealcast.endpoint import Device, RoutingOverrides
 from sealcast.endpoint.events import Event, Gap, StreamEnded
 from sealcast.endpoint.transfer import PIECE_BYTES, TOPIC, Offer, Part, Progress, ReceivedFile
@@ -143,6 +145,28 @@ async def test_a_folder_and_files_through_loss(site: Site, channel: Channel, tmp
         assert not (output / "tree" / "sub" / "link").exists()
         assert sorted(path.name for path in output.iterdir()) == sorted([lone.name, "tree"])
     assert sum(one.done == one.size for one in told) == 5
+
+
+def test_files_without_an_event_loop(site: Site, channel: Channel, tmp_path: Path) -> None:
+    scanner, archive = site.enrol("scanner", "archive-1")
+    files = make_files(tmp_path / "source", 300_000, 5)
+    output = tmp_path / "output"
+    output.mkdir()
+    told: list[Progress] = []
+    with (
+        sync.Device.open(archive).subscriber(channel.name) as subscriber,
+        sync.Device.open(scanner).publisher(channel.name) as publisher,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        sending = executor.submit(publisher.send_files, files, on_progress=told.append)
+        received = subscriber.receive_files(output)
+        names = [next(received).path.name for _ in files]
+        # Whoever has enough says so, and is not waited for.
+        received.close()
+        sent = sending.result(timeout=30)
+    assert names == [file.name for file in sent] == [file.name for file in files]
+    assert all(file.receivers == ("archive-1",) for file in sent)
+    assert told[-1].done == told[-1].size == 5
 
 
 def test_two_senders_at_once(site: Site, processes: Processes, tmp_path: Path) -> None:

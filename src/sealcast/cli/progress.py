@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sealcast.endpoint.transfer import Progress
 
+_COUNTS_FILES = "counts_files"
 _SHOWN_DONE = 5
 """Bars of files that are done; a terminal has few lines, and a run may have thousands of files."""
 
@@ -41,16 +42,30 @@ class FileProgress:
                 BarColumn,
                 DownloadColumn,
                 Progress,
+                Task,
                 TextColumn,
                 TimeRemainingColumn,
                 TransferSpeedColumn,
             )
+            from rich.text import Text
+
+            class Size(DownloadColumn):
+                """Bytes; of the bar for all nothing, as it counts files."""
+
+                def render(self, task: Task) -> Text:
+                    return Text() if task.fields.get(_COUNTS_FILES) else super().render(task)
+
+            class Speed(TransferSpeedColumn):
+                """Bytes a second; of the bar for all nothing."""
+
+                def render(self, task: Task) -> Text:
+                    return Text() if task.fields.get(_COUNTS_FILES) else super().render(task)
 
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                DownloadColumn(),
-                TransferSpeedColumn(),
+                Size(),
+                Speed(),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
@@ -90,7 +105,7 @@ class FileProgress:
         if is_done:
             self._numbers.add(progress.number)
         if self._whole is None:
-            self._whole = bars.add_task("", total=1)
+            self._whole = bars.add_task("", total=1, **{_COUNTS_FILES: True})
         done = len(self._numbers)
         bars.update(
             self._whole,

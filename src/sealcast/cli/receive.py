@@ -25,6 +25,9 @@ from sealcast.cli.data import (
 )
 from sealcast.cli.progress import FileProgress
 
+_BUFFER_BYTES = 32 << 20
+"""For what waits for a gap, and as much for what waits for the disk: what is lost by it is asked for again."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -66,6 +69,7 @@ def receive(
             check_channel(channel),
             site=channel_site(device, site, keys),
             routing=routing(interface, listen=listen, source=source),
+            buffer_bytes=_BUFFER_BYTES,
         )
 
         async def work() -> None:
