@@ -104,7 +104,7 @@ def main() -> int:
     """Run it once; 1 if it did not hold."""
     parser = argparse.ArgumentParser(prog="python -m bench.files", description=__doc__)
     parser.add_argument("--gibibytes", type=float, default=4.0)
-    parser.add_argument("--rate", type=int, default=2000, metavar="MEGABITS", help="of the channel")
+    parser.add_argument("--rate", type=int, default=500, metavar="MEGABITS", help="of the channel")
     parser.add_argument("--folder", type=Path, help="on a disk with twice the room; by default a new one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

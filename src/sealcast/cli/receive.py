@@ -26,7 +26,7 @@ from sealcast.cli.data import (
 from sealcast.cli.progress import FileProgress
 
 _BUFFER_BYTES = 32 << 20
-"""For what waits for a gap, and as much for what waits for the disk: what is lost by it is asked for again."""
+"""For what waits for a gap, and as much for what waits for the disk; what does not fit is asked for again."""
 
 
 def register(app: typer.Typer) -> None:
