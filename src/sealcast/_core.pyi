@@ -393,6 +393,7 @@ class SendEngine:
         queue_bytes: int = ...,
         retain_topics: int = 0,
         retain_bytes: int = 0,
+        adaptive_rate: bool = True,
         policy_version_floor: int = 0,
         crl_number_floor: int = 0,
         generation_floor: int = 0,
@@ -416,6 +417,16 @@ class SendEngine:
         """Queue messages until the queue is full; return how many were taken. Raises: SendError."""
 
     def set_loss(self, permille: int) -> None: ...
+    def take_report(self, device: str, lost: int, sent: int, now: int) -> int | None:
+        """Take a subscriber's report; return the milliseconds after which its next one is wanted.
+
+        None: there are too many for now.
+        """
+
+    @property
+    def pace(self) -> int:
+        """What of the policy's rate is sent at, in thousandths."""
+
     def seal_block(self, now: int, randomness: bytes) -> int: ...
     def poll_transmit(self, limit: int) -> list[bytes]: ...
     def poll_events(self, limit: int) -> list[Event]: ...

@@ -100,17 +100,18 @@ pub enum Purposes {
     PutStream,
     Repair(StreamId),
     Follow(StreamId),
+    ReportLoss(StreamId),
 }
 
 impl Purposes {
     /// Whether it has a schedule of its own, and is for whoever is on top of the member.
     fn is_of_stream(&self) -> bool {
-        matches!(self, Self::Repair(_) | Self::Follow(_))
+        matches!(self, Self::Repair(_) | Self::Follow(_) | Self::ReportLoss(_))
     }
 
     fn fingerprint(&self, into: &mut Fingerprint) {
         let stream = match self {
-            Self::Repair(stream) | Self::Follow(stream) => &stream.0[..],
+            Self::Repair(stream) | Self::Follow(stream) | Self::ReportLoss(stream) => &stream.0[..],
             _ => &[],
         };
         let code = match self {
@@ -123,6 +124,7 @@ impl Purposes {
             Self::PutStream => 6,
             Self::Repair(_) => 7,
             Self::Follow(_) => 8,
+            Self::ReportLoss(_) => 9,
         };
         into.number(code).bytes(stream);
     }
@@ -187,6 +189,8 @@ pub struct Member {
     beacon_budget: Budget,
     /// What the directory was last known by, of whoever wants to be told of another (SC-45).
     directory: Option<[u8; 32]>,
+    /// How many subscribed when we joined.
+    pub subscribers: u64,
     refused: bool,
 }
 
@@ -217,6 +221,7 @@ impl Member {
             silence_told: false,
             beacon_budget: Budget::new(BEACON_CHECKS, BEACON_CHECKS),
             directory: None,
+            subscribers: 1,
             refused: false,
         }
     }
@@ -544,7 +549,9 @@ impl Member {
                     Vec::new(),
                     REQUEST_TIMEOUT,
                 ),
-                Purposes::PutStream | Purposes::Repair(_) | Purposes::Follow(_) => continue,
+                Purposes::PutStream | Purposes::Repair(_) | Purposes::Follow(_) | Purposes::ReportLoss(_) => {
+                    continue;
+                }
             };
             self.request(
                 purpose,

@@ -75,6 +75,8 @@ pub struct JoinReply<'a> {
     pub crl: &'a [u8],
     pub key_server: &'a [u8],
     pub directory: Directory<'a>,
+    /// How many take part at most, where the key server says so.
+    pub members: Option<u64>,
 }
 
 type Parsed<T> = Result<T, MalformedObject>;
@@ -179,6 +181,8 @@ struct ReplyFields<'a> {
     oldest: Option<u64>,
     head: Option<&'a [u8]>,
     directory: Option<[u8; 32]>,
+    members: Option<u64>,
+    interval: Option<u64>,
 }
 
 impl<'a> ReplyFields<'a> {
@@ -202,6 +206,8 @@ impl<'a> ReplyFields<'a> {
                 "packets" => fields.packets = Some(r.list(MAX_PACKETS, CborReader::bytes)?),
                 "oldest" => fields.oldest = Some(r.uint()?),
                 "head" => fields.head = r.optional(CborReader::bytes)?,
+                "members" => fields.members = Some(r.uint()?),
+                "interval" => fields.interval = Some(r.uint()?),
                 "directory" => fields.directory = Some(r.fixed()?),
                 _ => r.skip()?,
             }
@@ -250,6 +256,7 @@ pub fn parse_join_reply(body: &[u8]) -> Parsed<JoinReply<'_>> {
         crl: fields.crl.ok_or(MalformedObject)?,
         key_server: fields.key_server.ok_or(MalformedObject)?,
         directory: fields.directory()?,
+        members: fields.members,
     })
 }
 
@@ -290,6 +297,11 @@ pub fn parse_repair_reply(body: &[u8]) -> Parsed<RepairReply<'_>> {
         oldest: fields.oldest.ok_or(MalformedObject)?,
         head: fields.head,
     })
+}
+
+/// Milliseconds after which the next report is wanted (SC-49).
+pub fn parse_report_reply(body: &[u8]) -> Parsed<u64> {
+    ReplyFields::parse(body)?.interval.ok_or(MalformedObject)
 }
 
 /// Seconds after which a peer that refuses for now may be asked again (SC-42), or None.
@@ -379,6 +391,21 @@ pub fn follow_request(channel: &ChannelId, stream: &StreamId, from: u64) -> Vec<
         .map(3)
         .text("from")
         .uint(from)
+        .text("stream")
+        .bytes(&stream.0)
+        .text("channel")
+        .bytes(&channel.0)
+        .finish()
+}
+
+/// SC-49.
+pub fn loss_report(channel: &ChannelId, stream: &StreamId, (lost, sent): (u64, u64)) -> Vec<u8> {
+    CborWriter::new()
+        .map(4)
+        .text("lost")
+        .uint(lost)
+        .text("sent")
+        .uint(sent)
         .text("stream")
         .bytes(&stream.0)
         .text("channel")

@@ -31,6 +31,7 @@ mod held;
 mod keeping;
 mod mending;
 mod parity;
+mod reporting;
 mod sources;
 mod succession;
 
@@ -38,8 +39,11 @@ use batch::Digests;
 use closed::ClosedStreams;
 use discovery::CredentialBlock;
 use following::Following;
+pub use following::Path;
 use held::HeldPackets;
 pub use keeping::KeepLimits;
+pub(crate) use reporting::REPORT_INTERVALS;
+use reporting::Reporting;
 use sources::Sources;
 
 /// What a subscriber is made from.
@@ -56,14 +60,6 @@ pub struct ReceiverConfig {
     pub resume: Vec<(StreamId, u64)>,
     pub start: Start,
     pub path: Path,
-}
-
-/// How packets come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
-    Multicast,
-    /// There is no multicast: sources are asked for what comes next (SC-44).
-    SideChannel,
 }
 
 impl ReceiverConfig {
@@ -111,6 +107,7 @@ pub struct Receiver {
     sources: Sources,
     /// Of a subscriber without multicast.
     following: Option<Following>,
+    reporting: Reporting,
     unknown_epoch: Budget,
     credential_budget: Budget,
     renewal_budget: Budget,
@@ -153,6 +150,7 @@ impl Receiver {
             store: None,
             sources: Sources::default(),
             following,
+            reporting: Reporting::default(),
             unknown_epoch: Budget::new(10, 10),
             credential_budget: Budget::new(50, 50),
             renewal_budget: Budget::new(50, 50),
@@ -346,6 +344,7 @@ impl Receiver {
             return Err(Rejection::UnknownStream);
         };
         stream.hear(now);
+        stream.arrived += u64::from(via == Via::Multicast);
         if is_conflict {
             stream.conflicts.take(now);
             let first = match stream.end_before(sequence) {
@@ -577,6 +576,7 @@ impl Receiver {
             }
             Outcome::Other(Purposes::Repair(stream), response) => self.repair_came(stream, response, now),
             Outcome::Other(Purposes::Follow(stream), response) => self.follow_came(stream, response, now),
+            Outcome::Other(Purposes::ReportLoss(stream), response) => self.report_came(stream, response, now),
             Outcome::Other(..) => {}
         }
         self.schedule_repairs(now);
@@ -606,6 +606,7 @@ impl Receiver {
             overdue,
             self.silence_due(),
             follow,
+            self.reporting.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -628,6 +629,7 @@ impl Receiver {
         self.give_up_overdue(now);
         self.schedule_repairs(now);
         self.follow_streams(now);
+        self.report_losses(now);
     }
 
     fn sorted_streams(&self) -> Vec<StreamId> {

@@ -32,6 +32,7 @@ mod announcing;
 mod last_values;
 mod parity;
 mod queue;
+mod reports;
 
 pub use announcing::UnfitCredential;
 use last_values::LastValues;
@@ -40,6 +41,7 @@ pub use parity::Fec;
 use parity::ParityMaker;
 pub use queue::LARGE_BYTES;
 use queue::{Queue, Queued};
+use reports::LossReports;
 
 /// What a publisher is made from.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct SenderConfig {
     pub fec_delay: u64,
     /// Last values that are kept and sealed again for newcomers, who get them from before their admission by that.
     pub retain: RetainLimits,
+    /// Whether less is sent where many lose much (DP-46).
+    pub adaptive_rate: bool,
 }
 
 impl SenderConfig {
@@ -78,6 +82,7 @@ impl SenderConfig {
             fec: Fec::Off,
             fec_delay: FEC_DELAY,
             retain: RetainLimits::default(),
+            adaptive_rate: true,
         }
     }
 }
@@ -132,6 +137,7 @@ pub struct Sender {
     next_sequence: u64,
     retention: Option<Retention>,
     parity: ParityMaker,
+    reports: LossReports,
     certified: Option<Certified>,
     credential_due: Option<Time>,
     credentials_sent: usize,
@@ -187,6 +193,7 @@ impl Sender {
             next_sequence: 0,
             retention: None,
             parity,
+            reports: LossReports::new(config.adaptive_rate),
             certified: None,
             credential_due: None,
             credentials_sent: 0,
@@ -641,6 +648,7 @@ impl Sender {
             self.heartbeat_due,
             self.directory_due,
             self.parity.deadline(),
+            self.reports.deadline(),
             self.last_values.deadline(),
         ]
         .into_iter()
@@ -656,6 +664,7 @@ impl Sender {
             retention.expire(now);
         }
         self.parity.close_due(now);
+        self.look_at_reports(now);
         if self.certified.is_none() {
             return;
         }

@@ -132,6 +132,8 @@ pub struct Stream {
     end_told: bool,
     is_succeeded: bool,
     pub last_heard: Time,
+    /// Packets that have come by multicast.
+    pub arrived: u64,
     /// Whether it has spoken since we know it.
     heard: bool,
     /// Not before this is the directory asked again about a silent publisher.
@@ -185,6 +187,7 @@ impl Stream {
             end_told: false,
             is_succeeded: false,
             last_heard: now,
+            arrived: 0,
             heard: false,
             ask_again: now,
         }

@@ -143,6 +143,12 @@ impl Drop for SendDriver {
     }
 }
 
+/// So many thousandths of a rate.
+fn paced(rate: NonZeroU64, pace: u16) -> NonZeroU64 {
+    let part = u128::from(rate.get()) * u128::from(pace) / 1000;
+    NonZeroU64::new(part as u64).unwrap_or(NonZeroU64::MIN)
+}
+
 struct Loop<'a> {
     shared: &'a Shared,
     socket: MulticastSender,
@@ -158,7 +164,8 @@ impl Loop<'_> {
         let per_batch = rate.get() / 8 * BATCH_MILLISECONDS / 1000;
         let mut batch: Vec<Datagram> = Vec::with_capacity(SEND_BATCH);
         while !self.shared.stop.load(Ordering::Acquire) {
-            let wait = self.fill(&mut batch, per_batch);
+            let (wait, pace) = self.fill(&mut batch, per_batch);
+            pacer.set_rate(paced(rate, pace), clock());
             if batch.is_empty() {
                 self.shared.signal.wait(wait);
                 continue;
@@ -176,8 +183,9 @@ impl Loop<'_> {
         }
     }
 
-    /// Takes what is ready; seals more when nothing is. Returns how long to wait if there is nothing.
-    fn fill(&self, batch: &mut Vec<Datagram>, per_batch: u64) -> Duration {
+    /// Takes what is ready; seals more when nothing is. Returns how long to wait if there is nothing, and what of the rate is to be
+    /// used, in thousandths.
+    fn fill(&self, batch: &mut Vec<Datagram>, per_batch: u64) -> (Duration, u16) {
         let now = steady_clock();
         let mut engine = lock(self.engine);
         engine.member_mut().set_wall(now, wall_clock());
@@ -207,11 +215,12 @@ impl Loop<'_> {
         } else {
             wait.min(MAX_WAIT)
         };
+        let pace = engine.pace();
         drop(engine);
         if has_output {
             self.notifier.notify();
         }
-        wait
+        (wait, pace)
     }
 
     fn send(&self, batch: &[Datagram]) {

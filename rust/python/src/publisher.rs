@@ -35,7 +35,7 @@ impl SendEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, seed, start_nonce, instance="",
                         mtu=1500, max_block=64, fec=None, fec_adaptive=false, fec_delay=100_000, max_message_bytes=16 << 20, queue_bytes=64 << 20,
-                        retain_topics=0, retain_bytes=0,
+                        retain_topics=0, retain_bytes=0, adaptive_rate=true,
                         policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0, crl=None, crl_numbers=vec![]))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
@@ -60,6 +60,7 @@ impl SendEngine {
         queue_bytes: u64,
         retain_topics: usize,
         retain_bytes: u64,
+        adaptive_rate: bool,
         policy_version_floor: u64,
         crl_number_floor: u64,
         generation_floor: u32,
@@ -97,6 +98,7 @@ impl SendEngine {
             None => Fec::Off,
         };
         config.fec_delay = fec_delay;
+        config.adaptive_rate = adaptive_rate;
         config.max_message_bytes = max_message_bytes;
         config.queue_bytes = queue_bytes;
         config.retain = RetainLimits {
@@ -109,6 +111,18 @@ impl SendEngine {
     /// What share of the packets, in thousandths, the worse of the subscribers lose; for adaptive parity.
     fn set_loss(&self, permille: u16) {
         lock(&self.0).set_loss(permille);
+    }
+
+    /// A subscriber reports what it lost of the packets sent in a moment. Returns the milliseconds after which its next report is
+    /// wanted; None: there are too many for now.
+    fn take_report(&self, device: &str, lost: u64, sent: u64, now: u64) -> Option<u64> {
+        lock(&self.0).take_report(device, (lost, sent), now)
+    }
+
+    /// What of the policy's rate is sent at, in thousandths.
+    #[getter]
+    fn pace(&self) -> u16 {
+        lock(&self.0).pace()
     }
 
     #[getter]
@@ -399,6 +413,7 @@ impl SendEngine {
         fields.set_item("bytes", counters.bytes)?;
         fields.set_item("parity", counters.parity)?;
         fields.set_item("repairs_served", counters.repairs_served)?;
+        fields.set_item("pace", engine.pace())?;
         fields.set_item("queued_bytes", engine.queued_bytes())?;
         Ok(fields)
     }

@@ -298,6 +298,7 @@ class _Requests:
             "key_server": channel.bundle,
             "streams": channel.entries(),
             "repair_nodes": channel.node_entries(self._authority.clock()),
+            "members": len(channel.keys.membership.members),
         }
         if isinstance(keys, GatesAnswer):
             return NodeJoinAnswer(gates=keys, **rest)

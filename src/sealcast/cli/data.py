@@ -72,7 +72,13 @@ Instance = Annotated[
 ]
 Fec = Annotated[
     str | None,
-    typer.Option("--fec", metavar="K+M|P%", help="Send M parity packets after K, or a share; mends losses."),
+    typer.Option(
+        "--fec", metavar="K+M|P%", help="M parity packets after K, a share of all, or auto; mends losses."
+    ),
+]
+FixedRate = Annotated[
+    bool,
+    typer.Option("--fixed-rate", help="Keep to the channel's rate, also where many subscribers lose much."),
 ]
 Mtu = Annotated[
     int,

@@ -12,6 +12,7 @@ from sealcast.cli.data import (
     Channel,
     Dscp,
     Fec,
+    FixedRate,
     Folder,
     Instance,
     Interface,
@@ -67,6 +68,7 @@ def publish(
     site: Site = None,
     keys: Keys = None,
     fec: Fec = None,
+    fixed_rate: FixedRate = False,
     interface: Interface = None,
     ttl: Ttl = 1,
     dscp: Dscp = 0,
@@ -90,6 +92,7 @@ def publish(
         instance=instance,
         fec=fec,
         mtu=mtu,
+        adaptive_rate=not fixed_rate,
         retain_topics=retain_topics,
         linger=parse_duration(linger, may_be_zero=True) / 1e6,
     )

@@ -11,6 +11,7 @@ from sealcast.cli.data import (
     Channel,
     Dscp,
     Fec,
+    FixedRate,
     Folder,
     Interface,
     Keys,
@@ -52,6 +53,7 @@ def send(
     site: Site = None,
     keys: Keys = None,
     fec: Fec = None,
+    fixed_rate: FixedRate = False,
     interface: Interface = None,
     ttl: Ttl = 1,
     dscp: Dscp = 0,
@@ -82,6 +84,7 @@ def send(
             linger=0.0,
             fec=fec,
             mtu=mtu,
+            adaptive_rate=not fixed_rate,
             # Little, so that the progress is that of the network.
             queue_bytes=_QUEUE_BYTES,
         )

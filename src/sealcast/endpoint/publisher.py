@@ -53,6 +53,7 @@ from sealcast.errors import (
 from sealcast.pki.names import channel_id, check_channel_name, check_instance_name
 from sealcast.pki.signed import Context, SignedObject
 from sealcast.sidechannel.followers import FollowSource
+from sealcast.sidechannel.loss_messages import LossReport
 from sealcast.sidechannel.peer_messages import FileReport
 from sealcast.sidechannel.server import Admission, PeerServer
 
@@ -89,6 +90,7 @@ class PublisherOptions(TypedDict, total=False):
     queue_bytes: int
     retain_topics: int
     retain_bytes: int
+    adaptive_rate: bool
     on_event: Callable[[Event], None] | None
 
 
@@ -120,6 +122,7 @@ class Publisher:
         queue_bytes: int = 64 << 20,
         retain_topics: int = 0,
         retain_bytes: int = 1 << 20,
+        adaptive_rate: bool = True,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """Prepare; nothing happens before the block is entered.
@@ -135,7 +138,7 @@ class Publisher:
             max_block: packets that one signature covers at most, 1 to 64.
             fec: parity, from which subscribers mend losses without asking: "8+2" for two packets after
                 eight, "25%" for that share in groups as large as may be, "auto" for as much as the losses
-                that `set_loss` tells ask for; None or "off": none.
+                that subscribers report ask for; None or "off": none.
             fec_delay_ms: milliseconds from a packet to its parity at most, when little is sent; 1 to 2000.
             max_message_bytes: 1 to 1 GiB. Subscribers take more than 16 MiB only if they are told, too.
             queue_bytes: what may wait for the rate; `send` waits for room beyond it. As much again may
@@ -143,6 +146,8 @@ class Publisher:
             retain_topics: of how many topics the last value is kept, and sent again when somebody joins;
                 0: of none. Who joins gets values from before its admission by that: it is yours to allow.
             retain_bytes: what these values may hold; a longer one is not kept.
+            adaptive_rate: whether less than the policy's rate is sent where a quarter of a sample of the
+                subscribers lose more than a tenth; an eighth of it at least, and more again as they do.
             on_event: is told what happens besides sending.
 
         Raises:
@@ -168,6 +173,7 @@ class Publisher:
         self._queue_bytes = check_range("queue_bytes", queue_bytes, 1, MAX_BYTES)
         self._retain_topics = check_range("retain_topics", retain_topics, 0, MAX_RETAIN_TOPICS)
         self._retain_bytes = check_range("retain_bytes", retain_bytes, 0, MAX_BYTES)
+        self._adaptive_rate = adaptive_rate
         self._engine: _core.SendEngine | None = None
         self._session: Session | None = None
         self._driver: _core.SendDriver | None = None
@@ -238,6 +244,7 @@ class Publisher:
             queue_bytes=self._queue_bytes,
             retain_topics=self._retain_topics,
             retain_bytes=self._retain_bytes,
+            adaptive_rate=self._adaptive_rate,
         )
         self._engine = engine
         session = Session(
@@ -321,6 +328,11 @@ class Publisher:
         def reach(_channel: bytes, stream: bytes) -> tuple[int, bool] | None:
             return engine.reach() if stream == engine.stream_id else None
 
+        def take_losses(device: str, report: LossReport) -> int | None:
+            if report.stream != engine.stream_id:
+                return None
+            return engine.take_report(device, report.lost, report.sent, session.now())
+
         def is_allowed(channel: bytes, device: str) -> bool | None:
             return engine.is_member(device) if channel == own_channel else None
 
@@ -328,6 +340,7 @@ class Publisher:
             session.identity,
             site_id=self._site.site_id,
             repair=repair,
+            losses=take_losses,
             follow=FollowSource(reach=reach, await_fresh=lambda _: engine.await_fresh()),
             files=files,
             is_allowed=is_allowed,
@@ -559,7 +572,7 @@ class Publisher:
         """What has been counted since the start, also after the end.
 
         messages (taken), abandoned (of these, dropped by a hasty end), packets, parity (of these), blocks,
-        bytes, repairs_served.
+        bytes, repairs_served; and pace, the thousandths of the policy's rate that are used now.
         """
         if self._engine is None:
             raise UsageError("the publisher has not been opened", cure="use it inside `async with`")
@@ -568,7 +581,8 @@ class Publisher:
     def set_loss(self, permille: int) -> None:
         """Tell what share of the packets, in thousandths, the worse of the subscribers lose.
 
-        From the next group on, parity that is "auto" is made for it. Raises: UsageError.
+        From the next group on, parity that is "auto" is made for it, until they report another. Raises:
+        UsageError.
         """
         self._running()[0].set_loss(check_range("permille", permille, 0, 1000))
 

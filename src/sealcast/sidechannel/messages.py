@@ -203,6 +203,8 @@ class Joined:
     """Credential bundle of the control stream."""
     streams: tuple[StreamEntry, ...]
     repair_nodes: tuple[RepairNodeEntry, ...] = ()
+    members: int | None = None
+    """How many take part, at most; None: it is not told."""
 
     def rest(self) -> dict[str, Any]:
         """As it stands in a reply."""
@@ -213,6 +215,7 @@ class Joined:
             "key-server": self.key_server,
             "streams": [entry.map() for entry in self.streams],
             **_nodes_map(self.repair_nodes),
+            **({} if self.members is None else {"members": self.members}),
         }
 
     @staticmethod
@@ -225,6 +228,7 @@ class Joined:
             "key_server": fields.bytes_("key-server", most=MAX_BUNDLE),
             "streams": fields.items("streams", StreamEntry.read, most=MAX_STREAMS),
             "repair_nodes": _read_nodes(fields),
+            "members": fields.uint("members") if "members" in fields else None,
         }
 
 

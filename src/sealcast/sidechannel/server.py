@@ -19,6 +19,7 @@ from sealcast.sidechannel.coalescing import Answer, Coalesced
 from sealcast.sidechannel.follow_messages import HOLD_SECONDS, FollowRequest
 from sealcast.sidechannel.followers import LAG, Followers, FollowSource
 from sealcast.sidechannel.listener import Listener
+from sealcast.sidechannel.loss_messages import LossAnswer, LossReport
 from sealcast.sidechannel.messages import (
     CONTENT_TYPE,
     MAX_PEER_BODY,
@@ -55,11 +56,17 @@ AdmissionOf = Callable[[bytes, str], Awaitable[Admission]]
 FilesHandler = Callable[[str, FileReport], bool | Awaitable[bool]]
 """`(device, report)`; False: the stream is not ours."""
 
+LossHandler = Callable[[str, LossReport], int | None]
+"""`(device, report)`: milliseconds after which its next report is wanted; None: none is wanted now."""
+
 IsAllowed = Callable[[bytes, str], bool | None]
 """`(channel id, device as the policy writes it)`: is it in the channel's policy; None: unknown channel.
 
 A wrong yes gives sealed packets to a stranger, who cannot open them; a wrong no leaves a member with a gap.
 """
+
+
+_REPORT_SECONDS = 2
 
 
 class PeerServer:
@@ -83,6 +90,7 @@ class PeerServer:
         admission: AdmissionOf | None = None,
         quota: Quota | None = None,
         follow: FollowSource | None = None,
+        losses: LossHandler | None = None,
     ) -> None:
         """Prepare; nothing listens before `listen`.
 
@@ -98,6 +106,7 @@ class PeerServer:
                 it is not entitled to, and serves what it retains.
             quota: what one device may take; None: the usual.
             follow: tells how far there is something that `repair` can give; None: nobody follows here.
+            losses: takes reports of losses; None: nobody reports any here.
         """
         self._site_id = site_id or identity.site_id
         self._validator = identity.validator()
@@ -105,6 +114,7 @@ class PeerServer:
         self._repair = repair
         self._files = files
         self._follow = follow
+        self._losses = losses
         self.followers = Followers()
         """Those who wait for more: to be told by `take_fresh` when the engine has output."""
         self._is_allowed = is_allowed
@@ -126,6 +136,8 @@ class PeerServer:
         application.router.add_post("/v1/repair", self._serve_repair)
         if self._follow is not None:
             application.router.add_post("/v1/follow", partial(self._serve_follow, self._follow))
+        if self._losses is not None:
+            application.router.add_post("/v1/losses", partial(self._take_losses, self._losses))
         application.router.add_post("/v1/files", self._serve_files)
         return application
 
@@ -236,6 +248,17 @@ class PeerServer:
         if not await _result(self._files(caller, report)):
             raise _not_ours(report.stream)
         return _answer(EmptyBody().serialize())
+
+    async def _take_losses(self, take: LossHandler, request: web.Request) -> web.Response:
+        caller = self._caller(request)
+        report = LossReport.parse(await request.read())
+        self._authorise(report.channel, caller)
+        interval = take(caller, report)
+        if interval is None:
+            raise RefusedError(
+                Refusal.TOO_MANY_REQUESTS, "no report is wanted now", retry_after=_REPORT_SECONDS
+            )
+        return _answer(LossAnswer(interval=interval).serialize())
 
     def _caller(self, request: web.Request) -> str:
         # Judged before the body is read: a stranger makes us read no megabyte.

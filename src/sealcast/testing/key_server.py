@@ -336,6 +336,7 @@ class SimulatedKeyServer:
                 "key_server": self._bundle,
                 "streams": self._entries(),
                 "repair_nodes": self._repair_nodes(),
+                "members": len(self._keys.membership.members),
             }
             if isinstance(keys, GatesAnswer):
                 reply(200, NodeJoinAnswer(gates=keys, **rest).serialize())

@@ -13,6 +13,7 @@ from sealcast.pki import Context, SignedObject, Validator
 from sealcast.pki.validator import Anchor
 from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.follow_messages import FollowRequest
+from sealcast.sidechannel.loss_messages import LossAnswer, LossReport
 from sealcast.sidechannel.messages import (
     MAX_REPAIR_BYTES,
     MAX_REPAIR_PACKETS,
@@ -30,6 +31,11 @@ CREDENTIAL_LIFE = 24 * 3600 * SECOND
 """Microseconds, as in `sealcast.endpoint`."""
 
 _FIRST_PORT = 7000
+_REQUESTS: dict[str, type[RepairRequest | FollowRequest | LossReport]] = {
+    "/v1/repair": RepairRequest,
+    "/v1/follow": FollowRequest,
+    "/v1/losses": LossReport,
+}
 
 
 class SimulatedPublisher(Host):
@@ -44,6 +50,7 @@ class SimulatedPublisher(Host):
         skew: int = 0,
         mtu: int = 1500,
         max_block: int = 64,
+        fec_adaptive: bool = False,
         credential_life: int = CREDENTIAL_LIFE,
     ) -> None:
         """Prepare; `start` starts. `credential_life`: of each stream credential, microseconds."""
@@ -53,10 +60,13 @@ class SimulatedPublisher(Host):
         """One for each start."""
         self._mtu = mtu
         self._max_block = max_block
+        self._fec_adaptive = fec_adaptive
         self._credential_life = credential_life
         self._engine: _core.SendEngine | None = None
         self._judge = PeerJudge(around.site.validator())
         self._following = Following(around.timeline)
+        self.reports = 0
+        """Reports of losses that came."""
         self._succeeds: bytes | None = None
         self._is_certified = False
         self._free = 0
@@ -105,6 +115,7 @@ class SimulatedPublisher(Host):
             instance=self.instance,
             mtu=self._mtu,
             max_block=self._max_block,
+            fec_adaptive=self._fec_adaptive,
         )
         self._engine = engine
         record = StreamRecord(self.name, self.instance, bytes(engine.stream_id), around.timeline.now)
@@ -217,7 +228,7 @@ class SimulatedPublisher(Host):
         if not self._is_certified:
             self._succeeds = engine.predecessor()
             self._certify(engine)
-        self._transmit(engine, policy["rate"])
+        self._transmit(engine, policy["rate"] * engine.pace // 1000)
         self._following.look(self._reach)
         epoch = engine.epoch(now)
         epochs = self.stream.epochs
@@ -275,15 +286,14 @@ class SimulatedPublisher(Host):
             return
         refusal: Refusal | None = None
         try:
-            parse = FollowRequest.parse if path == "/v1/follow" else RepairRequest.parse
-            asked = parse(body)
+            asked = _REQUESTS.get(path, RepairRequest).parse(body)
         except MalformedMessageError:
             refusal = Refusal.MALFORMED_REQUEST
         else:
             reason = self._judge.why_refused(certificate, engine.crl(), engine.date(self.now))
             if reason is not None:
                 refusal = Refusal.REVOKED if reason == "revoked" else Refusal.NOT_AUTHENTICATED
-            elif method != "POST" or path not in ("/v1/repair", "/v1/follow"):
+            elif method != "POST" or path not in _REQUESTS:
                 refusal = Refusal.MALFORMED_REQUEST
             elif asked.channel != self._around.channel_id:
                 refusal = Refusal.UNKNOWN_CHANNEL
@@ -291,6 +301,13 @@ class SimulatedPublisher(Host):
                 refusal = Refusal.NOT_ALLOWED
             elif asked.stream != engine.stream_id:
                 refusal = Refusal.UNKNOWN_STREAM
+            elif isinstance(asked, LossReport):
+                self.reports += 1
+                interval = engine.take_report(device, asked.lost, asked.sent, self.now)
+                if interval is not None:
+                    respond(200, LossAnswer(interval=interval).serialize())
+                    return
+                refusal = Refusal.TOO_MANY_REQUESTS
             elif isinstance(asked, FollowRequest):
                 give = partial(self._give, asked.stream, open_range(asked), respond)
                 self._following.take(asked, give, self._reach)

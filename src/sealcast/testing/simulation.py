@@ -87,7 +87,9 @@ class Simulation:
 
     # -- who takes part --------------------------------------------------------------------------------------
 
-    def add_publisher(self, name: str, *, instance: str = "", **options: int) -> SimulatedPublisher:
+    def add_publisher(
+        self, name: str, *, instance: str = "", fec_adaptive: bool = False, **options: int
+    ) -> SimulatedPublisher:
         """Enrol a device if it is new, let the policy list it as publisher, and start it.
 
         Options are those of SimulatedPublisher: `skew`, `mtu`, `max_block`.
@@ -97,7 +99,9 @@ class Simulation:
             raise UsageError(f"there is a publisher {key!r} already")
         identity = self._enrol(name)
         self.key_server.allow(name, MemberRole.PUBLISH)
-        publisher = SimulatedPublisher(self._around, identity, instance=instance, **options)
+        publisher = SimulatedPublisher(
+            self._around, identity, instance=instance, fec_adaptive=fec_adaptive, **options
+        )
         self.publishers[key] = publisher
         publisher.start()
         return publisher

@@ -47,7 +47,9 @@ impl Member {
             Purposes::Policy => self.policy_came(body, now),
             Purposes::Crl => self.crl_came(body, now),
             Purposes::Directory => messages::parse_streams_reply(body).map(Outcome::Directory),
-            Purposes::PutStream | Purposes::Repair(_) | Purposes::Follow(_) => Ok(Outcome::Nothing),
+            Purposes::PutStream | Purposes::Repair(_) | Purposes::Follow(_) | Purposes::ReportLoss(_) => {
+                Ok(Outcome::Nothing)
+            }
         };
         match outcome {
             Ok(outcome) => {
@@ -151,6 +153,8 @@ impl Member {
             issuer,
             generation_since,
         });
+        let listed = || self.policy().map_or(1, |policy| policy.subscribers.len() as u64);
+        self.subscribers = reply.members.unwrap_or_else(listed);
         self.note_word(Purposes::Join, &beacon);
         self.install(&reply.keys, &beacon, now);
         self.due.insert(Purposes::Poll, now);

@@ -24,6 +24,14 @@ const PAUSE_MAX: u64 = 5 * SECOND;
 /// How soon somebody without room is asked again.
 const FULL_PAUSE: u64 = SECOND / 20;
 
+/// How packets come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    Multicast,
+    /// There is no multicast: sources are asked for what comes next (SC-44).
+    SideChannel,
+}
+
 #[derive(Debug, Default)]
 struct Follow {
     /// When the next request is made; None while one is on the way.

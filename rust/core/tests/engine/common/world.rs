@@ -767,6 +767,10 @@ impl World {
                         .iter()
                         .position(|p| (p.identity.site, &p.identity.name) == (source.site, &source.device))?;
                     let now = self.publisher_time(index);
+                    if command.path == "/v1/losses" {
+                        let sender = self.publishers[index].sender.as_mut()?;
+                        return Some(take_losses(sender, &format!("{from:?}"), &command.body, now));
+                    }
                     self.repair_requests += 1;
                     repair(
                         self.publishers[index].sender.as_mut()?,
@@ -875,6 +879,24 @@ fn draw(random: &mut Jitter) -> [u8; 16] {
         half.copy_from_slice(&random.below(u64::MAX).to_be_bytes());
     }
     bytes
+}
+
+/// A publisher's answer to a report of losses (SC-49).
+fn take_losses(sender: &mut Sender, device: &str, body: &[u8], now: Time) -> (u16, Vec<u8>) {
+    let mut reader = CborReader::new(body);
+    assert_eq!(reader.map(), Ok(4));
+    assert_eq!(reader.text(), Ok("lost"));
+    let lost = reader.uint().unwrap();
+    assert_eq!(reader.text(), Ok("sent"));
+    let sent = reader.uint().unwrap();
+    assert!(lost <= sent && sent > 0);
+    match sender.take_report(device, (lost, sent), now) {
+        Some(interval) => (
+            200,
+            CborWriter::new().map(1).text("interval").uint(interval).finish(),
+        ),
+        None => (429, CborWriter::new().map(0).finish()),
+    }
 }
 
 /// A peer's answer to a repair request (SC-8).
