@@ -55,7 +55,7 @@ async def _goodput(site: Site, figures: Figures, folder: Path, rounds: int, quic
     message_megabits = MESSAGE_BYTES * 8 / 1e6
 
     rivals: dict[str, Measured] = {}
-    with _left_out("Cyclone DDS"):
+    with left_out("Cyclone DDS"):
         cyclone = Cyclone(folder / "cyclone")
         for protection in (PLAIN, ENCRYPT, ORIGIN):
 
@@ -64,7 +64,7 @@ async def _goodput(site: Site, figures: Figures, folder: Path, rounds: int, quic
                 return rate * message_megabits
 
             rivals[f"Cyclone DDS, rtps {protection}"] = samples_of
-    with _left_out("UFTP"):
+    with left_out("UFTP"):
         uftp = Uftp(folder / "uftp")
         for how, steps in _UFTP_STEPS.items():
 
@@ -77,7 +77,7 @@ async def _goodput(site: Site, figures: Figures, folder: Path, rounds: int, quic
                 return megabits / await uftp.transfer(site, how, file, rate=rate)
 
             rivals[f"UFTP, {how}"] = by_uftp
-    with _left_out("NORM"):
+    with left_out("NORM"):
         norm = Norm(folder / "norm")
         rate = await _best(_NORM_STEPS, lambda rate: norm.transfer(site, file, rate=rate))
 
@@ -91,7 +91,7 @@ async def _goodput(site: Site, figures: Figures, folder: Path, rounds: int, quic
     for _ in range(rounds):
         bare.append((await run_bare(site, mode="plain", count=bare_count))[0] * message_megabits)
         for name, run in rivals.items():
-            with _failing(name):
+            with failing(name):
                 told[name].append(await run())
     rate, ours = await fastest_clean(site, seconds=0.7 if quick else 2.0, rounds=rounds, steps=_OURS_STEPS)
     base = "bare UDP, sendmmsg + recvmmsg, as many bytes of payload"
@@ -120,10 +120,10 @@ async def _goodput(site: Site, figures: Figures, folder: Path, rounds: int, quic
 
 async def _latency(site: Site, figures: Figures, folder: Path, rounds: int, quick: bool) -> None:
     count = 200 if quick else 1000
-    with _left_out("Cyclone DDS"):
+    with left_out("Cyclone DDS"):
         cyclone = Cyclone(folder / "cyclone-latency")
         for protection in (PLAIN, ENCRYPT, ORIGIN):
-            with _failing(f"Cyclone DDS, {protection}"):
+            with failing(f"Cyclone DDS, {protection}"):
                 runs = [
                     await cyclone.one_way(site, protection, count=count, message_bytes=100)
                     for _ in range(rounds)
@@ -153,7 +153,7 @@ async def _fan_out(site: Site, figures: Figures, rounds: int, quick: bool) -> No
         for receivers in RECEIVERS:
             folder = site.folder / broker.name.lower()
             name = f"{broker.name} over TLS, receivers: {receivers}"
-            with _left_out(broker.name), _failing(name):
+            with left_out(broker.name), failing(name):
                 seconds = [
                     await brokers.fan_out(site, broker, folder, receivers=receivers, count=count)
                     for _ in range(rounds)
@@ -166,13 +166,14 @@ async def _best(steps: tuple[int, ...], transfer: Callable[[int], Awaitable[floa
     """Return the rate at which a file takes the least time."""
     seconds: dict[int, float] = {}
     for rate in steps:
-        with _failing(f"a transfer at {rate} Mbit/s"):
+        with failing(f"a transfer at {rate} Mbit/s"):
             seconds[rate] = await transfer(rate)
     return min(seconds, key=seconds.__getitem__, default=steps[0])
 
 
 @contextlib.contextmanager
-def _left_out(name: str) -> Iterator[None]:
+def left_out(name: str) -> Iterator[None]:
+    """Do without a rival that cannot be had."""
     try:
         yield
     except MissingError as error:
@@ -180,7 +181,7 @@ def _left_out(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _failing(name: str) -> Iterator[None]:
+def failing(name: str) -> Iterator[None]:
     """Let a rival fail without ending the run."""
     try:
         yield

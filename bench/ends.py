@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,29 @@ async def idle_publisher(orders: _Orders, *, device: str, channel: str) -> None:
         await orders.next()
 
 
+# -- a file --------------------------------------------------------------------------------------------------
+
+
+async def send_file(orders: _Orders, *, device: str, channel: str, path: str) -> None:
+    """Send a file, with parity for the loss that subscribers tell of."""
+    async with Device.open(Path(device)).publisher(channel, fec="auto") as publisher:
+        _say(ready=True)
+        await orders.next()
+        _say(start=time.monotonic())
+        await publisher.send_files([path])
+        _say(done=True)
+
+
+async def receive_file(orders: _Orders, *, device: str, channel: str, folder: str) -> None:
+    """Take one file."""
+    subscriber = Device.open(Path(device)).subscriber(channel)
+    async with subscriber, aclosing(subscriber.receive_files(folder)) as files:
+        _say(ready=True)
+        await anext(files)
+        _say(last=time.monotonic())
+        await orders.next()
+
+
 # -- a removal -----------------------------------------------------------------------------------------------
 
 
@@ -291,6 +314,8 @@ _ROLES: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
         watch_generations,
         publish_many,
         watch_streams,
+        send_file,
+        receive_file,
     )
 }
 
