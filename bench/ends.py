@@ -207,7 +207,8 @@ async def idle_publisher(orders: _Orders, *, device: str, channel: str) -> None:
 
 async def send_file(orders: _Orders, *, device: str, channel: str, path: str) -> None:
     """Send a file, with parity for the loss that subscribers tell of."""
-    async with Device.open(Path(device)).publisher(channel, fec="auto") as publisher:
+    publisher = Device.open(Path(device)).publisher(channel, fec="auto", adaptive_rate=False)
+    async with publisher:
         _say(ready=True)
         await orders.next()
         _say(start=time.monotonic())
@@ -217,11 +218,13 @@ async def send_file(orders: _Orders, *, device: str, channel: str, path: str) ->
 
 async def receive_file(orders: _Orders, *, device: str, channel: str, folder: str) -> None:
     """Take one file."""
-    subscriber = Device.open(Path(device)).subscriber(channel)
-    async with subscriber, aclosing(subscriber.receive_files(folder)) as files:
-        _say(ready=True)
-        await anext(files)
-        _say(last=time.monotonic())
+    async with Device.open(Path(device)).subscriber(channel) as subscriber:
+        async with aclosing(subscriber.receive_files(folder)) as files:
+            _say(ready=True)
+            await anext(files)
+            last = time.monotonic()
+        # Only now has the publisher been told.
+        _say(last=last)
         await orders.next()
 
 
