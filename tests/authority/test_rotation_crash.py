@@ -230,7 +230,7 @@ async def test_fault_18_a_service_killed_while_the_signers_key_is_rotated(tmp_pa
         assert len(calls) > 100, "the trace does not show the work"
 
         async def kill_at(call: Call) -> None:
-            folder, apart = apart_from.copy(f"{call.name}-{call.number}")
+            folder, apart = apart_from.copy("-".join([call.name, str(call.number), *call.path.split("/")]))
             async with listening(apart):
                 assert await rotate(folder, *call.killing(folder)) in (0, -signal.SIGKILL), call
                 # It says so where there is nothing left to do.
@@ -265,7 +265,7 @@ async def test_fault_18_a_signer_killed_while_its_key_is_rotated(tmp_path: Path)
         failed = []
 
         async def kill_at(call: Call) -> None:
-            folder, apart = apart_from.copy(f"{call.name}-{call.number}")
+            folder, apart = apart_from.copy("-".join([call.name, str(call.number), *call.path.split("/")]))
             code = await traced(folder, apart, *call.killing(apart))
             assert code in (0, 8), (call, code)
             failed.append(code)
