@@ -9,9 +9,6 @@ from typing import Literal, TypedDict
 __version__: str
 """The version of Sealcast; the only place that states it is the Cargo workspace."""
 
-LARGE_BYTES: int
-"""A message that is longer may be overtaken by those that are sent after it (spec/wire.md DP-25)."""
-
 class ValidationError(ValueError):
     """What was shown is not to be believed. `reason`: one of the engine's words, for example `revoked`."""
 

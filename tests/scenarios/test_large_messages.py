@@ -27,7 +27,7 @@ def test_sixteen_mebibytes(seed: int) -> None:
     sim = ward(seed)
     sim.network.set_faults(Faults(loss=0.05), [FAR])
     publisher = sim.publisher(MONITOR)
-    publisher.send_numbered(1, 16 * MEBIBYTE)
+    publisher.send(bytes(16 * MEBIBYTE), "image")
     publisher.send_numbered(5, 100)
     verify(sim)
     assert_nothing_lost(sim)

@@ -32,7 +32,6 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        module.add("LARGE_BYTES", sealcast_core::sender::LARGE_BYTES)
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -474,7 +474,7 @@ class Publisher:
 
         Args:
             message: up to `max_message_bytes`. One of more than 64 KiB is overtaken by what is sent after it,
-                but for messages of its own topic.
+                but for messages of its own topic, and without one by those that have one.
             topic: up to 255 bytes of UTF-8.
 
         Raises:

@@ -15,7 +15,6 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sealcast import _core
 from sealcast._core import Message
 from sealcast.endpoint.events import Gap, MessageLost
 from sealcast.testing.clock import SECOND, START
@@ -166,7 +165,7 @@ def _verify_order(sim: Simulation, subscriber: SimulatedSubscriber) -> None:
     admissions = {start: admission for start, _, admission in reversed(subscriber.joins)}
     shut_out = sim.removed.get(subscriber.name)
     place: dict[tuple[int, bytes], int] = {}
-    last: dict[tuple[int, bytes, bool | str], int] = {}
+    last: dict[tuple[int, bytes, str | None], int] = {}
     for happened in subscriber.history:
         message = happened.item
         if not isinstance(message, Message):
@@ -179,12 +178,12 @@ def _verify_order(sim: Simulation, subscriber: SimulatedSubscriber) -> None:
         key = (happened.start, bytes(message.stream_id))
         if subscriber.delivery == "unordered":
             continue
-        # What is large may be overtaken by what was sent after it, but for messages of its topic (DP-25).
-        flow = len(message) > _core.LARGE_BYTES if message.topic is None else message.topic
-        before = last.get((*key, flow), -1)
+        # What is large may be overtaken by what was sent after it, but for messages of its topic;
+        # those without one keep their order among themselves (DP-25).
+        before = last.get((*key, message.topic), -1)
         if message.sequence < place.get(key, 0) or message.message_id <= before:
             raise _error(sim, subscriber.name, f"O3: message {message.message_id} after {before}")
-        place[key], last[*key, flow] = message.sequence, message.message_id
+        place[key], last[*key, message.topic] = message.sequence, message.message_id
 
 
 def _error(sim: Simulation, subscriber: str, text: str) -> OracleError:

@@ -130,7 +130,7 @@ fn a_message_of_64_mebibytes_holds_up_no_small_one() {
     let stream = world.stream(publisher);
     let data = payload(stream, 0, LARGE);
     world.publishers[publisher].is_held_back = true;
-    assert_eq!(world.sender(publisher).send(None, data.clone()), Ok(0));
+    assert_eq!(world.sender(publisher).send(Some("image"), data.clone()), Ok(0));
     let (mut waits, mut asked, mut blocks) = (Vec::new(), 0, 0);
     loop {
         // A block at a time, as a driver that paces would; a small message comes in between.
