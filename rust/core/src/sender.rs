@@ -671,9 +671,6 @@ impl Sender {
         if self.last_values.deadline().is_some_and(|at| at <= now) {
             self.send_last_values(now);
         }
-        if self.is_finished() {
-            self.credential_due = None;
-        }
         if self.credential_due.is_some_and(|at| at <= now) {
             self.send_credential(now, for_credential);
         }
