@@ -7,6 +7,7 @@ use sealcast_core::event::Event;
 use sealcast_core::sender::{SendError, UnfitCredential};
 use sealcast_core::signed::CREDENTIAL_CONTEXT;
 use sealcast_core::stream::Delivery;
+use sealcast_core::wire::PacketType;
 
 fn count(world: &World, subscriber: usize, wanted: impl Fn(&Event) -> bool) -> usize {
     world.subscribers[subscriber]
@@ -50,6 +51,29 @@ fn a_graceful_end_is_told_when_all_has_been_delivered() {
         count(&world, late, |event| matches!(event, Event::StreamStarted { .. })),
         0
     );
+}
+
+/// Every credential is lost until after the end: it is repeated while the publisher lives, and nothing is missed (DP-31).
+#[test]
+fn a_stream_whose_credentials_were_lost_is_found_after_its_end() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    world.settle();
+    world.drop_if = Some(Box::new(|_, datagram| {
+        datagram[5] == PacketType::Credential as u8
+    }));
+    let publisher = world.add_publisher();
+    world.settle();
+    let stream = world.stream(publisher);
+    world.send(publisher, 20, 1100);
+    let now = world.now;
+    world.sender(publisher).finish(None, now);
+    assert!(world.run_until(5 * SECOND, |world| world.sender(publisher).is_finished()));
+    world.run_for(SECOND);
+    assert!(world.ids(subscriber, stream).is_empty());
+    world.drop_if = None;
+    world.finish(subscriber, stream, 10 * SECOND);
+    assert_eq!(world.ids(subscriber, stream), (0..20).collect::<Vec<_>>());
 }
 
 /// What was not sealed never was; the message that was cut is told as lost, and the end at once.
