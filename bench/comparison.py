@@ -42,12 +42,18 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
     with Wire() as wire:
         async with Site(site.folder / "beside", wire) as between:
             folder = between.folder / "rivals"
-            await _goodput(between, figures, folder, rounds, quick)
-            await _latency(between, figures, folder, rounds, quick)
+            cyclone = None
+            with left_out("Cyclone DDS"):
+                cyclone = Cyclone(folder / "cyclone")
+            await _goodput(between, figures, folder, cyclone, rounds, quick)
+            if cyclone is not None:
+                await _latency(between, figures, cyclone, rounds, quick)
     await _fan_out(site, figures, rounds, quick)
 
 
-async def _goodput(site: Site, figures: Figures, folder: Path, rounds: int, quick: bool) -> None:
+async def _goodput(
+    site: Site, figures: Figures, folder: Path, cyclone: Cyclone | None, rounds: int, quick: bool
+) -> None:
     samples, bare_count, file_bytes = (20_000, 100_000, 16 << 20) if quick else (150_000, 400_000, 128 << 20)
     file = site.folder / "file"
     file.write_bytes(os.urandom(file_bytes))
@@ -55,8 +61,7 @@ async def _goodput(site: Site, figures: Figures, folder: Path, rounds: int, quic
     message_megabits = MESSAGE_BYTES * 8 / 1e6
 
     rivals: dict[str, Measured] = {}
-    with left_out("Cyclone DDS"):
-        cyclone = Cyclone(folder / "cyclone")
+    if cyclone is not None:
         for protection in (PLAIN, ENCRYPT, ORIGIN):
 
             async def samples_of(protection: str = protection) -> float:
@@ -118,26 +123,23 @@ async def _goodput(site: Site, figures: Figures, folder: Path, rounds: int, quic
             figures.add(Figure(group=GOODPUT, name=name, unit="Mbit/s", values=values, ratio_to=base))
 
 
-async def _latency(site: Site, figures: Figures, folder: Path, rounds: int, quick: bool) -> None:
+async def _latency(site: Site, figures: Figures, cyclone: Cyclone, rounds: int, quick: bool) -> None:
     count = 200 if quick else 1000
-    with left_out("Cyclone DDS"):
-        cyclone = Cyclone(folder / "cyclone-latency")
-        for protection in (PLAIN, ENCRYPT, ORIGIN):
-            with failing(f"Cyclone DDS, {protection}"):
-                runs = [
-                    await cyclone.one_way(site, protection, count=count, message_bytes=100)
-                    for _ in range(rounds)
-                ]
-                for part, place in (("p50", 49), ("p99", 98)):
-                    figures.add(
-                        Figure(
-                            group=LATENCY,
-                            name=f"Cyclone DDS, rtps {protection}, {part}",
-                            unit="µs",
-                            values=[run[place] for run in runs],
-                            note=f"{count} round trips a run, one every 2 ms",
-                        )
+    for protection in (PLAIN, ENCRYPT, ORIGIN):
+        with failing(f"Cyclone DDS, {protection}"):
+            runs = [
+                await cyclone.one_way(site, protection, count=count, message_bytes=100) for _ in range(rounds)
+            ]
+            for part, place in (("p50", 49), ("p99", 98)):
+                figures.add(
+                    Figure(
+                        group=LATENCY,
+                        name=f"Cyclone DDS, rtps {protection}, {part}",
+                        unit="µs",
+                        values=[run[place] for run in runs],
+                        note=f"{count} round trips a run, one every 2 ms",
                     )
+                )
 
 
 async def _fan_out(site: Site, figures: Figures, rounds: int, quick: bool) -> None:

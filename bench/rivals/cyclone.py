@@ -34,7 +34,7 @@ class Cyclone:
         folder.mkdir(parents=True)
         self._folder = folder
         build(["idlc", "-l", "c", str(HERE / "sample.idl")], folder)
-        flags = ["-O2", f"-I{folder}", "-o", "cyclone"]
+        flags = ["-O2", f"-I{folder}", f"-I{HERE}", "-o", "cyclone"]
         build(["cc", *flags, str(HERE / "cyclone.c"), "sample.c", "-lddsc"], folder)
         self._make_identities()
 

@@ -4,10 +4,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <sys/resource.h>
-#include <ctime>
 
 #include <normApi.h>
+
+#include "clock.h"
 
 enum {
     SENDER = 1,
@@ -19,19 +19,6 @@ enum {
     BLOCK_SEGMENTS = 64,
     PARITY_SEGMENTS = 16,
 };
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static double cpu(void) {
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
 
 static void check(bool is_well, const char *what) {
     if (is_well) return;

@@ -20,7 +20,6 @@ _OPTIONS = {
 }
 _SOCKET_BYTES = str(4 << 20)
 _BLOCK_BYTES = "1400"
-_UNPACED = "-1"
 _PATIENCE_SECONDS = 300
 _ELAPSED = re.compile(r"Total elapsed time: ([0-9.]+) seconds")
 
@@ -37,7 +36,7 @@ class Uftp:
         self._received.mkdir()
         build(["uftp_keymgt", "-g", "ec:prime256v1", str(self._key)], folder)
 
-    async def transfer(self, site: Site, how: str, file: Path, *, rate: int | None) -> float:
+    async def transfer(self, site: Site, how: str, file: Path, *, rate: int) -> float:
         """Return the seconds of a transfer at `rate` Mbit/s, without the announcement.
 
         The figure is UFTP's own, from the end of the key exchange on. Raises: ChildError: it did not arrive.
@@ -45,8 +44,7 @@ class Uftp:
         key = ["-k", str(self._key)] if how != PLAIN else []
         common = ["-q", "-I", "lo" if site.wire is None else site.wire.interface, "-B", _SOCKET_BYTES, *key]
         client = ["uftpd", "-d", *common, "-D", str(self._received)]
-        pace = _UNPACED if rate is None else str(rate * 1000)
-        server = ["uftp", *_OPTIONS[how], *common, "-R", pace, "-b", _BLOCK_BYTES, str(file)]
+        server = ["uftp", *_OPTIONS[how], *common, "-R", str(rate * 1000), "-b", _BLOCK_BYTES, str(file)]
         receiver = await site.start("uftpd", client, FAR)
         try:
             sender = await site.start("uftp", server)
@@ -58,5 +56,5 @@ class Uftp:
             await receiver.stop()
         elapsed = _ELAPSED.search(output)
         if not took(self._received, file) or elapsed is None:
-            raise ChildError(f"uftp: the file did not arrive ({how}, {pace} kbit/s)")
+            raise ChildError(f"uftp: the file did not arrive ({how}, {rate} Mbit/s)")
         return float(elapsed[1])
