@@ -468,6 +468,7 @@ class TestFull:
 
     async def test_a_full_inbox_is_tried_again_and_nothing_is_lost(self, paired: Site) -> None:
         sent = [b"%d" % number for number in range(50)]
+        await paired.enrol("monitor-2")
         async with (
             device(paired, DISPLAY).inbox(bounds=Bounds(messages=40)) as inbox,
             device(paired, MONITOR).peer(DISPLAY) as display,
@@ -478,7 +479,6 @@ class TestFull:
             assert (display.failure.status, display.failure.code) == (507, "inbox-full")
             # A quarter for each sender, so that another one has room.
             assert await display.waiting() == 40
-            await paired.enrol("monitor-2")
             assert await post(paired, "monitor-2", inbox, message(b"of another")) == 1
             received = await take(inbox, 51)
             assert [each.data for each in received if each.sender == MONITOR] == sent

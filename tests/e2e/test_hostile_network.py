@@ -107,11 +107,12 @@ def test_fault_9_a_full_partition(ward: Ward, stream: Stream) -> None:
     """No multicast, no side channel; afterwards all that was sent meanwhile is there."""
     before = stream.told()
     ward.hosts.switch("ip", "link", "set", "far", "down")
-    known = len(stream.subscriber.out)
-    stream.publisher.write(b"mark\n" * 3)
-    stream.publisher.wait_line("mark 3", errors=True)
+    known, sent = len(stream.subscriber.out), len(stream.publisher.err)
+    # More than a block's parity stands in for.
+    stream.publisher.write(b"mark\n" * 40)
+    stream.publisher.wait_line(f"mark {sent + 40}", errors=True)
     ward.hosts.switch("ip", "link", "set", "far", "up")
-    stream.subscriber.wait_lines(known + 3)
+    stream.subscriber.wait_lines(known + 40)
     after = stream.told()
     assert after["losses"] == []
     assert after["counters"]["repaired"] > before["counters"]["repaired"]
