@@ -1,4 +1,6 @@
-"""Bodies of the side channel. Spec: side-channel.md SC-3 to SC-5, SC-8, SC-48, tables of sections 1 and 2.
+"""Bodies of the side channel.
+
+Spec: side-channel.md SC-3 to SC-5, SC-8, SC-33 to SC-36, SC-48, SC-49, tables of sections 1 and 2.
 
 A body is a map, and comes out as one: byte strings and numbers under the names of the specification. What
 this version does not know is left out (SC-17).
@@ -21,6 +23,9 @@ MAX_EARLIER = 8
 MAX_FILES = 1024
 MAX_PIECE_RANGES = 1024
 MAX_REASON_CHARACTERS = 80
+MAX_MESSAGES = 1024
+MAX_TOPIC_BYTES = 255
+MAX_INTERVAL_MS = 86_400_000
 MAX_SLOTS = 32
 """No beacon commits to more (KM-15, KM-17)."""
 ROLES = ("publish", "subscribe")
@@ -33,7 +38,10 @@ Read = Callable[[object], Any]
 
 def parse(kind: str, body: bytes) -> dict[str, Any]:
     """The fields of a body; `kind`: one of `KINDS`. Raises MalformedError."""
-    return _map(_decode(body), KINDS[kind])
+    fields = _map(_decode(body), KINDS[kind])
+    if kind == "loss report" and fields["lost"] > fields["sent"]:
+        raise MalformedError("more lost than sent")
+    return fields
 
 
 def _decode(body: bytes) -> object:
@@ -146,6 +154,28 @@ def _short(value: object) -> str:
     return text
 
 
+def _topic(value: object) -> str:
+    text: str = _text()(value)
+    if len(text.encode()) > MAX_TOPIC_BYTES:
+        raise MalformedError("too long a topic")
+    return text
+
+
+def _messages(value: object) -> list[Any]:
+    each = _array(_octets(16), _or_null(_topic), _uint(1 << 63), _octets())
+    messages: list[Any] = _list(each, MAX_MESSAGES)(value)
+    if not messages:
+        raise MalformedError("no message")
+    return messages
+
+
+def _stored(value: object) -> int:
+    count: int = _uint(MAX_MESSAGES + 1)(value)
+    if count == 0:
+        raise MalformedError("none stored")
+    return count
+
+
 def _endpoint(value: object) -> list[Any]:
     host, port = _array(_text(), _uint(1 << 16))(value)
     if not host or port == 0:
@@ -208,4 +238,15 @@ KINDS: dict[str, dict[str, Read]] = {
         "refused": _list(_array(_octets(16), _short), MAX_FILES),
         "missing": _list(_array(_octets(16), _pieces), MAX_FILES),
     },
+    "loss report": {
+        "channel": _octets(32),
+        "stream": _octets(16),
+        "lost": _uint(SEQUENCE_END + 1),
+        "sent": _uint(SEQUENCE_END + 1),
+    },
+    "loss reply": {"interval": _uint(MAX_INTERVAL_MS + 1)},
+    "channels request": {"known": _octets(32)},
+    "endpoint": {"endpoint": _or_null(_endpoint)},
+    "inbox request": {"messages": _messages},
+    "inbox reply": {"stored": _stored},
 }

@@ -21,6 +21,7 @@ from sealcast.pki.policy import SlotClock
 from sealcast.pki.signed import SignedObject, decode_cbor, sign_input
 from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.follow_messages import FollowRequest
+from sealcast.sidechannel.loss_messages import LossAnswer, LossReport
 from sealcast.sidechannel.messages import (
     JoinAnswer,
     JoinRequest,
@@ -30,7 +31,13 @@ from sealcast.sidechannel.messages import (
     RepairAnswer,
     RepairRequest,
 )
-from sealcast.sidechannel.peer_messages import FileReport
+from sealcast.sidechannel.peer_messages import (
+    ChannelsRequest,
+    EndpointBody,
+    FileReport,
+    InboxAnswer,
+    InboxRequest,
+)
 from tests.vectors.cases.trust import credential_fields
 from tests.vectors.reading import Case, cases
 
@@ -212,6 +219,12 @@ BODIES: dict[str, type[Body]] = {
     "follow request": FollowRequest,
     "repair reply": RepairAnswer,
     "file report": FileReport,
+    "loss report": LossReport,
+    "loss reply": LossAnswer,
+    "channels request": ChannelsRequest,
+    "endpoint": EndpointBody,
+    "inbox request": InboxRequest,
+    "inbox reply": InboxAnswer,
 }
 
 

@@ -1,4 +1,4 @@
-"""The bodies of the side channel: join, keys, poll, repair, reports on files.
+"""The bodies of the side channel: join, keys, poll, repair, reports, messages of peers.
 
 Signed objects in them stand for themselves: whoever reads a body does not judge them yet.
 """
@@ -80,6 +80,12 @@ def side_channel() -> VectorFile:
         follow_request(),
         repair_reply(),
         file_report(),
+        loss_report(),
+        loss_reply(),
+        channels_request(),
+        endpoint(),
+        inbox_request(),
+        inbox_reply(),
     ):
         groups.append(group_of(body))
     notes = {
@@ -87,7 +93,10 @@ def side_channel() -> VectorFile:
         "Structure": ("MISSING_CHECK", "a field that is missing, or of another type, length or size"),
         "Encoding": ("MISSING_CHECK", "not the one deterministic encoding of one map with text keys"),
     }
-    spec = ["SC-3", "SC-4", "SC-5", "SC-8", "SC-17", "SC-48", "KM-18"]
+    spec = [
+        "SC-3", "SC-4", "SC-5", "SC-8", "SC-17", "SC-33", "SC-34", "SC-35", "SC-36", "SC-44", "SC-48",
+        "SC-49", "KM-18",
+    ]  # fmt: skip
     return VectorFile("side_channel", spec, notes, groups)
 
 
@@ -123,6 +132,116 @@ def file_report() -> Body:
             "a range that ends before it begins": ("missing", [[file, [[2, 1]]]]),
             "1,025 ranges": ("missing", [[file, [[0, 0]] * 1025]]),
             "one number for a range": ("missing", [[file, [4]]]),
+        },
+    )
+
+
+def loss_report() -> Body:
+    return Body(
+        "loss report",
+        {"channel": CHANNEL_ID, "stream": stream().stream_id, "lost": 3, "sent": 250},
+        {
+            "nothing lost": {"lost": 0},
+            "everything lost": {"lost": 250},
+            "as many as there are sequences": {"sent": 2**62},
+        },
+        {
+            "more lost than sent": ("lost", 251),
+            "fewer than none lost": ("lost", -1),
+            "more sent than there are sequences": ("sent", 2**62 + 1),
+            "a share instead of numbers": ("lost", 0.012),
+            "a channel id of 33 bytes": ("channel", CHANNEL_ID + b"\0"),
+            "a stream id of 15 bytes": ("stream", fixed("s", 15)),
+        },
+    )
+
+
+def loss_reply() -> Body:
+    return Body(
+        "loss reply",
+        {"interval": 4_000},
+        {"at once": {"interval": 0}, "a day": {"interval": 86_400_000}},
+        {
+            "more than a day": ("interval", 86_400_001),
+            "before now": ("interval", -1),
+            "seconds as a float": ("interval", 4.0),
+            "never": ("interval", None),
+        },
+    )
+
+
+def channels_request() -> Body:
+    known = fixed("the answer before")
+    return Body(
+        "channels request",
+        {"known": known},
+        {"nothing known": {"known": bytes(32)}},
+        {
+            "a hash of 31 bytes": ("known", known[:-1]),
+            "a hash in hexadecimal": ("known", known.hex()),
+            "nothing known, as null": ("known", None),
+        },
+    )
+
+
+def endpoint() -> Body:
+    return Body(
+        "endpoint",
+        {"endpoint": ["192.0.2.7", 4711]},
+        {
+            "a device that does not listen": {"endpoint": None},
+            "an address of IPv6": {"endpoint": ["2001:db8::7", 65535]},
+        },
+        {
+            "a port beyond 16 bits": ("endpoint", ["192.0.2.7", 65536]),
+            "no port": ("endpoint", ["192.0.2.7"]),
+            "a third item": ("endpoint", ["192.0.2.7", 4711, 0]),
+            "as text": ("endpoint", "192.0.2.7:4711"),
+            "a host as bytes": ("endpoint", [b"192.0.2.7", 4711]),
+        },
+    )
+
+
+def inbox_request() -> Body:
+    def message(name: str, topic: Any = None, time: Any = TIME, data: Any = b"") -> list[Any]:
+        return [fixed(name, 16), topic, time, data]
+
+    return Body(
+        "inbox request",
+        {"messages": [message("first", "alarm", data=b"91 %"), message("second", data=b"90 %")]},
+        {
+            "an empty message": {"messages": [message("empty")]},
+            "a topic of 255 bytes": {"messages": [message("topic", "µ" * 127 + "x")]},
+            "the latest time": {"messages": [message("time", time=2**63 - 1)]},
+            "an id twice": {"messages": [message("again"), message("again")]},
+        },
+        {
+            "no message": ("messages", []),
+            "1,025 messages": ("messages", [message("of many")] * 1025),
+            "an id of 15 bytes": ("messages", [[fixed("id", 15), None, TIME, b""]]),
+            "a topic of 256 bytes": ("messages", [message("topic", "µ" * 128)]),
+            "a topic as bytes": ("messages", [message("topic", b"alarm")]),
+            "a time below zero": ("messages", [message("time", time=-1)]),
+            "a time beyond 63 bits": ("messages", [message("time", time=2**63)]),
+            "a time as a float": ("messages", [message("time", time=1.5)]),
+            "data as text": ("messages", [message("data", data="91 %")]),
+            "a message without data": ("messages", [message("data")[:3]]),
+            "a message as a map": ("messages", [{"id": fixed("id", 16)}]),
+            "one message for all": ("messages", message("one")),
+        },
+    )
+
+
+def inbox_reply() -> Body:
+    return Body(
+        "inbox reply",
+        {"stored": 2},
+        {"the first": {"stored": 1}, "1,024": {"stored": 1024}},
+        {
+            "none": ("stored", 0),
+            "1,025": ("stored", 1025),
+            "fewer than none": ("stored", -1),
+            "ids instead of a number": ("stored", [fixed("id", 16)]),
         },
     )
 
