@@ -66,6 +66,7 @@ async def main():
             await publisher.send(b"%d %s" % (count, rest))
             count += 1
             if done:
+                await publisher.drained()
                 print("mark", marks, file=sys.stderr, flush=True)
 
 asyncio.run(main())
