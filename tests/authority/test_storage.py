@@ -1,7 +1,9 @@
 """The database, its worker thread, and the key that seals secrets: damage gives one clear error."""
 
 import asyncio
+import shutil
 import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,11 @@ from sqlalchemy import create_engine, select
 
 from sealcast.authority import audit
 from sealcast.authority.models import AuditRow, Base
-from sealcast.authority.storage import Storage, StorageWorker
+from sealcast.authority.storage import COMMITS, Storage, StorageWorker
 from sealcast.authority.vault import KEY_FILE, Vault
 from sealcast.errors import StorageError
 from sealcast.keys import Secret
+from tests.e2e.processes import wait_until
 
 
 @pytest.fixture
@@ -87,6 +90,29 @@ class TestStorage:
         # Who is the last to close it has put everything into the file.
         assert not storage.path.with_name(f"{storage.path.name}-wal").exists()
         assert len(actions(storage)) == 3
+
+    def test_held_it_is_copied_into_the_file_beside_who_writes(self, storage: Storage) -> None:
+        """By no commit, as SQLite would: that one's caller would wait for it."""
+        storage.hold()
+        alone = storage.path.with_name("alone.db")
+
+        def in_the_file() -> int:
+            # Without the log that stands beside it; in the midst of the copying it is nothing whole.
+            shutil.copyfile(storage.path, alone)
+            with (
+                suppress(sqlite3.DatabaseError),
+                closing(sqlite3.connect(f"file:{alone}?immutable=1", uri=True)) as database,
+            ):
+                return int(database.execute("SELECT count(*) FROM audit").fetchone()[0])
+            return -1
+
+        for number in range(1, COMMITS + 1):
+            assert number < 3 or in_the_file() == 0
+            with storage.transaction() as session:
+                audit.record(session, number, "x" * 100_000, "")
+        wait_until(lambda: in_the_file() == COMMITS, "the log is copied")
+        storage.release()
+        assert len(actions(storage)) == COMMITS
 
     def test_it_is_readable_by_its_owner_only(self, storage: Storage) -> None:
         assert storage.path.stat().st_mode & 0o777 == 0o600

@@ -8,8 +8,8 @@ other.
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,9 @@ DATABASE_FILE = "authority.db"
 BUSY_TIMEOUT_MS = 10_000
 """How long a writer waits for another process (a command beside the service, a backup)."""
 
+COMMITS = 64
+"""After so many the write-ahead log of a database that is held is copied into it."""
+
 Result = TypeVar("Result")
 
 
@@ -44,6 +47,7 @@ class Storage:
         # lingers.
         self._engine = _engine(path, poolclass=NullPool)
         self._held: Engine | None = None
+        self._checkpoints: _Checkpoints | None = None
 
     @staticmethod
     def create(path: Path) -> "Storage":
@@ -97,6 +101,8 @@ class Storage:
         ):
             yield session
             session.flush()
+        if self._checkpoints is not None:
+            self._checkpoints.count_commit()
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
@@ -117,18 +123,22 @@ class Storage:
 
         Else each transaction would be the last to close it, which makes SQLite copy the write-ahead log into
         the database and wait for the disk three times more. The connections are used again, with the
-        statements and pages that they know.
+        statements and pages that they know; what they write is copied into the database beside them.
         """
         with self._errors():
             held = _engine(
                 self.path, poolclass=QueuePool, pool_size=_KEPT, max_overflow=-1, pool_use_lifo=True
             )
+            event.listen(held, "connect", _copy_late)
             held.connect().close()
-        self._held = held
+        self._held, self._checkpoints = held, _Checkpoints(self.path)
 
     def release(self) -> None:
         """Let the last transaction close the database."""
         held, self._held = self._held, None
+        checkpoints, self._checkpoints = self._checkpoints, None
+        if checkpoints is not None:
+            checkpoints.close()
         if held is not None:
             held.dispose()
 
@@ -184,6 +194,40 @@ class StorageWorker:
         """Finish the jobs that wait, then end the thread."""
         self._executor.shutdown(wait=True)
 
+
+class _Checkpoints:
+    """Copies the write-ahead log into the database in a thread of its own.
+
+    Left to SQLite, the commit that fills the log does it, and its caller waits for the disk tens of
+    milliseconds longer than others.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._commits = 0
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._running: Future[None] | None = None
+
+    def count_commit(self) -> None:
+        """Begin once enough was written since the last time, and it is done."""
+        self._commits += 1
+        if self._commits >= COMMITS and (self._running is None or self._running.done()):
+            self._commits = 0
+            self._running = self._executor.submit(self._copy)
+
+    def close(self) -> None:
+        """Finish what has begun."""
+        self._executor.shutdown(wait=True)
+
+    def _copy(self) -> None:
+        # What keeps this from its work is told to who writes next; the log keeps everything meanwhile.
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self._path, isolation_level=None)) as log:
+            log.execute("PRAGMA synchronous=FULL")
+            log.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+_LATE_PAGES = 16_000
+"""Of 4 KB: a log as long as that is copied by who fills it, or it would grow while nobody ever rests."""
 
 _KEPT = 6
 """Connections: who writes, and those that read at once."""
@@ -244,6 +288,10 @@ def _configure(connection: Any, _record: object) -> None:
     # Deleted slot secrets are ciphertext already; this also removes them from the file.
     cursor.execute("PRAGMA secure_delete=ON")
     cursor.close()
+
+
+def _copy_late(connection: Any, _record: object) -> None:
+    connection.execute(f"PRAGMA wal_autocheckpoint={_LATE_PAGES}").close()
 
 
 def _begin(connection: Connection) -> None:
