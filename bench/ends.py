@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import resource
-import socket
 import struct
 import sys
 import time
@@ -143,46 +142,6 @@ async def subscribe_lone(_: _Orders, *, device: str, channel: str, count: int) -
         _say(ages=ages)
 
 
-async def bare_lone(orders: _Orders, *, group: str, port: int, count: int, interval: float) -> None:
-    """Send lone datagrams of 100 bytes by a plain socket."""
-    with _multicast_sender() as sender:
-        _say(ready=True)
-        await orders.next()
-        for index in range(count):
-            sender.sendto(_STAMP.pack(index, time.time_ns()) + bytes(84), (group, port))
-            await asyncio.sleep(interval)
-
-
-async def bare_lone_receiver(_: _Orders, *, group: str, port: int, count: int) -> None:
-    """Take lone datagrams by a plain socket on the event loop."""
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-    ages: list[float] = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
-        receiver.bind((group, port))
-        membership = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
-        receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
-        receiver.setblocking(False)
-
-        def take() -> None:
-            datagram = receiver.recv(2048)
-            ages.append((time.time_ns() - _STAMP.unpack_from(datagram)[1]) / 1e3)
-            if len(ages) == count:
-                done.set()
-
-        loop.add_reader(receiver.fileno(), take)
-        _say(ready=True)
-        await done.wait()
-        loop.remove_reader(receiver.fileno())
-        _say(ages=ages)
-
-
-def _multicast_sender() -> socket.socket:
-    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
-    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
-    return sender
-
-
 # -- who only stays ------------------------------------------------------------------------------------------
 
 
@@ -309,8 +268,6 @@ _ROLES: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
         subscribe,
         publish_lone,
         subscribe_lone,
-        bare_lone,
-        bare_lone_receiver,
         idle_subscriber,
         idle_publisher,
         publish_steadily,

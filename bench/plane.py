@@ -9,11 +9,13 @@ from collections.abc import Callable
 from statistics import median
 
 from bench.figures import Figure, Figures, at_least
+from bench.sealed import run_sealed
 from bench.site import Site
-from bench.stream import DATAGRAM_BYTES, Run, fastest_clean, run_bare
+from bench.stream import MESSAGE_BYTES, Run, fastest_clean, run_bare
 from bench.wire import Wire
 
 SMALL_BYTES = 100
+ENGINE_RATIO = 2.3
 API_RATIO = 1.5
 SMALL_RATE = 1_000_000
 _SMALL_STEPS_MEGABITS = (600, 800, 1000, 1100, 1200, 1300, 1400, 1500, 1600, 1800, 2000)
@@ -33,10 +35,15 @@ async def _measure(site: Site, figures: Figures, where: str, rounds: int, quick:
     group = f"the data plane, {where}"
     seconds = 0.7 if quick else 2.0
     bare = 100_000 if quick else 400_000
-    plain, offload = [], []
+    plain: list[float] = []
+    offload: list[float] = []
     for _ in range(rounds):
-        plain.append((await run_bare(site, mode="plain", count=bare))[0])
-        offload.append((await run_bare(site, mode="offload", count=bare))[0])
+        for mode, values in (("plain", plain), ("offload", offload)):
+            came, _ = await run_bare(site, mode=mode, count=bare, datagram_bytes=MESSAGE_BYTES)
+            values.append(came)
+    engine_rate, engine = await fastest_clean(
+        site, seconds=seconds, rounds=rounds, steps=_STEPS_MEGABITS, send=run_sealed
+    )
     rate, full = await fastest_clean(site, seconds=seconds, rounds=rounds, steps=_STEPS_MEGABITS)
     small_rate, small = await fastest_clean(
         site, seconds=seconds, rounds=rounds, steps=_SMALL_STEPS_MEGABITS, message_bytes=SMALL_BYTES
@@ -46,8 +53,15 @@ async def _measure(site: Site, figures: Figures, where: str, rounds: int, quick:
     def add(name: str, unit: str, values: list[float], **more: object) -> None:
         figures.add(Figure(group=group, name=name, unit=unit, values=values, **more))  # type: ignore[arg-type]
 
-    add(base, "datagrams/s", plain, note=f"{DATAGRAM_BYTES} bytes each")
+    add(base, "datagrams/s", plain, note=f"{MESSAGE_BYTES} bytes each")
     add("bare UDP with UDP_SEGMENT + UDP_GRO", "datagrams/s", offload, ratio_to=base)
+    _add_runs(
+        add,
+        f"engine with sockets, full packets, paced at {engine_rate} Mbit/s",
+        engine,
+        base,
+        at_least(ENGINE_RATIO * median(plain)),
+    )
     _add_runs(
         add,
         f"Python API, full packets, paced at {rate} Mbit/s",

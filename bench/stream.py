@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol
 
 from bench.children import end
 from bench.engine import built
@@ -106,7 +107,16 @@ async def run_stream(
     )
 
 
-async def run_bare(site: Site, *, mode: str, count: int) -> tuple[float, float]:
+class Runner(Protocol):
+    """Sends messages of a length at a rate."""
+
+    async def __call__(self, site: Site, *, rate: int, count: int, message_bytes: int) -> Run:
+        """Return what became of them."""
+
+
+async def run_bare(
+    site: Site, *, mode: str, count: int, datagram_bytes: int = DATAGRAM_BYTES
+) -> tuple[float, float]:
     """Send bare datagrams; return those received a second, and the part that came."""
     program = str(built("sealcast-net", "example", "bare_udp"))
     group, port = site.group()
@@ -114,7 +124,7 @@ async def run_bare(site: Site, *, mode: str, count: int) -> tuple[float, float]:
     receiver = await site.start("bare-receiver", [program, "receive", *where], FAR)
     try:
         await receiver.line()
-        sender = await site.start("bare-sender", [program, "send", *where, str(DATAGRAM_BYTES), str(count)])
+        sender = await site.start("bare-sender", [program, "send", *where, str(datagram_bytes), str(count)])
         await sender.output()
         got = await receiver.line()
     finally:
@@ -129,12 +139,13 @@ async def fastest_clean(
     rounds: int,
     steps: Sequence[int] = STEPS_MEGABITS,
     message_bytes: int = MESSAGE_BYTES,
+    send: Runner = run_stream,
 ) -> tuple[int, list[Run]]:
     """Find the highest step at which the receiver keeps up in every one of `rounds` runs; return them too."""
     good, misses = steps[0], 0
     for rate in steps:
         count = _count(rate, seconds, message_bytes)
-        run = await run_stream(site, rate=rate, count=count, message_bytes=message_bytes)
+        run = await send(site, rate=rate, count=count, message_bytes=message_bytes)
         print(f"    at {rate} Mbit/s: {run.rate:,.0f} messages/s, {run.faults}", flush=True)
         is_reached = run.seconds < seconds / 0.9
         if run.is_clean and is_reached:
@@ -148,7 +159,7 @@ async def fastest_clean(
         runs.clear()
         for _ in range(rounds):
             count = _count(rate, seconds, message_bytes)
-            runs.append(await run_stream(site, rate=rate, count=count, message_bytes=message_bytes))
+            runs.append(await send(site, rate=rate, count=count, message_bytes=message_bytes))
             if not runs[-1].is_clean:
                 print(f"    at {rate} Mbit/s: {runs[-1].faults} in run {len(runs)}, a step down", flush=True)
                 break

@@ -66,6 +66,10 @@ class Wire:
         """What stands before a command line that runs on a host."""
         return ["ip", "netns", "exec", self._names[host]] if self.is_real else []
 
+    def namespace(self, host: str) -> str | None:
+        """Return the file that a program enters a host by, if there are two."""
+        return f"/run/netns/{self._names[host]}" if self.is_real else None
+
     def segments(self, is_offered: bool) -> bool:
         """Say whether the devices take buffers of many datagrams; return whether that could be said."""
         if not self.is_real:

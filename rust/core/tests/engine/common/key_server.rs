@@ -68,6 +68,7 @@ pub struct KeyServer {
     pub canned_crl: Option<Vec<u8>>,
     /// What beacons say the CRL's number is, if not what it says itself.
     pub told_crl_number: Option<u64>,
+    start: Time,
     identity: Identity,
     sealer: Sealer,
     bundle: Vec<u8>,
@@ -88,7 +89,17 @@ fn error(status: u16, name: &str) -> Reply {
 }
 
 impl KeyServer {
-    pub fn new(mut site: Site, suite: Suite, publishers: Vec<String>, subscribers: Vec<String>) -> Self {
+    pub fn new(site: Site, suite: Suite, publishers: Vec<String>, subscribers: Vec<String>) -> Self {
+        Self::starting_at(START, site, suite, publishers, subscribers)
+    }
+
+    pub fn starting_at(
+        start: Time,
+        mut site: Site,
+        suite: Suite,
+        publishers: Vec<String>,
+        subscribers: Vec<String>,
+    ) -> Self {
         let channel = channel_id(&site.id, CHANNEL);
         let identity = site.issue(Role::KeyServer, "keys-1");
         let policy = Policy {
@@ -96,14 +107,14 @@ impl KeyServer {
             channel_name: CHANNEL.to_owned(),
             channel,
             version: 1,
-            issued: START,
-            next_update: START + 30 * DAY,
+            issued: start,
+            next_update: start + 30 * DAY,
             suite,
             group: "239.1.2.3".to_owned(),
             port: 5000,
             interface: None,
             rate: 100_000_000,
-            slot_origin_time: START - 10 * MINUTE,
+            slot_origin_time: start - 10 * MINUTE,
             slot_origin_number: 1000,
             slot_length: HOUR,
             retention: 30 * SECOND,
@@ -113,7 +124,7 @@ impl KeyServer {
             subscribers,
         };
         let signed_policy = site.sign(POLICY_CONTEXT, &policy.encode());
-        let (sealer, bundle) = control_stream(&identity, suite, channel, 1);
+        let (sealer, bundle) = control_stream(&identity, suite, channel, (1, start));
         Self {
             site,
             channel,
@@ -132,6 +143,7 @@ impl KeyServer {
             canned_policy: None,
             canned_crl: None,
             told_crl_number: None,
+            start,
             identity,
             sealer,
             bundle,
@@ -239,7 +251,8 @@ impl KeyServer {
 
     /// A new process: another control stream, all else kept. Gives the polls that are cut off: (waiter, command).
     pub fn restart(&mut self, seed: u8) -> Vec<(Node, u64)> {
-        (self.sealer, self.bundle) = control_stream(&self.identity, self.suite(), self.channel, seed);
+        (self.sealer, self.bundle) =
+            control_stream(&self.identity, self.suite(), self.channel, (seed, self.start));
         self.changed();
         self.polls
             .drain(..)
@@ -503,7 +516,12 @@ impl KeyServer {
     }
 }
 
-fn control_stream(identity: &Identity, suite: Suite, channel: ChannelId, seed: u8) -> (Sealer, Vec<u8>) {
+fn control_stream(
+    identity: &Identity,
+    suite: Suite,
+    channel: ChannelId,
+    (seed, start): (u8, Time),
+) -> (Sealer, Vec<u8>) {
     let sealer = Sealer::new(&Secret::new(sha256(&[b"test control", &[seed]])), suite, channel);
     let bundle = identity.bundle(&Credential {
         public_key: *sealer.public_key(),
@@ -512,8 +530,8 @@ fn control_stream(identity: &Identity, suite: Suite, channel: ChannelId, seed: u
         site: identity.site,
         device: identity.name.clone(),
         certificate_hash: identity.certificate_hash(),
-        not_before: START - 400 * DAY,
-        not_after: START + 60 * DAY,
+        not_before: start - 400 * DAY,
+        not_after: start + 60 * DAY,
         start_nonce: [seed; 16],
         instance: String::new(),
         succeeds: None,

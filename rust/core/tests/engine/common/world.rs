@@ -174,10 +174,16 @@ impl World {
     }
 
     pub fn with_suite(seed: u64, suite: Suite) -> Self {
+        Self::starting_at(START, seed, suite)
+    }
+
+    /// One whose time begins at another moment, within the life of the certificates: 2026 to 2035.
+    pub fn starting_at(start: Time, seed: u64, suite: Suite) -> Self {
         let names = |role: &str| (0..8).map(|i| format!("{role}-{i}")).collect();
         Self {
-            now: START,
-            key_server: KeyServer::new(
+            now: start,
+            key_server: KeyServer::starting_at(
+                start,
                 Site::new(SiteId([7; 16])),
                 suite,
                 names("publisher"),
@@ -196,7 +202,7 @@ impl World {
             queue: BTreeMap::new(),
             order: 0,
             random: Jitter::new(seed),
-            beacon_due: START + BEACON_INTERVAL,
+            beacon_due: start + BEACON_INTERVAL,
             spins: 0,
         }
     }
