@@ -177,6 +177,11 @@ Anchor = bytes | tuple[bytes, Sequence[bytes]]
 Epoch = tuple[int, int, int]
 """Slot, generation, step."""
 
+Fec = tuple[int, int] | Literal["auto", "off"]
+"""Data and parity packets of a group; what reported losses ask for; or none. As an argument None: what the
+policy says.
+"""
+
 class Policy(TypedDict):
     """The fields of the policy in force (TR-13); durations in microseconds, rate in bit/s."""
 
@@ -188,6 +193,7 @@ class Policy(TypedDict):
     rate: int
     slot_length: int
     retention: int
+    fec: Fec
     publishers: list[str]
     subscribers: list[str]
 
@@ -383,8 +389,7 @@ class SendEngine:
         instance: str = "",
         mtu: int = ...,
         max_block: int = ...,
-        fec: tuple[int, int] | None = None,
-        fec_adaptive: bool = False,
+        fec: Fec | None = None,
         fec_delay: int = ...,
         max_message_bytes: int = ...,
         queue_bytes: int = ...,
@@ -414,6 +419,10 @@ class SendEngine:
         """Queue messages until the queue is full; return how many were taken. Raises: SendError."""
 
     def set_loss(self, permille: int) -> None: ...
+    @property
+    def fec(self) -> Fec:
+        """The parity of the packets that come."""
+
     def take_report(self, device: str, lost: int, sent: int, now: int) -> int | None:
         """Take a subscriber's report; return the milliseconds after which its next one is wanted.
 

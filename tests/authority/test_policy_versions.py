@@ -226,3 +226,20 @@ def _large(site: Site, version: int, subscribers: list[str]) -> Policy:
         publishers=Names.of(["d000", "d001"][version - 1 :]),
         subscribers=Names.of(subscribers),
     )
+
+
+def test_a_policy_of_an_earlier_form_is_signed_anew_at_the_start(opened: Site, session: Session) -> None:
+    """Peers of this release would not read it (TR-13)."""
+    settings = ChannelSettings(
+        name="old", group="239.192.1.1", port=5000, publish=("*",), subscribe=(), fec="8+2"
+    )
+    channels.add_channel(session, opened, settings, system_time())
+    row = policy_versions.latest_row(session, "old")
+    assert row is not None
+    row.head = bytes([row.head[0] - 1]) + row.head[1:]
+    session.flush()
+    for _ in range(2):
+        started = channels.start_channels(session, opened, system_time(), restored=False)
+        (policy,) = (channel.policy for channel in started if channel.name == "old")
+        assert policy.version.version == 2
+    assert Policy.parse(policy.signed, None).fec == (8, 2)

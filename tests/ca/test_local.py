@@ -89,6 +89,7 @@ def make_policy(**changes: object) -> Policy:
         "retention": HOUR,
         "retention_bytes": 1,
         "publisher_limit": 0,
+        "fec": "off",
         "publishers": Names.of(["monitor-1"]),
         "subscribers": Names(),
         **changes,

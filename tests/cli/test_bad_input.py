@@ -184,6 +184,8 @@ CASES = [
     Case("slot too short", ADD + " --slot 1ms", 2, "too short"),
     Case("bad size", ADD + " --retention-bytes many", 2, "'many'"),
     Case("too many slots ahead", ADD + " --slots-ahead 31", 2, "31"),
+    Case("bad parity", ADD + " --fec 8", 2, "fec is '8' (use K+M"),
+    Case("parity beyond a group", ADD + " --fec 65+2", 2, "'65+2'"),
     Case("bad suite", ADD + " --suite 9", 2, "unknown suite 9"),
     Case("no group", ADD.replace("239.255.1.1", "nonsense"), 2, "'nonsense'"),
     Case("unicast for a group", ADD.replace("239.255.1.1", "10.0.0.1"), 2, "'10.0.0.1'"),

@@ -1,4 +1,6 @@
-"""Parity over real multicast: through a relay that loses packets, whole without a single request."""
+"""Parity over real multicast, as the channel's policy has it: through a relay that loses packets, whole
+without a single request.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +12,7 @@ from tests.e2e.site import Site, free_group, free_port
 
 def test_what_a_relay_loses_is_mended_by_parity(site: Site, processes: Processes, tmp_path: Path) -> None:
     monitor, display = site.enrol("monitor", "display")
-    channel = site.add_channel("icu3/parity", "--rate", "20Mbit/s")
+    channel = site.add_channel("icu3/parity", "--rate", "20Mbit/s", "--fec", "16+12")
     group, port, exit_port = free_group(), free_port(), free_port()
     source, output = tmp_path / "source", tmp_path / "output"
     source.write_text("".join(f"{number} {'x' * 900}\n" for number in range(3000)))
@@ -21,7 +23,7 @@ def test_what_a_relay_loses_is_mended_by_parity(site: Site, processes: Processes
         )
         publisher = processes.start(
             "publish", monitor, channel.name, source,
-            "--send-to", f"{group}:{port}", "--fec", "16+12", "--linger", "2s", "--json",
+            "--send-to", f"{group}:{port}", "--linger", "2s", "--json",
         )  # fmt: skip
         finished = subscriber.wait()
         assert finished.code == 0, finished.err

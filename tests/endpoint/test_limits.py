@@ -12,7 +12,6 @@ from sealcast.endpoint.limits import (
     check_seconds,
     check_start,
     check_topic,
-    parse_fec,
 )
 from sealcast.errors import UsageError
 
@@ -88,32 +87,3 @@ def test_one_message_that_is_too_long_is_named() -> None:
     check_messages([b"", bytes(MAX_MESSAGE_BYTES)], MAX_MESSAGE_BYTES)
     with pytest.raises(UsageError, match="message 1 of 3 has 16777217 bytes: none was sent"):
         check_messages([b"", bytes(MAX_MESSAGE_BYTES + 1), b""], MAX_MESSAGE_BYTES)
-
-
-@pytest.mark.parametrize(
-    ("text", "parity"),
-    [
-        (None, None),
-        ("off", None),
-        ("auto", "auto"),
-        ("8+2", (8, 2)),
-        ("64+16", (64, 16)),
-        ("1+1", (1, 1)),
-        ("25%", (64, 16)),
-        ("1%", (64, 1)),
-        ("100%", (16, 16)),
-        ("200%", (8, 16)),
-    ],
-)
-def test_how_much_parity(text: str | None, parity: tuple[int, int] | str | None) -> None:
-    assert parse_fec(text) == parity
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "8", "8+", "+2", "0+2", "8+0", "65+2", "8+17", "0%", "201%", "8-2", "-8+2", "8+2 ", "x" * 500],
-)
-def test_no_parity_that_makes_sense(text: str) -> None:
-    with pytest.raises(UsageError, match="fec is") as caught:
-        parse_fec(text)
-    assert "8+2" in str(caught.value.cure)

@@ -20,6 +20,7 @@ def policy(interface: str | None) -> "_core.Policy":
         "rate": 1_000_000,
         "slot_length": 1,
         "retention": 1,
+        "fec": "off",
         "publishers": [],
         "subscribers": [],
     }

@@ -38,6 +38,7 @@ POLICIES = st.builds(
     retention=UINTS,
     retention_bytes=UINTS,
     publisher_limit=UINTS,
+    fec=st.sampled_from(["off", "auto"]) | st.tuples(st.integers(1, 64), st.integers(1, 16)),
     publishers=MEMBERS,
     subscribers=MEMBERS,
 )
@@ -59,6 +60,7 @@ def example() -> Policy:
         retention=30_000_000,
         retention_bytes=64 << 20,
         publisher_limit=1_000_000,
+        fec=(8, 2),
         publishers=Names.of(["monitor-1"]),
         subscribers=Names.of(["central", "monitor-1"]),
     )
@@ -74,7 +76,7 @@ def test_the_structure_is_that_of_the_spec() -> None:
     assert decode_cbor(policy.encode()) == [
         1, policy.site_id, "icu3/vitals", channel_id(policy.site_id, "icu3/vitals"), 1, 1_000_000, 2_000_000,
         1, "239.255.7.1", 5007, None, 10_000_000, [1_000_000, 5, 3_600_000_000], 30_000_000, 64 << 20,
-        1_000_000, ["monitor-1"], ["central", "monitor-1"],
+        1_000_000, [8, 2], ["monitor-1"], ["central", "monitor-1"],
     ]  # fmt: skip
 
 
@@ -111,12 +113,19 @@ def test_a_signature_for_another_use_does_not_pass() -> None:
         (12, [0, 0]),
         (12, [0, 0, 0]),
         (12, [0, 2**24, 1]),
-        (16, ["b", "a"]),
-        (16, ["a", "a"]),
-        (16, ["a*"]),
-        (17, [b"a"]),
-        (17, [":a"]),
-        (17, "a"),
+        (16, [8]),
+        (16, [8, 2, 1]),
+        (16, [0, 1]),
+        (16, [65, 1]),
+        (16, [64, 17]),
+        (16, [8, "2"]),
+        (16, "8+2"),
+        (17, ["b", "a"]),
+        (17, ["a", "a"]),
+        (17, ["a*"]),
+        (18, [b"a"]),
+        (18, [":a"]),
+        (18, "a"),
     ],
 )
 def test_other_structures_are_no_policy(field: int, value: object) -> None:

@@ -40,6 +40,7 @@ slots-ahead = 12
 retention = 90
 retention-bytes = "64M"
 publisher-limit = "10s"
+fec = "25%"
 suite = 2
 publish = ["monitor-*", "role:monitor"]
 subscribe = [
@@ -78,7 +79,7 @@ def test_a_source_says_everything() -> None:
     assert settings == ChannelSettings(
         name="ward/ecg", group="239.192.1.1", port=5000, interface="eth1", rate=5_000_000, slot=1_800_000_000,
         slots_ahead=12, retention=90_000_000, retention_bytes=64 << 20, publisher_limit=10_000_000, suite=2,
-        publish=("monitor-*", "role:monitor"), deny=("monitor-13",),
+        publish=("monitor-*", "role:monitor"), deny=("monitor-13",), fec="64+16",
         subscribe=("role:display", "site:000102030405060708090a0b0c0d0e0f/central"),
     )  # fmt: skip
     assert problems(WARD) == ()
@@ -132,6 +133,11 @@ def test_what_is_left_out_has_the_default() -> None:
         (ward(retention="2020-01-01"), 6, "retention", "2020-01-01"),
         (ward(retention_bytes='"1T"'), 6, "retention-bytes", "'1T'"),
         (ward(publisher_limit="[]"), 6, "publisher-limit", "[]"),
+        (ward(fec='"8"'), 6, "fec", "'8'"),
+        (ward(fec='"65+2"'), 6, "fec", "'65+2'"),
+        (ward(fec='"201%"'), 6, "fec", "'201%'"),
+        (ward(fec="8"), 6, "fec", "'8'"),
+        (ward(fec="true"), 6, "fec", "true"),
         (ward(publish='"monitor-*"'), 4, "publish", '"monitor-*"'),
         (ward(publish="[1]"), 4, "publish", "[1]"),
         (ward(publish="[\n'a',\n'b c']"), 6, "publish", "'b c'"),
@@ -227,6 +233,7 @@ SETTINGS = st.fixed_dictionaries(
         "retention": st.integers(100_000, 10**14),
         "retention_bytes": st.integers(1, 2**49),
         "publisher_limit": st.integers(1, 10**14),
+        "fec": st.sampled_from(["off", "auto", "8+2", "64+16"]),
         "publish": st.lists(RULES, max_size=4),
         "subscribe": st.lists(RULES, max_size=4),
         "deny": st.lists(RULES, max_size=2),
@@ -275,7 +282,7 @@ TOML_VALUES = st.recursive(
 )
 KEYS = st.sampled_from(
     ["group", "port", "interface", "rate", "suite", "slot", "slots-ahead", "retention", "retention-bytes",
-     "publisher-limit", "publish", "subscribe", "deny", "channel", "sites", "x"]
+     "publisher-limit", "fec", "publish", "subscribe", "deny", "channel", "sites", "x"]
 )  # fmt: skip
 
 

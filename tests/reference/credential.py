@@ -202,6 +202,8 @@ class Policy:
     retention: int
     retention_bytes: int
     publisher_limit: int
+    fec: tuple[int, ...] | None
+    """Data and parity packets of a group; empty: after reported losses."""
     publishers: tuple[str, ...]
     subscribers: tuple[str, ...]
 
@@ -224,6 +226,7 @@ class Policy:
                 self.retention,
                 self.retention_bytes,
                 self.publisher_limit,
+                None if self.fec is None else list(self.fec),
                 list(self.publishers),
                 list(self.subscribers),
             ]
@@ -231,7 +234,7 @@ class Policy:
 
     @classmethod
     def parse(cls, tbs: bytes) -> Policy:
-        fields = Fields(decode(tbs), 18)
+        fields = Fields(decode(tbs), 19)
         fields.version()
         head = {
             "site_id": fields.octets(16),
@@ -255,12 +258,25 @@ class Policy:
             retention=fields.uint(),
             retention_bytes=fields.uint(),
             publisher_limit=fields.uint(),
+            fec=_fec(fields.optional_array()),
             publishers=_members(fields.array()),
             subscribers=_members(fields.array()),
         )
         if policy.port > 0xFFFF or policy.origin_number >= 1 << 24 or policy.slot_length == 0:
             raise MalformedError("a number of the policy is out of range")
         return policy
+
+
+def _fec(listed: Sequence[object] | None) -> tuple[int, ...] | None:
+    if listed is None:
+        return None
+    if not listed:
+        return ()
+    fields = Fields(listed, 2)
+    sources, parities = fields.uint(), fields.uint()
+    if not (1 <= sources <= 64 and 1 <= parities <= 16):
+        raise MalformedError("a group of no such size")
+    return sources, parities
 
 
 def _members(listed: Sequence[object]) -> tuple[str, ...]:
@@ -313,6 +329,12 @@ class Fields:
             self._left.pop(0)
             return None
         return self.text()
+
+    def optional_array(self) -> list[object] | None:
+        if self._left[0] is None:
+            self._left.pop(0)
+            return None
+        return self.array()
 
     def array(self) -> list[object]:
         value = self._left.pop(0)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from sealcast.pki.fec import Fec
 from sealcast.testing import MILLISECOND, ChannelOptions, Faults, Simulation, verify
 from tests.scenarios.common import MONITOR, assert_nothing_lost
 
 BEDS = [f"bed{number:02d}" for number in range(20)]
 
 
-def ward_of_twenty(seed: int, *, seconds: int = 100, fec_adaptive: bool = False) -> Simulation:
+def ward_of_twenty(seed: int, *, seconds: int = 100, fec: Fec = "off") -> Simulation:
     """A publisher that sends fifty packets a second, and twenty subscribers."""
-    sim = Simulation(seed, options=ChannelOptions(rate=20_000_000))
-    sim.add_publisher(MONITOR, fec_adaptive=fec_adaptive)
+    sim = Simulation(seed, options=ChannelOptions(rate=20_000_000, fec=fec))
+    sim.add_publisher(MONITOR)
     sim.settle()
     for name in BEDS:
         sim.add_subscriber(name)
@@ -52,8 +53,8 @@ def test_half_of_them_losing_a_fifth_lower_it_and_it_comes_back() -> None:
 
 
 def test_a_twentieth_is_for_parity_and_repair() -> None:
-    """Losses as a radio has them slow nobody down; adaptive parity grows for them."""
-    sim = ward_of_twenty(3, fec_adaptive=True)
+    """Losses as a radio has them slow nobody down; adaptive parity, which the policy asks for, grows."""
+    sim = ward_of_twenty(3, fec="auto")
     sim.network.set_faults(Faults(loss=0.05))
     sim.run(10)
     engine = sim.publisher(MONITOR).engine

@@ -17,6 +17,7 @@ from sealcast.keys.epochs import Generation
 from sealcast.pki import CredentialBundle, Policy, StreamCredential, channel_id
 from sealcast.pki.certificates import parse_certificate
 from sealcast.pki.credential import ed25519_spki, stream_id
+from sealcast.pki.fec import Fec
 from sealcast.pki.policy import SlotClock
 from sealcast.pki.signed import SignedObject, decode_cbor, sign_input
 from sealcast.sidechannel.fields import MalformedMessageError
@@ -203,10 +204,21 @@ def test_policy(case: Case) -> None:
             "retention": policy.retention,
             "retentionBytes": policy.retention_bytes,
             "publisherLimit": policy.publisher_limit,
+            "fec": _fec(policy.fec),
             "publishers": policy.publishers,
             "subscribers": policy.subscribers,
         },
     )
+
+
+def _fec(fec: Fec) -> list[int] | None:
+    match fec:
+        case "off":
+            return None
+        case "auto":
+            return []
+        case sources, parities:
+            return [sources, parities]
 
 
 BODIES: dict[str, type[Body]] = {

@@ -372,6 +372,7 @@ def _expect_policy(case: Case, policy: Policy) -> None:
             "retention": policy.retention,
             "retentionBytes": policy.retention_bytes,
             "publisherLimit": policy.publisher_limit,
+            "fec": None if policy.fec is None else list(policy.fec),
             "publishers": policy.publishers,
             "subscribers": policy.subscribers,
         },

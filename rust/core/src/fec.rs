@@ -99,6 +99,16 @@ impl<'a> Parity<'a> {
     }
 }
 
+/// Whether, and how much, parity a publisher sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Fec {
+    #[default]
+    Off,
+    Fixed(Ratio),
+    /// After the losses that subscribers report ([`crate::sender::Sender::set_loss`]).
+    Adaptive,
+}
+
 /// How much parity: `parities` packets for `sources`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ratio {

@@ -3,6 +3,7 @@
 //! Spec: trust.md TR-13, TR-15, TR-26; slots: keys.md KM-1.
 
 use crate::crypto::{Suite, sha256};
+use crate::fec::{Fec, Ratio};
 use crate::schedule::channel_id;
 use crate::signed::{CborReader, CborWriter, MalformedObject, POLICY_CONTEXT, SignedObject};
 use crate::validator::{Certificate, is_channel_name, is_device_name, parse_site};
@@ -32,6 +33,8 @@ pub struct Policy {
     pub retention: u64,
     pub retention_bytes: u64,
     pub publisher_limit: u64,
+    /// The parity that publishers send unless their own operator says otherwise.
+    pub fec: Fec,
     /// Sorted; a name of this site, or `<site id>:<name>`.
     pub publishers: Vec<String>,
     pub subscribers: Vec<String>,
@@ -61,7 +64,7 @@ const MAX_SLOT: u32 = (1 << 24) - 1;
 impl Policy {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = CborWriter::new()
-            .array(18)
+            .array(19)
             .uint(VERSION)
             .bytes(&self.site.0)
             .text(&self.channel_name)
@@ -85,6 +88,14 @@ impl Policy {
             .uint(self.retention)
             .uint(self.retention_bytes)
             .uint(self.publisher_limit);
+        w = match self.fec {
+            Fec::Off => w.null(),
+            Fec::Adaptive => w.array(0),
+            Fec::Fixed(ratio) => w
+                .array(2)
+                .uint(u64::from(ratio.sources))
+                .uint(u64::from(ratio.parities)),
+        };
         for members in [&self.publishers, &self.subscribers] {
             w = w.array(members.len());
             for member in members {
@@ -104,7 +115,7 @@ impl Policy {
             }
         }
         let mut r = CborReader::new(tbs);
-        r.array_of(18)?;
+        r.array_of(19)?;
         if r.uint()? != VERSION {
             return Err(MalformedObject);
         }
@@ -122,6 +133,7 @@ impl Policy {
         let slot_origin_number = u32::try_from(r.uint()?).map_err(|_| MalformedObject)?;
         let slot_length = r.uint()?;
         let (retention, retention_bytes, publisher_limit) = (r.uint()?, r.uint()?, r.uint()?);
+        let fec = read_fec(&mut r)?;
         let (publishers, subscribers) = (members(&mut r)?, members(&mut r)?);
         r.end()?;
         let policy = Self {
@@ -142,6 +154,7 @@ impl Policy {
             retention,
             retention_bytes,
             publisher_limit,
+            fec,
             publishers,
             subscribers,
         };
@@ -218,6 +231,18 @@ impl Policy {
                 .binary_search(&member_name(&self.site, site, device))
                 .is_ok()
         }
+    }
+}
+
+fn read_fec(r: &mut CborReader<'_>) -> Result<Fec, MalformedObject> {
+    let ratio = r.optional(|r| r.list(2, |r| u8::try_from(r.uint()?).map_err(|_| MalformedObject)))?;
+    match ratio.as_deref() {
+        None => Ok(Fec::Off),
+        Some([]) => Ok(Fec::Adaptive),
+        Some(&[sources, parities]) => Ratio::new(sources, parities)
+            .map(Fec::Fixed)
+            .ok_or(MalformedObject),
+        Some(_) => Err(MalformedObject),
     }
 }
 

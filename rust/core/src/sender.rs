@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::crypto::{Secret, Suite};
 use crate::event::{Event, Response};
+use crate::fec::Fec;
 use crate::frames::{MAX_TOPIC_BYTES, Origin};
 use crate::keyring::Lookup;
 use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
@@ -37,7 +38,6 @@ mod reports;
 pub use announcing::UnfitCredential;
 use last_values::LastValues;
 pub use last_values::RetainLimits;
-pub use parity::Fec;
 use parity::ParityMaker;
 pub use queue::LARGE_BYTES;
 use queue::{Queue, Queued};
@@ -59,7 +59,8 @@ pub struct SenderConfig {
     pub max_message_bytes: u64,
     /// Messages that wait for sealing, up to [`LARGE_BYTES`] long; as many of longer ones may wait beside them.
     pub queue_bytes: u64,
-    pub fec: Fec,
+    /// `None`: what the channel's policy says.
+    pub fec: Option<Fec>,
     /// Microseconds from a packet to the parity of its group, at most.
     pub fec_delay: u64,
     /// Last values that are kept and sealed again for newcomers, who get them from before their admission by that.
@@ -79,7 +80,7 @@ impl SenderConfig {
             max_block: MAX_COUNT,
             max_message_bytes: 16 << 20,
             queue_bytes: 64 << 20,
-            fec: Fec::Off,
+            fec: None,
             fec_delay: FEC_DELAY,
             retain: RetainLimits::default(),
             adaptive_rate: true,
@@ -131,6 +132,8 @@ pub struct Sender {
     payload_limit: usize,
     max_block: u8,
     max_message_bytes: u64,
+    /// Parity is what the policy says.
+    follows_fec: bool,
     queue: Queue,
     last_values: LastValues,
     next_message: u64,
@@ -167,6 +170,11 @@ impl core::fmt::Debug for Sender {
     }
 }
 
+/// DP-6: fixed per stream, from the join on; until then it is the lowest that it may come to.
+fn payload_limit(mtu: usize, parity: &ParityMaker) -> usize {
+    mtu - (IP_UDP_BYTES + OVERHEAD_BYTES + parity.payload_bytes())
+}
+
 impl Sender {
     pub fn new(mut config: SenderConfig, now: Time) -> Self {
         config.member.purpose = Purpose::Publish;
@@ -174,7 +182,7 @@ impl Sender {
         // The stream id does not depend on the suite, which only the policy tells.
         let probe = Sealer::new(&config.seed, Suite::Aes256Gcm, *member.channel());
         let parity = ParityMaker::new(config.fec, config.fec_delay);
-        let overhead = IP_UDP_BYTES + OVERHEAD_BYTES + parity.payload_bytes();
+        let mtu = config.mtu.max(MIN_MTU);
         Self {
             public_key: *probe.public_key(),
             stream: probe.stream(),
@@ -183,10 +191,11 @@ impl Sender {
             sealer: None,
             start_nonce: config.start_nonce,
             instance: config.instance,
-            mtu: config.mtu.max(MIN_MTU),
-            payload_limit: config.mtu.max(MIN_MTU) - overhead,
+            mtu,
+            payload_limit: payload_limit(mtu, &parity),
             max_block: config.max_block.clamp(1, MAX_COUNT),
             max_message_bytes: config.max_message_bytes,
+            follows_fec: config.fec.is_none(),
             queue: Queue::new(config.queue_bytes, config.retain.topics > 0),
             last_values: LastValues::new(config.retain),
             next_message: 0,
@@ -283,9 +292,22 @@ impl Sender {
         self.member.commands.pop_front()
     }
 
+    /// The parity of the packets that come.
+    pub fn fec(&self) -> Fec {
+        self.parity.fec()
+    }
+
     /// Where repair requests reach us.
     pub fn set_endpoint(&mut self, host: String, port: u16) {
         self.endpoint = Some((host, port));
+    }
+
+    fn follow_fec(&mut self) {
+        if self.follows_fec
+            && let Some(policy) = self.member.policy()
+        {
+            self.parity.go_on_with(policy.fec);
+        }
     }
 
     // -- messages ------------------------------------------------------------------------------------------------------
@@ -620,12 +642,18 @@ impl Sender {
                     && let Some(policy) = self.member.policy()
                 {
                     self.retention = Some(Retention::new(policy.retention_bytes, policy.retention));
+                    if self.follows_fec {
+                        self.parity.begin_with(policy.fec);
+                        self.payload_limit = payload_limit(self.mtu, &self.parity);
+                    }
                 }
+                self.follow_fec();
             }
             Outcome::TrustChanged => {
                 if let (Some(retention), Some(policy)) = (&mut self.retention, self.member.policy()) {
                     retention.set_bounds(policy.retention_bytes, policy.retention, now);
                 }
+                self.follow_fec();
             }
             Outcome::KeysChanged if self.certified.is_some() => {
                 // A membership that turned is followed at once, also by a silent publisher.

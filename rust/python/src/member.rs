@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sealcast_core::crl::CrlSet;
+use sealcast_core::fec::Fec;
 use sealcast_core::member::{Floors, Member, MemberConfig, Purpose};
 use sealcast_net::{Interface, Notifier};
 
@@ -86,9 +88,19 @@ pub(crate) fn policy<'py>(py: Python<'py>, member: &Member) -> PyResult<Option<B
     fields.set_item("rate", policy.rate)?;
     fields.set_item("slot_length", policy.slot_length)?;
     fields.set_item("retention", policy.retention)?;
+    fields.set_item("fec", fec(py, policy.fec)?)?;
     fields.set_item("publishers", &policy.publishers)?;
     fields.set_item("subscribers", &policy.subscribers)?;
     Ok(Some(fields))
+}
+
+/// Parity as Python writes it: data and parity packets of a group, "auto" or "off".
+pub(crate) fn fec(py: Python<'_>, fec: Fec) -> PyResult<Py<PyAny>> {
+    Ok(match fec {
+        Fec::Off => "off".into_py_any(py)?,
+        Fec::Adaptive => "auto".into_py_any(py)?,
+        Fec::Fixed(ratio) => (ratio.sources, ratio.parities).into_py_any(py)?,
+    })
 }
 
 pub(crate) fn is_member(member: &Member, device: &str) -> bool {

@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::event::Event;
-use sealcast_core::fec::Ratio;
-use sealcast_core::sender::{Fec, LARGE_BYTES, RetainLimits, SendError, Sender, SenderConfig};
+use sealcast_core::fec::{Fec, Ratio};
+use sealcast_core::sender::{LARGE_BYTES, RetainLimits, SendError, Sender, SenderConfig};
 use sealcast_core::wire::StreamId;
 use sealcast_net::{Notifier, SendDriver};
 
@@ -30,11 +30,33 @@ fn stream(bytes: Option<&[u8]>) -> PyResult<Option<StreamId>> {
         .transpose()
 }
 
+/// As `member::policy` gives it: data and parity packets of a group, or a word.
+#[derive(FromPyObject)]
+enum FecArgument {
+    Ratio((u8, u8)),
+    Word(String),
+}
+
+impl FecArgument {
+    fn read(self) -> PyResult<Fec> {
+        match self {
+            Self::Ratio((sources, parities)) => {
+                Ratio::new(sources, parities).map(Fec::Fixed).ok_or_else(|| {
+                    PyValueError::new_err(format!("no parity of {parities} packets for {sources}"))
+                })
+            }
+            Self::Word(word) if word == "auto" => Ok(Fec::Adaptive),
+            Self::Word(word) if word == "off" => Ok(Fec::Off),
+            Self::Word(word) => Err(PyValueError::new_err(format!("there is no parity {word:?}"))),
+        }
+    }
+}
+
 #[pymethods]
 impl SendEngine {
     #[new]
     #[pyo3(signature = (*, site_id, channel, device_site_id, device, anchors, issuers, now, jitter_seed, seed, start_nonce, instance="",
-                        mtu=1500, max_block=64, fec=None, fec_adaptive=false, fec_delay=100_000, max_message_bytes=16 << 20, queue_bytes=64 << 20,
+                        mtu=1500, max_block=64, fec=None, fec_delay=100_000, max_message_bytes=16 << 20, queue_bytes=64 << 20,
                         retain_topics=0, retain_bytes=0, adaptive_rate=true,
                         policy_version_floor=0, crl_number_floor=0, generation_floor=0, signed_time=0, crl=None, crl_numbers=vec![]))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
@@ -53,8 +75,7 @@ impl SendEngine {
         instance: &str,
         mtu: usize,
         max_block: u8,
-        fec: Option<(u8, u8)>,
-        fec_adaptive: bool,
+        fec: Option<FecArgument>,
         fec_delay: u64,
         max_message_bytes: u64,
         queue_bytes: u64,
@@ -90,13 +111,7 @@ impl SendEngine {
         instance.clone_into(&mut config.instance);
         config.mtu = mtu;
         config.max_block = max_block;
-        config.fec = match fec {
-            Some((sources, parities)) => Fec::Fixed(Ratio::new(sources, parities).ok_or_else(|| {
-                PyValueError::new_err(format!("no parity of {parities} packets for {sources}"))
-            })?),
-            None if fec_adaptive => Fec::Adaptive,
-            None => Fec::Off,
-        };
+        config.fec = fec.map(FecArgument::read).transpose()?;
         config.fec_delay = fec_delay;
         config.adaptive_rate = adaptive_rate;
         config.max_message_bytes = max_message_bytes;
@@ -117,6 +132,12 @@ impl SendEngine {
     /// wanted; None: there are too many for now.
     fn take_report(&self, device: &str, lost: u64, sent: u64, now: u64) -> Option<u64> {
         lock(&self.0).take_report(device, (lost, sent), now)
+    }
+
+    /// The parity of the packets that come: data and parity packets of a group, "auto" or "off".
+    #[getter]
+    fn fec(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        member::fec(py, lock(&self.0).fec())
     }
 
     /// What of the policy's rate is sent at, in thousandths.

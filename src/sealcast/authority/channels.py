@@ -24,8 +24,9 @@ from sealcast.keys.epochs import RESTORE_JUMP
 from sealcast.pki.channel_settings import SECOND
 from sealcast.pki.channel_settings import ChannelSettings as ChannelSettings
 from sealcast.pki.crl import GRACE, LIFE, is_due
+from sealcast.pki.fec import parse_fec
 from sealcast.pki.names import channel_id
-from sealcast.pki.policy import Policy
+from sealcast.pki.policy import Policy, is_of_this_form
 from sealcast.pki.policy_names import Names
 from sealcast.pki.policy_rules import ChannelRules, Rule
 from sealcast.pki.times import microseconds
@@ -91,6 +92,7 @@ def add_channel(session: Session, site: Site, settings: ChannelSettings, now: in
         retention=settings.retention,
         retention_bytes=settings.retention_bytes,
         publisher_limit=settings.publisher_limit,
+        fec=settings.fec,
         publish_globs=[rule.text() for rule in rules.publish],
         subscribe_globs=[rule.text() for rule in rules.subscribe],
         deny_rules=[rule.text() for rule in rules.deny],
@@ -189,7 +191,7 @@ def change_channel(session: Session, site: Site, settings: ChannelSettings, now:
     row.group, row.port, row.interface = settings.group, settings.port, settings.interface
     row.rate, row.slots_ahead = settings.rate, settings.slots_ahead
     row.retention, row.retention_bytes = settings.retention, settings.retention_bytes
-    row.publisher_limit = settings.publisher_limit
+    row.publisher_limit, row.fec = settings.publisher_limit, settings.fec
     policy = policy_versions.load_policy(session, row.name)
     names = (policy.publishers, policy.subscribers) if channel_rules(row) == rules else None
     row.publish_globs = [rule.text() for rule in rules.publish]
@@ -449,6 +451,8 @@ def sign_policy(
         before = policy_versions.load_version(session, latest)
     if (
         before is not None
+        and latest is not None
+        and is_of_this_form(latest.head)
         and (before.publishers, before.subscribers) == names
         and not is_due(before.issued, now)
         and not jump
@@ -483,6 +487,7 @@ def _next_policy(
         retention=row.retention,
         retention_bytes=row.retention_bytes,
         publisher_limit=row.publisher_limit,
+        fec=parse_fec(row.fec),
         publishers=names[0],
         subscribers=names[1],
     )
@@ -620,6 +625,7 @@ def describe_channel(session: Session, row: ChannelRow) -> dict[str, object]:
         "retention_us": row.retention,
         "retention_bytes": row.retention_bytes,
         "publisher_limit_us": row.publisher_limit,
+        "fec": row.fec,
         "publish": row.publish_globs,
         "subscribe": row.subscribe_globs,
         "deny": row.deny_rules,

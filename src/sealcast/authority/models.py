@@ -249,6 +249,7 @@ class ChannelRow(Base):
     retention: Mapped[int]
     retention_bytes: Mapped[int]
     publisher_limit: Mapped[int]
+    fec: Mapped[str] = mapped_column(server_default="off", default="off")
     publish_globs: Mapped[list[str]]
     """Rules of `pki.policy_rules`, as are the next two."""
     subscribe_globs: Mapped[list[str]]

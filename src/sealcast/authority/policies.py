@@ -45,7 +45,7 @@ _AMOUNTS = {
     "retention_bytes": format_size,
     "publisher_limit": format_duration,
 }
-_SETTINGS = ("group", "port", "interface", "suite", "slots_ahead", *_AMOUNTS)
+_SETTINGS = ("group", "port", "interface", "suite", "slots_ahead", "fec", *_AMOUNTS)
 _LISTS = ("publish", "subscribe", "deny")
 
 
@@ -382,6 +382,7 @@ def _fields(row: ChannelRow) -> dict[str, Any]:
         "retention": row.retention,
         "retention_bytes": row.retention_bytes,
         "publisher_limit": row.publisher_limit,
+        "fec": row.fec,
         "publish": row.publish_globs,
         "subscribe": row.subscribe_globs,
         "deny": row.deny_rules,

@@ -73,7 +73,10 @@ Instance = Annotated[
 Fec = Annotated[
     str | None,
     typer.Option(
-        "--fec", metavar="K+M|P%", help="M parity packets after K, a share of all, or auto; mends losses."
+        "--fec",
+        metavar="K+M|P%",
+        help="Mend losses by M parity packets after K, a share of all, or auto; off: by none. "
+        "Default: what the channel's policy says.",
     ),
 ]
 FixedRate = Annotated[

@@ -1,7 +1,6 @@
 """Ranges of the options of publishers and subscribers, checked before anything happens."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -25,12 +24,6 @@ MIN_MTU, MAX_MTU = 576, 9000
 MAX_BLOCK = 64
 """Packets that one signature covers (spec/wire.md DP-4)."""
 
-MAX_FEC_SOURCES, MAX_FEC_PARITIES = 64, 16
-"""Data and parity packets of an FEC group (spec/wire.md DP-37)."""
-
-MAX_FEC_PERCENT = 200
-"""Beyond it, sending everything once more is as good."""
-
 MIN_FEC_MILLISECONDS, MAX_FEC_MILLISECONDS = 1, 2000
 """No subscriber waits longer for parity (spec/wire.md DP-41)."""
 
@@ -49,30 +42,6 @@ def check_range(what: str, value: int, least: int, most: int) -> int:
     if not least <= value <= most:
         raise UsageError(f"{what} is {value}", cure=f"use {least} to {most}")
     return value
-
-
-def parse_fec(text: str | None) -> tuple[int, int] | str | None:
-    """Return how much parity is asked for: None, "auto", or parity packets after data packets in a group.
-
-    Raises: UsageError.
-    """
-    if text is None or text == "off":
-        return None
-    if text == "auto":
-        return text
-    if match := re.fullmatch(r"(\d{1,3})\+(\d{1,3})", text):
-        sources, parities = int(match[1]), int(match[2])
-        if 1 <= sources <= MAX_FEC_SOURCES and 1 <= parities <= MAX_FEC_PARITIES:
-            return sources, parities
-    elif (match := re.fullmatch(r"(\d{1,3})%", text)) and 1 <= int(match[1]) <= MAX_FEC_PERCENT:
-        # Large groups stand more losses than small ones of the same ratio.
-        sources = min(MAX_FEC_SOURCES, MAX_FEC_PARITIES * 100 // int(match[1]))
-        return sources, -(-sources * int(match[1]) // 100)
-    raise UsageError(
-        f"fec is {text[:80]!r}",
-        cure=f"use K+M with K up to {MAX_FEC_SOURCES} and M up to {MAX_FEC_PARITIES}, as 8+2; a share of "
-        f"1% to {MAX_FEC_PERCENT}%; auto; or off",
-    )
 
 
 def check_delivery(delivery: str, deadline: float | None) -> int | None:

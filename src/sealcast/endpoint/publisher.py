@@ -35,7 +35,6 @@ from sealcast.endpoint.limits import (
     check_range,
     check_seconds,
     check_topic,
-    parse_fec,
 )
 from sealcast.endpoint.listing import Listing
 from sealcast.endpoint.routing import Route, RoutingOverrides, address_towards, network_error
@@ -50,6 +49,7 @@ from sealcast.errors import (
     SealcastError,
     UsageError,
 )
+from sealcast.pki.fec import format_fec, parse_fec
 from sealcast.pki.names import channel_id, check_channel_name, check_instance_name
 from sealcast.pki.signed import Context, SignedObject
 from sealcast.sidechannel.followers import FollowSource
@@ -138,7 +138,8 @@ class Publisher:
             max_block: packets that one signature covers at most, 1 to 64.
             fec: parity, from which subscribers mend losses without asking: "8+2" for two packets after
                 eight, "25%" for that share in groups as large as may be, "auto" for as much as the losses
-                that subscribers report ask for; None or "off": none.
+                that subscribers report ask for, "off" for none; None: what the channel's policy says, also
+                when it changes (a stream that began without parity stays so).
             fec_delay_ms: milliseconds from a packet to its parity at most, when little is sent; 1 to 2000.
             max_message_bytes: 1 to 1 GiB. Subscribers take more than 16 MiB only if they are told, too.
             queue_bytes: what may wait for the rate; `send` waits for room beyond it. As much again may
@@ -163,7 +164,7 @@ class Publisher:
         self._instance = check_instance_name(instance)
         self._mtu = check_range("mtu", mtu, MIN_MTU, MAX_MTU)
         self._max_block = check_range("max_block", max_block, 1, MAX_BLOCK)
-        self._fec = parse_fec(fec)
+        self._fec = None if fec is None else parse_fec(fec)
         self._fec_delay_ms = check_range(
             "fec_delay_ms", fec_delay_ms, MIN_FEC_MILLISECONDS, MAX_FEC_MILLISECONDS
         )
@@ -237,8 +238,7 @@ class Publisher:
             instance=self._instance,
             mtu=self._mtu,
             max_block=self._max_block,
-            fec=self._fec if isinstance(self._fec, tuple) else None,
-            fec_adaptive=self._fec == "auto",
+            fec=self._fec,
             fec_delay=self._fec_delay_ms * 1000,
             max_message_bytes=self._max_message_bytes,
             queue_bytes=self._queue_bytes,
@@ -306,6 +306,14 @@ class Publisher:
                 self._drive(engine, session, policy)
         except SealcastError as error:
             log.warning("channel %s: going on as before the new policy: %s", self.channel, error)
+        if policy is not None and self._fec is None and policy["fec"] != engine.fec:
+            # DP-6: its packets leave no room for it.
+            wanted = format_fec(policy["fec"])
+            log.warning(
+                "channel %s: fec %s of the new policy begins with the next stream; start the publisher anew",
+                self.channel,
+                wanted,
+            )
 
     async def _listen(self, engine: _core.SendEngine, session: Session) -> None:
         own_channel = _core.channel_id(self._site.site_id, self.channel)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sealcast.errors import UsageError
+from sealcast.pki.fec import format_fec, parse_fec
 from sealcast.pki.names import check_channel_name
 from sealcast.pki.policy import MAX_SLOTS_AHEAD, SUITES
 from sealcast.pki.policy_rules import MAX_RULES, ChannelRules, Rule
@@ -57,6 +58,8 @@ class ChannelSettings:
     """How much it keeps, in bytes: 60 s at 20 Mbit/s are 150 MB."""
     publisher_limit: int = 30 * SECOND
     """How long after a removal packets of the old generation may still be sealed, in microseconds."""
+    fec: str = "off"
+    """Parity of publishers that say nothing themselves: `8+2`, `auto` or `off`, as `format_fec` has it."""
 
     def __post_init__(self) -> None:
         check_channel_name(self.name)
@@ -175,6 +178,11 @@ def _check_slots_ahead(slots: int) -> None:
         raise UsageError(f"slots ahead: {slots}", cure=f"use 1 to {MAX_SLOTS_AHEAD}")
 
 
+def _check_fec(fec: str) -> None:
+    if fec != (usual := format_fec(parse_fec(fec))):
+        raise UsageError(f"fec is {fec[:80]!r}", cure=f"write {usual}")
+
+
 def _at_least(what: str, least: int, unit: str, text: str) -> Callable[[int], None]:
     def check(value: int) -> None:
         if value < least:
@@ -194,5 +202,6 @@ FIELDS: dict[str, Callable[[Any], None]] = {
     "retention": _at_least("retention", _SHORTEST, "µs", "100ms"),
     "retention_bytes": _at_least("retention", 1, "bytes", "1 byte, for example 256M"),
     "publisher_limit": _at_least("publisher limit", 1, "µs", "1us, for example 30s"),
+    "fec": _check_fec,
 }
 """The check of each field, but for the name and the rules."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from sealcast.errors import CertificateError, UsageError
+from sealcast.pki.fec import Fec, is_ratio
 from sealcast.pki.names import channel_id, check_channel_name, check_site_id
 from sealcast.pki.policy_names import Names
 from sealcast.pki.signed import (
@@ -30,7 +31,7 @@ MAX_SLOTS_AHEAD = 30
 """Slots beyond the present one that members may hold; with it and the one before they fill a beacon."""
 
 _MAX_SLOT = 2**24 - 1
-_HEAD_FIELDS = 16
+_HEAD_FIELDS = 17
 """Before the two lists of names."""
 
 
@@ -85,6 +86,8 @@ class Policy:
 
     KM-12.
     """
+    fec: Fec
+    """The parity that publishers send, unless their own operator says otherwise."""
     publishers: Names
     """Device names, or `<site id>:<name>` of another site; sorted, none twice."""
     subscribers: Names
@@ -112,6 +115,8 @@ class Policy:
         )
         if min(amounts) < 0 or self.rate == 0 or self.version == 0:
             raise UsageError(f"the policy's numbers make no sense: {amounts}")
+        if isinstance(self.fec, tuple) and not is_ratio(*self.fec):
+            raise UsageError(f"no parity of {self.fec[1]} packets for {self.fec[0]}")
 
     @property
     def channel_id(self) -> bytes:
@@ -141,6 +146,7 @@ class Policy:
             self.retention,
             self.retention_bytes,
             self.publisher_limit,
+            _fec_items(self.fec),
         ]
         return array_head(_HEAD_FIELDS + 2) + b"".join(map(encode_cbor, fields))
 
@@ -156,8 +162,8 @@ class Policy:
                 1, bytes(site_id), str(channel), bytes(identifier), int(version), int(issued),
                 int(next_update), int(suite), str(group), int(port), str() | None as interface, int(rate),
                 [int(origin_time), int(origin_number), int(length)],
-                int(retention), int(retention_bytes), int(publisher_limit), list(publishers),
-                list(subscribers),
+                int(retention), int(retention_bytes), int(publisher_limit),
+                [int(), int()] | [] | None as fec, list(publishers), list(subscribers),
             ] if items(publishers, str) and items(subscribers, str):  # fmt: skip
                 pass
             case _:
@@ -178,6 +184,7 @@ class Policy:
                 retention=retention,
                 retention_bytes=retention_bytes,
                 publisher_limit=publisher_limit,
+                fec=_fec(fec),
                 publishers=Names.of(publishers),
                 subscribers=Names.of(subscribers),
             )
@@ -211,6 +218,31 @@ class Policy:
         """
         envelope = SignedObject.parse(signed)
         return cls.decode(envelope.tbs if public_key is None else envelope.verify(Context.POLICY, public_key))
+
+
+def is_of_this_form(head: bytes) -> bool:
+    """Whether a `tbs` that begins so has as many fields as peers expect; an earlier release had fewer."""
+    return head.startswith(array_head(_HEAD_FIELDS + 2))
+
+
+def _fec_items(fec: Fec) -> list[int] | None:
+    match fec:
+        case "off":
+            return None
+        case "auto":
+            return []
+        case sources, parities:
+            return [sources, parities]
+
+
+def _fec(items: list[int] | None) -> Fec:
+    match items:
+        case None:
+            return "off"
+        case [sources, parities]:
+            return sources, parities
+        case _:
+            return "auto"
 
 
 def _is_multicast(address: str) -> bool:

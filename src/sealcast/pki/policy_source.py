@@ -28,6 +28,7 @@ from sealcast.pki.channel_settings import (
     doubts_about_group,
     link_address,
 )
+from sealcast.pki.fec import format_fec, parse_fec
 from sealcast.pki.names import check_channel_name, check_device_name, parse_site_id
 from sealcast.pki.policy_rules import Rule
 from sealcast.pki.quantities import (
@@ -49,19 +50,21 @@ _MAX_SITES = 1000
 
 _RULE_LISTS = ("publish", "subscribe", "deny")
 _REQUIRED = ("group", "port", "publish", "subscribe")
-_QUANTITIES: Mapping[str, tuple[Callable[[str], int], Callable[[int], str]]] = {
+_QUANTITIES: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
     "rate": (parse_rate, format_rate),
     "slot": (parse_duration, format_duration),
     "retention": (parse_duration, format_duration),
     "retention_bytes": (parse_size, format_size),
     "publisher_limit": (parse_duration, format_duration),
+    "fec": (lambda text: format_fec(parse_fec(text)), str),
 }
+"""What has more than one way to be written: how it is read, and written."""
 # In the order in which they are written.
 _KEYS = {
     name.replace("_", "-"): name
     for name in (
         "group", "port", "interface", "rate", "suite", "slot", "slots_ahead", "retention", "retention_bytes",
-        "publisher_limit", *_RULE_LISTS,
+        "publisher_limit", "fec", *_RULE_LISTS,
     )
 }  # fmt: skip
 
@@ -404,6 +407,7 @@ _EXAMPLES = {
     "retention": 'retention = "60s"',
     "retention_bytes": 'retention-bytes = "256M"',
     "publisher_limit": 'publisher-limit = "30s"',
+    "fec": 'fec = "8+2"',
     "publish": 'publish = ["monitor-*"]',
     "subscribe": 'subscribe = ["display-*"]',
 }

@@ -25,6 +25,7 @@ from sealcast.keys import (
 )
 from sealcast.pki import Policy, Role, SlotClock, StreamCredential, channel_id, make_bundle
 from sealcast.pki.crl import GRACE, LIFE
+from sealcast.pki.fec import Fec
 from sealcast.pki.policy_names import Names
 from sealcast.pki.times import microseconds
 from sealcast.sidechannel.fields import MalformedMessageError
@@ -73,6 +74,8 @@ class ChannelOptions:
     retention: int = 60 * SECOND
     retention_bytes: int = 256 << 20
     publisher_limit: int = 30 * SECOND
+    fec: Fec = "off"
+    """What publishers do that say nothing themselves."""
     join_moment: int = SECOND // 50
     """Joins within this time share one step (SC-6)."""
 
@@ -506,6 +509,7 @@ class SimulatedKeyServer:
             retention=options.retention,
             retention_bytes=options.retention_bytes,
             publisher_limit=options.publisher_limit,
+            fec=options.fec,
             publishers=Names.of(sorted(self._publishers)),
             subscribers=Names.of(sorted(self._subscribers)),
         )

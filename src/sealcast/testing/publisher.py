@@ -10,6 +10,7 @@ from sealcast import _core
 from sealcast.endpoint.events import parse_event
 from sealcast.errors import InternalError
 from sealcast.pki import Context, SignedObject, Validator
+from sealcast.pki.fec import Fec
 from sealcast.pki.validator import Anchor
 from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.follow_messages import FollowRequest
@@ -50,7 +51,7 @@ class SimulatedPublisher(Host):
         skew: int = 0,
         mtu: int = 1500,
         max_block: int = 64,
-        fec_adaptive: bool = False,
+        fec: Fec | None = None,
         credential_life: int = CREDENTIAL_LIFE,
     ) -> None:
         """Prepare; `start` starts. `credential_life`: of each stream credential, microseconds."""
@@ -60,7 +61,7 @@ class SimulatedPublisher(Host):
         """One for each start."""
         self._mtu = mtu
         self._max_block = max_block
-        self._fec_adaptive = fec_adaptive
+        self._fec = fec
         self._credential_life = credential_life
         self._engine: _core.SendEngine | None = None
         self._judge = PeerJudge(around.site.validator())
@@ -115,7 +116,7 @@ class SimulatedPublisher(Host):
             instance=self.instance,
             mtu=self._mtu,
             max_block=self._max_block,
-            fec_adaptive=self._fec_adaptive,
+            fec=self._fec,
         )
         self._engine = engine
         record = StreamRecord(self.name, self.instance, bytes(engine.stream_id), around.timeline.now)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from sealcast.endpoint.subscriber import Delivery, Path, Start
 from sealcast.errors import UsageError
 from sealcast.keys import MemberRole
+from sealcast.pki.fec import Fec
 from sealcast.testing.clock import SECOND, START, ManualClock, Timeline
 from sealcast.testing.hosts import Host, StreamRecord, Surroundings
 from sealcast.testing.impairment import NO_FAULTS, Faults
@@ -88,7 +89,7 @@ class Simulation:
     # -- who takes part --------------------------------------------------------------------------------------
 
     def add_publisher(
-        self, name: str, *, instance: str = "", fec_adaptive: bool = False, **options: int
+        self, name: str, *, instance: str = "", fec: Fec | None = None, **options: int
     ) -> SimulatedPublisher:
         """Enrol a device if it is new, let the policy list it as publisher, and start it.
 
@@ -99,9 +100,7 @@ class Simulation:
             raise UsageError(f"there is a publisher {key!r} already")
         identity = self._enrol(name)
         self.key_server.allow(name, MemberRole.PUBLISH)
-        publisher = SimulatedPublisher(
-            self._around, identity, instance=instance, fec_adaptive=fec_adaptive, **options
-        )
+        publisher = SimulatedPublisher(self._around, identity, instance=instance, fec=fec, **options)
         self.publishers[key] = publisher
         publisher.start()
         return publisher

@@ -6,23 +6,13 @@
 use std::collections::VecDeque;
 
 use super::Sender;
-use crate::fec::{self, Group, MAX_PARITIES, MAX_PARITY_BLOCK, MAX_SOURCES, Parity, Ratio};
+use crate::fec::{self, Fec, Group, MAX_PARITIES, MAX_PARITY_BLOCK, MAX_SOURCES, Parity, Ratio};
 use crate::retention::Datagram;
 use crate::sealer::{BlockPlan, Bodies};
 use crate::wire::{PacketType, PacketView, Time};
 
 /// A burst of so many lost packets is to be mended.
 const BURST: usize = 10;
-
-/// Whether, and how much, parity a publisher sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Fec {
-    #[default]
-    Off,
-    Fixed(Ratio),
-    /// After the losses that subscribers report ([`Sender::set_loss`]).
-    Adaptive,
-}
 
 /// Packets that wait for their parity.
 #[derive(Debug)]
@@ -58,6 +48,8 @@ impl Span {
 #[derive(Debug)]
 pub(super) struct ParityMaker {
     fec: Fec,
+    /// Whether packets leave room for parity: it is decided once for a stream, as its payload limit is (DP-6).
+    has_room: bool,
     /// Microseconds from the first packet of a span to its parity at most.
     delay: u64,
     loss: u16,
@@ -67,9 +59,11 @@ pub(super) struct ParityMaker {
 }
 
 impl ParityMaker {
-    pub(super) fn new(fec: Fec, delay: u64) -> Self {
+    /// `own`: what the publisher's operator says; `None`: the policy's, which is not known yet.
+    pub(super) fn new(own: Option<Fec>, delay: u64) -> Self {
         Self {
-            fec,
+            fec: own.unwrap_or_default(),
+            has_room: own != Some(Fec::Off),
             delay: delay.min(u64::from(u16::MAX) * 1000),
             loss: 0,
             span: None,
@@ -77,13 +71,25 @@ impl ParityMaker {
         }
     }
 
-    pub(super) fn is_on(&self) -> bool {
-        self.fec != Fec::Off
+    pub(super) fn fec(&self) -> Fec {
+        self.fec
+    }
+
+    /// Before the first packet: what the policy says.
+    pub(super) fn begin_with(&mut self, fec: Fec) {
+        (self.fec, self.has_room) = (fec, fec != Fec::Off);
+    }
+
+    /// What the policy says from now on, for the packets that come: a span that is open keeps its ratio.
+    pub(super) fn go_on_with(&mut self, fec: Fec) {
+        if self.has_room {
+            self.fec = fec;
+        }
     }
 
     /// What it takes of each packet's payload.
     pub(super) fn payload_bytes(&self) -> usize {
-        if self.is_on() { fec::FEC_BYTES } else { 0 }
+        if self.has_room { fec::FEC_BYTES } else { 0 }
     }
 
     pub(super) fn has_ready(&self) -> bool {

@@ -4,10 +4,9 @@ use crate::common::forge::message;
 use crate::common::{Forge, MILLI, SECOND, World};
 use sealcast_core::crypto::Jitter;
 use sealcast_core::event::Event;
-use sealcast_core::fec::{Group, Parity, Ratio, encode, write_symbol};
+use sealcast_core::fec::{Fec, Group, Parity, Ratio, encode, write_symbol};
 use sealcast_core::rejection::Rejection;
 use sealcast_core::retention::Datagram;
-use sealcast_core::sender::Fec;
 use sealcast_core::wire::{Header, PacketType, PacketView};
 
 /// A subscriber that knows that the stream has parity, and what the publisher sent since, which nobody has got.
@@ -15,7 +14,7 @@ fn bench(sent: usize) -> (World, Vec<Datagram>, Vec<Datagram>) {
     let mut world = World::new(1);
     let (_, publisher) = (world.add_subscriber(), world.add_publisher());
     world.start_publisher(publisher, |config| {
-        config.fec = Fec::Fixed(Ratio::new(8, 2).unwrap());
+        config.fec = Some(Fec::Fixed(Ratio::new(8, 2).unwrap()));
     });
     world.settle();
     world.send(publisher, 40, 500);

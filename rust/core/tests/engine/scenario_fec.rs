@@ -2,8 +2,7 @@
 //! (DP-40, DP-41).
 
 use crate::common::{Link, MILLI, SECOND, World};
-use sealcast_core::fec::{Parity, Ratio};
-use sealcast_core::sender::Fec;
+use sealcast_core::fec::{Fec, Parity, Ratio};
 use sealcast_core::wire::{PacketType, PacketView, Time};
 
 const DELAY: Time = 100 * MILLI;
@@ -17,7 +16,9 @@ fn world(seed: u64, fec: Fec) -> World {
     let mut world = World::new(seed);
     let (subscriber, publisher) = (world.add_subscriber(), world.add_publisher());
     assert_eq!((subscriber, publisher), (0, 0));
-    world.start_publisher(publisher, |config| (config.fec, config.fec_delay) = (fec, DELAY));
+    world.start_publisher(publisher, |config| {
+        (config.fec, config.fec_delay) = (Some(fec), DELAY)
+    });
     world.settle();
     world.send(publisher, 3, 500);
     world.run_for(SECOND);
@@ -171,6 +172,68 @@ fn adaptive_parity_follows_the_losses_that_are_told() {
     assert!(shares[4] < shares[3] && shares[5] <= shares[4], "{shares:?}");
 }
 
+/// TR-13: a publisher without an opinion of its own does as the policy says, and follows it.
+#[test]
+fn parity_is_what_the_policy_says() {
+    fn has_share(world: &mut World, publisher: usize, percent: u64) {
+        let before = world.sender(publisher).counters().clone();
+        world.send(publisher, 640, 900);
+        world.run_for(SECOND);
+        let after = world.sender(publisher).counters().clone();
+        let parity = after.parity - before.parity;
+        let share = 100 * parity / (after.packets - before.packets - parity);
+        // Heartbeats and credentials are among the packets, and a span that is closed early has more.
+        assert!(
+            (percent - percent / 10..=percent + 6).contains(&share),
+            "{share} for {percent}"
+        );
+    }
+    let mut world = World::new(1);
+    world.key_server.set_policy(|policy| policy.fec = fixed(8, 2));
+    world.add_subscriber();
+    let [follows, off, own] = [0; 3].map(|_| world.add_publisher());
+    world.start_publisher(off, |config| config.fec = Some(Fec::Off));
+    world.start_publisher(own, |config| config.fec = Some(fixed(10, 10)));
+    world.settle();
+    let of_policy = [
+        (fixed(8, 2), 25),
+        (fixed(4, 2), 50),
+        (Fec::Off, 0),
+        (fixed(8, 2), 25),
+    ];
+    for (fec, percent) in of_policy {
+        world.key_server.set_policy(|policy| policy.fec = fec);
+        world.settle();
+        assert_eq!(world.sender(follows).fec(), fec);
+        has_share(&mut world, follows, percent);
+        assert_eq!(world.sender(off).fec(), Fec::Off);
+        assert_eq!(world.sender(own).fec(), fixed(10, 10));
+    }
+    has_share(&mut world, off, 0);
+    has_share(&mut world, own, 100);
+}
+
+/// A stream's payload limit is fixed (DP-6): where the first policy has left no room for parity there is none until the next stream.
+#[test]
+fn a_stream_that_began_without_parity_stays_without() {
+    let mut world = World::new(1);
+    let (_, publisher) = (world.add_subscriber(), world.add_publisher());
+    world.settle();
+    let limit = world.sender(publisher).payload_limit();
+    world.key_server.set_policy(|policy| policy.fec = fixed(8, 2));
+    world.settle();
+    world.send(publisher, 100, 900);
+    world.run_for(SECOND);
+    assert_eq!(world.sender(publisher).fec(), Fec::Off);
+    assert_eq!(world.sender(publisher).counters().parity, 0);
+    assert_eq!(world.sender(publisher).payload_limit(), limit);
+    world.crash_publisher(publisher);
+    world.start_publisher(publisher, |_| {});
+    world.settle();
+    assert_eq!(world.sender(publisher).fec(), fixed(8, 2));
+    assert!(world.sender(publisher).payload_limit() < limit);
+}
+
 /// DP-6: with parity the payload is shorter by what the longest parity packet needs.
 #[test]
 fn every_packet_fits_the_mtu() {
@@ -179,7 +242,7 @@ fn every_packet_fits_the_mtu() {
         let (_, publisher) = (world.add_subscriber(), world.add_publisher());
         world.start_publisher(publisher, |config| {
             config.mtu = mtu;
-            config.fec = fixed(40, 10);
+            config.fec = Some(fixed(40, 10));
         });
         world.settle();
         world.send(publisher, 400, mtu);

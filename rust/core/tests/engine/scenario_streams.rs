@@ -4,6 +4,7 @@ use crate::common::forge::message;
 use crate::common::{Link, MILLI, MINUTE, SECOND, World, payload};
 use sealcast_core::credential::encode_bundle;
 use sealcast_core::event::Event;
+use sealcast_core::fec::Fec;
 use sealcast_core::sender::{SendError, UnfitCredential};
 use sealcast_core::signed::CREDENTIAL_CONTEXT;
 use sealcast_core::stream::Delivery;
@@ -364,7 +365,9 @@ fn a_credential_that_no_eight_packets_carry_is_refused_with_the_mtu_it_needs() {
     // Certificates of a long chain, in bytes.
     let longer = |bytes: usize| [chain.clone(), vec![vec![0x30; bytes]]].concat();
     for (mtu, bytes) in [(576, 2_000), (1280, 7_500), (1500, 8_000), (9000, 8_000)] {
-        world.start_publisher(publisher, |config| config.mtu = mtu);
+        world.start_publisher(publisher, |config| {
+            (config.mtu, config.fec) = (mtu, Some(Fec::Off))
+        });
         let chain = longer(bytes);
         let parts = encode_bundle(&signed, &chain).len().div_ceil(8);
         let taken = world
@@ -376,12 +379,16 @@ fn a_credential_that_no_eight_packets_carry_is_refused_with_the_mtu_it_needs() {
             continue;
         }
         assert_eq!(taken, Err(UnfitCredential::MtuTooSmall { mtu, needed }));
-        world.start_publisher(publisher, |config| config.mtu = needed);
+        world.start_publisher(publisher, |config| {
+            (config.mtu, config.fec) = (needed, Some(Fec::Off))
+        });
         let taken = world
             .sender(publisher)
             .set_credential(&signed, &chain, now + SECOND, now);
         assert_eq!(taken, Ok(()), "the MTU that it names is enough");
-        world.start_publisher(publisher, |config| config.mtu = needed - 1);
+        world.start_publisher(publisher, |config| {
+            (config.mtu, config.fec) = (needed - 1, Some(Fec::Off))
+        });
         let taken = world
             .sender(publisher)
             .set_credential(&signed, &chain, now + SECOND, now);

@@ -69,6 +69,15 @@ def channel_add(
             help="How long after a removal packets of the old generation may still be sealed.",
         ),
     ] = "30s",
+    fec: Annotated[
+        str,
+        typer.Option(
+            "--fec",
+            metavar="K+M|P%",
+            help="Parity of publishers that give no --fec of their own: M packets after K, a share of all, "
+            "auto, or off.",
+        ),
+    ] = "off",
     url: Url = None,
     admin: AdminFolder = None,
 ) -> None:
@@ -76,6 +85,7 @@ def channel_add(
     from dataclasses import asdict
 
     from sealcast.pki.channel_settings import ChannelSettings
+    from sealcast.pki.fec import format_fec, parse_fec
     from sealcast.pki.quantities import parse_duration, parse_rate, parse_size
 
     # Checked here first: an error then speaks of options, not of members of a request.
@@ -93,6 +103,7 @@ def channel_add(
         retention=parse_duration(retention),
         retention_bytes=parse_size(retention_bytes),
         publisher_limit=parse_duration(publisher_limit),
+        fec=format_fec(parse_fec(fec)),
     )
     in_microseconds = ("slot", "retention", "publisher_limit")
     body = {f"{key}_us" if key in in_microseconds else key: value for key, value in asdict(settings).items()}
@@ -131,7 +142,8 @@ def channel_list(folder: Folder, url: Url = None, admin: AdminFolder = None, as_
         return
     for entry in listed:
         place = f"{entry['group']}:{entry['port']} interface {entry['interface'] or '-'}"
-        typer.echo(escape(f"{entry['name']:<24} {place} {format_rate(entry['rate'])}"))
+        parity = f" fec {entry['fec']}" if entry["fec"] != "off" else ""
+        typer.echo(escape(f"{entry['name']:<24} {place} {format_rate(entry['rate'])}{parity}"))
         for what, who in (("publish", "publisher"), ("subscribe", "subscriber")):
             names, count = entry[f"{who}s"], entry[f"{who}_count"]
             more = f" and {count - len(names)} more" if count > len(names) else ""

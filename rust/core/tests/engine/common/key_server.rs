@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sealcast_core::control::{BeaconBody, DocumentVersion};
 use sealcast_core::credential::{Credential, VerifiedCredential};
 use sealcast_core::crypto::{Secret, Suite, sha256};
+use sealcast_core::fec::Fec;
 use sealcast_core::policy::{Policy, member_name};
 use sealcast_core::retention::Datagram;
 use sealcast_core::schedule::{EpochKeys, channel_id, commit_generation, commit_slot, step_secret};
@@ -120,6 +121,7 @@ impl KeyServer {
             retention: 30 * SECOND,
             retention_bytes: 64 << 20,
             publisher_limit: MINUTE,
+            fec: Fec::Off,
             publishers,
             subscribers,
         };

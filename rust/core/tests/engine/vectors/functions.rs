@@ -4,7 +4,7 @@ use sealcast_core::block::{Tree, leaf_hashes, sign_input, signed_statement};
 use sealcast_core::control::BeaconBody;
 use sealcast_core::credential::{Credential, VerifiedCredential};
 use sealcast_core::crypto::{BlockKey, GateKey, Gated, Secret, SigningKey, VerifyingKey, kdf, spki_of};
-use sealcast_core::fec::{encode, write_symbol};
+use sealcast_core::fec::{Fec, Ratio, encode, write_symbol};
 use sealcast_core::frames::{Frames, MessageFrame};
 use sealcast_core::messages::{self, JoinReply, KeysReply, RepairReply};
 use sealcast_core::policy::Policy;
@@ -516,6 +516,15 @@ fn policies() {
                 uint(fields, "publisherLimit")
             )
         );
+        let fec = match fields["fec"].as_array().map(Vec::as_slice) {
+            None => Fec::Off,
+            Some([]) => Fec::Adaptive,
+            Some(ratio) => {
+                let number = |place: usize| u8::try_from(ratio[place].as_u64().unwrap()).unwrap();
+                Fec::Fixed(Ratio::new(number(0), number(1)).unwrap())
+            }
+        };
+        assert_eq!(policy.fec, fec);
         for (names, wanted) in [
             (&policy.publishers, "publishers"),
             (&policy.subscribers, "subscribers"),

@@ -83,6 +83,13 @@ _SETTINGS: dict[str, JsonSchema] = {
     "publisher_limit_us": _duration(
         "How long after a removal packets of the old generation may still be sealed", "publisher_limit", 1
     ),
+    "fec": text(
+        "Parity of publishers that say nothing themselves: so many packets after so many, `auto` for what "
+        "reported losses ask for, or `off`.",
+        pattern="^(?:off|auto|[1-9][0-9]?[+][1-9][0-9]?)$",
+        examples=["8+2"],
+        default=_DEFAULTS["fec"],
+    ),
 }
 
 NEW_CHANNEL = Component(
