@@ -242,4 +242,4 @@ def test_a_policy_of_an_earlier_form_is_signed_anew_at_the_start(opened: Site, s
         started = channels.start_channels(session, opened, system_time(), restored=False)
         (policy,) = (channel.policy for channel in started if channel.name == "old")
         assert policy.version.version == 2
-    assert Policy.parse(policy.signed, None).fec == (8, 2)
+        assert Policy.parse(policy.signed, None).fec == (8, 2)
