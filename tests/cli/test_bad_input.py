@@ -28,6 +28,7 @@ from sealcast.ca import FileSigner, KeySigner, SiteCa
 from sealcast.device import DeviceIdentity
 from sealcast.pki.certificates import certificates_pem, parse_pem_certificates
 from sealcast.pki.times import system_time
+from tests.cli.forked import run
 from tests.e2e.processes import Finished, Processes
 from tests.e2e.site import Site, command, free_group
 
@@ -223,24 +224,23 @@ class World:
     after: dict[str, str] = field(default_factory=dict)
 
 
-def run_all(world: World, cases: list[Case]) -> None:
-    """Run the cases side by side: each is a process of its own."""
-    started, idle = Processes(), threading.Lock()
+def run_all(world: World, cases: list[Case], folder: Path) -> None:
+    """Run the cases side by side: each is a process of its own. What they write goes into `folder`."""
+    idle = threading.Lock()
 
-    def run(case: Case) -> None:
+    def run_case(case: Case) -> None:
         names = {**world.names, "new": f"{world.names['new']}-{cases.index(case)}"}
         words = [word.format(**names).replace("''", "") for word in case.words.split()]
         # Two at once would find each other at the folder's lock, and not what the case is about.
         with idle if "serve {idle}" in case.words else nullcontext():
-            world.results[case.name] = started.run(*words, seconds=60)
+            written = folder / str(cases.index(case))
+            written.mkdir()
+            world.results[case.name] = run(words, written)
 
-    try:
-        world.before = tree(world.root)
-        with ThreadPoolExecutor(4) as executor:
-            list(executor.map(run, cases))
-        world.after = tree(world.root)
-    finally:
-        started.end()
+    world.before = tree(world.root)
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(run_case, cases))
+    world.after = tree(world.root)
 
 
 _KEPT = ("floors", "crls")
@@ -262,14 +262,17 @@ def tree(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def world(request: pytest.FixtureRequest, site: Site) -> Iterator[World]:
+def world(
+    request: pytest.FixtureRequest, site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
     folder = site.folder.parent
     taken = make_channels(site)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other_program:
         other_program.bind(("0.0.0.0", taken))  # noqa: S104 - does not share, as a program of another kind
         made = World({**make_devices(site), **make_folders(site), "taken": f":{taken}"}, folder)
         chosen = {item.name for item in request.session.items}
-        run_all(made, [case for case in CASES if any(name_of(case) in name for name in chosen)])
+        cases = [case for case in CASES if any(name_of(case) in name for name in chosen)]
+        run_all(made, cases, tmp_path_factory.mktemp("written"))
         yield made
 
 
