@@ -1,5 +1,6 @@
 """Reports of losses over real sockets: who may, what is absurd, and when there are too many. SC-49."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -62,6 +63,24 @@ async def test_a_member_reports_and_is_told_when_to_come_again(publisher: Publis
     status, answer = await publisher.post("bed1", body)
     assert (status, LossAnswer.parse(answer).interval) == (200, 2000)
     assert publisher.taken == [("bed1", 3, 1000)]
+
+
+@pytest.mark.parametrize(("interval", "closes"), [(2_000, False), (125_000, True)])
+async def test_who_does_not_come_again_soon_leaves_no_connection(
+    publisher: Publisher, interval: int, closes: bool
+) -> None:
+    publisher.interval = interval
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", publisher.port, ssl=identity_of(publisher.site, "bed1").ssl_context_client()
+    )
+    body = cbor2.dumps(USUAL, canonical=True)
+    writer.write(b"POST /v1/losses HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert (b"connection: close" in head.lower()) == closes
+    if closes:
+        # The end of the connection.
+        await asyncio.wait_for(reader.read(), 10)
+    writer.close()
 
 
 async def test_d2_too_many_are_refused(publisher: Publisher) -> None:

@@ -67,6 +67,7 @@ A wrong yes gives sealed packets to a stranger, who cannot open them; a wrong no
 
 
 _REPORT_SECONDS = 2
+_CLOSE_MS = 10_000
 
 
 class PeerServer:
@@ -258,7 +259,11 @@ class PeerServer:
             raise RefusedError(
                 Refusal.TOO_MANY_REQUESTS, "no report is wanted now", retry_after=_REPORT_SECONDS
             )
-        return _answer(LossAnswer(interval=interval).serialize())
+        answer = _answer(LossAnswer(interval=interval).serialize())
+        if interval > _CLOSE_MS:
+            # Of a large group many come, none soon again: open connections would be most of its memory.
+            answer.force_close()
+        return answer
 
     def _caller(self, request: web.Request) -> str:
         # Judged before the body is read: a stranger makes us read no megabyte.
