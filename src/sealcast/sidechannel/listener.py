@@ -4,9 +4,13 @@ import errno
 import ssl
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from sealcast.errors import ConfigError
 from sealcast.sidechannel.tls import TlsIdentity, reload_context
+
+KEPT_OPEN = 64
+"""Connections that stay open between requests; each takes a third of a megabyte."""
 
 
 class Listener:
@@ -17,6 +21,12 @@ class Listener:
         self._context: ssl.SSLContext = identity.ssl_context_server()
         self._runner: web.AppRunner | None = None
 
+    @property
+    def open_connections(self) -> int:
+        """How many there are at the moment."""
+        server = self._runner.server if self._runner is not None else None
+        return len(server.connections) if server is not None else 0
+
     async def listen(self, application: web.Application, host: str, port: int = 0) -> tuple[str, int]:
         """Listen on an address of this machine; port 0 takes a free one.
 
@@ -25,6 +35,7 @@ class Listener:
         Raises:
             ConfigError: the address cannot be had.
         """
+        application.middlewares.insert(0, self._bound_connections)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -37,6 +48,14 @@ class Listener:
             ) from None
         self._runner = runner
         return host, int(runner.addresses[0][1])
+
+    @web.middleware
+    async def _bound_connections(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """End those with their answers that are too many: whoever comes again pays for a handshake."""
+        response = await handler(request)
+        if self.open_connections > KEPT_OPEN:
+            response.force_close()
+        return response
 
     def reload(self, identity: TlsIdentity) -> None:
         """Go on with a renewed certificate; no connection is dropped."""

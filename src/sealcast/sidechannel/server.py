@@ -67,7 +67,8 @@ A wrong yes gives sealed packets to a stranger, who cannot open them; a wrong no
 
 
 _REPORT_SECONDS = 2
-_CLOSE_MS = 10_000
+_KEPT_REPORTING = 2
+"""Connections that may be open when a report comes for its own to stay."""
 
 
 class PeerServer:
@@ -260,8 +261,8 @@ class PeerServer:
                 Refusal.TOO_MANY_REQUESTS, "no report is wanted now", retry_after=_REPORT_SECONDS
             )
         answer = _answer(LossAnswer(interval=interval).serialize())
-        if interval > _CLOSE_MS:
-            # Of a large group many come, none soon again: open connections would be most of its memory.
+        if self._listener.open_connections > _KEPT_REPORTING:
+            # Of a large group every next one is another's: they would be most of a publisher's memory.
             answer.force_close()
         return answer
 
