@@ -338,6 +338,21 @@ class ReceiveEngine:
     def take_fresh(self, goes_on: bool) -> list[bytes]:
         """Return the streams of which there is more since that was awaited; whether it goes on to be."""
 
+    def use_shelf(self, folder: str, segment_bytes: int, now: int, wall: int) -> None:
+        """Keep packets in a folder, where an earlier process may have left some. Raises: OSError.
+
+        `now`, `wall`: what the clock that is never set and the wall clock say.
+        """
+
+    def leave_shelf(self) -> None:
+        """Write what has not been written yet, and keep nothing any more."""
+
+    def shelf_trouble(self) -> tuple[str | None, int]:
+        """Return what the disk says as long as it takes nothing, and how many packets it has not taken."""
+
+    def expire_kept(self, now: int) -> None:
+        """Drop what is kept beyond its time."""
+
     def kept(self) -> tuple[int, int]:
         """Return packets and bytes that a repair node keeps."""
 

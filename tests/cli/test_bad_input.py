@@ -185,6 +185,13 @@ CASES = [
     Case("slot too short", ADD + " --slot 1ms", 2, "too short"),
     Case("bad size", ADD + " --retention-bytes many", 2, "'many'"),
     Case("too many slots ahead", ADD + " --slots-ahead 31", 2, "31"),
+    Case("no bytes for a member", "repair-node {device} all --member-bytes 1", 2, "in a second: 1 (use 1000"),
+    Case("no requests of a member", "repair-node {device} all --member-requests 0", 2, "in a second: 0"),
+    Case("nothing kept", "repair-node {device} all --keep 1k", 2, "keep_bytes is 1024"),
+    Case("store that is a file", "repair-node {device} all --store {file}", 8, "File exists"),
+    Case(
+        "store of another use", "repair-node {device} all --store {device}", 8, "not a repair node's folder"
+    ),
     Case("bad parity", ADD + " --fec 8", 2, "fec is '8' (use K+M"),
     Case("parity beyond a group", ADD + " --fec 65+2", 2, "'65+2'"),
     Case("bad suite", ADD + " --suite 9", 2, "unknown suite 9"),

@@ -135,3 +135,23 @@ def test_a_file_that_shrinks_while_it_is_sent(site: Site, processes: Processes, 
     receiver.wait_line("lost: file 'source' of scanner-6: it changes while it is being sent", errors=True)
     assert receiver.stop().code == 130
     assert list(output.iterdir()) == []
+
+
+def test_a_repair_node_whose_disk_is_full_goes_on(site: Site, processes: Processes, small_disk: Path) -> None:
+    monitor, keeper = site.enrol("monitor-1", "keeper-1")
+    command("authority", "device", "set", site.folder, "keeper-1", "--role", "repair-node")
+    channel = site.add_channel("disk/kept", publish="monitor-1")
+    node = processes.start("repair-node", keeper, channel.name, "--store", small_disk / "store")
+    node.wait_line("keeping disk/kept", errors=True)
+    fill(small_disk)
+    publisher = processes.start("publish", monitor, channel.name, stdin=subprocess.PIPE)
+
+    def has_said(words: str) -> bool:
+        publisher.write(b"another line\n")
+        return any(words in line for line in node.err)
+
+    wait_until(lambda: has_said("packets are not kept"), "a word on the full disk")
+    assert any("store" in line and "No space left on device" in line for line in node.err)
+    (small_disk / "filler").unlink()
+    wait_until(lambda: has_said("packets are kept again"), "a word on the disk that has room")
+    assert node.stop().code == 130

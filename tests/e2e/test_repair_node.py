@@ -89,6 +89,37 @@ def opening_secrets(site: Site, datagrams: list[Datagram]) -> set[bytes]:
     return secrets
 
 
+def publish_and_die(
+    site: Site, relay: Relay, channel: Channel, monitor: Path, by: Process, behind: Process
+) -> tuple[list[str], list[Datagram]]:
+    """Publish lines of which `behind`, which listens to the relay, gets a quarter, and kill the publisher.
+
+    Returns: the lines, and what was held back.
+    """
+    publisher = site.processes.start("publish", monitor, channel.name, stdin=subprocess.PIPE)
+    lines = [f"pulse {number:05d}\n" for number in range(400)]
+    publisher.write("".join(lines[:100]).encode())
+    by.wait_lines(100)
+    behind.wait_lines(100)
+    relay.hold()
+    for line in lines[100:]:
+        publisher.write(line.encode())
+    assert by.wait_lines(400) == lines
+    # The node has what all others have, or it had asked for it by now.
+    told = relay.count(HEARTBEAT)
+    wait_until(lambda: relay.count(HEARTBEAT) >= told + 2, "heartbeats after the last message")
+    publisher.send_signal(signal.SIGKILL)
+    publisher.wait()
+    assert len(behind.out) == 100
+    assert relay.count(DATA) >= 1
+    return lines, list(relay.datagrams)
+
+
+def tell_head(relay: Relay, datagrams: list[Datagram]) -> None:
+    """Let who is behind hear how far the stream has come, and no packet of it."""
+    send_to(relay.target, [held.content for held in datagrams if held.type == HEARTBEAT])
+
+
 def test_a_repair_node_serves_what_a_dead_publisher_cannot_and_opens_nothing(site: Site) -> None:
     monitor, near, far, keeper = site.enrol("monitor", "near", "far", "keeper")
     command("authority", "device", "set", site.folder, "keeper", "--role", "repair-node")
@@ -100,25 +131,8 @@ def test_a_repair_node_serves_what_a_dead_publisher_cannot_and_opens_nothing(sit
     with Relay(channel) as relay:
         by = site.subscribe(near, channel)
         behind = site.subscribe(far, channel, "--listen", relay.target.address, "--count", "400")
-        publisher = site.processes.start("publish", monitor, channel.name, stdin=subprocess.PIPE)
-        lines = [f"pulse {number:05d}\n" for number in range(400)]
-        publisher.write("".join(lines[:100]).encode())
-        by.wait_lines(100)
-        behind.wait_lines(100)
-        relay.hold()
-        for line in lines[100:]:
-            publisher.write(line.encode())
-        assert by.wait_lines(400) == lines
-        # The node has what all others have, or it had asked for it by now.
-        told = relay.count(HEARTBEAT)
-        wait_until(lambda: relay.count(HEARTBEAT) >= told + 2, "heartbeats after the last message")
-        publisher.send_signal(signal.SIGKILL)
-        publisher.wait()
-        assert len(behind.out) == 100
-        assert relay.count(DATA) >= 1
-        datagrams = list(relay.datagrams)
-        # Who is behind hears how far the stream has come, and no packet of it.
-        send_to(relay.target, [held.content for held in datagrams if held.type == HEARTBEAT])
+        lines, datagrams = publish_and_die(site, relay, channel, monitor, by, behind)
+        tell_head(relay, datagrams)
         finished = behind.wait()
         assert (finished.code, behind.out) == (0, lines), finished.err
 
@@ -129,3 +143,33 @@ def test_a_repair_node_serves_what_a_dead_publisher_cannot_and_opens_nothing(sit
     assert not holds_any(node, {b"pulse 00"}), "nor anything that was opened"
     assert holds_any(node, {datagrams[-1].stream_id})
     assert node.stop().code == 130
+
+
+def test_what_a_node_keeps_on_disk_outlives_its_death(site: Site, tmp_path: Path) -> None:
+    monitor, near, far, keeper, other = site.enrol("monitor", "near", "far", "keeper", "other")
+    for name in ("keeper", "other"):
+        command("authority", "device", "set", site.folder, name, "--role", "repair-node")
+    channel = site.add_channel("icu3/stored", publish="monitor")
+    store = tmp_path / "store"
+    serve = f"127.0.0.1:{free_port()}"
+    words = ("repair-node", keeper, channel.name, "--store", store, "--keep", "4M", "--serve", serve)
+    node = site.processes.start(*words)
+    node.wait_line("keeping icu3/stored", errors=True)
+    second = site.processes.run("repair-node", other, channel.name, "--store", store)
+    assert second.code == 8
+    assert "another repair node keeps packets in it (stop that one" in second.err
+    with Relay(channel) as relay:
+        by = site.subscribe(near, channel)
+        behind = site.subscribe(far, channel, "--listen", relay.target.address, "--count", "400")
+        lines, datagrams = publish_and_die(site, relay, channel, monitor, by, behind)
+        node.send_signal(signal.SIGKILL)
+        node.wait()
+        kept = [path.read_bytes() for path in store.glob("*/*.packets")]
+        assert any(held.content in data for held in datagrams if held.type == DATA for data in kept)
+        assert not any(b"pulse 00" in data for data in kept), "ciphertext alone"
+        again = site.processes.start(*words)
+        again.wait_line("keeping icu3/stored", errors=True)
+        tell_head(relay, datagrams)
+        finished = behind.wait()
+        assert (finished.code, behind.out) == (0, lines), finished.err
+    assert again.stop().code == 130

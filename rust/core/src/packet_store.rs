@@ -3,9 +3,12 @@
 //! Spec: wire.md DP-17; side-channel.md SC-8, SC-42.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use crate::retention::{Datagram, MAX_ANSWER_BYTES, MAX_ANSWER_PACKETS};
-use crate::wire::{Epoch, StreamId, Time};
+use crate::stream::Heartbeat;
+use crate::wire::{Epoch, PacketType, PacketView, StreamId, Time};
 
 /// What a kept packet takes besides its bytes.
 const BESIDES: u64 = 128;
@@ -29,9 +32,44 @@ impl Admission {
     }
 }
 
+/// Where a packet lies that is not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Later packets have no lower one.
+    pub segment: u64,
+    pub offset: u32,
+    /// Of the datagram, in bytes.
+    pub length: u32,
+}
+
+/// What keeps the packets of a store outside of memory. It never waits for a disk, but to read.
+pub trait Shelf: Send + Sync + Debug {
+    /// None: it takes none at the moment.
+    fn put(&self, datagram: &[u8], now: Time) -> Option<Place>;
+    /// None: it has been lost.
+    fn get(&self, place: Place) -> Option<Datagram>;
+    /// No packet of an earlier segment is wanted any more.
+    fn drop_before(&self, segment: u64);
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Held(Datagram),
+    Shelved(Place),
+}
+
+impl Body {
+    fn len(&self) -> usize {
+        match self {
+            Self::Held(datagram) => datagram.len(),
+            Self::Shelved(place) => place.length as usize,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Kept {
-    datagram: Datagram,
+    body: Body,
     epoch: Epoch,
     sealed: Time,
 }
@@ -54,8 +92,37 @@ pub struct Served {
     pub head: Option<Datagram>,
 }
 
+/// What was found of one stream, some of it not read yet.
+#[derive(Debug)]
+pub struct Found {
+    bodies: Vec<Body>,
+    oldest: u64,
+    head: Option<Datagram>,
+    shelf: Option<Arc<dyn Shelf>>,
+}
+
+impl Found {
+    /// Reads what lies outside of memory; what cannot be read is left out.
+    pub fn read(self) -> Served {
+        let shelf = self.shelf.as_deref();
+        let read = |body| match body {
+            Body::Held(datagram) => Some(datagram),
+            Body::Shelved(place) => shelf?.get(place),
+        };
+        Served {
+            packets: self.bodies.into_iter().filter_map(read).collect(),
+            oldest: self.oldest,
+            head: self.head,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct PacketStore {
+    /// In memory without one.
+    shelf: Option<Arc<dyn Shelf>>,
+    /// Packets that the shelf has not taken.
+    unkept: u64,
     streams: HashMap<StreamId, KeptStream>,
     /// In order of arrival: when, whose, which.
     order: VecDeque<(Time, StreamId, u64)>,
@@ -72,6 +139,8 @@ impl PacketStore {
     /// `max_age` in microseconds.
     pub fn new(max_bytes: u64, max_age: u64) -> Self {
         Self {
+            shelf: None,
+            unkept: 0,
             streams: HashMap::new(),
             order: VecDeque::new(),
             bytes: 0,
@@ -96,19 +165,79 @@ impl PacketStore {
         if kept.packets.contains_key(&sequence) {
             return;
         }
-        let datagram = Datagram::copy_from_slice(datagram);
-        self.bytes += datagram.len() as u64 + BESIDES;
-        kept.packets.insert(
-            sequence,
-            Kept {
-                datagram,
-                epoch,
-                sealed,
-            },
-        );
-        self.order.push_back((now, stream, sequence));
+        let body = match &self.shelf {
+            None => Body::Held(Datagram::copy_from_slice(datagram)),
+            Some(shelf) => {
+                let Some(place) = shelf.put(datagram, now) else {
+                    self.unkept += 1;
+                    return;
+                };
+                Body::Shelved(place)
+            }
+        };
+        self.insert((stream, sequence), (epoch, sealed), body, now);
         self.note_fresh(stream);
         self.expire(now);
+    }
+
+    fn insert(
+        &mut self,
+        (stream, sequence): (StreamId, u64),
+        (epoch, sealed): (Epoch, Time),
+        body: Body,
+        now: Time,
+    ) {
+        self.bytes += body.len() as u64 + BESIDES;
+        let packet = Kept { body, epoch, sealed };
+        let kept = self.streams.entry(stream).or_default();
+        kept.heard = kept.heard.max(now);
+        kept.packets.insert(sequence, packet);
+        self.order.push_back((now, stream, sequence));
+    }
+
+    /// Keeps packets there from now on; it is empty, or what lies on it is told of by [`Self::restore`] next.
+    pub fn use_shelf(&mut self, shelf: Arc<dyn Shelf>) {
+        self.shelf = Some(shelf);
+    }
+
+    /// Lets the shelf go, and forgets what there was.
+    pub fn leave_shelf(&mut self) {
+        self.shelf = None;
+        self.streams.clear();
+        self.order.clear();
+        self.bytes = 0;
+    }
+
+    /// A packet lies on the shelf since an earlier start. It was verified then, is as it was, and is verified by who is served.
+    pub fn restore(&mut self, place: Place, arrived: Time, datagram: &[u8]) {
+        let Ok(packet) = PacketView::parse(datagram) else {
+            return;
+        };
+        let header = &packet.header;
+        match header.packet_type {
+            PacketType::Data => {
+                let key = (header.stream, header.sequence());
+                let is_new = self
+                    .streams
+                    .get(&key.0)
+                    .is_none_or(|kept| !kept.packets.contains_key(&key.1));
+                if is_new {
+                    self.insert(key, (header.epoch, header.time), Body::Shelved(place), arrived);
+                }
+            }
+            PacketType::Heartbeat => {
+                let kept = self.streams.entry(header.stream).or_default();
+                kept.heard = kept.heard.max(arrived);
+                kept.head = Some(Datagram::copy_from_slice(datagram));
+                kept.has_ended |= Heartbeat::parse(packet.body).is_some_and(|heartbeat| heartbeat.is_final);
+            }
+            _ => {}
+        }
+    }
+
+    /// How many packets the shelf has not taken.
+    pub fn unkept(&self) -> u64 {
+        self.unkept
     }
 
     /// Keeps a verified heartbeat in place of the one before.
@@ -117,6 +246,9 @@ impl PacketStore {
         (kept.heard, kept.head) = (now, Some(Datagram::copy_from_slice(datagram)));
         if is_final && !kept.has_ended {
             kept.has_ended = true;
+            if let Some(shelf) = &self.shelf {
+                shelf.put(datagram, now);
+            }
             self.note_fresh(stream);
         }
     }
@@ -150,6 +282,7 @@ impl PacketStore {
 
     /// Drops what is over the bounds at `now`, the oldest first.
     pub fn expire(&mut self, now: Time) {
+        let before = self.order.len();
         while let Some(&(arrived, stream, sequence)) = self.order.front() {
             if self.bytes <= self.max_bytes && now.saturating_sub(arrived) <= self.max_age {
                 break;
@@ -157,8 +290,13 @@ impl PacketStore {
             self.order.pop_front();
             let kept = self.streams.get_mut(&stream);
             if let Some(packet) = kept.and_then(|kept| kept.packets.remove(&sequence)) {
-                self.bytes -= packet.datagram.len() as u64 + BESIDES;
+                self.bytes -= packet.body.len() as u64 + BESIDES;
             }
+        }
+        if let Some(shelf) = &self.shelf
+            && (self.order.len() < before || self.order.is_empty())
+        {
+            shelf.drop_before(self.first_segment());
         }
         if now.saturating_sub(self.swept) > self.max_age {
             self.swept = now;
@@ -169,11 +307,11 @@ impl PacketStore {
 
     /// The kept packets of `ranges` (first, last included), lowest first and each once, from the caller's admission on and
     /// within the bounds of one answer. None: nothing is known of the stream.
-    pub fn answer(&self, stream: &StreamId, ranges: &[(u64, u64)], admission: &Admission) -> Option<Served> {
+    pub fn answer(&self, stream: &StreamId, ranges: &[(u64, u64)], admission: &Admission) -> Option<Found> {
         let kept = self.streams.get(stream)?;
         let mut ranges = ranges.to_vec();
         ranges.sort_unstable();
-        let (mut packets, mut bytes, mut from) = (Vec::new(), 0, 0);
+        let (mut bodies, mut bytes, mut from) = (Vec::new(), 0, 0);
         'ranges: for (first, last) in ranges {
             let first = first.max(from);
             if first > last {
@@ -183,19 +321,35 @@ impl PacketStore {
                 if !admission.covers(packet) {
                     continue;
                 }
-                bytes += packet.datagram.len();
-                if packets.len() == MAX_ANSWER_PACKETS || bytes > MAX_ANSWER_BYTES {
+                bytes += packet.body.len();
+                if bodies.len() == MAX_ANSWER_PACKETS || bytes > MAX_ANSWER_BYTES {
                     break 'ranges;
                 }
-                packets.push(packet.datagram.clone());
+                bodies.push(packet.body.clone());
             }
             from = last.saturating_add(1);
         }
-        Some(Served {
-            packets,
+        Some(Found {
+            bodies,
             oldest: kept.packets.keys().next().copied().unwrap_or(0),
             head: kept.head.clone(),
+            shelf: self.shelf.clone(),
         })
+    }
+
+    /// Of the oldest packet that is kept; above all there are, if there is none.
+    fn first_segment(&self) -> u64 {
+        let Some((_, stream, sequence)) = self.order.front() else {
+            return u64::MAX;
+        };
+        let first = self
+            .streams
+            .get(stream)
+            .and_then(|kept| kept.packets.get(sequence));
+        match first.map(|packet| &packet.body) {
+            Some(Body::Shelved(place)) => place.segment,
+            _ => 0,
+        }
     }
 
     /// Packets and bytes that are kept, what they take besides included.
@@ -224,7 +378,7 @@ mod tests {
     }
 
     fn first_bytes(store: &PacketStore, ranges: &[(u64, u64)], admission: &Admission) -> Vec<u8> {
-        let served = store.answer(&STREAM, ranges, admission).unwrap();
+        let served = store.answer(&STREAM, ranges, admission).unwrap().read();
         served.packets.iter().map(|datagram| datagram[0]).collect()
     }
 
@@ -245,13 +399,13 @@ mod tests {
         store.keep_head((STREAM, false), &[9; 105], 1500);
         store.expire(1500);
         assert_eq!(store.size(), (0, 0));
-        let served = store.answer(&STREAM, &[(0, 9)], &EVERYTHING).unwrap();
+        let served = store.answer(&STREAM, &[(0, 9)], &EVERYTHING).unwrap().read();
         assert_eq!(
             (served.packets.len(), served.oldest, served.head.is_some()),
             (0, 0, true)
         );
         store.expire(5000);
-        assert_eq!(store.answer(&STREAM, &[(0, 9)], &EVERYTHING), None);
+        assert!(store.answer(&STREAM, &[(0, 9)], &EVERYTHING).is_none());
     }
 
     #[test]

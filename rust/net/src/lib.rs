@@ -1,4 +1,4 @@
-//! Multicast UDP for Sealcast: interfaces, sockets, batches of datagrams and pacing.
+//! Multicast UDP for Sealcast: interfaces, sockets, batches of datagrams and pacing; and a repair node's packets on disk.
 //!
 //! The sockets know nothing of packets: they move datagrams; only the two drivers know the engine that they run. A site's addresses come in as values that the caller has
 //! read from its configuration; what the system refuses comes back as a [`NetError`] that names the value and the cure.
@@ -24,6 +24,7 @@ mod receive_driver;
 #[cfg(all(test, target_os = "linux"))]
 mod refusals;
 mod send_driver;
+mod shelf;
 mod socket;
 mod sockopt;
 mod wake;
@@ -35,5 +36,6 @@ pub use interface::Interface;
 pub use pacing::Pacer;
 pub use receive_driver::ReceiveDriver;
 pub use send_driver::SendDriver;
+pub use shelf::DiskShelf;
 pub use socket::{BufferSize, MulticastReceiver, MulticastSender, ReceiverConfig, SenderConfig};
 pub use wake::{SignalSocket, Waker};

@@ -1,18 +1,19 @@
 //! The subscriber's engine and the thread that feeds it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::event::Event;
-use sealcast_core::packet_store::Admission;
+use sealcast_core::packet_store::{Admission, Found, Shelf};
 use sealcast_core::receiver::{KeepLimits, Path, Receiver, ReceiverConfig};
 use sealcast_core::rejection::Rejection;
 use sealcast_core::stream::{Delivery, Start};
 use sealcast_core::wire::StreamId;
-use sealcast_net::{Notifier, ReceiveDriver};
+use sealcast_net::{DiskShelf, Notifier, ReceiveDriver};
 
 use crate::error::{malformed, no_socket};
 use crate::member;
@@ -26,7 +27,7 @@ type Served<'py> = (Vec<Bound<'py, PyBytes>>, u64, Option<Bound<'py, PyBytes>>);
 
 /// A subscriber without I/O: datagrams, answers and time go in; messages, events and commands come out.
 #[pyclass(frozen, module = "sealcast._core")]
-pub(crate) struct ReceiveEngine(Arc<Mutex<Receiver>>);
+pub(crate) struct ReceiveEngine(Arc<Mutex<Receiver>>, Mutex<Option<Arc<DiskShelf>>>);
 
 #[pymethods]
 impl ReceiveEngine {
@@ -105,7 +106,7 @@ impl ReceiveEngine {
             }
             None => Receiver::new(config, now),
         };
-        Ok(Self(Arc::new(Mutex::new(receiver))))
+        Ok(Self(Arc::new(Mutex::new(receiver)), Mutex::new(None)))
     }
 
     /// Takes datagrams of the group; returns the reason why each was refused, None where it was taken.
@@ -284,7 +285,11 @@ impl ReceiveEngine {
             step,
             joined,
         };
-        let served = py.detach(|| lock(&self.0).served(&stream, &ranges, &admission, now));
+        let served = py.detach(|| {
+            let found = lock(&self.0).served(&stream, &ranges, &admission, now);
+            // A disk may be slow: the engine is not held meanwhile.
+            found.map(Found::read)
+        });
         Ok(served.map(|served| {
             let packets = served.packets.iter().map(|packet| PyBytes::new(py, packet));
             let head = served.head.as_ref().map(|head| PyBytes::new(py, head));
@@ -307,6 +312,49 @@ impl ReceiveEngine {
     fn take_fresh<'py>(&self, py: Python<'py>, goes_on: bool) -> Vec<Bound<'py, PyBytes>> {
         let fresh = lock(&self.0).take_fresh(goes_on);
         fresh.iter().map(|stream| PyBytes::new(py, &stream.0)).collect()
+    }
+
+    /// Has a repair node keep packets in a folder, and takes up what an earlier process has left there.
+    ///
+    /// `now`, `wall`: what the clock that is never set and the wall clock say. Raises OSError.
+    fn use_shelf(
+        &self,
+        py: Python<'_>,
+        folder: PathBuf,
+        segment_bytes: u64,
+        now: u64,
+        wall: u64,
+    ) -> PyResult<()> {
+        py.detach(|| {
+            let mut engine = lock(&self.0);
+            let shelf = DiskShelf::open(&folder, segment_bytes, (now, wall), |place, arrived, datagram| {
+                engine.restore(place, arrived, datagram);
+            });
+            let shelf = Arc::new(shelf?);
+            engine.use_shelf(Arc::clone(&shelf) as Arc<dyn Shelf>);
+            engine.expire_kept(now);
+            *lock(&self.1) = Some(shelf);
+            Ok(())
+        })
+    }
+
+    /// Writes what has not been written yet, and keeps nothing any more.
+    fn leave_shelf(&self, py: Python<'_>) {
+        py.detach(|| {
+            lock(&self.0).leave_shelf();
+            lock(&self.1).take();
+        });
+    }
+
+    /// What the disk says, as long as it takes nothing; and how many packets it has not taken since the start.
+    fn shelf_trouble(&self) -> (Option<String>, u64) {
+        let trouble = lock(&self.1).as_ref().and_then(|shelf| shelf.trouble());
+        (trouble, lock(&self.0).unkept())
+    }
+
+    /// Drops what is kept beyond its time.
+    fn expire_kept(&self, py: Python<'_>, now: u64) {
+        py.detach(|| lock(&self.0).expire_kept(now));
     }
 
     /// Packets and bytes that a repair node keeps.

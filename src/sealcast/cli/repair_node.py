@@ -1,5 +1,6 @@
 """`sealcast repair-node`: keep the packets of channels for members that lost some."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,11 +31,31 @@ def repair_node(
         list[str], typer.Argument(help="The channels' names.", metavar="CHANNEL...", show_default=False)
     ],
     keep: Annotated[
-        str, typer.Option("--keep", metavar="SIZE", help="Memory for the packets of each channel.")
+        str, typer.Option("--keep", metavar="SIZE", help="What the packets of each channel may take.")
     ] = "256M",
     keep_for: Annotated[
         str, typer.Option("--keep-for", metavar="D", help="How long a packet is kept at most.")
     ] = "60s",
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            "--store",
+            metavar="STORE",
+            help="Keep the packets in this folder, also over a restart, instead of in memory.",
+        ),
+    ] = None,
+    member_bytes: Annotated[
+        str,
+        typer.Option(
+            "--member-bytes",
+            metavar="SIZE",
+            help="What one member is served in a second; who asks for more is told when to come again.",
+        ),
+    ] = "32M",
+    member_requests: Annotated[
+        int,
+        typer.Option("--member-requests", metavar="N", help="Requests of one member in a second."),
+    ] = 100,
     serve: Annotated[
         str | None,
         typer.Option(
@@ -53,6 +74,7 @@ def repair_node(
     from sealcast.endpoint.routing import parse_address
     from sealcast.pki.quantities import parse_duration, parse_size
     from sealcast.repair import RepairNode
+    from sealcast.sidechannel.quota import Quota
 
     device = open_device(folder)
     node = RepairNode(
@@ -60,6 +82,8 @@ def repair_node(
         [check_channel(channel) for channel in channels],
         keep_bytes=parse_size(keep),
         keep_seconds=parse_duration(keep_for) / 1e6,
+        store=store,
+        quota=Quota(bytes_per_second=parse_size(member_bytes), requests_per_second=member_requests),
         site=channel_site(device, site, keys),
         routing=routing(interface, listen=listen),
         listen=None if serve is None else parse_address(serve),

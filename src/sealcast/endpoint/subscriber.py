@@ -209,6 +209,7 @@ class Subscriber:
             side_channel=self._is_side_channel,
         )
         self._engine = engine
+        await self._prepare(engine)
         session = Session(engine, identity, self._site, self.channel, engine.handle_deadline)
         self._session = session
         session.start()
@@ -218,6 +219,9 @@ class Subscriber:
             self._drive(engine, session, policy)
             session.spawn(self._watch_multicast(engine))
         session.spawn(self._watch_silence(engine))
+
+    async def _prepare(self, engine: _core.ReceiveEngine) -> None:
+        """For those who keep packets: before the first one comes."""
 
     def _drive(self, engine: _core.ReceiveEngine, session: Session, policy: _core.Policy) -> None:
         """Listen where the policy says; while that stays the same nothing changes."""

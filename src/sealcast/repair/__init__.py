@@ -3,6 +3,7 @@
 node          the process: one keeper for each channel, one listener for all
   keeper      a channel: listens, verifies, keeps
   admissions  from when on a member may be served
+  store       the folder of those that keep on disk
 """
 
 from sealcast.repair.node import RepairNode

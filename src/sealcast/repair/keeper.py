@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from pathlib import Path
 
 from sealcast import _core
 from sealcast.device.identity import DeviceIdentity
@@ -17,7 +19,9 @@ from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
 from sealcast.endpoint.subscriber import Subscriber
 from sealcast.errors import InternalError, SealcastError, UsageError
+from sealcast.pki.files import storage_errors
 from sealcast.repair.admissions import Admissions
+from sealcast.repair.store import segment_bytes
 from sealcast.sidechannel.node_messages import RepairNodeUpdate
 from sealcast.sidechannel.server import Admission, Repaired
 
@@ -25,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _REGISTER_SECONDS = 10.0
 _LEAVE_SECONDS = 2.0
+_TEND_SECONDS = 1.0
 _EVERYTHING = 0, 0, 0
 _MIN_BYTES = 64 * 1024
 _MAX_SECONDS = 24 * 3600
@@ -40,6 +45,7 @@ class Keeper(Subscriber):
         *,
         keep_bytes: int,
         keep_seconds: float,
+        store: Path | None = None,
         site: ChannelSite | None = None,
         routing: RoutingOverrides | None = None,
     ) -> None:
@@ -48,8 +54,9 @@ class Keeper(Subscriber):
         Args:
             identity: the device.
             channel: its name.
-            keep_bytes: what is kept takes at most so much memory; at least 64 KiB.
+            keep_bytes: what is kept takes at most so much memory, or room on disk; at least 64 KiB.
             keep_seconds: for how long at most.
+            store: the folder in which the packets of channels are kept; None: in memory.
             site: that the channel belongs to; None: the device's own.
             routing: overrides of the policy's addresses.
 
@@ -60,9 +67,26 @@ class Keeper(Subscriber):
         check_range("keep_bytes", keep_bytes, _MIN_BYTES, MAX_BYTES)
         microseconds = round(keep_seconds * MICROSECONDS)
         check_range("keep_seconds, in microseconds", microseconds, MICROSECONDS, _MAX_SECONDS * MICROSECONDS)
-        self._keep = keep_bytes, microseconds
         self.channel_id = _core.channel_id(self._site.site_id, self.channel)
+        self._store = None if store is None else store / self.channel_id.hex()
+        self._segment_bytes = segment_bytes(keep_bytes)
+        # On disk the oldest file is dropped whole, after the last of its packets.
+        spared = 0 if store is None else self._segment_bytes
+        self._keep = keep_bytes - spared, microseconds
         self._admissions = Admissions(self.channel)
+
+    async def _prepare(self, engine: _core.ReceiveEngine) -> None:
+        if self._store is not None:
+            wall = time.time_ns() // 1000
+            with storage_errors(self._store):
+                await asyncio.to_thread(
+                    engine.use_shelf, str(self._store), self._segment_bytes, _core.steady_time(), wall
+                )
+
+    async def _release(self) -> None:
+        await super()._release()
+        if self._store is not None and self._engine is not None:
+            await asyncio.to_thread(self._engine.leave_shelf)
 
     @property
     def session(self) -> Session:
@@ -77,9 +101,11 @@ class Keeper(Subscriber):
         return self._running()
 
     def counters(self) -> dict[str, int]:
-        """As those of a subscriber; and packets and bytes that are kept."""
+        """As those of a subscriber; packets and bytes that are kept; packets that the disk did not take."""
         packets, size = self.engine.kept()
-        return {**super().counters(), "kept-packets": packets, "kept-bytes": size}
+        _, unkept = self.engine.shelf_trouble()
+        kept = {"kept-packets": packets, "kept-bytes": size, "unkept-packets": unkept}
+        return {**super().counters(), **kept}
 
     async def admission(self, device: str) -> Admission:
         """From when on a device is served, which is written as the policy does.
@@ -112,6 +138,21 @@ class Keeper(Subscriber):
                 await self.session.key_server.put_repair_node(self.channel, RepairNodeUpdate(endpoint=None))
         except (TimeoutError, SealcastError) as error:
             _log.debug("leaving channel %s: %s", self.channel, error)
+
+    async def tend(self) -> None:
+        """Drop what is too old though nothing comes, and say when the disk takes nothing, until cancelled."""
+        engine, is_told, missed = self.engine, False, 0
+        while True:
+            engine.expire_kept(self.session.now())
+            trouble, unkept = engine.shelf_trouble()
+            is_wanting = trouble is not None or unkept > missed
+            if is_wanting and not is_told:
+                why = trouble or "the disk is too slow"
+                _log.warning("channel %s: packets are not kept: %s: %s", self.channel, self._store, why)
+            elif is_told and not is_wanting:
+                _log.warning("channel %s: packets are kept again", self.channel)
+            is_told, missed = is_wanting, unkept
+            await asyncio.sleep(_TEND_SECONDS)
 
     async def run(self) -> None:
         """Go on until cancelled.

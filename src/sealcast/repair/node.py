@@ -1,8 +1,8 @@
 """The repair node: what `sealcast repair-node` runs.
 
 It listens on the groups of its channels, verifies every packet as a subscriber does, keeps the ciphertext in
-memory within bytes and seconds, and serves it to members over mutual TLS. The key server gives it gate keys
-and credential keys alone: with all that it holds nothing opens.
+memory or on disk within bytes and seconds, and serves it to members over mutual TLS. The key server gives it
+gate keys and credential keys alone: with all that it holds nothing opens.
 
 Spec: spec/keys.md KM-21; spec/side-channel.md SC-39 to SC-42.
 """
@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +22,7 @@ from sealcast.endpoint.routing import RoutingOverrides, address_towards
 from sealcast.endpoint.site import ChannelSite
 from sealcast.errors import UsageError
 from sealcast.repair.keeper import Keeper
+from sealcast.repair.store import open_store
 from sealcast.sidechannel.followers import FollowSource
 from sealcast.sidechannel.peer_messages import FileReport
 from sealcast.sidechannel.quota import Quota
@@ -44,6 +46,7 @@ class RepairNode:
         *,
         keep_bytes: int = KEEP_BYTES,
         keep_seconds: float = KEEP_SECONDS,
+        store: Path | None = None,
         site: ChannelSite | None = None,
         routing: RoutingOverrides | None = None,
         listen: tuple[str, int] | None = None,
@@ -54,8 +57,10 @@ class RepairNode:
         Args:
             identity: a device that the site has given the role `repair-node`.
             channels: their names; one at least.
-            keep_bytes: what is kept of each channel takes at most so much memory.
+            keep_bytes: what is kept of each channel takes at most so much memory, or room on disk.
             keep_seconds: for how long a packet is kept at most.
+            store: a folder to keep the packets in, also over a restart; None: in memory. An index of it, a
+                tenth of its size where packets are full, stays in memory.
             site: that the channels belong to; None: the device's own.
             routing: overrides of the policies' addresses.
             listen: address and port of the side channel; None: a free port of the address towards the
@@ -70,6 +75,7 @@ class RepairNode:
         self._identity = identity
         self._site = site or ChannelSite.own(identity)
         self._listen = listen
+        self._store = store
         self._quota = quota
         self._keepers = [
             Keeper(
@@ -77,6 +83,7 @@ class RepairNode:
                 channel,
                 keep_bytes=keep_bytes,
                 keep_seconds=keep_seconds,
+                store=store,
                 site=self._site,
                 routing=routing,
             )
@@ -89,6 +96,8 @@ class RepairNode:
     async def __aenter__(self) -> Self:
         """Join every channel, and listen."""
         try:
+            if self._store is not None:
+                self._stack.enter_context(open_store(self._store, self._by_id))
             for keeper in self._keepers:
                 await self._stack.enter_async_context(keeper)
             await self._open()
@@ -145,7 +154,7 @@ class RepairNode:
         tasks = [
             asyncio.ensure_future(work)
             for keeper in self._keepers
-            for work in (keeper.run(), keeper.announce(self._endpoint))
+            for work in (keeper.run(), keeper.announce(self._endpoint), keeper.tend())
         ]
         try:
             await asyncio.gather(*tasks)

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sealcast.errors import UsageError
+
 MAX_DEVICES = 65_536
 """Whose account is kept; of one that has not asked for longest nothing is."""
 
@@ -22,6 +24,14 @@ class Quota:
     requests_per_second: int = 100
 
     SAVED_SECONDS = 4.0
+
+    def __post_init__(self) -> None:
+        for what, value, least, most in (
+            ("bytes of a member in a second", self.bytes_per_second, 1000, 1 << 40),
+            ("requests of a member in a second", self.requests_per_second, 1, 1_000_000),
+        ):
+            if not least <= value <= most:
+                raise UsageError(f"{what}: {value}", cure=f"use {least} to {most}")
 
 
 @dataclass(slots=True)

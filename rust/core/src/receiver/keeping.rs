@@ -2,9 +2,11 @@
 //!
 //! Spec: keys.md KM-21; side-channel.md SC-42.
 
+use std::sync::Arc;
+
 use crate::block::Hash;
 use crate::member::Purpose;
-use crate::packet_store::{Admission, PacketStore, Served};
+use crate::packet_store::{Admission, Found, PacketStore, Place, Shelf};
 use crate::receiver::{Receiver, ReceiverConfig};
 use crate::wire::{Header, StreamId, Time};
 
@@ -25,6 +27,38 @@ impl Receiver {
         receiver
     }
 
+    /// Has a repair node keep packets on a shelf; what lies there already is told of by [`Self::restore`].
+    pub fn use_shelf(&mut self, shelf: Arc<dyn Shelf>) {
+        if let Some(store) = &mut self.store {
+            store.use_shelf(shelf);
+        }
+    }
+
+    pub fn restore(&mut self, place: Place, arrived: Time, datagram: &[u8]) {
+        if let Some(store) = &mut self.store {
+            store.restore(place, arrived, datagram);
+        }
+    }
+
+    /// Lets the shelf go, and all that was kept.
+    pub fn leave_shelf(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.leave_shelf();
+        }
+    }
+
+    /// Drops what is kept beyond its time.
+    pub fn expire_kept(&mut self, now: Time) {
+        if let Some(store) = &mut self.store {
+            store.expire(now);
+        }
+    }
+
+    /// Packets that were to be kept, and that the shelf has not taken.
+    pub fn unkept(&self) -> u64 {
+        self.store.as_ref().map_or(0, PacketStore::unkept)
+    }
+
     /// What is kept of a stream, for a member of that admission; None: nothing is known of it here.
     pub fn served(
         &mut self,
@@ -32,7 +66,7 @@ impl Receiver {
         ranges: &[(u64, u64)],
         admission: &Admission,
         now: Time,
-    ) -> Option<Served> {
+    ) -> Option<Found> {
         let store = self.store.as_mut()?;
         store.expire(now);
         store.answer(stream, ranges, admission)
