@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench import (
     comparison,
+    crowd,
     engine,
     enrolment,
     latency,
@@ -41,6 +42,7 @@ PARTS = {
     "peers": peers.measure,
     "comparison": comparison.measure,
     "lossy": lossy.measure,
+    "crowd": crowd.measure,
     "removal": removal.measure,
     "refusal": refusal.measure,
     "enrolment": enrolment.measure,

@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
-from sealcast import Device
+from sealcast import Device, Subscriber
 from sealcast.endpoint.events import Event, Gap, MessageLost, StreamClosed, StreamStarted
 from sealcast.errors import SealcastError
 
@@ -161,6 +161,54 @@ async def idle_publisher(orders: _Orders, *, device: str, channel: str) -> None:
         await orders.next()
 
 
+# -- a crowd -------------------------------------------------------------------------------------------------
+
+
+async def publish_to_crowd(orders: _Orders, *, device: str, channel: str) -> None:
+    """For each order, `COUNT SECONDS`, send so many small messages, one at a time; say what they took."""
+    total = 0
+    # No other packet than those of the messages, as far as that can be had.
+    async with Device.open(Path(device)).publisher(channel, linger=0.0) as publisher:
+        _say(ready=True)
+        while order := await orders.next():
+            count, interval = order.split()
+            before, cpu = publisher.counters(), _cpu_seconds()
+            for _ in range(int(count)):
+                await publisher.send(bytes(100))
+                await asyncio.sleep(float(interval))
+            await publisher.drained()
+            after, cpu = publisher.counters(), _cpu_seconds() - cpu
+            total += int(count)
+            grown = {name: after[name] - before[name] for name in ("packets", "blocks")}
+            _say(total=total, cpu=cpu, **grown)
+
+
+async def subscribe_as_crowd(orders: _Orders, *, devices: list[str], channel: str) -> None:
+    """Subscribe as every one of them; for each order, a number, say when each has had a message of it."""
+    async with AsyncExitStack() as stack:
+        heard, more = dict.fromkeys(devices, 0), asyncio.Condition()
+
+        async def listen(device: str, subscriber: Subscriber) -> None:
+            while True:
+                messages = await subscriber.recv_many()
+                async with more:
+                    heard[device] = messages[-1].message_id
+                    more.notify_all()
+
+        # Together, as those do that are switched on together: joins of one moment share a step.
+        subscribers = [Device.open(Path(device)).subscriber(channel) for device in devices]
+        await asyncio.gather(*map(stack.enter_async_context, subscribers))
+        pairs = zip(devices, subscribers, strict=True)
+        tasks = [asyncio.create_task(listen(device, subscriber)) for device, subscriber in pairs]
+        _say(ready=True)
+        while order := await orders.next():
+            async with more:
+                await more.wait_for(lambda wanted=int(order): min(heard.values()) + 1 >= wanted)  # type: ignore[misc]
+            _say(heard=min(heard.values()))
+        for task in tasks:
+            task.cancel()
+
+
 # -- a file --------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +322,8 @@ _ROLES: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
         watch_generations,
         publish_many,
         watch_streams,
+        publish_to_crowd,
+        subscribe_as_crowd,
         send_file,
         receive_file,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
@@ -22,6 +23,7 @@ from bench.site import Site
 from bench.wire import FAR, Wire
 
 FILE_BYTES = 200 << 20
+TRIED_BYTES = 64 << 20
 KEPT = 0.8
 """Of the rate without loss, at 5 %."""
 _LOSSES = {
@@ -32,25 +34,28 @@ _LOSSES = {
     "5 % lost, 10 in a row": "numgen inc mod 200 < 10",
 }
 _STEPS = {
-    "Sealcast": (600, 1000, 1500, 2000),
+    "Sealcast": (1000, 1500, 2000, 2500),
     f"UFTP, {PLAIN}": (400, 700, 1000),
     f"UFTP, {GCM}": (300, 500, 800),
     "NORM, no security": (200, 350, 500),
 }
 _PATIENCE_SECONDS = 300.0
+_BUDGET_SECONDS = 40.0
+"""Of one sender at one loss: who needs longer is measured fewer times."""
 
-Transfer = Callable[[int], Awaitable[float]]
-"""Seconds, at a rate in Mbit/s."""
+Transfer = Callable[[Path, int], Awaitable[float]]
+"""Seconds that a file takes, at a rate in Mbit/s."""
 
 
 async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> None:
     """Measure each loss, and whoever is here."""
-    size = 16 << 20 if quick else FILE_BYTES
+    size, tried = (16 << 20, 4 << 20) if quick else (FILE_BYTES, TRIED_BYTES)
     with Wire() as wire:
         async with Site(site.folder / "lossy", wire) as between:
-            file = between.folder / "file"
+            file, small = between.folder / "file", between.folder / "small"
             file.write_bytes(os.urandom(size))
-            senders = _senders(between, file)
+            small.write_bytes(os.urandom(tried))
+            senders = _senders(between)
             unlost: float | None = None
             for loss, rule in _LOSSES.items():
                 try:
@@ -59,7 +64,7 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
                     if rule is not None:
                         print(f"    {loss} is left out: {error}", flush=True)
                         continue
-                rates = await _measure(senders, size * 8 / 1e6, rounds)
+                rates = await _measure(senders, file, small, size * 8 / 1e6, rounds)
                 _report(
                     figures, f"a file of {size >> 20} MiB, {loss}", rates, unlost if "5 %" in loss else None
                 )
@@ -67,41 +72,48 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
                     unlost = median(rates["Sealcast"])
 
 
-def _senders(site: Site, file: Path) -> dict[str, Transfer]:
-    senders: dict[str, Transfer] = {"Sealcast": lambda rate: _ours(site, file, rate)}
+def _senders(site: Site) -> dict[str, Transfer]:
+    senders: dict[str, Transfer] = {"Sealcast": lambda file, rate: _ours(site, file, rate)}
     with left_out("UFTP"):
         uftp = Uftp(site.folder / "uftp")
         for how in (PLAIN, GCM):
 
-            async def by_uftp(rate: int, how: str = how) -> float:
+            async def by_uftp(file: Path, rate: int, how: str = how) -> float:
                 return await uftp.transfer(site, how, file, rate=rate)
 
             senders[f"UFTP, {how}"] = by_uftp
     with left_out("NORM"):
         norm = Norm(site.folder / "norm")
 
-        async def by_norm(rate: int) -> float:
+        async def by_norm(file: Path, rate: int) -> float:
             return await norm.transfer(site, file, rate=rate)
 
         senders["NORM, no security"] = by_norm
     return senders
 
 
-async def _measure(senders: dict[str, Transfer], megabits: float, rounds: int) -> dict[str, list[float]]:
-    """Return Mbit/s by sender, each at its best rate, a run of each in turn."""
+async def _measure(
+    senders: dict[str, Transfer], file: Path, small: Path, megabits: float, rounds: int
+) -> dict[str, list[float]]:
+    """Return Mbit/s by sender, each at the rate at which a smaller file goes best, a run of each in turn."""
     best = {}
     for name, transfer in senders.items():
         tried = {}
         for rate in _STEPS[name]:
             with failing(f"{name} at {rate} Mbit/s"):
-                tried[rate] = await transfer(rate)
+                tried[rate] = await transfer(small, rate)
         if tried:
             best[name] = min(tried, key=tried.__getitem__)
     rates: dict[str, list[float]] = {}
+    spent = dict.fromkeys(best, 0.0)
     for _ in range(rounds):
         for name, rate in best.items():
+            if spent[name] > _BUDGET_SECONDS:
+                continue
+            started = time.monotonic()
             with failing(f"{name} at {rate} Mbit/s"):
-                rates.setdefault(name, []).append(megabits / await senders[name](rate))
+                rates.setdefault(name, []).append(megabits / await senders[name](file, rate))
+            spent[name] += time.monotonic() - started
     return rates
 
 
