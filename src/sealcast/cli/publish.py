@@ -69,6 +69,13 @@ def publish(
     keys: Keys = None,
     fec: Fec = None,
     fixed_rate: FixedRate = False,
+    no_listen: Annotated[
+        bool,
+        typer.Option(
+            "--no-listen",
+            help="Take no connections: repair goes by requests of its own to the channel's repair nodes.",
+        ),
+    ] = False,
     interface: Interface = None,
     ttl: Ttl = 1,
     dscp: Dscp = 0,
@@ -93,6 +100,7 @@ def publish(
         fec=fec,
         mtu=mtu,
         adaptive_rate=not fixed_rate,
+        listens=not no_listen,
         retain_topics=retain_topics,
         linger=parse_duration(linger, may_be_zero=True) / 1e6,
     )

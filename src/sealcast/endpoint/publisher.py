@@ -37,6 +37,7 @@ from sealcast.endpoint.limits import (
     check_topic,
 )
 from sealcast.endpoint.listing import Listing
+from sealcast.endpoint.outbound import serve_outbound
 from sealcast.endpoint.routing import Route, RoutingOverrides, address_towards, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
@@ -91,6 +92,7 @@ class PublisherOptions(TypedDict, total=False):
     retain_topics: int
     retain_bytes: int
     adaptive_rate: bool
+    listens: bool
     on_event: Callable[[Event], None] | None
 
 
@@ -123,6 +125,7 @@ class Publisher:
         retain_topics: int = 0,
         retain_bytes: int = 1 << 20,
         adaptive_rate: bool = True,
+        listens: bool = True,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """Prepare; nothing happens before the block is entered.
@@ -149,6 +152,8 @@ class Publisher:
             retain_bytes: what these values may hold; a longer one is not kept.
             adaptive_rate: whether less than the policy's rate is sent where a quarter of a sample of the
                 subscribers lose more than a tenth; an eighth of it at least, and more again as they do.
+            listens: whether subscribers may connect, for repair and with reports. One that does not listen
+                serves the channel's repair nodes by requests of its own, and subscribers ask those.
             on_event: is told what happens besides sending.
 
         Raises:
@@ -175,6 +180,7 @@ class Publisher:
         self._retain_topics = check_range("retain_topics", retain_topics, 0, MAX_RETAIN_TOPICS)
         self._retain_bytes = check_range("retain_bytes", retain_bytes, 0, MAX_BYTES)
         self._adaptive_rate = adaptive_rate
+        self._listens = listens
         self._engine: _core.SendEngine | None = None
         self._session: Session | None = None
         self._driver: _core.SendDriver | None = None
@@ -257,13 +263,17 @@ class Publisher:
         self._session = session
         session.start()
         policy = await session.joined()
-        await self._listen(engine, session)
+        if self._listens:
+            await self._listen(engine, session)
         self._certify(engine, session, session.identity, engine.predecessor())
         session.on_renewal = lambda renewed: self._renewed(engine, session, renewed)
         self._drive(engine, session, policy)
         session.spawn(self._watch(engine, session))
         session.spawn(self._recertify(engine, session))
         session.spawn(self._watch_refused_sends())
+        if not self._listens:
+            own = channel_id(self._site.site_id, self.channel)
+            session.spawn(serve_outbound(engine, session, self.channel, own, self._site.site_id))
         deadline = asyncio.get_running_loop().time() + _REGISTER_SECONDS
         # Who joins after this loop is told of the stream.
         while not engine.is_registered:
@@ -543,11 +553,14 @@ class Publisher:
         Returns: the files, and who has each of them.
 
         Raises:
-            UsageError: files are being sent already, or as `listing.list_files`, before the first byte.
+            UsageError: files are being sent already, the publisher does not listen, or as
+                `listing.list_files`, before the first byte.
             StorageError: a file cannot be read, or changes while it is being sent.
             IncompleteError: nobody has joined, or names those who have not everything.
             CertificateError, NotAllowedError: the site does not let this device publish any more.
         """
+        if not self._listens:
+            raise UsageError("files are sent by a publisher that listens alone", cure="let it listen")
         if self._files is not None:
             raise UsageError("files are being sent already", cure="name all in one call, or wait")
         self._files = FileSender(self, on_progress)

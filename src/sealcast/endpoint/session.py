@@ -10,7 +10,7 @@ import contextlib
 import logging
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -96,6 +96,8 @@ class Session:
         self.on_renewal: Callable[[DeviceIdentity], None] = lambda _identity: None
         self.on_output: Callable[[], None] = lambda: None
         """Is called when a driver says that its engine has something to tell."""
+        self.ask_outbound: Callable[[str, bytes], Awaitable[bytes]] | None = None
+        """Asks a publisher that does not listen: path and body of a request, body of its answer (SC-50)."""
         self._engine = engine
         self._channel = channel
         self._handle_deadline = handle_deadline
@@ -332,11 +334,8 @@ class Session:
         """Ask the peers in order until one has what is asked for; else the last one's word is the answer."""
         refused: tuple[int | None, bytes] = (None, b"")
         for peer in peers:
-            client = self._peer(peer)
             try:
-                status, body = await client.exchange(
-                    command.method, command.path, command.body, answer_seconds=30
-                )
+                status, body = await self._exchange(command, peer)
             except SealcastError as error:
                 log.debug("repair from %s at %s:%d: %s", *peer[1:], error)
                 continue
@@ -344,6 +343,14 @@ class Session:
             if status == 200:
                 break
         return refused
+
+    async def _exchange(self, command: _core.Command, peer: _Peer) -> tuple[int, bytes]:
+        _, device, host, _ = peer
+        if not host:
+            if self.ask_outbound is None:
+                raise UnreachableError(device, "it does not listen")
+            return HTTPStatus.OK, await self.ask_outbound(command.path, command.body)
+        return await self._peer(peer).exchange(command.method, command.path, command.body, answer_seconds=30)
 
     def _peer(self, peer: _Peer) -> PeerClient:
         client = self._peers.get(peer)

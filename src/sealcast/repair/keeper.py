@@ -18,11 +18,13 @@ from sealcast.endpoint.routing import RoutingOverrides
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
 from sealcast.endpoint.subscriber import Subscriber
-from sealcast.errors import InternalError, SealcastError, UsageError
+from sealcast.errors import InternalError, SealcastError, UnreachableError, UsageError
 from sealcast.pki.files import storage_errors
 from sealcast.repair.admissions import Admissions
 from sealcast.repair.store import segment_bytes
+from sealcast.sidechannel.messages import RepairRequest
 from sealcast.sidechannel.node_messages import RepairNodeUpdate
+from sealcast.sidechannel.outbound import Outbound
 from sealcast.sidechannel.server import Admission, Repaired
 
 _log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ _REGISTER_SECONDS = 10.0
 _LEAVE_SECONDS = 2.0
 _TEND_SECONDS = 1.0
 _EVERYTHING = 0, 0, 0
+_REPAIR_PATH = "/v1/repair"
 _MIN_BYTES = 64 * 1024
 _MAX_SECONDS = 24 * 3600
 
@@ -74,6 +77,8 @@ class Keeper(Subscriber):
         spared = 0 if store is None else self._segment_bytes
         self._keep = keep_bytes - spared, microseconds
         self._admissions = Admissions(self.channel)
+        self.outbound = Outbound(self._publisher_of)
+        """What is wanted of publishers that do not listen."""
 
     async def _prepare(self, engine: _core.ReceiveEngine) -> None:
         if self._store is not None:
@@ -119,6 +124,19 @@ class Keeper(Subscriber):
     ) -> Repaired | None:
         """What is kept, from an admission on; None: nothing is known of the stream."""
         return self.engine.served(stream, ranges, admission or _EVERYTHING, self.session.now())
+
+    async def ask_outbound(self, path: str, body: bytes) -> bytes:
+        """Ask a publisher that does not listen for packets; return the body of its answer.
+
+        Raises: UnreachableError: it does not ask here what is wanted.
+        """
+        if path != _REPAIR_PATH:
+            raise UnreachableError(path, "a publisher that does not listen answers no such request")
+        return (await self.outbound.ask(RepairRequest.parse(body))).serialize()
+
+    def _publisher_of(self, stream: bytes) -> str | None:
+        listed = self.engine.streams()
+        return next((device for known, device, _, _ in listed if known == stream), None)
 
     async def announce(self, endpoint: tuple[str, int]) -> None:
         """Keep the directory told of where this node listens, until cancelled."""

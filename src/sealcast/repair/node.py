@@ -129,8 +129,11 @@ class RepairNode:
             admission=self._admission,
             quota=self._quota,
             follow=FollowSource(reach=self._reach, await_fresh=self._await_fresh),
+            outbound=lambda channel: self._by_id[channel].outbound,
         )
         for keeper in self._keepers:
+            keeper.session.ask_outbound = keeper.ask_outbound
+            self._stack.callback(keeper.outbound.end)
             keeper.session.on_output = partial(server.followers.take_fresh, keeper.engine)
         host, port = self._listen or (address_towards(self._site.keys_url), 0)
         self._endpoint = await server.listen(host, port)

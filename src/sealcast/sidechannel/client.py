@@ -307,7 +307,11 @@ class KeyServerClient:
 
     async def streams(self, channel: str) -> tuple[StreamEntry, ...]:
         """The directory of live streams."""
-        return StreamsAnswer.parse(await self._ask("GET", channel, "streams")).streams
+        return (await self.directory(channel)).streams
+
+    async def directory(self, channel: str) -> StreamsAnswer:
+        """Live streams, and the channel's repair nodes."""
+        return StreamsAnswer.parse(await self._ask("GET", channel, "streams"))
 
     async def put_stream(self, channel: str, stream: bytes, update: StreamUpdate) -> None:
         """Enter a stream of this device (id of 16 bytes) into the directory, or bring it up to date

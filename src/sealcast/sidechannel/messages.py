@@ -537,18 +537,10 @@ class RepairRequest:
         """Read the body's bytes."""
         fields = Fields.parse(data, "repair request")
 
-        def read(value: object) -> tuple[int, int]:
-            first, last = fields.as_tuple(value, "ranges", 2)
-            first = fields.as_uint(first, "ranges", most=SEQUENCE_LIMIT - 1)
-            last = fields.as_uint(last, "ranges", most=SEQUENCE_LIMIT - 1)
-            if first > last:
-                raise fields.fault("ranges", f"first {first} is above last {last}")
-            return first, last
-
         return cls(
             channel=fields.bytes_("channel", length=32),
             stream=fields.bytes_("stream", length=16),
-            ranges=fields.items("ranges", read, most=MAX_RANGES),
+            ranges=read_ranges(fields),
         )
 
 
@@ -625,6 +617,20 @@ def _issuers(fields: Fields) -> tuple[bytes, ...]:
         return fields.as_bytes(value, "issuers", most=MAX_CERTIFICATE)
 
     return fields.items("issuers", read, most=MAX_ISSUERS)
+
+
+def read_ranges(fields: Fields) -> tuple[tuple[int, int], ...]:
+    """Read the field `ranges`: first and last of each."""
+
+    def read(value: object) -> tuple[int, int]:
+        first, last = fields.as_tuple(value, "ranges", 2)
+        first = fields.as_uint(first, "ranges", most=SEQUENCE_LIMIT - 1)
+        last = fields.as_uint(last, "ranges", most=SEQUENCE_LIMIT - 1)
+        if first > last:
+            raise fields.fault("ranges", f"first {first} is above last {last}")
+        return first, last
+
+    return fields.items("ranges", read, most=MAX_RANGES)
 
 
 def read_endpoint(fields: Fields) -> tuple[str, int] | None:

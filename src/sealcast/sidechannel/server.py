@@ -29,10 +29,12 @@ from sealcast.sidechannel.messages import (
     RepairAnswer,
     RepairRequest,
 )
+from sealcast.sidechannel.outbound import Outbound
 from sealcast.sidechannel.peer_messages import FileReport
 from sealcast.sidechannel.quota import Accounts, Quota
 from sealcast.sidechannel.refusals import Refusal, RefusedError, answer_refusals
 from sealcast.sidechannel.tls import Clock, CurrentCrl, TlsIdentity, member_name, peer_of
+from sealcast.sidechannel.wanted_messages import WantedRequest
 
 Result = TypeVar("Result")
 
@@ -93,6 +95,7 @@ class PeerServer:
         quota: Quota | None = None,
         follow: FollowSource | None = None,
         losses: LossHandler | None = None,
+        outbound: Callable[[bytes], Outbound] | None = None,
     ) -> None:
         """Prepare; nothing listens before `listen`.
 
@@ -109,6 +112,7 @@ class PeerServer:
             quota: what one device may take; None: the usual.
             follow: tells how far there is something that `repair` can give; None: nobody follows here.
             losses: takes reports of losses; None: nobody reports any here.
+            outbound: `(channel id)`: what is wanted of publishers that do not listen; None: nothing ever is.
         """
         self._site_id = site_id or identity.site_id
         self._validator = identity.validator()
@@ -117,6 +121,7 @@ class PeerServer:
         self._files = files
         self._follow = follow
         self._losses = losses
+        self._outbound = outbound
         self.followers = Followers()
         """Those who wait for more: to be told by `take_fresh` when the engine has output."""
         self._is_allowed = is_allowed
@@ -140,6 +145,8 @@ class PeerServer:
             application.router.add_post("/v1/follow", partial(self._serve_follow, self._follow))
         if self._losses is not None:
             application.router.add_post("/v1/losses", partial(self._take_losses, self._losses))
+        if self._outbound is not None:
+            application.router.add_post("/v1/wanted", partial(self._serve_wanted, self._outbound))
         application.router.add_post("/v1/files", self._serve_files)
         return application
 
@@ -250,6 +257,27 @@ class PeerServer:
         if not await _result(self._files(caller, report)):
             raise _not_ours(report.stream)
         return _answer(EmptyBody().serialize())
+
+    async def _serve_wanted(
+        self, outbound_of: Callable[[bytes], Outbound], request: web.Request
+    ) -> web.Response:
+        caller = self._caller(request)
+        asked = WantedRequest.parse(await request.read())
+        self._authorise(asked.channel, caller)
+        if (seconds := self._accounts.charge_request(caller)) is not None:
+            raise _too_much(caller, seconds)
+        outbound = outbound_of(asked.channel)
+        publisher = outbound.publisher_of(asked.stream)
+        if publisher is None:
+            raise _not_ours(asked.stream)
+        if publisher != caller:
+            raise RefusedError(
+                Refusal.NOT_ALLOWED, f"stream {asked.stream.hex()} is not published by {caller!r}"
+            )
+        wanted = await outbound.take(asked.stream, asked.number, asked.brought)
+        # It may have been removed while it waited.
+        self._authorise(asked.channel, self._caller(request))
+        return _answer(wanted.serialize())
 
     async def _take_losses(self, take: LossHandler, request: web.Request) -> web.Response:
         caller = self._caller(request)

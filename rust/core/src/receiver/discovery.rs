@@ -9,7 +9,7 @@ use crate::credential::{CredentialError, MAX_PARTS, Publisher, VerifiedCredentia
 use crate::crypto::{Suite, sha256};
 use crate::event::{Event, Evidence, Source};
 use crate::keyring::Lookup;
-use crate::member::Purposes;
+use crate::member::{Purpose, Purposes};
 use crate::messages::Directory;
 use crate::policy::parse_member;
 use crate::receiver::Receiver;
@@ -263,7 +263,9 @@ impl Receiver {
             let Some((site, device)) = parse_member(&self.member.config.site, entry.device) else {
                 continue;
             };
-            let source = entry.endpoint.map(|(host, port)| Source {
+            // SC-50: one that does not listen asks the repair nodes itself.
+            let outbound = (self.member.config.purpose == Purpose::Repair).then_some(("", 0));
+            let source = entry.endpoint.or(outbound).map(|(host, port)| Source {
                 site,
                 device: device.to_owned(),
                 host: host.to_owned(),

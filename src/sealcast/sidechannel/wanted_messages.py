@@ -1,0 +1,91 @@
+"""What a publisher that does not listen asks a repair node: what it wants; and brings: what it wanted before.
+
+Spec: spec/side-channel.md SC-50.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from sealcast.pki.signed import encode_cbor
+from sealcast.sidechannel.fields import SEQUENCE_LIMIT, Fields
+from sealcast.sidechannel.messages import (
+    MAX_DATAGRAM,
+    MAX_REPAIR_PACKETS,
+    RepairAnswer,
+    read_ranges,
+)
+
+HOLD_SECONDS = 5.0
+"""For so long a request waits at most where nothing is wanted."""
+
+MAX_BROUGHT_BYTES = 768 << 10
+"""Packets of one request, so that its body stays within that of any (SC-2)."""
+
+_MAX_NUMBER = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedRequest:
+    """`POST /v1/wanted`."""
+
+    channel: bytes
+    """Channel id, 32 bytes."""
+    stream: bytes
+    """16 bytes."""
+    number: int
+    """Of the answer which this one answers; 0: of none."""
+    brought: RepairAnswer
+    """What was wanted in that one."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        brought = self.brought
+        return encode_cbor(
+            {
+                "channel": self.channel,
+                "stream": self.stream,
+                "number": self.number,
+                "packets": list(brought.packets),
+                "oldest": brought.oldest,
+                "head": brought.head,
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "wanted request")
+
+        def read(value: object) -> bytes:
+            return fields.as_bytes(value, "packets", most=MAX_DATAGRAM)
+
+        return cls(
+            channel=fields.bytes_("channel", length=32),
+            stream=fields.bytes_("stream", length=16),
+            number=fields.uint("number", most=_MAX_NUMBER),
+            brought=RepairAnswer(
+                packets=fields.items("packets", read, most=MAX_REPAIR_PACKETS),
+                oldest=fields.uint("oldest", most=SEQUENCE_LIMIT),
+                head=fields.bytes_or_none("head", most=MAX_DATAGRAM),
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedAnswer:
+    """What the repair node wants."""
+
+    number: int
+    """Above 0, and another one each time; 0: nothing is wanted now."""
+    ranges: tuple[tuple[int, int], ...] = ()
+    """As in a repair request; none with number 0."""
+
+    def serialize(self) -> bytes:
+        """The body's bytes."""
+        return encode_cbor({"number": self.number, "ranges": [list(one) for one in self.ranges]})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the body's bytes."""
+        fields = Fields.parse(data, "wanted reply")
+        return cls(number=fields.uint("number", most=_MAX_NUMBER), ranges=read_ranges(fields))
