@@ -49,12 +49,27 @@ def test_floors_are_handed_in_and_out(make: Any) -> None:
 def test_an_mtu_too_small_for_the_credential_is_named_with_the_one_that_is_not() -> None:
     chain = [bytes(1200), bytes(1200)]
     with pytest.raises(_core.SendError, match="needs an MTU of 614 bytes, more than 576") as raised:
-        publisher(mtu=576).set_credential(bytes(128), chain, START, START)
+        publisher(mtu=576, fec="off").set_credential(bytes(128), chain, START, START)
     assert raised.value.reason == "mtu-too-small"
-    publisher(mtu=614).set_credential(bytes(128), chain, START, START)
+    publisher(mtu=614, fec="off").set_credential(bytes(128), chain, START, START)
+    # With parity, or before the policy tells whether there is any (TR-13), a packet has less room.
+    for options in ({"fec": (8, 2)}, {}):
+        with pytest.raises(_core.SendError, match="needs an MTU of 640 bytes, more than 614"):
+            publisher(mtu=614, **options).set_credential(bytes(128), chain, START, START)
 
 
 def test_a_credential_that_no_subscriber_takes_is_refused_at_any_mtu() -> None:
     with pytest.raises(_core.SendError, match="more than 9632") as raised:
         publisher(mtu=9000).set_credential(bytes(128), [bytes(9600)], START, START)
     assert raised.value.reason == "credential-too-long"
+
+
+@pytest.mark.parametrize("fec", ["off", "auto", (8, 2), (64, 16)])
+def test_parity_of_its_own(fec: Any) -> None:
+    assert publisher(fec=fec).fec == fec
+
+
+@pytest.mark.parametrize("fec", ["on", (0, 2), (8, 17), (65, 1)])
+def test_no_parity_that_there_is(fec: Any) -> None:
+    with pytest.raises(ValueError, match="no parity"):
+        publisher(fec=fec)
