@@ -34,7 +34,7 @@ _LOSSES = {
     "5 % lost, 10 in a row": "numgen inc mod 200 < 10",
 }
 _STEPS = {
-    "Sealcast": (1000, 1500, 2000, 2500),
+    "Sealcast": (1000, 1500, 1750, 2000, 2500),
     f"UFTP, {PLAIN}": (400, 700, 1000),
     f"UFTP, {GCM}": (300, 500, 800),
     "NORM, no security": (200, 350, 500),
