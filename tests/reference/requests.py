@@ -1,6 +1,6 @@
 """Bodies of the side channel.
 
-Spec: side-channel.md SC-3 to SC-5, SC-8, SC-33 to SC-36, SC-48, SC-49, tables of sections 1 and 2.
+Spec: side-channel.md SC-3 to SC-5, SC-8, SC-33 to SC-36, SC-48 to SC-50, tables of sections 1 and 2.
 
 A body is a map, and comes out as one: byte strings and numbers under the names of the specification. What
 this version does not know is left out (SC-17).
@@ -229,6 +229,15 @@ KINDS: dict[str, dict[str, Read]] = {
         "oldest": _uint(SEQUENCE_END + 1),
         "head": _or_null(_DATAGRAM),
     },
+    "wanted request": {
+        "channel": _octets(32),
+        "stream": _octets(16),
+        "number": _uint(1 << 63),
+        "packets": _list(_DATAGRAM, MAX_PACKETS),
+        "oldest": _uint(SEQUENCE_END + 1),
+        "head": _or_null(_DATAGRAM),
+    },
+    "wanted reply": {"number": _uint(1 << 63), "ranges": _list(_range, MAX_RANGES)},
     "file report": {
         "channel": _octets(32),
         "stream": _octets(16),

@@ -39,6 +39,7 @@ from sealcast.sidechannel.peer_messages import (
     InboxAnswer,
     InboxRequest,
 )
+from sealcast.sidechannel.wanted_messages import WantedAnswer, WantedRequest
 from tests.vectors.cases.trust import credential_fields
 from tests.vectors.reading import Case, cases
 
@@ -230,6 +231,8 @@ BODIES: dict[str, type[Body]] = {
     "repair request": RepairRequest,
     "follow request": FollowRequest,
     "repair reply": RepairAnswer,
+    "wanted request": WantedRequest,
+    "wanted reply": WantedAnswer,
     "file report": FileReport,
     "loss report": LossReport,
     "loss reply": LossAnswer,

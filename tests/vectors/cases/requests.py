@@ -79,6 +79,8 @@ def side_channel() -> VectorFile:
         repair_request(),
         follow_request(),
         repair_reply(),
+        wanted_request(),
+        wanted_reply(),
         file_report(),
         loss_report(),
         loss_reply(),
@@ -95,7 +97,7 @@ def side_channel() -> VectorFile:
     }
     spec = [
         "SC-3", "SC-4", "SC-5", "SC-8", "SC-17", "SC-33", "SC-34", "SC-35", "SC-36", "SC-44", "SC-48",
-        "SC-49", "KM-18",
+        "SC-49", "SC-50", "KM-18",
     ]  # fmt: skip
     return VectorFile("side_channel", spec, notes, groups)
 
@@ -132,6 +134,50 @@ def file_report() -> Body:
             "a range that ends before it begins": ("missing", [[file, [[2, 1]]]]),
             "1,025 ranges": ("missing", [[file, [[0, 0]] * 1025]]),
             "one number for a range": ("missing", [[file, [4]]]),
+        },
+    )
+
+
+def wanted_request() -> Body:
+    usual = {"channel": CHANNEL_ID, "stream": stream().stream_id, "number": 2, **repair_reply().usual}
+    return Body(
+        "wanted request",
+        usual,
+        {
+            "the first": {"number": 0, "packets": [], "oldest": 0, "head": None},
+            "the highest number": {"number": 2**63 - 1},
+            "the end of a stream": {"oldest": 2**62},
+        },
+        {
+            "a number beyond 63 bits": ("number", 2**63),
+            "a negative number": ("number", -1),
+            "a number as text": ("number", "2"),
+            "1,025 packets": ("packets", [b""] * 1025),
+            "a packet null": ("packets", [None]),
+            "an oldest beyond all sequences": ("oldest", 2**62 + 1),
+            "a head as text": ("head", "head"),
+            "a channel id of 31 bytes": ("channel", CHANNEL_ID[:31]),
+            "a stream id of 17 bytes": ("stream", fixed("s", 17)),
+        },
+    )
+
+
+def wanted_reply() -> Body:
+    return Body(
+        "wanted reply",
+        {"number": 3, "ranges": [[3, 5], [9, 9]]},
+        {
+            "nothing": {"number": 0, "ranges": []},
+            "the highest number": {"number": 2**63 - 1},
+            "64 ranges": {"ranges": [[4 * number, 4 * number + 1] for number in range(64)]},
+        },
+        {
+            "a number beyond 63 bits": ("number", 2**63),
+            "a negative number": ("number", -1),
+            "first above last": ("ranges", [[5, 3]]),
+            "65 ranges": ("ranges", [[4 * number, 4 * number + 1] for number in range(65)]),
+            "a sequence beyond 62 bits": ("ranges", [[0, 2**62]]),
+            "numbers instead of ranges": ("ranges", [3, 4]),
         },
     )
 
