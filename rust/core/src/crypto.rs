@@ -245,22 +245,26 @@ impl BlockKey {
 
     /// Opens `body` (ciphertext and tag) into a new buffer; on failure nothing of the plaintext is left.
     pub fn open(&self, index: u8, aad: &[u8], body: &[u8]) -> Option<Vec<u8>> {
-        let split = body.len().checked_sub(TAG_BYTES)?;
-        let (ciphertext, tag) = body.split_at(split);
-        let mut plaintext = vec![0; split];
-        match self.0.open_separate_gather(
-            Self::nonce(index),
-            aead::Aad::from(aad),
-            ciphertext,
-            tag,
-            &mut plaintext,
-        ) {
-            Ok(()) => Some(plaintext),
-            Err(_) => {
-                plaintext.zeroize();
-                None
-            }
+        let mut plaintext = vec![0; body.len().checked_sub(TAG_BYTES)?];
+        self.open_into(index, aad, body, &mut plaintext)
+            .then_some(plaintext)
+    }
+
+    /// The same into `plaintext`, which is as long as the ciphertext; false if it does not open.
+    #[must_use]
+    pub fn open_into(&self, index: u8, aad: &[u8], body: &[u8], plaintext: &mut [u8]) -> bool {
+        let Some((ciphertext, tag)) = body.split_at_checked(plaintext.len()) else {
+            return false;
+        };
+        let (nonce, aad) = (Self::nonce(index), aead::Aad::from(aad));
+        let is_opened = self
+            .0
+            .open_separate_gather(nonce, aad, ciphertext, tag, plaintext)
+            .is_ok();
+        if !is_opened {
+            plaintext.zeroize();
         }
+        is_opened
     }
 }
 

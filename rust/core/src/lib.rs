@@ -30,6 +30,7 @@ pub mod lanes;
 pub mod member;
 pub mod messages;
 pub mod packet_store;
+mod plaintexts;
 pub mod policy;
 pub mod reassembly;
 pub mod receiver;

@@ -18,6 +18,7 @@ use crate::fingerprint::Fingerprint;
 use crate::frames::Frames;
 use crate::groups::FecGroups;
 pub use crate::heartbeat::{HEARTBEAT_BYTES, Heartbeat};
+use crate::plaintexts::Plaintexts;
 use crate::reassembly::{Abandoned, Complete, Reassembler};
 use crate::repair::{RepairSchedule, RepairTiming};
 use crate::schedule::{EpochKeys, block_key};
@@ -118,6 +119,7 @@ pub struct Stream {
     /// The blocks whose keys are set up, in that order.
     key_order: VecDeque<(BlockId, Hash)>,
     secrets: VecDeque<(Epoch, Secret)>,
+    plaintexts: Plaintexts,
     reassembler: Reassembler,
     /// The head told at joining, while it is being found out where below it the stream begins for us.
     sought_below: Option<u64>,
@@ -170,6 +172,7 @@ impl Stream {
             block_order: VecDeque::new(),
             key_order: VecDeque::new(),
             secrets: VecDeque::new(),
+            plaintexts: Plaintexts::default(),
             reassembler: Reassembler::new(
                 limits.max_message_bytes,
                 limits.max_partial_messages,
@@ -304,7 +307,7 @@ impl Stream {
         }
         let key = self.blocks.get(&at)?.key.as_ref()?;
         let aad = associated_data(packet.header_bytes, channel);
-        key.open(packet.header.index, &aad, packet.body).map(Bytes::from)
+        self.plaintexts.open(key, packet.header.index, &aad, packet.body)
     }
 
     /// Opens a packet that parity has told, whatever is known of its block.
@@ -321,7 +324,7 @@ impl Stream {
             &packet.header.block,
         );
         let aad = associated_data(packet.header_bytes, channel);
-        key.open(packet.header.index, &aad, packet.body).map(Bytes::from)
+        self.plaintexts.open(&key, packet.header.index, &aad, packet.body)
     }
 
     fn set_up_key(&mut self, suite: Suite, keys: &EpochKeys, epoch: Epoch, at: (BlockId, Hash)) {

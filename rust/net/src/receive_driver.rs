@@ -95,8 +95,8 @@ impl Drop for ReceiveDriver {
 
 fn run(shared: &Shared, mut socket: MulticastReceiver, engine: &Mutex<Receiver>, notifier: &Notifier) {
     let mut buffers = socket.buffers();
+    let mut deadline = lock(engine).next_deadline();
     while !shared.stop.load(Ordering::Acquire) {
-        let deadline = lock(engine).next_deadline();
         let wait = deadline
             .map_or(MAX_WAIT, |at| {
                 Duration::from_micros(at.saturating_sub(steady_clock()))
@@ -116,6 +116,8 @@ fn run(shared: &Shared, mut socket: MulticastReceiver, engine: &Mutex<Receiver>,
         engine.receive_datagrams(buffers.datagrams().take(received), now);
         engine.handle_deadline(now);
         let has_output = engine.has_output();
+        // Asked for now: to lock the engine again would keep the host from what it is about to be told of.
+        deadline = engine.next_deadline();
         drop(engine);
         shared.datagrams.fetch_add(received as u64, Ordering::Relaxed);
         shared

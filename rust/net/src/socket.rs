@@ -14,8 +14,8 @@ use crate::wake::{WakeUp, Waker};
 
 pub use crate::sockopt::BufferSize;
 
-/// Room for the bursts of a 1 Gbit/s stream during 30 ms in which the receiving thread does not run.
-const DEFAULT_RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+/// Room for 30 ms of a 4 Gbit/s stream in which the receiving thread does not run.
+const DEFAULT_RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 
 /// Enough for several batches in flight; more would only add delay behind the pacing.
 const DEFAULT_SEND_BUFFER_BYTES: usize = 1 << 20;

@@ -387,7 +387,7 @@ impl PyReceiveDriver {
     /// `group`, `port`: a multicast group to join, or an own address to listen on. `source`: the only host that is listened to. `notify`: descriptor of a socket that gets
     /// a byte when the engine has output.
     #[new]
-    #[pyo3(signature = (engine, *, group, port, interface, notify, source=None, receive_buffer_bytes=4 << 20))]
+    #[pyo3(signature = (engine, *, group, port, interface, notify, source=None, receive_buffer_bytes=16 << 20))]
     #[allow(clippy::too_many_arguments)] // Named in Python.
     fn new(
         py: Python<'_>,

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver as Signal, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,6 +13,7 @@ use sealcast_core::block::sign_input;
 use sealcast_core::crypto::{Secret, SigningKey, VerifyingKey};
 use sealcast_core::event::Event;
 use sealcast_core::receiver::Receiver;
+use sealcast_core::retention::Datagram;
 use sealcast_core::sender::Sender;
 use sealcast_net::{Interface, Notifier, ReceiveDriver, ReceiverConfig, SendDriver, SenderConfig};
 use serde_json::json;
@@ -67,12 +69,16 @@ impl Content {
         &self.filler[from..from + self.length - STAMP_BYTES]
     }
 
-    fn write(&self, number: u64) -> Vec<u8> {
-        let mut message = Vec::with_capacity(self.length);
-        message.extend_from_slice(&number.to_be_bytes());
-        message.extend_from_slice(&clock().to_be_bytes());
-        message.extend_from_slice(self.rest(number));
-        message
+    /// Some messages in one piece of memory, as the extension has them.
+    fn write(&self, numbers: Range<u64>) -> impl Iterator<Item = Datagram> {
+        let mut memory = Vec::with_capacity(self.length * (numbers.end - numbers.start) as usize);
+        for number in numbers {
+            memory.extend_from_slice(&number.to_be_bytes());
+            memory.extend_from_slice(&clock().to_be_bytes());
+            memory.extend_from_slice(self.rest(number));
+        }
+        let mut memory = Datagram::from(memory);
+        std::iter::from_fn(move || (!memory.is_empty()).then(|| memory.split_to(self.length)))
     }
 
     /// When it was written, if it is message `number` and nothing else.
@@ -137,7 +143,8 @@ pub(crate) fn publish(sender: Sender, plan: &Plan) -> Result<(), Failure> {
         Flow::Lone { pause } => {
             for number in 0..plan.count {
                 // Written at the last moment.
-                let sent = lock(&engine).send(None, content.write(number));
+                let message = content.write(number..number + 1);
+                let sent = lock(&engine).send_many(None, message);
                 sent.map_err(|error| format!("message {number} is not taken: {error:?}"))?;
                 driver.wake();
                 std::thread::sleep(pause);
@@ -171,18 +178,17 @@ fn send_stream(
     told: &Signal<()>,
     (content, count): (&Content, u64),
 ) -> Result<(), Failure> {
-    let mut batch = Vec::with_capacity(BATCH);
     let mut number = 0;
     while number < count {
         let last = count.min(number + BATCH as u64);
-        batch.extend((number..last).map(|number| content.write(number)));
-        let bytes: usize = batch.iter().map(Vec::len).sum();
+        let batch = content.write(number..last);
+        let room = (last - number) * (content.length as u64 + 1);
         loop {
             notifier.rearm();
             let mut engine = lock(engine);
             // Nobody is there to be asked for anything.
             while engine.poll_command().is_some() || engine.poll_event().is_some() {}
-            if engine.room() >= (bytes + batch.len()) as u64 {
+            if engine.room() >= room {
                 break;
             }
             drop(engine);
@@ -190,7 +196,7 @@ fn send_stream(
             told.recv_timeout(PATIENCE)
                 .map_err(|_| "the driver has made no room")?;
         }
-        let taken = lock(engine).send_many(None, batch.drain(..).map(Into::into));
+        let taken = lock(engine).send_many(None, batch);
         if taken != Ok((last - number) as usize) {
             return Err(format!("of messages {number} to {last} these were taken: {taken:?}").into());
         }
