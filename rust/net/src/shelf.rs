@@ -63,6 +63,8 @@ struct State {
     writing: Arc<Vec<Chunk>>,
     waiting_bytes: usize,
     files: BTreeMap<u64, Arc<File>>,
+    /// The first segment that was not dropped; below it nothing that is still to be written stays.
+    first_kept: u64,
     dropped: Vec<u64>,
     trouble: Option<Trouble>,
     is_closed: bool,
@@ -72,6 +74,16 @@ struct State {
 struct Trouble {
     text: String,
     retry_at: u64,
+}
+
+impl State {
+    /// Hands what was dropped to the writer, which removes it; says whether there is something.
+    fn drop_files(&mut self) -> bool {
+        let kept = self.files.split_off(&self.first_kept);
+        let gone = std::mem::replace(&mut self.files, kept);
+        self.dropped.extend(gone.into_keys());
+        !self.dropped.is_empty()
+    }
 }
 
 /// Records that follow each other in a segment.
@@ -250,18 +262,10 @@ impl Shelf for DiskShelf {
             state.segment += 1;
             state.end = MAGIC.len();
         }
-        let gone = segment.min(state.segment);
-        if state
-            .files
-            .first_key_value()
-            .is_none_or(|(&first, _)| first >= gone)
-        {
-            return;
+        state.first_kept = state.first_kept.max(segment.min(state.segment));
+        if state.drop_files() {
+            self.shared.changed.notify_all();
         }
-        let kept = state.files.split_off(&gone);
-        let gone = std::mem::replace(&mut state.files, kept);
-        state.dropped.extend(gone.into_keys());
-        self.shared.changed.notify_all();
     }
 }
 
@@ -318,6 +322,8 @@ impl Shared {
     fn written(&self, result: io::Result<()>, chunks: &[Chunk]) {
         let mut state = self.lock();
         state.writing = Arc::default();
+        // Some of it may have been dropped meanwhile.
+        state.drop_files();
         match result {
             Ok(()) if !chunks.is_empty() => state.trouble = None,
             Ok(()) => {}

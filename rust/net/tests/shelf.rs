@@ -180,8 +180,9 @@ fn bounded_in_bytes_and_age_on_disk_too() {
             assert_eq!(last.packets.len(), 51);
         }
     }
-    await_that("too much stays on the disk", || folder.bytes() <= most);
-    assert!(folder.bytes() > most / 2);
+    await_that("too much stays on the disk, or too little comes there", || {
+        (most / 2..=most).contains(&folder.bytes())
+    });
     // Old packets go though no new one comes.
     store.expire(60 * SECOND);
     assert_eq!(store.size(), (0, 0));
