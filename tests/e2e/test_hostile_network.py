@@ -154,7 +154,7 @@ def test_packets_that_never_fit_the_interface_are_refused_at_the_start(ward: War
 def test_a_receive_buffer_that_the_system_caps_is_warned_of(ward: Ward) -> None:
     """A program without privileges gets what net.core.rmem_max allows, and says what that means."""
     most = int(Path("/proc/sys/net/core/rmem_max").read_text())
-    wanted = 4 << 20
+    wanted = 16 << 20
     words = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]
     subscriber = ward.processes.start(
         "subscribe", ward.site.devices / "display", ward.channel.name, under=[*ward.hosts.on("far"), *words]
