@@ -70,8 +70,8 @@ async def publish(
         await publisher.drained()
         sent, cpu = time.monotonic(), _cpu_seconds() - cpu
         after = publisher.counters()
-        packets, size = after["packets"] - before["packets"], after["bytes"] - before["bytes"]
-        _say(start=start, seconds=sent - start, cpu=cpu, packets=packets, bytes=size)
+        grown = {name: after[name] - before[name] for name in ("packets", "blocks", "bytes")}
+        _say(start=start, seconds=sent - start, cpu=cpu, **grown)
         await orders.next()
         _say(repairs_served=publisher.counters()["repairs_served"])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import median
 
-from bench.figures import Figure, Figures, at_least
+from bench.figures import Figure, Figures, at_least, below
 from bench.sealed import run_sealed
 from bench.site import Site
 from bench.stream import MESSAGE_BYTES, Run, fastest_clean, run_bare
@@ -17,6 +17,8 @@ from bench.wire import Wire
 SMALL_BYTES = 100
 ENGINE_RATIO = 2.3
 API_RATIO = 1.5
+SIGNATURES = 1 / 20
+"""Under load, of a signature for each packet."""
 SMALL_RATE = 1_000_000
 _SMALL_STEPS_MEGABITS = (600, 800, 1000, 1100, 1200, 1300, 1400, 1500, 1600, 1800, 2000)
 _STEPS_MEGABITS = (1000, 1500, 2000, 2500, 3000, 3500, 4000, 4500, 5000, 5500, 6000, 7000, 8000)
@@ -94,3 +96,5 @@ def _add_runs(add: Callable[..., None], name: str, runs: list[Run], base: str, b
     add(f"{name}: goodput", "Gbit/s", [run.gigabits for run in runs])
     add(f"{name}: publisher's CPU", "µs/message", [run.send_cpu / run.messages * 1e6 for run in runs])
     add(f"{name}: subscriber's CPU", "µs/message", [run.receive_cpu / run.messages * 1e6 for run in runs])
+    if signatures := [run.signatures for run in runs if run.signatures is not None]:
+        add(f"{name}: signatures", "a packet", signatures, bar=below(SIGNATURES))

@@ -44,6 +44,8 @@ class Run:
     send_cpu: float
     """Seconds, of all threads of the process."""
     receive_cpu: float
+    signatures: float | None = None
+    """A packet; one is for a block. None: not counted."""
 
     @property
     def rate(self) -> float:
@@ -104,6 +106,7 @@ async def run_stream(
         datagram_bytes=sent["bytes"] / sent["packets"],
         send_cpu=sent["cpu"],
         receive_cpu=got["cpu"],
+        signatures=sent["blocks"] / sent["packets"],
     )
 
 
