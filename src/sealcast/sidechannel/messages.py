@@ -556,12 +556,20 @@ class RepairAnswer:
 
     def serialize(self) -> bytes:
         """The body's bytes."""
-        return encode_cbor({"packets": list(self.packets), "oldest": self.oldest, "head": self.head})
+        return encode_cbor(self.as_map())
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read the body's bytes."""
-        fields = Fields.parse(data, "repair reply")
+        return cls.read(Fields.parse(data, "repair reply"))
+
+    def as_map(self) -> dict[str, Any]:
+        """Its fields, as they stand in a body."""
+        return {"packets": list(self.packets), "oldest": self.oldest, "head": self.head}
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Read its fields out of a body."""
 
         def read(value: object) -> bytes:
             return fields.as_bytes(value, "packets", most=MAX_DATAGRAM)

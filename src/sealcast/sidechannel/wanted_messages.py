@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from sealcast.pki.signed import encode_cbor
-from sealcast.sidechannel.fields import SEQUENCE_LIMIT, Fields
-from sealcast.sidechannel.messages import (
-    MAX_DATAGRAM,
-    MAX_REPAIR_PACKETS,
-    RepairAnswer,
-    read_ranges,
-)
+from sealcast.sidechannel.fields import Fields
+from sealcast.sidechannel.messages import RepairAnswer, read_ranges
 
 HOLD_SECONDS = 5.0
 """For so long a request waits at most where nothing is wanted."""
@@ -39,15 +34,12 @@ class WantedRequest:
 
     def serialize(self) -> bytes:
         """The body's bytes."""
-        brought = self.brought
         return encode_cbor(
             {
                 "channel": self.channel,
                 "stream": self.stream,
                 "number": self.number,
-                "packets": list(brought.packets),
-                "oldest": brought.oldest,
-                "head": brought.head,
+                **self.brought.as_map(),
             }
         )
 
@@ -56,18 +48,11 @@ class WantedRequest:
         """Read the body's bytes."""
         fields = Fields.parse(data, "wanted request")
 
-        def read(value: object) -> bytes:
-            return fields.as_bytes(value, "packets", most=MAX_DATAGRAM)
-
         return cls(
             channel=fields.bytes_("channel", length=32),
             stream=fields.bytes_("stream", length=16),
             number=fields.uint("number", most=_MAX_NUMBER),
-            brought=RepairAnswer(
-                packets=fields.items("packets", read, most=MAX_REPAIR_PACKETS),
-                oldest=fields.uint("oldest", most=SEQUENCE_LIMIT),
-                head=fields.bytes_or_none("head", most=MAX_DATAGRAM),
-            ),
+            brought=RepairAnswer.read(fields),
         )
 
 
