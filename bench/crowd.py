@@ -11,7 +11,6 @@ import contextlib
 import re
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from statistics import median
 
 from bench.children import Child, Report, end
@@ -19,9 +18,7 @@ from bench.comparison import failing, left_out
 from bench.figures import Figure, Figures, below
 from bench.memory import resident_mebibytes
 from bench.rivals import brokers
-from bench.site import Manager, Site
-from sealcast.device import enroll_async
-from sealcast.pki.certificates import parse_pem_certificates
+from bench.site import Manager, Site, enrol
 
 GROUP = "what a publisher pays for its subscribers"
 CROWD = 1000
@@ -116,20 +113,14 @@ class _Counted:
 
 async def _enrol(site: Site, count: int) -> list[str]:
     """Enrol as many devices as there will be subscribers; return their folders."""
-    roots = parse_pem_certificates((Path(site.authority_folder) / "root.pem").read_bytes())
     manager, gate = Manager(site.authority_folder), asyncio.Semaphore(_AT_ONCE)
 
-    async def enrol(name: str) -> str:
+    async def folder_of(name: str) -> str:
         async with gate:
-            token = (await manager.call("POST", "tokens", {"device": name}))["token"]
-            folder = site.folder / name
-            await enroll_async(
-                folder, authority_url=site.url, keys_url=site.keys_url, roots=roots, name=name, token=token
-            )
-            return str(folder)
+            return str((await enrol(site, manager, name)).path)
 
     try:
-        return await asyncio.gather(*(enrol(f"sub-crowd-{number}") for number in range(count)))
+        return await asyncio.gather(*(folder_of(f"sub-crowd-{number}") for number in range(count)))
     finally:
         await manager.close()
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from statistics import quantiles
 
 from bench.children import Child, ChildError, end
 from bench.figures import Figure, Figures, below
-from bench.site import Manager, Site
-from sealcast.device import DeviceIdentity, enroll_async
+from bench.site import Manager, Site, enrol
 from sealcast.errors import CertificateError
 from sealcast.keys import MemberRole
-from sealcast.pki.certificates import parse_pem_certificates
 from sealcast.sidechannel import KeyServerClient
 
 GROUP = "a revoked device, from the call of `revoke`"
@@ -98,7 +95,7 @@ async def _round(
     found: tuple[list[float], list[float], list[float]],
 ) -> None:
     names = [f"pub-revoked-{number}-{index}" for index in range(count)]
-    identities = [await _enrol(site, manager, name) for name in names]
+    identities = [await enrol(site, manager, name) for name in names]
     folders = [str(identity.path) for identity in identities]
     publishers = await site.children.start(
         "publishers", end("publish_many", devices=folders, channel=channel, interval=INTERVAL_SECONDS)
@@ -118,22 +115,6 @@ async def _round(
             streams.append((max(closed) - called) / 1e6)
             requests.append((await asyncio.wait_for(asking, _PATIENCE_SECONDS) - called) / 1e6)
     await publishers.stop()
-
-
-async def _enrol(site: Site, manager: Manager, name: str) -> DeviceIdentity:
-    token = (await manager.call("POST", "tokens", {"device": name}))["token"]
-    return await enroll_async(
-        site.folder / name,
-        authority_url=site.url,
-        keys_url=site.keys_url,
-        roots=parse_pem_certificates(_root(site)),
-        name=name,
-        token=token,
-    )
-
-
-def _root(site: Site) -> bytes:
-    return (Path(site.authority_folder) / "root.pem").read_bytes()
 
 
 async def _refused(client: KeyServerClient, channel: str) -> int:
