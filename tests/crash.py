@@ -264,7 +264,7 @@ async def survive(commands: Warm, step: Transition, scratch: Path) -> Counter[st
     outcomes: Counter[str] = Counter()
 
     def tell(*, held: bool) -> None:
-        _tally(step.name, outcomes, time.monotonic() - started, held=held)
+        tally(step.name, outcomes, time.monotonic() - started, held=held)
 
     try:
         await _survive(commands, step, scratch, outcomes)
@@ -371,7 +371,7 @@ async def _copied(folder: Path, to: Path) -> Path:
     return to
 
 
-def _tally(name: str, outcomes: Counter[str], seconds: float, *, held: bool) -> None:
+def tally(name: str, outcomes: Counter[str], seconds: float, *, held: bool) -> None:
     """For whoever runs `pytest -s`, and for the ledger of `make soak`."""
     entry = {
         "what": f"kills: {name}",

@@ -7,6 +7,7 @@ of each kind; with SEALCAST_SOAK=1 every one.
 import asyncio
 import shutil
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -46,6 +47,7 @@ from tests.crash import (
     chosen,
     command,
     survive,
+    tally,
     tracing,
     warm,
 )
@@ -228,17 +230,21 @@ async def test_fault_18_a_service_killed_while_the_signers_key_is_rotated(tmp_pa
             await asyncio.to_thread(apart_from.check_done, folder, apart)
         calls = calls_that_matter(folder.parent.with_suffix(".log").read_text(), folder)
         assert len(calls) > 100, "the trace does not show the work"
+        started, outcomes = time.monotonic(), Counter(calls=len(calls))
 
         async def kill_at(call: Call) -> None:
             folder, apart = apart_from.copy("-".join([call.name, str(call.number), *call.path.split("/")]))
             async with listening(apart):
-                assert await rotate(folder, *call.killing(folder)) in (0, -signal.SIGKILL), call
+                code = await rotate(folder, *call.killing(folder))
+                assert code in (0, -signal.SIGKILL), call
+                outcomes["killed"] += code == -signal.SIGKILL
                 # It says so where there is nothing left to do.
                 assert await rotate(folder) in (0, 2), call
                 await apart_from.start(folder)
                 await asyncio.to_thread(apart_from.check_done, folder, apart)
 
         await asyncio.gather(*map(kill_at, chosen(calls, SIGNER_SAMPLE)))
+    tally("authority: rotate site, with a signer apart", outcomes, time.monotonic() - started, held=True)
 
 
 async def test_fault_18_a_signer_killed_while_its_key_is_rotated(tmp_path: Path) -> None:
@@ -262,13 +268,13 @@ async def test_fault_18_a_signer_killed_while_its_key_is_rotated(tmp_path: Path)
         assert await traced(folder, apart) == 0
         calls = calls_that_matter((folder.parent / "signer.log").read_text(), apart)
         assert len(calls) > 20, "the trace does not show the work"
-        failed = []
+        started, outcomes = time.monotonic(), Counter(calls=len(calls))
 
         async def kill_at(call: Call) -> None:
             folder, apart = apart_from.copy("-".join([call.name, str(call.number), *call.path.split("/")]))
             code = await traced(folder, apart, *call.killing(apart))
             assert code in (0, 8), (call, code)
-            failed.append(code)
+            outcomes["killed"] += code == 8
             with signer(apart):
                 # What is left to the signer alone is done by whoever opens the folder next.
                 assert await rotate(folder) in (0, 2), call
@@ -277,4 +283,5 @@ async def test_fault_18_a_signer_killed_while_its_key_is_rotated(tmp_path: Path)
 
         for call in chosen(calls, SIGNER_SAMPLE):
             await kill_at(call)
-        assert failed.count(8) >= 1
+        assert outcomes["killed"] >= 1
+    tally("signer: rotate site", outcomes, time.monotonic() - started, held=True)
