@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import os
 import resource
-from collections.abc import AsyncIterator, Sequence
+import tracemalloc
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +14,7 @@ import pytest
 
 from sealcast.endpoint.events import Gap, MessageLost, Refused, StreamClosed, StreamEnded
 from sealcast.endpoint.file_receiver import MAX_PARTIAL_FILES, FileReceiver
+from sealcast.endpoint.partial import MAX_RUNS
 from sealcast.endpoint.subscriber import Subscriber
 from sealcast.endpoint.transfer import (
     MAX_OFFERS,
@@ -38,7 +40,7 @@ ASK = Ask(round=1, spread_milliseconds=0)
 class Feed:
     """Stands where a subscriber is: yields what a test says, and keeps the reports."""
 
-    def __init__(self, items: Sequence[object]) -> None:
+    def __init__(self, items: Iterable[object]) -> None:
         self._items = items
         self.reports: list[FileReport] = []
 
@@ -93,7 +95,7 @@ def names(folder: Path) -> list[str]:
 
 
 async def received(
-    folder: Path, items: Sequence[object], *, lost: tuple[str, ...] = (), overwrite: bool = False
+    folder: Path, items: Iterable[object], *, lost: tuple[str, ...] = (), overwrite: bool = False
 ) -> tuple[list[ReceivedFile], Feed, list[str]]:
     """What comes out of a feed; `lost`: the files that are told as lost."""
     feed, told = Feed(items), list[str]()
@@ -283,6 +285,34 @@ async def test_d6_what_a_publisher_may_begin_is_bounded(tmp_path: Path) -> None:
     assert [file async for file in receiver.receive(cast(Subscriber, feed))] == []
     assert sum(name.endswith(".part") for name in names(tmp_path)) == MAX_PARTIAL_FILES
     assert len(feed.reports[-1].missing) == MAX_OFFERS
+
+
+async def test_d6_of_a_tebibyte_full_of_holes_little_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each second piece comes: so many are taken as there may be runs, and all else is asked for again."""
+    room = SimpleNamespace(f_bavail=1 << 41, f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda _: room)
+    vast = Offer(number=0, count=1, name="vast", size=1 << 40, sha256=bytes(32))
+    piece = memoryview(bytes(PIECE_BYTES))
+    came = range(0, 2 * (MAX_RUNS + 40), 2)
+
+    def items() -> Iterator[object]:
+        yield message(vast)
+        for number in came:
+            yield message(Part(file=vast.id, offset=number * PIECE_BYTES, data=piece))
+        yield message(ASK)
+
+    tracemalloc.start()
+    try:
+        _, feed, _ = await received(tmp_path, items())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
+    ((_, missing),) = feed.reports[-1].missing
+    holes = [(number + 1, number + 1) for number in came[: MAX_RUNS - 1]]
+    assert missing == (*holes, (came[MAX_RUNS - 1] + 1, vast.pieces - 1))
 
 
 async def test_a_file_that_has_no_room_is_refused_before_it_comes(
