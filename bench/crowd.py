@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import re
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from statistics import median
 
 from bench.children import Child, Report, end
@@ -22,8 +22,11 @@ from bench.site import Manager, Site, enrol
 
 GROUP = "what a publisher pays for its subscribers"
 CROWD = 1000
+FEW = 20
+"""So many already report their losses as often as any number does, and all that serves them is in memory."""
 SAME = 1.1
 """More than that is more than the moments at which heartbeats fall."""
+CPU, KERNEL = "CPU", "CPU in the kernel"
 _PROCESSES = 4
 _AT_ONCE = 16
 MESSAGES = 40
@@ -35,8 +38,8 @@ _PATIENCE_SECONDS = 300.0
 
 
 async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> None:
-    """Send to one, then to all of them, from one publisher."""
-    crowd, messages = (20, 40) if quick else (CROWD, MESSAGES)
+    """Send to one, to a few, then to all of them, from one publisher."""
+    crowd, messages = (FEW + 20, 40) if quick else (CROWD, MESSAGES)
     channel = await site.channel(retention="64M")
     publisher = await site.children.start(
         "crowd-publisher",
@@ -45,16 +48,16 @@ async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> 
     try:
         await publisher.line()
         folders = await _enrol(site, crowd)
-        alone, many = _Counted(publisher, site), _Counted(publisher, site)
-        async with _subscribed(site, channel, folders[:1]) as first:
-            for _ in range(rounds):
-                await alone.count(first, messages)
-            async with _subscribed(site, channel, folders[1:]) as rest:
+        counted = [_Counted(publisher, site) for _ in range(3)]
+        async with contextlib.AsyncExitStack() as subscribed:
+            subscribers: list[Child] = []
+            for count, added in zip(counted, (folders[:1], folders[1:FEW], folders[FEW:]), strict=True):
+                subscribers += await subscribed.enter_async_context(_subscribed(site, channel, added))
                 for _ in range(rounds):
-                    await many.count([*first, *rest], messages)
+                    await count.count(subscribers, messages)
     finally:
         await publisher.finish()
-    _report(figures, alone, many, crowd)
+    _report(figures, *(count.values for count in counted), crowd=crowd)
     await _brokers(site, figures, crowd, rounds, quick)
 
 
@@ -72,7 +75,9 @@ class _Counted:
         told = {
             "packets": sent["packets"] / messages,
             "signatures": sent["blocks"] / messages,
-            "CPU": sent["cpu"] / messages * 1e6,
+            CPU: sent["own"] / messages * 1e6,
+            KERNEL: sent["system"] / messages * 1e6,
+            "packets of repair": sent["repairs_served"] / messages,
             "resident": resident_mebibytes(self._publisher.pid, "Rss"),
         }
         if shutil.which("strace") is None:
@@ -142,12 +147,23 @@ async def _subscribed(site: Site, channel: str, folders: Sequence[str]) -> Async
             await child.finish()
 
 
-def _report(figures: Figures, alone: _Counted, many: _Counted, crowd: int) -> None:
-    notes = {"CPU": "most of it are reports of losses, 8 a second at most of however many subscribers"}
-    for name, values in alone.values.items():
+def _report(
+    figures: Figures,
+    alone: Mapping[str, list[float]],
+    few: Mapping[str, list[float]],
+    many: Mapping[str, list[float]],
+    *,
+    crowd: int,
+) -> None:
+    notes = {
+        CPU: "most of it are reports of losses, 8 a second at most of however many subscribers",
+        KERNEL: "here it also hands each packet to every subscriber's socket; on a wire, switches do",
+        "packets of repair": "of those that all subscribers together have lost",
+    }
+    for name, values in alone.items():
         if name == "resident":
             continue
-        unit = "µs a message" if name == "CPU" else "a message"
+        unit = "µs a message" if name in (CPU, KERNEL) else "a message"
         base = f"{name}, 1 subscriber"
         figures.add(Figure(group=GROUP, name=base, unit=unit, values=values))
         figures.add(
@@ -155,19 +171,27 @@ def _report(figures: Figures, alone: _Counted, many: _Counted, crowd: int) -> No
                 group=GROUP,
                 name=f"{name}, {crowd:,} subscribers",
                 unit=unit,
-                values=many.values[name],
+                values=many[name],
                 ratio_to=base,
-                bar=None if name == "CPU" else below(SAME * median(values)),
+                bar=None if name in notes else below(SAME * median(values)),
                 note=notes.get(name, f"100 bytes every {INTERVAL_SECONDS * 1e3:g} ms; heartbeats count too"),
             )
         )
-    before = median(alone.values["resident"])
+    figures.add(
+        Figure(
+            group=GROUP,
+            name=f"memory that {FEW} subscribers take",
+            unit="MiB",
+            values=[each - median(alone["resident"]) for each in few["resident"]],
+            note="of the publisher's process, resident: what the first reports and requests load",
+        )
+    )
     figures.add(
         Figure(
             group=GROUP,
             name="memory that 1,000 more subscribers take",
             unit="MiB",
-            values=[(each - before) * 1000 / crowd for each in many.values["resident"]],
+            values=[(each - median(few["resident"])) * 1000 / (crowd - FEW) for each in many["resident"]],
             bar=below(1),
             note="of the publisher's process, resident",
         )

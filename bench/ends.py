@@ -172,15 +172,16 @@ async def publish_to_crowd(orders: _Orders, *, device: str, channel: str) -> Non
         _say(ready=True)
         while order := await orders.next():
             count, interval = order.split()
-            before, cpu = publisher.counters(), _cpu_seconds()
+            before, used = publisher.counters(), resource.getrusage(resource.RUSAGE_SELF)
             for _ in range(int(count)):
                 await publisher.send(bytes(100))
                 await asyncio.sleep(float(interval))
             await publisher.drained()
-            after, cpu = publisher.counters(), _cpu_seconds() - cpu
+            after, using = publisher.counters(), resource.getrusage(resource.RUSAGE_SELF)
             total += int(count)
-            grown = {name: after[name] - before[name] for name in ("packets", "blocks")}
-            _say(total=total, cpu=cpu, **grown)
+            grown = {name: after[name] - before[name] for name in ("packets", "blocks", "repairs_served")}
+            own, system = using.ru_utime - used.ru_utime, using.ru_stime - used.ru_stime
+            _say(total=total, own=own, system=system, **grown)
 
 
 async def subscribe_as_crowd(orders: _Orders, *, devices: list[str], channel: str) -> None:
