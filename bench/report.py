@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -41,13 +42,25 @@ def machine() -> dict[str, Any]:
     return facts
 
 
-def write(figures: Figures, facts: dict[str, Any], *, command: str, seconds: float, json_file: Path) -> None:
-    """Write the JSON file, and beside it the table (Markdown) and the plots (SVG)."""
+def write(
+    figures: Figures,
+    facts: dict[str, Any],
+    missing: Mapping[str, str],
+    *,
+    command: str,
+    seconds: float,
+    json_file: Path,
+) -> None:
+    """Write the JSON file, and beside it the table (Markdown) and the plots (SVG).
+
+    `missing`: parts that were not measured, or not whole, and why.
+    """
     run = {
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "command": command,
         "seconds": round(seconds),
         "machine": facts,
+        "missing": dict(missing),
         "figures": [figure.as_json(figures.ratio(figure)) for figure in figures.all],
     }
     json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +83,8 @@ def _markdown(run: dict[str, Any], plotted: dict[str, Path]) -> str:
         "",
         _HOW_TO_READ,
     ]
+    for name, reason in run["missing"].items():
+        lines.append(f"\nNot whole: {name} ({reason}).")
     for group, members in groupby(run["figures"], key=lambda figure: str(figure["group"])):
         lines += ["", f"## {group[0].upper()}{group[1:]}", ""]
         if group in plotted:
