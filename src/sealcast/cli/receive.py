@@ -25,7 +25,7 @@ from sealcast.cli.data import (
 )
 from sealcast.cli.progress import FileProgress
 
-_BUFFER_BYTES = 32 << 20
+_BUFFER_BYTES = 24 << 20
 """For what waits for a gap, and as much for what waits for the disk; what does not fit is asked for again."""
 
 

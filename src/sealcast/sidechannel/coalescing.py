@@ -13,7 +13,7 @@ WHOLE_SECONDS = 5.0
 """For so long one that lacks nothing does, as packets never change."""
 
 MAX_ANSWERS = 256
-MAX_BYTES = 16 << 20
+MAX_BYTES = 8 << 20
 """Of the answers that are kept for a moment, all together."""
 
 
