@@ -110,7 +110,7 @@ async def test_d6_requests_that_wait_for_no_answer_are_bounded(source: Source) -
 
 
 async def test_d7_connections_that_never_come_to_a_request_hold_up_nobody(source: Source) -> None:
-    """Some never begin TLS, some begin it, some send a header a byte at a time."""
+    """Some never begin TLS, or begin it, at an address of their own; some send a header a byte at a time."""
     # Both ends of each are in this process.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * HALF_OPEN + 1000)), hard))
@@ -123,7 +123,7 @@ async def test_d7_connections_that_never_come_to_a_request_hold_up_nobody(source
     writers: list[asyncio.StreamWriter] = []
     try:
         for number in range(count):
-            _, writer = await asyncio.open_connection("127.0.0.1", source.port)
+            _, writer = await asyncio.open_connection("127.0.0.1", source.port, local_addr=("127.0.0.2", 0))
             writers.append(writer)
             writer.write((b"", hello[:20], hello)[number % 3])
         slow = [await connected(source, "bed1") for _ in range(20)]

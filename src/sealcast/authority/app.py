@@ -7,7 +7,6 @@ a port and a TLS context of its own (design 6).
 import asyncio
 import contextlib
 import ctypes
-import errno
 import gc
 import logging
 import signal
@@ -38,6 +37,7 @@ from sealcast.authority.site import Site, check_folder, exclusive
 from sealcast.authority.storage import DATABASE_FILE, Storage
 from sealcast.ca import Issuer, Limits, PassphraseSource
 from sealcast.errors import ConfigError, StorageError
+from sealcast.est.connections import start_https
 from sealcast.est.server import make_tls_context, require_linking, start_listener
 from sealcast.pki.times import system_time
 from sealcast.pki.tls import load_own_certificate, server_context, trust
@@ -47,12 +47,6 @@ _log = logging.getLogger("sealcast.authority")
 
 _NEIGHBOUR_TRIES = 20
 """How often free neighbouring ports are looked for, when the system picks the first."""
-
-_KEEP_ALIVE_SECONDS = 75.0
-"""Longer than clients keep a connection, so that it is they who close it and no request meets a closed
-one.
-"""
-
 
 SIGNER_START_SECONDS = 15.0
 """For how long a service that starts waits for the signer, which may be starting too."""
@@ -352,22 +346,14 @@ def _next(place: Address, port: int, what: str, option: str) -> Address:
 async def _start_keys(
     authority: Authority, place: Address, context: ssl.SSLContext
 ) -> tuple[web.AppRunner, int]:
-    runner = web.AppRunner(
+    return await start_https(
         make_application(authority),
-        access_log=None,
-        shutdown_timeout=2.0,
-        keepalive_timeout=_KEEP_ALIVE_SECONDS,
+        place.host,
+        place.port,
+        context,
+        shutdown_seconds=2.0,
+        cure="choose another address with --keys",
     )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, place.host, place.port, ssl_context=context).start()
-    except OSError as error:
-        await runner.cleanup()
-        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-        raise ConfigError(
-            f"cannot listen on {place.host}:{place.port}: {reason}", cure="choose another address with --keys"
-        ) from None
-    return runner, int(runner.addresses[0][1])
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -37,6 +37,8 @@ COMMANDS = (
 )
 """Files beside this one (`module_of`), in the order of `--help`."""
 
+_DESCRIPTORS = 65_536
+
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
@@ -53,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # No secret into a core dump, whatever the command holds.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # A listener has as many connections as there are devices that ask; most systems leave the soft limit low.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, _DESCRIPTORS)), hard))
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _Debug()
     try:

@@ -4,7 +4,6 @@ Transport and form are judged here and in `operations`; who may have a certifica
 `EnrolmentService`. Spec: spec/side-channel.md section 3 (SC-10 to SC-12), RFC 7030, RFC 8951.
 """
 
-import errno
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +11,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from sealcast.errors import ConfigError, SealcastError
+from sealcast.errors import SealcastError
+from sealcast.est.connections import start_https
 from sealcast.est.messages import EST_PATH, MAX_BODY_BYTES, PROBLEM_TYPE
 from sealcast.est.operations import Operations
 from sealcast.est.problems import Problem, RefusedError, problem_of
@@ -29,6 +29,8 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _CHALLENGE = 'Basic realm="sealcast enrolment", charset="UTF-8"'
 _SHUTDOWN_SECONDS = 5.0
 """How long requests under way may still take when the listener ends."""
+_KEEP_ALIVE_SECONDS = 15.0
+"""An enrolment is a few requests in a row, and who asks may have shown no certificate."""
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -103,21 +105,15 @@ async def start_listener(
     Returns: the runner, to be ended by `await runner.cleanup()`, and the port.
     Raises: ConfigError if the address cannot be had.
     """
-    runner = web.AppRunner(
-        make_application(service, recovery, crl), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+    return await start_https(
+        make_application(service, recovery, crl),
+        host,
+        port,
+        context,
+        shutdown_seconds=_SHUTDOWN_SECONDS,
+        keep_alive_seconds=_KEEP_ALIVE_SECONDS,
+        cure="choose another address with --listen",
     )
-    await runner.setup()
-    site = web.TCPSite(runner, host, port, ssl_context=context)
-    try:
-        await site.start()
-    except OSError as error:
-        await runner.cleanup()
-        in_use = error.errno == errno.EADDRINUSE
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {'the port is in use' if in_use else error.strerror or error}",
-            cure="choose another address with --listen",
-        ) from None
-    return runner, int(runner.addresses[0][1])
 
 
 @web.middleware

@@ -1,16 +1,18 @@
 """A device's own HTTPS listener."""
 
-import errno
 import ssl
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from sealcast.errors import ConfigError
+from sealcast.est.connections import start_https
 from sealcast.sidechannel.tls import TlsIdentity, reload_context
 
 KEPT_OPEN = 64
 """Connections that stay open between requests; each takes a third of a megabyte."""
+
+_KEEP_ALIVE_SECONDS = 3630.0
+"""Of those few: a member that reports once in an hour keeps its own."""
 
 
 class Listener:
@@ -36,18 +38,15 @@ class Listener:
             ConfigError: the address cannot be had.
         """
         application.middlewares.insert(0, self._bound_connections)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port, ssl_context=self._context).start()
-        except OSError as error:
-            await runner.cleanup()
-            reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-            raise ConfigError(
-                f"cannot listen on {host}:{port}: {reason}", cure="choose another address"
-            ) from None
-        self._runner = runner
-        return host, int(runner.addresses[0][1])
+        self._runner, port = await start_https(
+            application,
+            host,
+            port,
+            self._context,
+            shutdown_seconds=1.0,
+            keep_alive_seconds=_KEEP_ALIVE_SECONDS,
+        )
+        return host, port
 
     @web.middleware
     async def _bound_connections(self, request: web.Request, handler: Handler) -> web.StreamResponse:

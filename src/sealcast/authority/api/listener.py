@@ -1,7 +1,6 @@
 """HTTP: who asks, bounds on what is asked, answers. The same application on TLS and on the local socket."""
 
 import asyncio
-import errno
 import logging
 import ssl
 from collections.abc import Callable
@@ -23,7 +22,8 @@ from sealcast.authority.api.handling import (
 from sealcast.authority.api.problems import Problem, RefusedError, refusal_of
 from sealcast.authority.api.table import TABLE
 from sealcast.authority.service import Authority, Changes
-from sealcast.errors import ConfigError, SealcastError
+from sealcast.errors import SealcastError
+from sealcast.est.connections import start_https
 from sealcast.sidechannel.refusals import Handler
 
 _log = logging.getLogger("sealcast.authority")
@@ -35,8 +35,6 @@ _LONG_BODY_BYTES = 64 * 1024
 """To read a longer one takes long enough to keep the event loop from others."""
 
 _SHUTDOWN_SECONDS = 2.0
-_KEEP_ALIVE_SECONDS = 75.0
-"""Longer than clients keep a connection, so that it is they who close it."""
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """Answers may hold a one-time token, and what they say is true at this moment only."""
@@ -64,23 +62,14 @@ async def start_listener(
     Raises:
         ConfigError: the address cannot be had.
     """
-    runner = web.AppRunner(
+    return await start_https(
         make_application(authority, running, local=False),
-        access_log=None,
-        shutdown_timeout=_SHUTDOWN_SECONDS,
-        keepalive_timeout=_KEEP_ALIVE_SECONDS,
+        host,
+        port,
+        context,
+        shutdown_seconds=_SHUTDOWN_SECONDS,
+        cure="choose another address with --manage, or --manage none",
     )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, ssl_context=context).start()
-    except OSError as error:
-        await runner.cleanup()
-        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {reason}",
-            cure="choose another address with --manage, or --manage none",
-        ) from None
-    return runner, int(runner.addresses[0][1])
 
 
 class _Requests:
