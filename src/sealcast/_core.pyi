@@ -485,6 +485,9 @@ class SendEngine:
     def payload_limit(self) -> int: ...
     @property
     def next_sequence(self) -> int: ...
+    def _begin_at(self, sequence: int, message_id: int) -> None:
+        """Number the first packet and message otherwise, before the join, to test where numbers end."""
+
     def finish(self, now: int, successor: bytes | None = None) -> None: ...
     def abandon(self) -> None:
         """Drop what waits for sealing, so that the end can be said at once."""

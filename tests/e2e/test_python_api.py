@@ -6,10 +6,11 @@ import os
 import random
 import signal
 import threading
+from typing import Any
 
 import pytest
 
-from sealcast import sync
+from sealcast import _core, sync
 from sealcast.endpoint import Device, Message
 from sealcast.endpoint.events import Event, StreamEnded
 from sealcast.errors import IncompleteError, NotAllowedError, UnknownChannelError, UsageError
@@ -71,6 +72,40 @@ async def test_sixteen_mebibytes_are_one_message_and_a_byte_more_is_none(
         # Which the large one does not hold up.
         assert (await subscriber.recv()).data == b""
         assert (await subscriber.recv()).data == largest
+
+
+async def test_b8_a_stream_without_numbers_says_so_and_another_goes_on(
+    site: Site, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DP-47: what was taken arrives, the end is said, and the cure is one."""
+    made = _core.SendEngine
+
+    def near_the_end(**options: Any) -> _core.SendEngine:
+        engine = made(**options)
+        engine._begin_at(2**62 - 100, 2**62 - 3)
+        return engine
+
+    publisher = open_device(site, "monitor").publisher(channel.name, linger=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr("sealcast._core.SendEngine", near_the_end)
+        await publisher.__aenter__()
+    async with (
+        open_device(site, "display").subscriber(channel.name) as subscriber,
+        asyncio.timeout(30),
+    ):
+        for number in range(3):
+            await publisher.send(f"{number}".encode())
+        for send in (publisher.send(b"x"), publisher.send_many([b"x", b"y"])):
+            with pytest.raises(IncompleteError, match="the stream has used up its numbers") as refused:
+                await send
+            assert (refused.value.exit_code, refused.value.cure.split(":")[0]) == (
+                9,
+                "leave the publisher and open it anew",
+            )
+        await publisher.__aexit__(None, None, None)
+        async with publisher:
+            await publisher.send(b"3")
+            assert [(await subscriber.recv()).data for _ in range(4)] == [b"0", b"1", b"2", b"3"]
 
 
 async def test_unordered_gives_every_message_once(site: Site, channel: Channel) -> None:

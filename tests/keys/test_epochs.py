@@ -99,11 +99,12 @@ def test_a_restore_jumps_above_every_number_that_was_used() -> None:
 
 
 def test_b8_generation_numbers_end_at_32_bits() -> None:
+    """KM-22: a membership that cannot change says so, in words for an operator."""
     last = Generation(number=MAX_GENERATION, step=MAX_STEP, secret=Secret(bytes(32)))
-    with pytest.raises(NumbersExhaustedError):
-        last.fresh(Draw())
-    with pytest.raises(NumbersExhaustedError):
-        last.stepped(CHANNEL, Draw())
+    for change in CHANGES.values():
+        with pytest.raises(NumbersExhaustedError, match="has no generation left") as refused:
+            change(last, Draw())
+        assert refused.value.cure.startswith("add a channel of another name")
 
 
 Change = Callable[[Generation, Draw], Generation]

@@ -208,7 +208,7 @@ impl GateKey {
     }
 }
 
-/// The AEAD key of one block (KM-4, KM-6).
+/// The AEAD key of one block (KM-4, KM-6, KM-22).
 pub struct BlockKey(aead::LessSafeKey);
 
 impl core::fmt::Debug for BlockKey {

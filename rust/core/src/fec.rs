@@ -14,6 +14,8 @@ pub const MAX_SOURCES: u8 = 64;
 pub const MAX_PARITIES: u8 = 16;
 /// Sequences between neighbours of a group, at most.
 pub const MAX_STRIDE: u8 = 16;
+/// First sequences of groups are below this, so that no group goes beyond the last sequence (DP-37).
+pub const END_OF_GROUPS: u64 = MAX_SEQUENCE - MAX_SOURCES as u64 * MAX_STRIDE as u64;
 /// Parity packets in a block at most, hence a path of four nodes (DP-36).
 pub const MAX_PARITY_BLOCK: u8 = 16;
 const MAX_PARITY_DEPTH: usize = 4;
@@ -86,7 +88,7 @@ impl<'a> Parity<'a> {
             && (1..=MAX_SOURCES).contains(&sources)
             && (1..=MAX_PARITIES).contains(&parities)
             && index < parities
-            && first_sequence < MAX_SEQUENCE - u64::from(MAX_SOURCES) * u64::from(MAX_STRIDE)
+            && first_sequence < END_OF_GROUPS
             && symbol.len() > LENGTH_BYTES + HEADER_BYTES - KNOWN_BYTES;
         let group = Group {
             first_sequence,

@@ -24,10 +24,10 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// `max_age` in microseconds.
-    pub fn new(max_bytes: u64, max_age: u64) -> Self {
+    /// `first`: the sequence of the first packet that it is going to be given; `max_age` in microseconds.
+    pub fn new(first: u64, max_bytes: u64, max_age: u64) -> Self {
         Self {
-            first: 0,
+            first,
             packets: VecDeque::new(),
             bytes: 0,
             max_bytes,
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn bounded_by_bytes_and_age() {
-        let mut retention = Retention::new(30, 100);
+        let mut retention = Retention::new(0, 30, 100);
         for sequence in 0..5u64 {
             retention.push(sequence, sequence * 10, Datagram::from(vec![sequence as u8; 10]));
         }

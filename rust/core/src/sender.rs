@@ -16,7 +16,7 @@ use crate::member::{Member, MemberConfig, Outcome, Purpose, Purposes};
 use crate::retention::{Datagram, Retention};
 use crate::schedule::block_key;
 use crate::sealer::{BlockPlan, Bodies, Sealer};
-use crate::wire::{Epoch, IP_UDP_BYTES, MAX_COUNT, OVERHEAD_BYTES, PacketType, StreamId, Time};
+use crate::wire::{Epoch, IP_UDP_BYTES, MAX_COUNT, MAX_SEQUENCE, OVERHEAD_BYTES, PacketType, StreamId, Time};
 
 const SECOND: u64 = 1_000_000;
 /// The first heartbeat after the last packet (DP-28).
@@ -98,6 +98,8 @@ pub enum SendError {
     /// Come back when the queue has drained.
     QueueFull,
     Ended,
+    /// The stream has no number left for it; what was taken before still goes out (DP-47).
+    Exhausted,
 }
 
 struct Certified {
@@ -255,6 +257,12 @@ impl Sender {
         self.payload_limit
     }
 
+    /// The numbers of the first packet and message, before the join: for tests of what happens where numbers end.
+    #[doc(hidden)]
+    pub fn begin_at(&mut self, sequence: u64, message_id: u64) {
+        (self.next_sequence, self.next_message) = (sequence, message_id);
+    }
+
     pub fn queued_bytes(&self) -> u64 {
         self.queue.bytes()
     }
@@ -349,6 +357,9 @@ impl Sender {
         if topic.as_ref().is_some_and(|topic| topic.len() > topic_limit) {
             return Err(SendError::TopicTooLong);
         }
+        if !self.has_numbers_for(data.len() as u64) {
+            return Err(SendError::Exhausted);
+        }
         if !self.queue.has_room(data.len() as u64) {
             return Err(SendError::QueueFull);
         }
@@ -363,6 +374,12 @@ impl Sender {
         });
         self.counters.messages += 1;
         Ok(message_id)
+    }
+
+    /// DP-47: whether sequences suffice for what is queued and one more message, and message ids for that.
+    fn has_numbers_for(&self, length: u64) -> bool {
+        let packets = self.queue.packets_with(length, self.payload_limit);
+        self.next_message < MAX_SEQUENCE && packets <= MAX_SEQUENCE - self.next_sequence
     }
 
     /// Whether there is something to seal: messages, or parity for what has been sent.
@@ -389,7 +406,8 @@ impl Sender {
             return 0;
         };
         let time = self.time_to_seal(now);
-        let most = usize::from(self.max_block);
+        let left = MAX_SEQUENCE - self.next_sequence;
+        let most = usize::from(self.max_block).min(usize::try_from(left).unwrap_or(usize::MAX));
         let queued = self.queue.bytes() as usize + self.queue.len().min(most * FRAME_ROOM) * 8;
         let packets = (queued / self.payload_limit + 1).min(most);
         let mut bodies = Bodies::with_capacity(packets, queued.min(packets * self.payload_limit));
@@ -444,6 +462,9 @@ impl Sender {
         }
         let copies = self.last_values.take(now);
         for (topic, data, origin) in copies.into_iter().filter(|_| self.end.is_none()) {
+            if !self.has_numbers_for(data.len() as u64) {
+                return;
+            }
             self.queue.push(Queued {
                 message_id: self.next_message,
                 topic: Some(topic),
@@ -641,7 +662,11 @@ impl Sender {
                 if self.retention.is_none()
                     && let Some(policy) = self.member.policy()
                 {
-                    self.retention = Some(Retention::new(policy.retention_bytes, policy.retention));
+                    self.retention = Some(Retention::new(
+                        self.next_sequence,
+                        policy.retention_bytes,
+                        policy.retention,
+                    ));
                     if self.follows_fec {
                         self.parity.begin_with(policy.fec);
                         self.payload_limit = payload_limit(self.mtu, &self.parity);

@@ -17,7 +17,7 @@ pub const GATE_BYTES: usize = 8;
 pub const MAX_COUNT: u8 = 64;
 pub const MAX_DEPTH: usize = 6;
 pub const MAX_DATAGRAM_BYTES: usize = 65_507;
-/// Sequences end here (DP-4), so that they fit a varint.
+/// Sequences and message ids end here (DP-4, DP-47), so that they fit a varint.
 pub const MAX_SEQUENCE: u64 = 1 << 62;
 /// What IPv6 and UDP take of the MTU.
 pub const IP_UDP_BYTES: usize = 48;

@@ -83,6 +83,7 @@ pub(crate) fn not_sent(py: Python<'_>, error: sealcast_core::sender::SendError) 
         E::TopicTooLong => ("topic-too-long", "the topic is longer than 255 bytes".to_owned()),
         E::QueueFull => ("queue-full", "the queue of messages is full".to_owned()),
         E::Ended => ("ended", "the stream has ended".to_owned()),
+        E::Exhausted => ("exhausted", "the stream has used up its numbers".to_owned()),
     };
     with_reason::<SendError>(py, reason, text)
 }

@@ -314,6 +314,11 @@ impl SendEngine {
         lock(&self.0).payload_limit()
     }
 
+    /// For tests of what happens where numbers end: those of the first packet and message, before the join.
+    fn _begin_at(&self, sequence: u64, message_id: u64) {
+        lock(&self.0).begin_at(sequence, message_id);
+    }
+
     #[getter]
     fn next_sequence(&self) -> u64 {
         lock(&self.0).next_sequence()

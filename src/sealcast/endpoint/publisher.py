@@ -497,6 +497,7 @@ class Publisher:
 
         Raises:
             UsageError: the message or topic is too long, the topic is no UTF-8, or the stream has ended.
+            IncompleteError: the stream has no number left; what was sent before goes out (DP-47).
             CertificateError, NotAllowedError: the site does not let this device publish any more.
         """
         check_topic(topic)
@@ -506,7 +507,7 @@ class Publisher:
                 message_id = engine.send(message, topic)
             except _core.SendError as error:
                 if error.reason != "queue-full":
-                    raise UsageError(str(error), cure="send less at a time") from None
+                    raise _not_taken(error) from None
                 await self._wait_for_room(driver)
                 continue
             driver.wake()
@@ -527,7 +528,7 @@ class Publisher:
             try:
                 taken = engine.send_many(part, topic)
             except _core.SendError as error:
-                raise UsageError(str(error), cure="send less at a time") from None
+                raise _not_taken(error) from None
             driver.wake()
             start += taken
             if taken < len(part):
@@ -681,3 +682,9 @@ class Publisher:
         await asyncio.sleep(_BLOCKED_SECONDS)
         if self.counters()["packets"] == packets:
             log.warning("channel %s: %s", self.channel, event)
+
+
+def _not_taken(error: _core.SendError) -> SealcastError:
+    if error.reason == "exhausted":
+        return IncompleteError(str(error), cure="leave the publisher and open it anew: it has another stream")
+    return UsageError(str(error), cure="send less at a time")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from sealcast import _core
+from sealcast.errors import ConflictError
 from sealcast.keys.secret import Secret
 from sealcast.pki.policy import SlotClock
 
@@ -30,8 +31,10 @@ DrawSecret = Callable[[], Secret]
 """Draws 32 fresh bytes from the operating system (or, in tests, from a seed)."""
 
 
-class NumbersExhaustedError(Exception):
-    """A channel ran out of generation numbers; it has to be replaced by a new channel."""
+class NumbersExhaustedError(ConflictError):
+    """A channel ran out of generation numbers (KM-22); it has to be replaced by a new channel."""
+
+    default_cure = "add a channel of another name for its devices, then remove this one"
 
 
 def slot_at(clock: SlotClock, now: int) -> int:
@@ -136,5 +139,5 @@ class Generation:
 
     def _at(self, number: int, draw: DrawSecret) -> "Generation":
         if number > MAX_GENERATION:
-            raise NumbersExhaustedError(f"generation {number} is above {MAX_GENERATION}")
+            raise NumbersExhaustedError(f"the channel has no generation left after {MAX_GENERATION}")
         return Generation(number=number, step=0, secret=draw())

@@ -112,6 +112,10 @@ impl ParityMaker {
             let Ok(packet) = PacketView::parse(datagram) else {
                 continue;
             };
+            if sequence >= fec::END_OF_GROUPS {
+                // The last packets of all have none.
+                return self.close();
+            }
             let span = self.span.get_or_insert_with(|| Span {
                 first: sequence,
                 ratio,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::FRAME_ROOM;
 use crate::frames::{MessageFrame, Origin};
 use crate::wire::varint_len;
 
@@ -100,6 +101,13 @@ impl Queue {
             self.small_bytes
         };
         held == 0 || held + length <= self.limit
+    }
+
+    /// How many packets with room for `limit` bytes what waits and one more message of this length take at most.
+    pub(super) fn packets_with(&self, length: u64, limit: usize) -> u64 {
+        // Each packet is full of one message, but for the last one of each, and a first one that its topic fills.
+        let messages = self.len() as u64 + 1;
+        2 * messages + (self.bytes() + length) / (limit - FRAME_ROOM) as u64
     }
 
     pub(super) fn push(&mut self, message: Queued) {
@@ -306,7 +314,10 @@ mod tests {
             }
             let mut received = vec![0u64; messages.len()];
             let mut order: Vec<u64> = Vec::new();
+            let (most, mut packets) = (queue.packets_with(0, limit), 0);
             while !queue.is_empty() {
+                packets += 1;
+                prop_assert!(packets <= most);
                 let mut memory = Vec::new();
                 queue.write_packet(&mut memory, limit);
                 prop_assert!(!memory.is_empty() && memory.len() <= limit);

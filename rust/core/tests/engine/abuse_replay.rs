@@ -114,7 +114,7 @@ fn b1_a_replayed_stream_is_not_delivered_again() {
 }
 
 /// Every (key, nonce) that data and credential packets on the wire were sealed with.
-fn pairs_of(key_server: &KeyServer, captured: &[impl AsRef<[u8]>]) -> Vec<([u8; 32], u8)> {
+pub(crate) fn pairs_of(key_server: &KeyServer, captured: &[impl AsRef<[u8]>]) -> Vec<([u8; 32], u8)> {
     let mut pairs = Vec::new();
     for datagram in captured {
         let view = PacketView::parse(datagram.as_ref()).unwrap();

@@ -3,6 +3,7 @@
 //! `abuse_*`: what attackers do. `scenario_*`: what networks and members do. [`mutation`], [`fingerprint`]: nothing that is
 //! refused changes the state. [`vectors`]: the known answers of the specification. [`common`]: what they stand on.
 
+mod abuse_exhaustion;
 mod abuse_fec;
 mod abuse_insider;
 mod abuse_outsider;
