@@ -169,7 +169,7 @@ async def row(
 async def test_fault_1_random_loss(ward: Ward, seed: int, loss: float) -> None:
     async with row(ward, seed, Faults(delay=0, loss=loss)) as running:
         await running.send_mixed()
-    assert running.lost() >= 30 * loss
+    assert running.lost() >= int(30 * loss)
 
 
 @pytest.mark.parametrize(
