@@ -94,9 +94,13 @@ def _kill(chosen: Sequence[str]) -> bool:
 
 
 def _flood(seconds: int) -> bool:
-    """Floods of packets, each with its figures, and as many half-open connections as there may be."""
+    """Floods of packets and requests, each with its figures, and as many half-open connections as may be."""
     print(f"floods of {seconds} s", flush=True)
-    tests = ["tests/e2e/test_floods.py", "tests/sidechannel/test_floods.py"]
+    tests = [
+        "tests/e2e/test_floods.py",
+        "tests/sidechannel/test_floods.py",
+        "tests/authority/test_key_floods.py",
+    ]
     return _each(
         "SEALCAST_FIGURES",
         [*PYTEST, *tests],

@@ -44,6 +44,7 @@ from sealcast.sidechannel.messages import (
 )
 from sealcast.sidechannel.node_messages import AdmissionAnswer, GatesAnswer, NodeJoinAnswer, RepairNodeUpdate
 from sealcast.sidechannel.peer_messages import ChannelsRequest, EndpointBody
+from sealcast.sidechannel.quota import Accounts, Quota
 from sealcast.sidechannel.refusals import Handler, Refusal, RefusedError, answer_refusals
 from sealcast.sidechannel.tls import member_name, peer_of, shown_certificate
 
@@ -94,13 +95,17 @@ class _Requests:
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
+        self._accounts = Accounts(Quota())
 
     @web.middleware
     async def authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Judge the peer before anything else: a stranger is not even told which requests exist."""
         # An admin's folder follows the trust bundle too; nothing else here is an admin's.
         is_admin = request.match_info.handler == self.bundle and _role_of(request) is Role.ADMIN
-        request[_PEER] = self._admin(request) if is_admin else self._peer(request)
+        request[_PEER] = peer = self._admin(request) if is_admin else self._peer(request)
+        name = member_name(peer, self._authority.site.site_id)
+        if (seconds := await self._accounts.admit(name)) is not None:
+            raise RefusedError(Refusal.TOO_MANY_REQUESTS, f"{name!r} asks for too much", retry_after=seconds)
         return await handler(request)
 
     async def join(self, request: web.Request) -> web.Response:

@@ -1,9 +1,10 @@
 """What one device may take of a source of repair: so much a second, with some saved up (SC-43).
 
 Every member is entitled to repair, and none to all of it: a device whose losses are its own fault gets them
-at a pace that leaves the others theirs.
+at a pace that leaves the others theirs. The key server bounds its members' requests by the same.
 """
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
@@ -11,6 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sealcast.errors import UsageError
+
+REFUSED_SECONDS = 1.0
+"""After which a refusal is answered: it says to come back no sooner, and who does not listen has a connection
+that stands still meanwhile.
+"""
+
+TURN_SECONDS = 0.005
+AT_ONCE = 20
+"""Beyond so many at once, the requests of a device are taken at this distance at least, whatever the number
+of its connections: between them there is time for those of others.
+"""
 
 MAX_DEVICES = 65_536
 """Whose account is kept; of one that has not asked for longest nothing is."""
@@ -39,6 +51,8 @@ class _Account:
     requests: float
     bytes: float
     at: float
+    free_at: float
+    """When the request after all those that have come would be taken, had none come at once."""
 
 
 class Accounts:
@@ -65,6 +79,21 @@ class Accounts:
         account.requests -= 1
         return None
 
+    async def admit(self, device: str) -> int | None:
+        """Count a request of `device` and wait for its turn.
+
+        Returns: as `charge_request`, after a pause that makes refusals cost next to nothing.
+        """
+        if (seconds := self.charge_request(device)) is not None:
+            await asyncio.sleep(REFUSED_SECONDS)
+            return seconds
+        account, now = self._account(device), self._clock()
+        early = account.free_at - now - AT_ONCE * TURN_SECONDS
+        account.free_at = max(account.free_at, now) + TURN_SECONDS
+        if early > 0:
+            await asyncio.sleep(early)
+        return None
+
     def overdrawn(self, device: str) -> int | None:
         """Return the seconds after which `device` is served again, or None if it is now."""
         short = -self._account(device).bytes / self._quota.bytes_per_second
@@ -79,7 +108,7 @@ class Accounts:
         most = quota.requests_per_second * quota.SAVED_SECONDS, quota.bytes_per_second * quota.SAVED_SECONDS
         account = self._accounts.get(device)
         if account is None:
-            account = self._accounts[device] = _Account(*most, now)
+            account = self._accounts[device] = _Account(*most, now, now)
             if len(self._accounts) > MAX_DEVICES:
                 self._accounts.popitem(last=False)
             return account

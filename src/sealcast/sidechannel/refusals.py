@@ -108,6 +108,9 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
         # SC-17
         return refuse(RefusedError(Refusal.MALFORMED_REQUEST, f"no such request: {request.method}"))
+    except ConnectionError:
+        # Whoever asked has gone before its request was whole; a crowd of those must not fill a disk either.
+        return refuse(RefusedError(Refusal.MALFORMED_REQUEST, "the request was broken off"))
     except Exception:  # noqa: BLE001  # logged whole here; a peer is told nothing of it
         _log.exception("a request to %s failed", request.path)
         return refuse(RefusedError(Refusal.INTERNAL, "internal error"))

@@ -174,7 +174,7 @@ class PeerServer:
         caller = self._caller(request)
         asked = RepairRequest.parse(await request.read())
         self._authorise(asked.channel, caller)
-        if (seconds := self._accounts.charge_request(caller)) is not None:
+        if (seconds := await self._accounts.admit(caller)) is not None:
             raise _too_much(caller, seconds)
         answer = await self._read(caller, asked)
         self._accounts.charge_bytes(caller, len(answer.body))
@@ -264,7 +264,7 @@ class PeerServer:
         caller = self._caller(request)
         asked = WantedRequest.parse(await request.read())
         self._authorise(asked.channel, caller)
-        if (seconds := self._accounts.charge_request(caller)) is not None:
+        if (seconds := await self._accounts.admit(caller)) is not None:
             raise _too_much(caller, seconds)
         outbound = outbound_of(asked.channel)
         publisher = outbound.publisher_of(asked.stream)
