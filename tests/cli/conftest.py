@@ -9,8 +9,8 @@ from tests.e2e.site import Site
 
 
 @pytest.fixture
-def processes() -> Iterator[Processes]:
-    started = Processes()
+def processes(request: pytest.FixtureRequest) -> Iterator[Processes]:
+    started = Processes(installed=request.node.get_closest_marker("installed") is not None)
     try:
         yield started
     finally:

@@ -10,11 +10,8 @@ import re
 import shutil
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +25,7 @@ from sealcast.ca import FileSigner, KeySigner, SiteCa
 from sealcast.device import DeviceIdentity
 from sealcast.pki.certificates import certificates_pem, parse_pem_certificates
 from sealcast.pki.times import system_time
-from tests.cli.forked import run
-from tests.e2e.processes import Finished, Processes
+from tests.e2e.processes import Processes
 from tests.e2e.site import Site, command, free_group
 
 
@@ -226,28 +222,6 @@ class World:
 
     names: dict[str, str]
     root: Path
-    results: dict[str, Finished] = field(default_factory=dict)
-    before: dict[str, str] = field(default_factory=dict)
-    after: dict[str, str] = field(default_factory=dict)
-
-
-def run_all(world: World, cases: list[Case], folder: Path) -> None:
-    """Run the cases side by side: each is a process of its own. What they write goes into `folder`."""
-    idle = threading.Lock()
-
-    def run_case(case: Case) -> None:
-        names = {**world.names, "new": f"{world.names['new']}-{cases.index(case)}"}
-        words = [word.format(**names).replace("''", "") for word in case.words.split()]
-        # Two at once would find each other at the folder's lock, and not what the case is about.
-        with idle if "serve {idle}" in case.words else nullcontext():
-            written = folder / str(cases.index(case))
-            written.mkdir()
-            world.results[case.name] = run(words, written)
-
-    world.before = tree(world.root)
-    with ThreadPoolExecutor(4) as executor:
-        list(executor.map(run_case, cases))
-    world.after = tree(world.root)
 
 
 _KEPT = ("floors", "crls")
@@ -269,18 +243,12 @@ def tree(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def world(
-    request: pytest.FixtureRequest, site: Site, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
+def world(site: Site) -> Iterator[World]:
     folder = site.folder.parent
     taken = make_channels(site)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other_program:
         other_program.bind(("0.0.0.0", taken))  # noqa: S104 - does not share, as a program of another kind
-        made = World({**make_devices(site), **make_folders(site), "taken": f":{taken}"}, folder)
-        chosen = {item.name for item in request.session.items}
-        cases = [case for case in CASES if any(name_of(case) in name for name in chosen)]
-        run_all(made, cases, tmp_path_factory.mktemp("written"))
-        yield made
+        yield World({**make_devices(site), **make_folders(site), "taken": f":{taken}"}, folder)
 
 
 def make_channels(site: Site) -> int:
@@ -416,19 +384,17 @@ def make_folders(site: Site) -> dict[str, str]:
     }
 
 
-def name_of(case: Case) -> str:
-    return f"[{case.name.replace(' ', '-')}]"
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: name_of(case)[1:-1])
-def test_one_line_with_value_and_cure(case: Case, world: World) -> None:
-    finished = world.results[case.name]
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+def test_one_line_with_value_and_cure(case: Case, world: World, processes: Processes) -> None:
+    words = [word.format(**world.names).replace("''", "") for word in case.words.split()]
+    before = tree(world.root)
+    finished = processes.run(*words)
     assert finished.code == case.code, finished.err
     assert finished.err.count("\n") == 1, finished.err
     assert re.fullmatch(r"sealcast: error: .+ \(.+\)\n", finished.err), finished.err
     assert case.says.format(**world.names) in finished.err
     assert finished.out == ""
+    assert tree(world.root) == before, "nothing is left behind"
 
 
 def test_an_interface_without_multicast(site: Site, processes: Processes) -> None:
@@ -452,10 +418,6 @@ def test_an_interface_without_multicast(site: Site, processes: Processes) -> Non
             assert f"interface {name} does not do multicast" in finished.err
     finally:
         ip("link", "del", name)
-
-
-def test_nothing_is_left_behind(world: World) -> None:
-    assert world.after == world.before
 
 
 def test_the_names_of_cases_differ() -> None:

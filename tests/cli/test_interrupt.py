@@ -11,6 +11,8 @@ import pytest
 from tests.e2e.processes import Process, Processes, wait_until
 from tests.e2e.site import Site
 
+pytestmark = pytest.mark.installed
+
 
 def assert_clean(process: Process, number: signal.Signals = signal.SIGINT) -> None:
     before = len(process.err)

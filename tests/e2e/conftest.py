@@ -11,8 +11,8 @@ from tests.e2e.ward import Ward, make_ward
 
 
 @pytest.fixture
-def processes() -> Iterator[Processes]:
-    started = Processes()
+def processes(request: pytest.FixtureRequest) -> Iterator[Processes]:
+    started = Processes(installed=request.node.get_closest_marker("installed") is not None)
     try:
         yield started
     finally:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
+from tests.forks import Forked
+
 SEALCAST = str(Path(sys.executable).with_name("sealcast"))
 """The command as it was installed beside this interpreter."""
 
@@ -42,17 +44,18 @@ class Process:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.PIPE,
         environment: Mapping[str, str] | None = None,
+        forked: bool = False,
     ) -> None:
+        """`forked`: the first word is SEALCAST, which need not start anew for the others."""
         self.words = tuple(words)
         self.out: list[str] = []
         self.err: list[str] = []
         self._news = threading.Condition()
-        self._popen = subprocess.Popen(
-            words,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "COLUMNS": "200", **(environment or {})},
+        environment = {**os.environ, "COLUMNS": "200", **(environment or {})}
+        self._popen = (
+            Forked(words[1:], stdin=stdin, stdout=stdout, environment=environment)
+            if forked
+            else subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment)
         )
         self._readers = [
             threading.Thread(target=self._read, args=(stream, lines), daemon=True)
@@ -103,12 +106,12 @@ class Process:
     def wait(self, seconds: float = DEADLINE_SECONDS) -> Finished:
         """Wait for its end."""
         try:
-            self._popen.wait(seconds)
+            code = self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running: {self}") from None
         for reader in self._readers:
             reader.join(seconds)
-        return Finished(self._popen.returncode, "".join(self.out), "".join(self.err))
+        return Finished(code, "".join(self.out), "".join(self.err))
 
     def stop(self, number: signal.Signals = signal.SIGINT, seconds: float = DEADLINE_SECONDS) -> Finished:
         """Send a signal and wait for the end."""
@@ -150,9 +153,13 @@ class Process:
 
 
 class Processes:
-    """Starts commands; `end` ends all that still run, each by its own id."""
+    """Starts commands; `end` ends all that still run, each by its own id.
 
-    def __init__(self) -> None:
+    `installed`: a command is what a shell would start, and not a fork that does the same.
+    """
+
+    def __init__(self, *, installed: bool = False) -> None:
+        self._installed = installed
         self._started: list[Process] = []
 
     def start(
@@ -165,7 +172,11 @@ class Processes:
     ) -> Process:
         """Start `sealcast` with these words; `under`: the words of a program that is to run it."""
         process = Process(
-            [*under, SEALCAST, *map(str, words)], stdin=stdin, stdout=stdout, environment=environment
+            [*under, SEALCAST, *map(str, words)],
+            stdin=stdin,
+            stdout=stdout,
+            environment=environment,
+            forked=not (self._installed or under),
         )
         return self.started(process)
 

@@ -144,6 +144,7 @@ class Estate:
         return self.devices / name
 
 
+@pytest.mark.installed
 @pytest.mark.timeout(600)
 def test_h5_no_secret_leaks(tmp_path: Path, processes: Processes, capture: Capture) -> None:
     """H5: an enrolment, a join, messages, a renewal and a removal; then all that can be seen is searched."""

@@ -7,64 +7,57 @@ stand in two streams.
 
 import hashlib
 import itertools
-import multiprocessing
 import os
 import random
+import subprocess
 import time
-from multiprocessing.context import ForkServerProcess
 
 import pytest
 
-from sealcast import cli
 from tests.e2e.datagrams import DATA, Datagram, Recording
 from tests.e2e.site import Site
+from tests.forks import Forked
 
 KILLS = 1000 if os.environ.get("SEALCAST_SOAK") == "1" else 100
 AT_ONCE = 2
 SECONDS = 95.0 * KILLS / 100
 
 
-def publish(folder: str, channel: str) -> None:
-    """A process: `sealcast publish --raw` of more than will ever be sent."""
-    cli.main(["publish", folder, channel, "/dev/urandom", "--raw"])
+def publish(folder: str, channel: str) -> Forked:
+    """Publish more than will ever be sent."""
+    words = ("publish", folder, channel, "/dev/urandom", "--raw")
+    return Forked(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.timeout(120 * KILLS / 100)
 def test_invariant_3_a_hundred_kills_under_load_repeat_no_nonce(site: Site) -> None:
     devices = [str(folder) for folder in site.enrol(*(f"monitor-{number}" for number in range(AT_ONCE)))]
     channel = site.add_channel("icu3/vitals", "--rate", "20Mbit/s")
-    # Each process is forked from one that has done the imports; it has no key, no socket and no thread yet.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sealcast.cli.publish", "sealcast.endpoint", __name__])
     draw = random.Random(7)
     kills = 0
     turn = itertools.count()
-    running: list[tuple[ForkServerProcess, int]] = []
+    running: list[tuple[Forked, int]] = []
     with Recording(channel) as recording:
         deadline = time.monotonic() + SECONDS
         try:
             while kills < KILLS:
                 while len(running) < AT_ONCE:
-                    process = context.Process(
-                        target=publish, args=(devices[next(turn) % AT_ONCE], channel.name), daemon=True
-                    )
-                    process.start()
+                    process = publish(devices[next(turn) % AT_ONCE], channel.name)
                     # Some are killed before their first packet, most in the middle of a block.
                     running.append((process, draw.randrange(0, 200)))
                 process, packets = running.pop(0)
                 goal = len(recording.datagrams) + packets
-                while len(recording.datagrams) < goal and process.is_alive():
+                while len(recording.datagrams) < goal and process.poll() is None:
                     assert time.monotonic() < deadline, f"only {kills} kills in {SECONDS:g} s"
                     time.sleep(0.001)
-                assert process.is_alive(), f"a publisher has ended by itself: {process.exitcode}"
+                assert process.poll() is None, f"a publisher has ended by itself: {process.poll()}"
                 process.kill()
-                process.join()
-                assert process.exitcode == -9
+                assert process.wait() == -9
                 kills += 1
         finally:
             for process, _ in running:
                 process.kill()
-                process.join()
+                process.wait()
     bodies: dict[tuple[bytes, bytes, bytes, int], bytes] = {}
     stream_of_block: dict[bytes, bytes] = {}
     for datagram in recording.datagrams:

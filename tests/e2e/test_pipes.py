@@ -5,8 +5,12 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.processes import Processes
 from tests.e2e.site import Site
+
+pytestmark = pytest.mark.installed
 
 
 def test_a_line_is_delivered_when_it_is_written(site: Site, processes: Processes) -> None:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -58,6 +59,7 @@ def started(processes: Processes, *words: str | Path, stdin: int = subprocess.DE
     return processes.start("--debug", *words, stdin=stdin)
 
 
+@pytest.mark.installed
 def test_invariant_9_secrets_are_in_their_files_and_nowhere_else(site: Site, processes: Processes) -> None:
     site.stop()
     places = ("--listen", site.url.removeprefix("https://"), "--keys", site.keys_url.removeprefix("https://"))
