@@ -48,15 +48,16 @@ class Forked:
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
         environment: Mapping[str, str] | None = None,
+        text: bool = False,
     ) -> None:
-        ours: list[IO[bytes] | None] = []
+        ours: list[IO[Any] | None] = []
         theirs: list[_Descriptor] = []
         opened: list[int] = []
         for stream, (direction, mode) in zip((stdin, stdout, stderr), _DIRECTIONS, strict=True):
             if stream == subprocess.PIPE:
                 ends = os.pipe()
                 near, far = reversed(ends) if mode == "wb" else ends
-                ours.append(os.fdopen(near, mode))
+                ours.append(os.fdopen(near, mode[0] if text else mode))
                 opened.append(far)
                 theirs.append(_Descriptor(far))
             else:

@@ -17,6 +17,7 @@ from sealcast.authority.quantities import parse_address, parse_duration, parse_r
 from sealcast.authority.site import ROOT_FILE, SOCKET_FILE
 from sealcast.cli import main
 from sealcast.errors import UsageError
+from tests.forks import Forked
 
 RUN = "import sys; from sealcast.cli import main; sys.exit(main())"
 CHANNEL = ("--group", "239.192.0.1", "--port", "5000", "--publish", "monitor-*", "--subscribe", "*")
@@ -45,24 +46,17 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+def serving(
+    folder: Path, *options: str, forked: bool = True
+) -> Iterator[tuple[subprocess.Popen[str] | Forked, dict[str, str]]]:
     """A service in a process of its own; gives it, and what its ready line says."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            RUN,
-            "authority",
-            "serve",
-            str(folder),
-            "--listen",
-            "127.0.0.1:0",
-            "--json",
-            *options,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    words = ("authority", "serve", str(folder), "--listen", "127.0.0.1:0", "--json", *options)
+    process = (
+        Forked(words, text=True)
+        if forked
+        else subprocess.Popen(
+            [sys.executable, "-c", RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -169,8 +163,8 @@ class TestWithService:
             assert "another process" in command.err
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_it_ends_cleanly(self, folder: Path, number: int) -> None:
-        with serving(folder) as (process, _):
+    def test_it_ends_cleanly(self, folder: Path, number: signal.Signals) -> None:
+        with serving(folder, forked=False) as (process, _):
             assert (folder / SOCKET_FILE).exists()
             started = time.monotonic()
             process.send_signal(number)
@@ -273,7 +267,7 @@ class TestQuantities:
 
 def test_invariant_9_no_secret_stands_in_an_argument(folder: Path) -> None:
     """What a running service shows to `ps`."""
-    with serving(folder) as (process, _):
+    with serving(folder, forked=False) as (process, _):
         shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()
         assert (folder / "storage.key").read_bytes() not in shown
         limits = Path(f"/proc/{process.pid}/limits").read_text()

@@ -66,6 +66,7 @@ from tests.authority.conftest import LOOPBACK, Clock, Site, make_site
 from tests.authority.test_crash import check_no_serial_is_lost
 from tests.ca.test_local import make_policy
 from tests.crash import attached, calls_that_matter, chosen, tracing
+from tests.forks import Forked
 
 RUN = "import sys; from sealcast.cli import main; sys.exit(main())"
 ECG = "ward/ecg"
@@ -75,15 +76,23 @@ _LENGTH = struct.Struct(">I")
 
 
 @contextlib.contextmanager
-def signer(folder: Path, *options: str, under: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+def signer(
+    folder: Path, *options: str, under: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str] | Forked]:
     """A signer process that listens."""
-    process = subprocess.Popen(
-        [*under, sys.executable, "-c", RUN, "authority", "serve", str(folder), "--roles", "signer", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "SEALCAST_PASSPHRASE": PASSWORD},
+    words = ("authority", "serve", str(folder), "--roles", "signer", *options)
+    environment = {**os.environ, "SEALCAST_PASSPHRASE": PASSWORD}
+    process = (
+        subprocess.Popen(
+            [*under, sys.executable, "-c", RUN, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        if under
+        else Forked(words, environment=environment, text=True)
     )
     assert process.stdout is not None
     assert process.stderr is not None
