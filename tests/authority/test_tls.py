@@ -1,7 +1,7 @@
 """What the listeners of a running service offer in TLS, as testssl.sh sees them.
 
 testssl.sh speaks TLS by itself, with what OpenSSL of today has lost: old versions, weak ciphers, malformed
-records. (sslyze would too; it asks for an older `cryptography` than we use.) It takes about ten seconds of a
+records. (sslyze would too; it asks for an older `cryptography` than we use.) It takes over ten seconds of a
 core for each listener, so all are looked at side by side, once.
 """
 
@@ -31,9 +31,11 @@ CHANNEL = "ward/ecg"
 PATIENCE_SECONDS = 350
 """On a machine that does much else besides."""
 
-CHECKS = ("-p", "-s", "-f", "-S", "-H", "-I", "-T", "-BB", "-R", "-C", "-W", "-F")
-"""Protocols, ciphers, forward secrecy, certificate; heartbleed, CCS injection, ticketbleed, ROBOT,
-renegotiation, compression, SWEET32, FREAK."""
+CHECKS = ("-p", "-s", "-S")
+"""Protocols, ciphers, certificate."""
+OF_TLS_1_2 = ("-f", "-H", "-I", "-T", "-BB", "-R", "-C", "-W", "-F")
+"""Forward secrecy, heartbleed, CCS injection, ticketbleed, ROBOT, renegotiation, compression, SWEET32, FREAK.
+TLS 1.3 has none of these to get wrong, and the first check says where it is alone."""
 
 LISTENERS = ("est", "keys", "manage", "publisher")
 
@@ -98,16 +100,21 @@ async def looked_at(folder: Path) -> AsyncIterator[World]:
         assert listening.manage is not None
         places = (listening.authority, listening.keys, listening.manage, f"https://127.0.0.1:{endpoint[1]}")
         urls = dict(zip(LISTENERS, places, strict=True))
-        found = await asyncio.gather(*(look(url, root, folder / name) for name, url in urls.items()))
+        found = await asyncio.gather(
+            *(
+                look(url, root, folder / name, CHECKS + (OF_TLS_1_2 if name == "est" else ()))
+                for name, url in urls.items()
+            )
+        )
         yield World(root, urls, dict(zip(LISTENERS, found, strict=True)))
 
 
-async def look(url: str, root: Path, output: Path) -> dict[str, tuple[str, str]]:
+async def look(url: str, root: Path, output: Path, checks: tuple[str, ...]) -> dict[str, tuple[str, str]]:
     """Run testssl.sh; return its findings."""
     report = output.with_suffix(".json")
     process = await asyncio.create_subprocess_exec(
         "testssl", "--quiet", "--warnings", "off", "--color", "0", "-n", "none", "--ip", "127.0.0.1",
-        "--add-ca", str(root), "--jsonfile", str(report), *CHECKS, url,
+        "--add-ca", str(root), "--jsonfile", str(report), *checks, url,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
