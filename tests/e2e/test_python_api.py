@@ -394,7 +394,10 @@ async def test_a_publisher_that_is_left_by_an_error_signs_its_end(
                 break
 
 
-async def test_a_publisher_that_cannot_seal_says_why_it_cannot_end(site: Site) -> None:
+async def test_a_publisher_that_cannot_seal_says_why_it_cannot_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sealcast.endpoint.publisher._STALLED_SECONDS", 1.0)
     site.enrol("monitor")
     channel = site.add_channel("icu3/vitals", "--slot", "500ms", "--slots-ahead", "1")
 
