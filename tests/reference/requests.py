@@ -23,6 +23,9 @@ MAX_EARLIER = 8
 MAX_FILES = 1024
 MAX_PIECE_RANGES = 1024
 MAX_REASON_CHARACTERS = 80
+MAX_REPORTS = 64
+MAX_REPORT_BYTES = 256 << 10
+MAX_MEMBER_CHARACTERS = 255
 MAX_MESSAGES = 1024
 MAX_TOPIC_BYTES = 255
 MAX_INTERVAL_MS = 86_400_000
@@ -31,7 +34,7 @@ MAX_SLOTS = 32
 ROLES = ("publish", "subscribe")
 DEVICE = re.compile(rf"([0-9a-f]{{32}}:)?{DEVICE_NAME.pattern}")
 
-OPTIONAL = ("earlier",)
+OPTIONAL = ("earlier", "taken", "reports")
 
 Read = Callable[[object], Any]
 
@@ -154,6 +157,13 @@ def _short(value: object) -> str:
     return text
 
 
+def _member(value: object) -> str:
+    text: str = _text()(value)
+    if len(text) > MAX_MEMBER_CHARACTERS:
+        raise MalformedError("too long a name")
+    return text
+
+
 def _topic(value: object) -> str:
     text: str = _text()(value)
     if len(text.encode()) > MAX_TOPIC_BYTES:
@@ -236,8 +246,13 @@ KINDS: dict[str, dict[str, Read]] = {
         "packets": _list(_DATAGRAM, MAX_PACKETS),
         "oldest": _uint(SEQUENCE_END + 1),
         "head": _or_null(_DATAGRAM),
+        "taken": _list(_uint(1 << 63), MAX_REPORTS),
     },
-    "wanted reply": {"number": _uint(1 << 63), "ranges": _list(_range, MAX_RANGES)},
+    "wanted reply": {
+        "number": _uint(1 << 63),
+        "ranges": _list(_range, MAX_RANGES),
+        "reports": _list(_array(_uint(1 << 63), _member, _octets(most=MAX_REPORT_BYTES)), MAX_REPORTS),
+    },
     "file report": {
         "channel": _octets(32),
         "stream": _octets(16),

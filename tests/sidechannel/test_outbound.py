@@ -1,13 +1,13 @@
 """Publishers that do not listen, at a repair node over real TLS: who may, and what is heeded. SC-50."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import cbor2
 import pytest
 
-from sealcast.errors import UnreachableError
+from sealcast.errors import ChannelError, UnreachableError
 from sealcast.pki.signed import decode_cbor
 from sealcast.sidechannel import (
     MalformedMessageError,
@@ -17,7 +17,9 @@ from sealcast.sidechannel import (
     RepairRequest,
 )
 from sealcast.sidechannel.outbound import Outbound
+from sealcast.sidechannel.peer_messages import FileReport
 from sealcast.sidechannel.quota import Quota
+from sealcast.sidechannel.refusals import RefusedError
 from sealcast.sidechannel.wanted_messages import WantedAnswer, WantedRequest
 from tests.est.site import Site
 from tests.sidechannel.identities import identity_of
@@ -35,9 +37,11 @@ class WatchedOutbound(Outbound):
         super().__init__(lambda stream: "monitor" if stream == STREAM else None)
         self.came: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def take(self, stream_id: bytes, number: int, brought: RepairAnswer) -> WantedAnswer:
+    async def take(
+        self, stream_id: bytes, number: int, brought: RepairAnswer, taken: Collection[int] = ()
+    ) -> WantedAnswer:
         self.came.put_nowait(stream_id)
-        return await super().take(stream_id, number, brought)
+        return await super().take(stream_id, number, brought, taken)
 
 
 class Node:
@@ -52,7 +56,7 @@ class Node:
         return PeerServer(
             identity_of(self.site, "keeper"),
             repair=lambda *_: None,
-            files=lambda *_: False,
+            files=lambda device, report: self.outbound.report(report.stream, device, report.serialize()),
             is_allowed=lambda channel, device: device != "stranger" if channel == CHANNEL else None,
             crl=lambda: None,
             quota=Quota(requests_per_second=10),
@@ -183,3 +187,50 @@ async def test_a_body_that_is_none(node: Node, changed: dict[str, object]) -> No
 def test_an_answer_that_is_none(answer: bytes) -> None:
     with pytest.raises(MalformedMessageError):
         WantedAnswer.parse(answer)
+
+
+def reports(round: int, stream: bytes = STREAM) -> FileReport:
+    return FileReport(channel=CHANNEL, stream=stream, round=round)
+
+
+async def test_what_receivers_tell_of_files_is_passed_on_until_it_is_taken(node: Node) -> None:
+    """The latest of each, by its mark; an answer that was lost is given again."""
+    async with node.client("monitor") as publisher, node.client("bed1") as bed1, node.client("bed2") as bed2:
+        with pytest.raises(ChannelError, match="is not published here"):
+            await bed1.report_files(reports(1))
+        waiting = await waits(node, publisher, brings(0, NOTHING))
+        await bed1.report_files(reports(1))
+        told = WantedAnswer.parse((await waiting)[1])
+        assert (told.number, [each.device for each in told.reports]) == (0, ["bed1"])
+        await bed1.report_files(reports(2))
+        await bed2.report_files(reports(2))
+        again = WantedAnswer.parse((await post(publisher, brings(0, NOTHING)))[1])
+        assert [(each.device, FileReport.parse(each.report).round) for each in again.reports] == [
+            ("bed1", 2),
+            ("bed2", 2),
+        ]
+        # The first mark is of a report that another has taken the place of.
+        taken = (told.reports[0].mark, again.reports[1].mark)
+        body = WantedRequest(channel=CHANNEL, stream=STREAM, number=0, brought=NOTHING, taken=taken)
+        last = WantedAnswer.parse((await post(publisher, body.serialize()))[1])
+        assert last.reports == again.reports[:1]
+
+
+async def test_d6_reports_on_files_that_nobody_comes_for_are_bounded(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(reports(1).serialize())
+    monkeypatch.setattr("sealcast.sidechannel.outbound.MAX_KEPT_BYTES", 3 * size)
+    async with node.client("monitor") as publisher:
+        waiting = await waits(node, publisher, brings(0, NOTHING))
+        for number in range(3):
+            for _ in range(2):
+                assert node.outbound.report(STREAM, f"bed{number}", reports(1).serialize())
+        with pytest.raises(RefusedError, match="too many reports"):
+            node.outbound.report(STREAM, "bed3", reports(1).serialize())
+        with pytest.raises(RefusedError, match="a report on files of 300000 bytes"):
+            node.outbound.report(STREAM, "bed0", bytes(300_000))
+        assert len(WantedAnswer.parse((await waiting)[1]).reports) == 3
+        # One that has gone away comes for nothing more.
+        monkeypatch.setattr("sealcast.sidechannel.outbound._GONE_SECONDS", 0.0)
+        assert not node.outbound.report(STREAM, "bed0", reports(1).serialize())

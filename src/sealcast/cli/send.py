@@ -54,6 +54,13 @@ def send(
     keys: Keys = None,
     fec: Fec = None,
     fixed_rate: FixedRate = False,
+    no_listen: Annotated[
+        bool,
+        typer.Option(
+            "--no-listen",
+            help="Take no connections: repair and acknowledgements go by way of the channel's repair nodes.",
+        ),
+    ] = False,
     interface: Interface = None,
     ttl: Ttl = 1,
     dscp: Dscp = 0,
@@ -65,7 +72,7 @@ def send(
 
     A folder is sent with all below it, under its own name; links are not followed there, hidden entries are
     left out, and both are told. Modes and times are not sent. What a receiver has already is not sent anew to
-    it: after an interruption, give the same command again.
+    it: after an interruption, give the same command again. --no-listen needs a repair node on the channel.
     """
     from sealcast.endpoint.listing import list_files
     from sealcast.errors import IncompleteError, StorageError
@@ -85,6 +92,7 @@ def send(
             fec=fec,
             mtu=mtu,
             adaptive_rate=not fixed_rate,
+            listens=not no_listen,
             # Little, so that the progress is that of the network.
             queue_bytes=_QUEUE_BYTES,
         )

@@ -1,4 +1,5 @@
-"""How a publisher that does not listen serves repair: it asks repair nodes what they want of it.
+"""How a publisher that does not listen serves repair: it asks repair nodes what they want of it, and is told
+by their answers what receivers have of its files.
 
 One request waits at each node; the next one brings what was wanted. Spec: spec/side-channel.md SC-50.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from http import HTTPStatus
 
 from sealcast import _core
@@ -15,7 +17,9 @@ from sealcast.endpoint.session import Session
 from sealcast.errors import NetworkError, SealcastError, UnreachableError
 from sealcast.pki.names import parse_member
 from sealcast.sidechannel.client import PeerClient
+from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.messages import RepairAnswer, RepairNodeEntry
+from sealcast.sidechannel.peer_messages import FileReport
 from sealcast.sidechannel.wanted_messages import (
     HOLD_SECONDS,
     MAX_BROUGHT_BYTES,
@@ -34,9 +38,17 @@ _NOTHING = RepairAnswer(packets=(), oldest=0, head=None)
 
 
 async def serve_outbound(
-    engine: _core.SendEngine, session: Session, channel: str, channel_id: bytes, site_id: bytes
+    engine: _core.SendEngine,
+    session: Session,
+    channel: str,
+    channel_id: bytes,
+    site_id: bytes,
+    take_report: Callable[[str, FileReport], object],
 ) -> None:
-    """Ask every repair node of a channel, and those that come, until cancelled."""
+    """Ask every repair node of a channel, and those that come, until cancelled.
+
+    `take_report`: takes what a device tells of files.
+    """
     asking: dict[tuple[str, tuple[str, int]], asyncio.Task[None]] = {}
     try:
         while True:
@@ -49,7 +61,7 @@ async def serve_outbound(
                 for key in asking.keys() - listed.keys():
                     asking.pop(key).cancel()
                 for key in listed.keys() - asking.keys():
-                    node = _Node(engine, session, listed[key], channel_id, site_id)
+                    node = _Node(engine, session, listed[key], channel_id, site_id, take_report)
                     asking[key] = asyncio.create_task(node.serve())
             await asyncio.sleep(_LOOK_SECONDS)
     finally:
@@ -68,7 +80,9 @@ class _Node:
         entry: RepairNodeEntry,
         channel_id: bytes,
         site_id: bytes,
+        take_report: Callable[[str, FileReport], object],
     ) -> None:
+        self._take_report = take_report
         self._engine = engine
         self._session = session
         self._entry = entry
@@ -101,14 +115,21 @@ class _Node:
         )
         async with client:
             number, brought = 0, _NOTHING
-            # A renewed certificate is shown by another client.
+            taken: tuple[int, ...] = ()
             identity = session.identity
-            while session.identity is identity:
+            while True:
+                if session.identity is not identity:
+                    identity = session.identity
+                    client.reload(identity)
                 # SC-40: the directory is the key server's word alone.
                 if not engine.is_member(self._entry.device):
                     raise UnreachableError(self._entry.device, "the policy does not list it")
                 body = WantedRequest(
-                    channel=self._channel_id, stream=engine.stream_id, number=number, brought=brought
+                    channel=self._channel_id,
+                    stream=engine.stream_id,
+                    number=number,
+                    brought=brought,
+                    taken=taken,
                 )
                 status, answer = await client.exchange(
                     "POST", "/v1/wanted", body.serialize(), answer_seconds=2 * HOLD_SECONDS
@@ -117,7 +138,19 @@ class _Node:
                     raise NetworkError(f"repair node {self._entry.device} answers {status}")
                 wanted = WantedAnswer.parse(answer)
                 self._delay = _FIRST_DELAY_SECONDS
-                number, brought = wanted.number, self._packets(wanted)
+                number, brought, taken = wanted.number, self._packets(wanted), self._reports(wanted)
+
+    def _reports(self, wanted: WantedAnswer) -> tuple[int, ...]:
+        """Pass on what receivers tell; the node's word is all there is for who they are. Returns: marks."""
+        for passed in wanted.reports:
+            try:
+                report = FileReport.parse(passed.report)
+            except MalformedMessageError as error:
+                log.debug("repair node %s passes on what is no report: %s", self._entry.device, error)
+                continue
+            if self._engine.is_member(passed.device) and report.channel == self._channel_id:
+                self._take_report(passed.device, report)
+        return tuple(passed.mark for passed in wanted.reports)
 
     def _packets(self, wanted: WantedAnswer) -> RepairAnswer:
         if not wanted.ranges:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict
@@ -273,7 +274,8 @@ class Publisher:
         session.spawn(self._watch_refused_sends())
         if not self._listens:
             own = channel_id(self._site.site_id, self.channel)
-            session.spawn(serve_outbound(engine, session, self.channel, own, self._site.site_id))
+            take_report = partial(self._take_report, engine)
+            session.spawn(serve_outbound(engine, session, self.channel, own, self._site.site_id, take_report))
         deadline = asyncio.get_running_loop().time() + _REGISTER_SECONDS
         # Who joins after this loop is told of the stream.
         while not engine.is_registered:
@@ -336,13 +338,6 @@ class Publisher:
         ) -> tuple[list[bytes], int, bytes | None] | None:
             return engine.repair(ranges, session.now()) if stream == engine.stream_id else None
 
-        def files(device: str, report: FileReport) -> bool:
-            if report.stream != engine.stream_id:
-                return False
-            if self._files is not None:
-                self._files.report(device, report)
-            return True
-
         def reach(_channel: bytes, stream: bytes) -> tuple[int, bool] | None:
             return engine.reach() if stream == engine.stream_id else None
 
@@ -360,7 +355,7 @@ class Publisher:
             repair=repair,
             losses=take_losses,
             follow=FollowSource(reach=reach, await_fresh=lambda _: engine.await_fresh()),
-            files=files,
+            files=partial(self._take_report, engine),
             is_allowed=is_allowed,
             crl=engine.crl,
             clock=session.date,
@@ -369,6 +364,13 @@ class Publisher:
         session.on_output = lambda: server.followers.take_fresh(engine)
         host, port = await server.listen(address_towards(self._site.keys_url))
         engine.set_endpoint(host, port)
+
+    def _take_report(self, engine: _core.SendEngine, device: str, report: FileReport) -> bool:
+        if report.stream != engine.stream_id:
+            return False
+        if self._files is not None:
+            self._files.report(device, report)
+        return True
 
     def _certify(
         self,
@@ -554,14 +556,14 @@ class Publisher:
         Returns: the files, and who has each of them.
 
         Raises:
-            UsageError: files are being sent already, the publisher does not listen, or as
-                `listing.list_files`, before the first byte.
+            UsageError: files are being sent already, or as `listing.list_files`, before the first byte.
+            ConfigError: the publisher does not listen, and no repair node tells it who has what.
             StorageError: a file cannot be read, or changes while it is being sent.
             IncompleteError: nobody has joined, or names those who have not everything.
             CertificateError, NotAllowedError: the site does not let this device publish any more.
         """
         if not self._listens:
-            raise UsageError("files are sent by a publisher that listens alone", cure="let it listen")
+            await self._require_repair_node()
         if self._files is not None:
             raise UsageError("files are being sent already", cure="name all in one call, or wait")
         self._files = FileSender(self, on_progress)
@@ -569,6 +571,18 @@ class Publisher:
             return await self._files.send(paths, linger=check_seconds("linger", linger))
         finally:
             self._files = None
+
+    async def _require_repair_node(self) -> None:
+        session = self._session
+        if session is None:
+            raise UsageError("the publisher is not open", cure="use it inside `async with`")
+        nodes = (await session.key_server.directory(self.channel)).repair_nodes
+        if not any(self.is_listed(node.device) for node in nodes):
+            raise ConfigError(
+                f"channel {self.channel!r} has no repair node, and without one nobody can tell a publisher "
+                "that does not listen which files have come",
+                cure="start a repair node (sealcast repair-node), or let the publisher listen",
+            )
 
     async def drained(self) -> None:
         """Wait until everything that was queued has been handed to the network.

@@ -392,18 +392,43 @@ class Subscriber:
 
     async def _reported(self, session: Session, engine: _core.ReceiveEngine, report: FileReport) -> bool:
         try:
-            for entry in await session.key_server.streams(self.channel):
-                if entry.stream == report.stream and entry.endpoint is not None:
-                    host, port = entry.endpoint
-                    site_id, device = parse_member(self._site.site_id, entry.device)
-                    async with PeerClient(
-                        session.identity, host=host, port=port, device=device, site_id=site_id, crl=engine.crl
-                    ) as peer:
-                        await peer.report_files(report)
-                    return True
+            directory = await session.key_server.directory(self.channel)
         except SealcastError as error:
             log.debug("report on files: %s", error)
+            return False
+        takers = [
+            (entry.device, entry.endpoint)
+            for entry in directory.streams
+            if entry.stream == report.stream and entry.endpoint is not None
+        ]
+        if not takers and any(entry.stream == report.stream for entry in directory.streams):
+            # It does not listen, and comes to a repair node for it (SC-50).
+            nodes = [node for node in directory.repair_nodes if engine.is_member(node.device)]
+            takers = [(node.device, node.endpoint) for node in nodes]
+        for device, endpoint in takers:
+            if await self._told(session, engine, report, device, endpoint):
+                return True
         return False
+
+    async def _told(
+        self,
+        session: Session,
+        engine: _core.ReceiveEngine,
+        report: FileReport,
+        member: str,
+        endpoint: tuple[str, int],
+    ) -> bool:
+        host, port = endpoint
+        site_id, device = parse_member(self._site.site_id, member)
+        try:
+            async with PeerClient(
+                session.identity, host=host, port=port, device=device, site_id=site_id, crl=engine.crl
+            ) as peer:
+                await peer.report_files(report)
+        except SealcastError as error:
+            log.debug("report on files: %s", error)
+            return False
+        return True
 
     def counters(self) -> dict[str, int]:
         """What has been counted since the start; refusals under their reason."""

@@ -122,7 +122,7 @@ class RepairNode:
             first.session.identity,
             site_id=self._site.site_id,
             repair=self._repair,
-            files=_files,
+            files=self._take_files,
             is_allowed=self._is_allowed,
             crl=first.engine.crl,
             clock=first.session.date,
@@ -180,14 +180,13 @@ class RepairNode:
     def _await_fresh(self, channel: bytes) -> None:
         self._by_id[channel].engine.await_fresh()
 
+    def _take_files(self, device: str, report: FileReport) -> bool:
+        # What a receiver has of files is for their publisher, which may come for it.
+        return self._by_id[report.channel].outbound.report(report.stream, device, report.serialize())
+
     async def _admission(self, channel: bytes, device: str) -> Admission:
         return await self._by_id[channel].admission(device)
 
     def _is_allowed(self, channel: bytes, device: str) -> bool | None:
         keeper = self._by_id.get(channel)
         return None if keeper is None else keeper.engine.is_member(device)
-
-
-def _files(_device: str, _report: FileReport) -> bool:
-    # What a receiver has of a publisher's files is for the publisher.
-    return False

@@ -1,21 +1,39 @@
 """Publishers that do not listen, as a repair node asks them: by the answers to requests of theirs that wait.
 
+The same answers bring them what receivers tell of their files.
+
 Spec: spec/side-channel.md SC-50.
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import itertools
+import secrets
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 
 from sealcast.errors import UnreachableError
 from sealcast.sidechannel.messages import RepairAnswer, RepairRequest
 from sealcast.sidechannel.refusals import Refusal, RefusedError
-from sealcast.sidechannel.wanted_messages import HOLD_SECONDS, WantedAnswer
+from sealcast.sidechannel.wanted_messages import (
+    HOLD_SECONDS,
+    MAX_REPORT_BYTES,
+    MAX_REPORTS,
+    PassedReport,
+    WantedAnswer,
+)
 
 MAX_STREAMS = 1024
 """Whose publishers ask what is wanted."""
 
+MAX_KEPT_BYTES = 16 << 20
+"""Reports on files, of all streams of a channel, that their publishers have not taken yet."""
+
+_TOLD_BYTES = 1 << 20
+"""Reports of one answer."""
+
 _RETRY_SECONDS = 5
+_GONE_SECONDS = 2 * HOLD_SECONDS
+"""A publisher that has not asked for so long does not ask here any more."""
 
 
 @dataclass(slots=True)
@@ -29,7 +47,24 @@ class _Stream:
     latest: int = 0
     """The request that waits, counted."""
     waiting: int = 0
+    asked_at: float = 0.0
+    reports: dict[str, PassedReport] = field(default_factory=dict)
+    """The latest of each device, until the publisher has it."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def is_there(self, now: float) -> bool:
+        """Whether its publisher asks here."""
+        return self.waiting > 0 or now - self.asked_at < _GONE_SECONDS
+
+    def told(self) -> tuple[PassedReport, ...]:
+        """As many of the oldest reports as one answer takes."""
+        room, told = _TOLD_BYTES, []
+        for report in itertools.islice(self.reports.values(), MAX_REPORTS):
+            room -= len(report.report)
+            if room < 0:
+                break
+            told.append(report)
+        return tuple(told)
 
 
 class Outbound:
@@ -39,6 +74,8 @@ class Outbound:
         """Nobody waits yet; `publisher_of`: the device whose stream it is, as the policy writes it."""
         self.publisher_of = publisher_of
         self._streams: dict[bytes, _Stream] = {}
+        # Another start has other marks: what is taken is the report that was told.
+        self._marks = itertools.count(secrets.randbits(62))
 
     async def ask(self, request: RepairRequest) -> RepairAnswer:
         """Want packets of a stream, and wait for them; the caller bounds for how long.
@@ -63,12 +100,50 @@ class Outbound:
             if stream.answer is answer:
                 stream.answer = stream.wanted = None
 
-    async def take(self, stream_id: bytes, number: int, brought: RepairAnswer) -> WantedAnswer:
+    def report(self, stream_id: bytes, device: str, report: bytes) -> bool:
+        """Keep what a device tells of a stream's files, until its publisher has it; the latest counts.
+
+        Returns: False where the publisher does not ask here.
+
+        Raises: RefusedError: it is too long, or too many publishers have not taken theirs.
+        """
+        now = asyncio.get_running_loop().time()
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.is_there(now):
+            return False
+        if len(report) > MAX_REPORT_BYTES:
+            raise RefusedError(Refusal.TOO_LARGE, f"a report on files of {len(report)} bytes")
+        kept = {**stream.reports}
+        kept.pop(device, None)
+        if self._kept_bytes(stream_id, now) + _bytes_of(kept) + len(report) > MAX_KEPT_BYTES:
+            raise RefusedError(
+                Refusal.TOO_MANY_REQUESTS, "too many reports on files wait", retry_after=_RETRY_SECONDS
+            )
+        stream.reports = {**kept, device: PassedReport(mark=next(self._marks), device=device, report=report)}
+        stream.news.set()
+        return True
+
+    def _kept_bytes(self, but: bytes, now: float) -> int:
+        """What waits for the publishers of other streams; nothing waits for one that has gone."""
+        total = 0
+        for stream_id, stream in self._streams.items():
+            if not stream.is_there(now):
+                stream.reports = {}
+            if stream_id != but:
+                total += _bytes_of(stream.reports)
+        return total
+
+    async def take(
+        self, stream_id: bytes, number: int, brought: RepairAnswer, taken: Collection[int] = ()
+    ) -> WantedAnswer:
         """Take what a publisher brings, and wait until something is wanted of it, for a while.
 
-        Raises: RefusedError: there are too many publishers.
+        `taken`: marks of reports that it has. Raises: RefusedError: there are too many publishers.
         """
         stream = self._stream(stream_id)
+        stream.reports = {
+            device: report for device, report in stream.reports.items() if report.mark not in taken
+        }
         answer = stream.answer
         if number == stream.number and answer is not None and not answer.done():
             answer.set_result(brought)
@@ -78,12 +153,14 @@ class Outbound:
         own = stream.latest
         stream.news.set()
         stream.waiting += 1
-        until = asyncio.get_running_loop().time() + HOLD_SECONDS
+        stream.asked_at = asyncio.get_running_loop().time()
+        until = stream.asked_at + HOLD_SECONDS
         try:
             while stream.latest == own:
-                if (wanted := stream.wanted) is not None:
+                told = stream.told()
+                if (wanted := stream.wanted) is not None or told:
                     stream.wanted = None
-                    return wanted
+                    return replace(wanted or WantedAnswer(number=0), reports=told)
                 stream.news = asyncio.Event()
                 async with asyncio.timeout_at(until):
                     await stream.news.wait()
@@ -111,3 +188,7 @@ class Outbound:
                     Refusal.TOO_MANY_REQUESTS, "too many publishers ask", retry_after=_RETRY_SECONDS
                 )
         return self._streams.setdefault(stream_id, _Stream())
+
+
+def _bytes_of(reports: dict[str, PassedReport]) -> int:
+    return sum(len(each.report) for each in reports.values())

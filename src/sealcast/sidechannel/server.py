@@ -274,7 +274,7 @@ class PeerServer:
             raise RefusedError(
                 Refusal.NOT_ALLOWED, f"stream {asked.stream.hex()} is not published by {caller!r}"
             )
-        wanted = await outbound.take(asked.stream, asked.number, asked.brought)
+        wanted = await outbound.take(asked.stream, asked.number, asked.brought, asked.taken)
         # It may have been removed while it waited.
         self._authorise(asked.channel, self._caller(request))
         return _answer(wanted.serialize())

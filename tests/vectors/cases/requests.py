@@ -147,11 +147,15 @@ def wanted_request() -> Body:
             "the first": {"number": 0, "packets": [], "oldest": 0, "head": None},
             "the highest number": {"number": 2**63 - 1},
             "the end of a stream": {"oldest": 2**62},
+            "reports that were taken": {"taken": [0, 7, 2**63 - 1]},
         },
         {
             "a number beyond 63 bits": ("number", 2**63),
             "a negative number": ("number", -1),
             "a number as text": ("number", "2"),
+            "65 reports taken": ("taken", list(range(65))),
+            "a mark beyond 63 bits": ("taken", [2**63]),
+            "a mark as bytes": ("taken", [b"7"]),
             "1,025 packets": ("packets", [b""] * 1025),
             "a packet null": ("packets", [None]),
             "an oldest beyond all sequences": ("oldest", 2**62 + 1),
@@ -163,6 +167,7 @@ def wanted_request() -> Body:
 
 
 def wanted_reply() -> Body:
+    report = cbor(file_report().usual)
     return Body(
         "wanted reply",
         {"number": 3, "ranges": [[3, 5], [9, 9]]},
@@ -170,10 +175,20 @@ def wanted_reply() -> Body:
             "nothing": {"number": 0, "ranges": []},
             "the highest number": {"number": 2**63 - 1},
             "64 ranges": {"ranges": [[4 * number, 4 * number + 1] for number in range(64)]},
+            "reports on files, and nothing wanted": {
+                "number": 0,
+                "ranges": [],
+                "reports": [[7, "display", report], [2**63 - 1, f"{'0a' * 16}:bed", b""]],
+            },
         },
         {
             "a number beyond 63 bits": ("number", 2**63),
             "a negative number": ("number", -1),
+            "65 reports": ("reports", [[number, "display", b""] for number in range(65)]),
+            "a report without a mark": ("reports", [["display", report]]),
+            "a report of nobody": ("reports", [[7, None, report]]),
+            "a report with a mark beyond 63 bits": ("reports", [[2**63, "display", report]]),
+            "a report that is a map": ("reports", [[7, "display", {}]]),
             "first above last": ("ranges", [[5, 3]]),
             "65 ranges": ("ranges", [[4 * number, 4 * number + 1] for number in range(65)]),
             "a sequence beyond 62 bits": ("ranges", [[0, 2**62]]),
