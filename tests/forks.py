@@ -7,6 +7,7 @@ command runs. Tests of how a process starts and ends, and of its arguments, star
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import subprocess
@@ -49,7 +50,9 @@ class Forked:
         stderr: int = subprocess.PIPE,
         environment: Mapping[str, str] | None = None,
         text: bool = False,
+        inside: int | None = None,
     ) -> None:
+        """`inside`: of a process whose network, and its user namespace, the command is to have."""
         ours: list[IO[Any] | None] = []
         theirs: list[_Descriptor] = []
         opened: list[int] = []
@@ -69,7 +72,9 @@ class Forked:
         self.stdin, self.stdout, self.stderr = ours
         self._words = tuple(words)
         self._process = _context.Process(
-            target=_main, args=(self._words, theirs, dict(environment or os.environ)), daemon=True
+            target=_main,
+            args=(self._words, theirs, dict(environment or os.environ), inside),
+            daemon=True,
         )
         try:
             with _server:
@@ -121,7 +126,11 @@ def _received(sent: Any) -> int:
     return number
 
 
-def _main(words: Sequence[str], streams: Sequence[int], environment: Mapping[str, str]) -> None:
+def _main(
+    words: Sequence[str], streams: Sequence[int], environment: Mapping[str, str], inside: int | None
+) -> None:
+    if inside is not None:
+        _enter(inside)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -133,3 +142,13 @@ def _main(words: Sequence[str], streams: Sequence[int], environment: Mapping[str
     os.environ.update(environment)
     sys.argv = ["sealcast", *words]
     sys.exit(cli.main())
+
+
+def _enter(process: int) -> None:
+    """As nsenter does, which would have to start an interpreter."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    spaces = [os.open(f"/proc/{process}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "net")]
+    for space in spaces:
+        if libc.setns(space, 0) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(space)

@@ -45,15 +45,19 @@ class Process:
         stdout: int = subprocess.PIPE,
         environment: Mapping[str, str] | None = None,
         forked: bool = False,
+        inside: int | None = None,
     ) -> None:
-        """`forked`: the first word is SEALCAST, which need not start anew for the others."""
+        """`forked`: the first word is SEALCAST, which need not start anew for the others.
+
+        `inside`: of a process whose network the fork is to have.
+        """
         self.words = tuple(words)
         self.out: list[str] = []
         self.err: list[str] = []
         self._news = threading.Condition()
         environment = {**os.environ, "COLUMNS": "200", **(environment or {})}
         self._popen = (
-            Forked(words[1:], stdin=stdin, stdout=stdout, environment=environment)
+            Forked(words[1:], stdin=stdin, stdout=stdout, environment=environment, inside=inside)
             if forked
             else subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment)
         )
@@ -169,14 +173,19 @@ class Processes:
         stdout: int = subprocess.PIPE,
         environment: Mapping[str, str] | None = None,
         under: Sequence[str] = (),
+        inside: int | None = None,
     ) -> Process:
-        """Start `sealcast` with these words; `under`: the words of a program that is to run it."""
+        """Start `sealcast` with these words.
+
+        `under`: the words of a program that is to run it. `inside`: of a process whose network it is to have.
+        """
         process = Process(
             [*under, SEALCAST, *map(str, words)],
             stdin=stdin,
             stdout=stdout,
             environment=environment,
             forked=not (self._installed or under),
+            inside=inside,
         )
         return self.started(process)
 

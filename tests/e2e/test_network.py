@@ -27,28 +27,28 @@ echo ready
 exec cat
 """
 
-pytestmark = pytest.mark.needs_program("ip", "unshare", "nsenter")
+pytestmark = pytest.mark.needs_program("ip", "unshare")
 
 
 @pytest.fixture(scope="module")
-def inside() -> Iterator[list[str]]:
-    """What stands before a command line that runs in the namespace."""
+def inside() -> Iterator[int]:
+    """A process in the namespace."""
     holder = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", _SET_UP]
     with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
         assert shell.stdout is not None
         assert shell.stdout.readline() == "ready\n"
-        yield ["nsenter", "--target", str(shell.pid), "--user", "--net", "--preserve-credentials"]
+        yield shell.pid
 
 
 class Network:
     """An authority at `[::1]` of the namespace, and what a test does in it."""
 
-    def __init__(self, folder: Path, processes: Processes, inside: list[str]) -> None:
+    def __init__(self, folder: Path, processes: Processes, inside: int) -> None:
         self.processes, self.inside = processes, inside
         self.site = Site(folder / "authority", processes, folder / "devices")
         command("authority", "init", self.site.folder, "--site", "Ward")
         authority = processes.start(
-            "authority", "serve", self.site.folder, "--listen", "[::1]:0", "--json", under=inside
+            "authority", "serve", self.site.folder, "--listen", "[::1]:0", "--json", inside=inside
         )
         listening = json.loads(authority.wait_line("authority"))
         self.site.url, self.site.keys_url = listening["authority"], listening["keys"]
@@ -57,7 +57,7 @@ class Network:
         folder = self.site.devices / name
         enrolled = self.processes.start(
             "device", "enroll", folder, "--authority", self.site.url, "--keys", self.site.keys_url,
-            "--root", self.site.root, "--name", name, "--token", self.site.token(name), under=self.inside,
+            "--root", self.site.root, "--name", name, "--token", self.site.token(name), inside=self.inside,
         ).wait()  # fmt: skip
         assert enrolled.code == 0, enrolled.err
         return folder
@@ -72,9 +72,8 @@ class Network:
         """Send lines from one end to the other; return what became of the subscriber."""
         display, monitor = self.enrol("display"), self.enrol("monitor")
         count = str(_LINES.count(b"\n"))
-        subscriber = self.processes.start(
-            "subscribe", display, "waves", "--interface", FAR, "--count", count, *subscribe, under=self.inside
-        )
+        taken = ("--interface", FAR, "--count", count, *subscribe)
+        subscriber = self.processes.start("subscribe", display, "waves", *taken, inside=self.inside)
         subscriber.wait_line("joined channel", errors=True)
         publisher = self.processes.start(
             "publish",
@@ -84,7 +83,7 @@ class Network:
             NEAR,
             *publish,
             stdin=subprocess.PIPE,
-            under=self.inside,
+            inside=self.inside,
         )
         publisher.write(_LINES)
         publisher.close_input()
@@ -94,7 +93,7 @@ class Network:
 
 
 @pytest.mark.parametrize("group", ["ff15::5ea1:1", "ff02::5ea1:2"])
-def test_ipv6_end_to_end(tmp_path: Path, processes: Processes, inside: list[str], group: str) -> None:
+def test_ipv6_end_to_end(tmp_path: Path, processes: Processes, inside: int, group: str) -> None:
     network = Network(tmp_path, processes, inside)
     network.add_channel(group)
     finished = network.stream(["--dscp", "46"], [])
@@ -102,9 +101,7 @@ def test_ipv6_end_to_end(tmp_path: Path, processes: Processes, inside: list[str]
 
 
 @pytest.mark.parametrize(("group", "source"), [("232.94.0.1", "10.94.0.1"), ("ff35::5ea1:1", "fd00:5ea1::1")])
-def test_from_one_source(
-    tmp_path: Path, processes: Processes, inside: list[str], group: str, source: str
-) -> None:
+def test_from_one_source(tmp_path: Path, processes: Processes, inside: int, group: str, source: str) -> None:
     """IGMPv3 and MLDv2: the kernel itself lets nothing else through."""
     network = Network(tmp_path, processes, inside)
     network.add_channel(group)
@@ -112,13 +109,13 @@ def test_from_one_source(
     assert (finished.code, finished.out.encode()) == (0, _LINES), finished.err
 
 
-def test_a_source_that_is_none_is_named(tmp_path: Path, processes: Processes, inside: list[str]) -> None:
+def test_a_source_that_is_none_is_named(tmp_path: Path, processes: Processes, inside: int) -> None:
     network = Network(tmp_path, processes, inside)
     network.add_channel("232.94.0.2")
     display = network.enrol("display")
     for source, cure in (("nobody", "for example"), ("fd00:5ea1::1", "group's family")):
         words = ("subscribe", display, "waves", "--interface", FAR, "--source", source)
-        finished = processes.start(*words, under=inside).wait()
+        finished = processes.start(*words, inside=inside).wait()
         assert finished.code in (2, 3), finished.err
         assert source in finished.err
         assert cure in finished.err
