@@ -46,8 +46,6 @@ def test_what_is_lost_comes_from_a_publisher_that_does_not_listen(site: Site, pr
         "repair-node", keeper, channel.name, "--listen", address["keeper"], "--serve", serve,
     )  # fmt: skip
     with Switch((group, port), exits, seed=5, faults=Faults(delay=0, loss=0.1)) as switch:
-        node = processes.start(*node_words)
-        node.wait_line("keeping", errors=True)
         subscriber = site.subscribe(
             display, channel, "--listen", address["display"], "--count", str(len(LINES))
         )
@@ -56,6 +54,9 @@ def test_what_is_lost_comes_from_a_publisher_that_does_not_listen(site: Site, pr
             "--no-listen", "--send-to", f"{group}:{port}", "--linger", "4s", "--json",
             stdin=subprocess.PIPE,
         )  # fmt: skip
+        # Both are told of a node that comes later than they (SC-45).
+        node = processes.start(*node_words)
+        node.wait_line("keeping", errors=True)
         publisher.write("".join(LINES[:600]).encode())
         subscriber.wait_lines(600)
         assert not listens(publisher)

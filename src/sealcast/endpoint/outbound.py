@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 
 from sealcast import _core
@@ -18,7 +18,7 @@ from sealcast.errors import NetworkError, SealcastError, UnreachableError
 from sealcast.pki.names import parse_member
 from sealcast.sidechannel.client import PeerClient
 from sealcast.sidechannel.fields import MalformedMessageError
-from sealcast.sidechannel.messages import RepairAnswer, RepairNodeEntry
+from sealcast.sidechannel.messages import PollRequest, RepairAnswer, RepairNodeEntry
 from sealcast.sidechannel.peer_messages import FileReport
 from sealcast.sidechannel.wanted_messages import (
     HOLD_SECONDS,
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 MAX_NODES = 8
 """Repair nodes that are asked; members get from each what it has of all others."""
 
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 _FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS = 0.2, 5.0
 _NOTHING = RepairAnswer(packets=(), oldest=0, head=None)
 
@@ -51,23 +51,35 @@ async def serve_outbound(
     """
     asking: dict[tuple[str, tuple[str, int]], asyncio.Task[None]] = {}
     try:
-        while True:
-            try:
-                nodes = (await session.key_server.directory(channel)).repair_nodes
-            except SealcastError as error:
-                log.debug("channel %s: the directory does not answer: %s", channel, error)
-            else:
-                listed = {(node.device, node.endpoint): node for node in nodes[:MAX_NODES]}
-                for key in asking.keys() - listed.keys():
-                    asking.pop(key).cancel()
-                for key in listed.keys() - asking.keys():
-                    node = _Node(engine, session, listed[key], channel_id, site_id, take_report)
-                    asking[key] = asyncio.create_task(node.serve())
-            await asyncio.sleep(_LOOK_SECONDS)
+        async for nodes in _nodes(session, channel):
+            listed = {(node.device, node.endpoint): node for node in nodes[:MAX_NODES]}
+            for key in asking.keys() - listed.keys():
+                asking.pop(key).cancel()
+            for key in listed.keys() - asking.keys():
+                node = _Node(engine, session, listed[key], channel_id, site_id, take_report)
+                asking[key] = asyncio.create_task(node.serve())
     finally:
         for task in asking.values():
             task.cancel()
         await asyncio.gather(*asking.values(), return_exceptions=True)
+
+
+async def _nodes(session: Session, channel: str) -> AsyncIterator[tuple[RepairNodeEntry, ...]]:
+    """The channel's repair nodes, and again whenever the directory is another one (SC-45)."""
+    known, counter = bytes(32), 0
+    while True:
+        try:
+            news = await session.key_server.await_news(channel, PollRequest(counter=counter, directory=known))
+            counter = news.counter
+            if news.directory != known:
+                # What changes later is told by the next answer.
+                known = news.directory or bytes(32)
+                yield (await session.key_server.directory(channel)).repair_nodes
+        except SealcastError as error:
+            known = bytes(32)
+            log.debug("channel %s: the directory does not answer: %s", channel, error)
+        # Nor does a key server that answers at once, as when it ends, make this a flood.
+        await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
 
 
 class _Node:

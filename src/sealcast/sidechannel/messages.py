@@ -278,6 +278,11 @@ class PollAnswer:
     directory: bytes | None = None
     """What the directory is known by, where that was asked for."""
 
+    @property
+    def counter(self) -> int:
+        """Of the beacon, as it says itself: its body begins with it (KM-15)."""
+        return int.from_bytes(self.beacon[64:72])
+
     def serialize(self) -> bytes:
         """The body's bytes."""
         told = {} if self.directory is None else {"directory": self.directory}
