@@ -554,7 +554,7 @@ class SendDriver:
     def want_room(self) -> None:
         """Ask to be notified once when the queue has drained by half."""
 
-    def statistics(self) -> tuple[int, int]:
-        """Return datagrams sent, and sends that the system refused."""
+    def statistics(self) -> tuple[int, int, int]:
+        """Return datagrams sent, sends that the system refused, and its number for the last (0: none)."""
 
     def stop(self) -> None: ...

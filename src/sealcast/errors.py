@@ -143,7 +143,7 @@ class UnknownChannelError(ChannelError):
 
 
 class NotAllowedError(ChannelError):
-    """The channel's policy does not allow it. `action`: `publish` or `subscribe`."""
+    """The channel's policy does not allow it. `action`: `publish`, `subscribe` or `keep packets`."""
 
     default_cure = "have the operator list the device in the channel's policy"
 

@@ -211,7 +211,8 @@ async def test_a_poll_that_began_under_the_old_site_ca_ends_without_a_false_refu
         now=_core.steady_time(),
         jitter_seed=1,
     )
-    session = Session(engine, identity, ChannelSite.own(identity), "ward/ecg", engine.handle_deadline)
+    own = ChannelSite.own(identity)
+    session = Session(engine, identity, own, "ward/ecg", engine.handle_deadline, "subscribe")
     session.start()
     told: list[str] = []
 

@@ -185,12 +185,19 @@ def test_two_senders_at_once(site: Site, processes: Processes, tmp_path: Path) -
 
 
 def test_an_empty_file_is_a_file(site: Site, processes: Processes, channel: Channel, tmp_path: Path) -> None:
-    scanner, archive = site.enrol("scanner", "archive-1")
+    scanner, archive, reader = site.enrol("scanner", "archive-1", "archive-2")
     [file] = make_files(tmp_path / "source", 0)
+    subscriber = site.subscribe(reader, channel, "--count", "1")
     receiver = site.receive(archive, channel, tmp_path / "output", "--count", "1")
-    assert processes.run("send", scanner, channel.name, file).code == 0
+    # Who takes messages alone will never have it.
+    assert processes.run("send", scanner, channel.name, file, "--linger", "2s").code == 9
     assert receiver.wait().code == 0
     assert (tmp_path / "output" / file.name).read_bytes() == b""
+    (line := tmp_path / "line").write_text("a message\n")
+    assert processes.run("publish", scanner, channel.name, line).code == 0
+    finished = subscriber.wait()
+    assert finished.out == "a message\n", "the pieces of files are no messages"
+    assert "`sealcast receive` takes them" in finished.err
 
 
 def test_who_does_not_acknowledge_is_named(

@@ -136,7 +136,8 @@ def test_fault_8_the_interfaces_mtu_shrinks(ward: Ward, restore_mtu: Callable[[i
             restore_mtu(mtu)
             wait_until(lambda: stream.told()["counters"]["repaired"] > repaired + 10, f"repair at {mtu}")  # noqa: B023
             assert stream.told()["losses"] == []
-        stream.publisher.wait_line("refuses packets on", errors=True)
+        told = stream.publisher.wait_line("refuses packets on", errors=True)
+        assert "they do not fit its MTU any more (say --mtu)" in told
 
 
 def test_packets_that_never_fit_the_interface_are_refused_at_the_start(ward: Ward) -> None:

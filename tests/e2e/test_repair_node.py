@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -122,12 +124,20 @@ def tell_head(relay: Relay, datagrams: list[Datagram]) -> None:
 
 def test_a_repair_node_serves_what_a_dead_publisher_cannot_and_opens_nothing(site: Site) -> None:
     monitor, near, far, keeper = site.enrol("monitor", "near", "far", "keeper")
-    command("authority", "device", "set", site.folder, "keeper", "--role", "repair-node")
     channel = site.add_channel("icu3/vitals", publish="monitor")
+    without_role = site.processes.run("repair-node", keeper, channel.name)
+    assert without_role.code == 6
+    assert "'keeper' may not keep packets on channel 'icu3/vitals'" in without_role.err
+    assert "device set SITE NAME --role repair-node" in without_role.err
+    command("authority", "device", "set", site.folder, "keeper", "--role", "repair-node")
     refused = site.processes.run("subscribe", keeper, channel.name, "--count", "1")
     assert refused.code == 6, refused.err
-    node = site.processes.start("repair-node", keeper, channel.name)
+    node = site.processes.start("repair-node", keeper, channel.name, "--json")
     node.wait_line("keeping icu3/vitals", errors=True)
+    where = json.loads(node.wait_lines(1)[0])
+    assert where["channels"] == ["icu3/vitals"]
+    with socket.create_connection((where["host"], where["port"]), timeout=10):
+        pass
     with Relay(channel) as relay:
         by = site.subscribe(near, channel)
         behind = site.subscribe(far, channel, "--listen", relay.target.address, "--count", "400")
@@ -142,7 +152,9 @@ def test_a_repair_node_serves_what_a_dead_publisher_cannot_and_opens_nothing(sit
     assert not holds_any(node, secrets), "a repair node has not"
     assert not holds_any(node, {b"pulse 00"}), "nor anything that was opened"
     assert holds_any(node, {datagrams[-1].stream_id})
-    assert node.stop().code == 130
+    stopped = node.stop()
+    assert stopped.code == 130
+    assert json.loads(stopped.out.splitlines()[-1])["counters"][channel.name]["kept-packets"] > 0
 
 
 def test_what_a_node_keeps_on_disk_outlives_its_death(site: Site, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 //! The thread between a publisher's engine and the group's socket: seals, paces, sends.
 
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,6 +24,8 @@ struct Shared {
     wants_room: AtomicBool,
     sent: AtomicU64,
     errors: AtomicU64,
+    /// The system's number of the last of them.
+    last_error: AtomicI32,
     signal: Signal,
 }
 
@@ -110,6 +112,11 @@ impl SendDriver {
     /// Sends that the system refused; their packets come back by repair.
     pub fn errors(&self) -> u64 {
         self.shared.errors.load(Ordering::Relaxed)
+    }
+
+    /// The system's number of the last of them; 0 if there was none.
+    pub fn last_error(&self) -> i32 {
+        self.shared.last_error.load(Ordering::Relaxed)
     }
 
     /// Ends the thread and closes the socket.
@@ -233,8 +240,12 @@ impl Loop<'_> {
                     rest = &rest[sent..];
                 }
                 // The one that failed is passed over: repair mends it.
-                _ => {
+                failed => {
                     self.shared.errors.fetch_add(1, Ordering::Relaxed);
+                    let number = failed.err().and_then(|error| error.raw_os_error());
+                    self.shared
+                        .last_error
+                        .store(number.unwrap_or(0), Ordering::Relaxed);
                     rest = &rest[1..];
                 }
             }

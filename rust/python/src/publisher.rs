@@ -504,11 +504,11 @@ impl PySendDriver {
         }
     }
 
-    /// Datagrams sent, and sends that the system refused.
-    fn statistics(&self) -> (u64, u64) {
-        lock(&self.driver)
-            .as_ref()
-            .map_or((0, 0), |driver| (driver.sent(), driver.errors()))
+    /// Datagrams sent, sends that the system refused, and its number for the last of them.
+    fn statistics(&self) -> (u64, u64, i32) {
+        lock(&self.driver).as_ref().map_or((0, 0, 0), |driver| {
+            (driver.sent(), driver.errors(), driver.last_error())
+        })
     }
 
     fn stop(&self, py: Python<'_>) {

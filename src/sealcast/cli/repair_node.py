@@ -1,12 +1,14 @@
 """`sealcast repair-node`: keep the packets of channels for members that lost some."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sealcast.cli import escape
+from sealcast.cli import say
 from sealcast.cli.data import (
+    AsJson,
     Folder,
     Interface,
     Keys,
@@ -66,10 +68,12 @@ def repair_node(
     keys: Keys = None,
     interface: Interface = None,
     listen: Listen = None,
+    as_json: AsJson = False,
 ) -> None:
     """Keep the packets of channels for members that lost some; the device needs the role repair-node.
 
-    It verifies every packet and can open none: the key server gives such a device no key for that.
+    It verifies every packet and can open none: the key server gives such a device no key for that. With
+    --json it writes where it serves, and at its end what it has counted.
     """
     from sealcast.endpoint.routing import parse_address
     from sealcast.pki.quantities import parse_duration, parse_size
@@ -92,7 +96,13 @@ def repair_node(
     async def work() -> None:
         async with node:
             host, port = node.endpoint
-            typer.echo(escape(f"sealcast: keeping {', '.join(channels)}; serving at {host}:{port}"), err=True)
-            await node.run()
+            if as_json:
+                typer.echo(json.dumps({"channels": channels, "host": host, "port": port}))
+            say(f"keeping {', '.join(channels)}; serving at {host}:{port}")
+            try:
+                await node.run()
+            finally:
+                if as_json:
+                    typer.echo(json.dumps({"counters": node.counters()}))
 
     run(work)

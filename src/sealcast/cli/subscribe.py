@@ -31,6 +31,8 @@ from sealcast.cli.data import (
 from sealcast.cli.output import data_line, open_output, write_messages
 from sealcast.endpoint.events import Alarm, Event, Loss, MulticastSilent, Refused
 from sealcast.endpoint.limits import MAX_MESSAGE_BYTES
+from sealcast.endpoint.subscriber import Subscriber
+from sealcast.endpoint.transfer import TOPIC as FILE_TOPIC
 from sealcast.errors import IncompleteError
 
 
@@ -85,7 +87,8 @@ def subscribe(
         From,
         typer.Option(
             "--from",
-            help="Of what was published before: nothing, the last of each topic, or all since admission.",
+            help="Of what was published before: nothing, the last of each topic, or all since this device "
+            "was admitted, which each join does anew.",
         ),
     ] = From.NOW,
     path: Annotated[
@@ -131,7 +134,7 @@ def subscribe(
                 escaped = output is None and target.isatty() and not raw
                 say(f"joined channel {channel}")
                 line = partial(_line, as_json=as_json, raw=raw, escaped=escaped)
-                await write_messages(subscriber.recv_many, line, target, output, count)
+                await write_messages(_Messages(subscriber).take, line, target, output, count)
 
     try:
         run(work)
@@ -141,6 +144,25 @@ def subscribe(
         raise
     if losses:
         raise IncompleteError(f"{_count(losses)} on channel {channel!r}")
+
+
+class _Messages:
+    """What a subscriber receives, but for the pieces of files."""
+
+    def __init__(self, subscriber: Subscriber) -> None:
+        self._subscriber = subscriber
+        self._is_told = False
+
+    async def take(self, most: int) -> list[Message]:
+        """Wait for messages; return so many at most. Raises: what `Subscriber.recv_many` raises."""
+        while True:
+            received = await self._subscriber.recv_many(most)
+            messages = [message for message in received if message.topic != FILE_TOPIC]
+            if len(messages) < len(received) and not self._is_told:
+                self._is_told = True
+                say("files are sent on this channel, too: `sealcast receive` takes them")
+            if messages:
+                return messages
 
 
 def _count(losses: list[Loss]) -> str:

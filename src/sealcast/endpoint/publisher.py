@@ -39,6 +39,7 @@ from sealcast.endpoint.limits import (
 )
 from sealcast.endpoint.listing import Listing
 from sealcast.endpoint.outbound import serve_outbound
+from sealcast.endpoint.refused_sends import meaning, nothing_sent
 from sealcast.endpoint.routing import Route, RoutingOverrides, address_towards, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
@@ -260,6 +261,7 @@ class Publisher:
             self._site,
             self.channel,
             lambda at: engine.handle_deadline(at, os.urandom(32)),
+            "publish",
         )
         self._session = session
         session.start()
@@ -430,20 +432,26 @@ class Publisher:
             if driver is None or path is None:
                 continue
             # Another driver counts anew.
-            _, refused = driver.statistics()
+            _, refused, number = driver.statistics()
             if refused > known and not is_told:
                 log.warning(
                     "channel %s: the system refuses packets on %s (%d so far), which come by repair alone: "
-                    "they do not fit its MTU any more (say --mtu), or the interface is down",
+                    "%s (%s)",
                     self.channel,
                     path[0].interface,
                     refused,
+                    *meaning(number),
                 )
             known, is_told = refused, refused > known
 
     async def _finish(self) -> None:
+        """Say the end, and serve repairs for a while. Raises: NetworkError: not one packet could be sent."""
         await self._say_end()
         await asyncio.sleep(self.linger)
+        if self._driver is not None and self._path is not None:
+            sent, refused, number = self._driver.statistics()
+            if refused and not sent:
+                raise nothing_sent(self.channel, self._path[0].interface, refused, number)
 
     async def _say_end(self) -> None:
         """Seal what is queued, at the rate, and sign the end.

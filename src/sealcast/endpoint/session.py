@@ -79,6 +79,13 @@ class Driver(Protocol):
     def stop(self) -> None: ...
 
 
+KEEP_PACKETS = "keep packets"
+_CURES = {
+    KEEP_PACKETS: "have the operator list it as a subscriber, and give it the role: "
+    "sealcast authority device set SITE NAME --role repair-node"
+}
+
+
 class Session:
     """One engine's life on an event loop, from the join to the end."""
 
@@ -89,8 +96,12 @@ class Session:
         site: ChannelSite,
         channel: str,
         handle_deadline: Callable[[int], None],
+        purpose: str,
     ) -> None:
-        """Take the engine; `handle_deadline` does what is due until a driver's thread does it."""
+        """Take the engine; `handle_deadline` does what is due until a driver's thread does it.
+
+        `purpose`: what this device means to do on the channel: publish, subscribe, or KEEP_PACKETS.
+        """
         self.identity = identity
         self.site = site
         self.on_renewal: Callable[[DeviceIdentity], None] = lambda _identity: None
@@ -100,6 +111,7 @@ class Session:
         """Asks a publisher that does not listen: path and body of a request, body of its answer (SC-50)."""
         self._engine = engine
         self._channel = channel
+        self._purpose = purpose
         self._handle_deadline = handle_deadline
         self._key_server = KeyServerClient(
             identity, url=site.keys_url, site_id=site.site_id, crl=engine.crl, clock=self.date
@@ -206,7 +218,8 @@ class Session:
             case "unknown-channel":
                 return UnknownChannelError(self._channel)
             case "not-allowed":
-                return NotAllowedError(self._channel, device=self.identity.name, action=self._purpose)
+                device, cure = self.identity.name, _CURES.get(self._purpose, "")
+                return NotAllowedError(self._channel, device=device, action=self._purpose, cure=cure)
             case "revoked":
                 return CertificateError(
                     f"device {self.identity.name!r} is revoked",
@@ -403,10 +416,6 @@ class Session:
         log.debug("%s %s: %s", command.method, command.path, error)
         if command.peers is None and self._engine.policy() is None:
             self._failure = error
-
-    @property
-    def _purpose(self) -> str:
-        return "publish" if isinstance(self._engine, _core.SendEngine) else "subscribe"
 
     async def _watch_folder(self) -> None:
         while True:

@@ -43,7 +43,7 @@ from sealcast.endpoint.limits import (
     check_start,
 )
 from sealcast.endpoint.routing import Route, RoutingOverrides, network_error
-from sealcast.endpoint.session import MICROSECONDS, Session
+from sealcast.endpoint.session import KEEP_PACKETS, MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
 from sealcast.endpoint.transfer import OnLoss, OnProgress, ReceivedFile
 from sealcast.errors import SealcastError, UsageError
@@ -210,7 +210,8 @@ class Subscriber:
         )
         self._engine = engine
         await self._prepare(engine)
-        session = Session(engine, identity, self._site, self.channel, engine.handle_deadline)
+        purpose = "subscribe" if self._keep is None else KEEP_PACKETS
+        session = Session(engine, identity, self._site, self.channel, engine.handle_deadline, purpose)
         self._session = session
         session.start()
         policy = await session.joined()
