@@ -19,7 +19,7 @@ that stands still meanwhile.
 """
 
 TURN_SECONDS = 0.005
-AT_ONCE = 20
+AT_ONCE = 50
 """Beyond so many at once, the requests of a device are taken at this distance at least, whatever the number
 of its connections: between them there is time for those of others.
 """
