@@ -57,6 +57,10 @@ class Hosts:
         """What stands before a command line that runs on a host."""
         return ["nsenter", "--target", str(self._hosts[name].pid), *_ENTER]
 
+    def process(self, name: str) -> int:
+        """A process on a host."""
+        return self._hosts[name].pid
+
     def run(self, name: str, *words: str) -> str:
         """Run a program on a host to its end; return what it says."""
         return _run([*self.on(name), *words])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.hosts import INTERFACE, Hosts
-from tests.e2e.processes import SEALCAST, Process, Processes
+from tests.e2e.processes import Process, Processes
 from tests.e2e.site import Channel, Site, command, free_group, free_port
 
 MESSAGE_BYTES = 500
@@ -97,16 +97,23 @@ def make_ward(folder: Path) -> Iterator[Ward]:
             near = hosts.address("near")
             command("authority", "init", site.folder, "--site", "Ward", "--host-name", near)
             authority = processes.start(
-                "authority", "serve", site.folder, "--listen", f"{near}:0", "--json", under=hosts.on("near")
+                "authority",
+                "serve",
+                site.folder,
+                "--listen",
+                f"{near}:0",
+                "--json",
+                inside=hosts.process("near"),
             )
             listening = json.loads(authority.wait_line("authority", seconds=90))
             site.url, site.keys_url = listening["authority"], listening["keys"]
             for name in ("monitor", "display", "evil"):
-                hosts.run(
-                    "far", SEALCAST, "device", "enroll", str(site.devices / name), "--authority", site.url,
-                    "--keys", site.keys_url, "--root", str(site.root), "--name", name,
-                    "--token", site.token(name),
-                )  # fmt: skip
+                enrolled = processes.start(
+                    "device", "enroll", site.devices / name, "--authority", site.url, "--keys", site.keys_url,
+                    "--root", site.root, "--name", name, "--token", site.token(name),
+                    inside=hosts.process("far"),
+                ).wait()  # fmt: skip
+                assert enrolled.code == 0, enrolled.err
             channel = Channel("icu3/vitals", free_group(), free_port())
             command(
                 "authority", "channel", "add", site.folder, channel.name, "--interface", INTERFACE,
