@@ -122,13 +122,13 @@ def test_a_source_that_is_none_is_named(tmp_path: Path, processes: Processes, in
 
 
 def test_a_stream_of_which_no_packet_goes_out_fails_and_says_why(
-    tmp_path: Path, processes: Processes, inside: list[str]
+    tmp_path: Path, processes: Processes, inside: int
 ) -> None:
     """The loopback interface has no route to groups of IPv6."""
     network = Network(tmp_path, processes, inside)
     network.add_channel("ff15::5ea1:3")
     (message := tmp_path / "message").write_text("m\n")
     words = ("publish", network.enrol("monitor"), "waves", message, "--interface", "lo", "--linger", "0s")
-    finished = processes.start(*words, under=inside).wait()
+    finished = processes.start(*words, inside=inside).wait()
     assert finished.code == 7, finished.err
     assert "packets could be sent on lo: it has no route to the group (choose" in finished.err
