@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
 .NOTPARALLEL:
-.PHONY: setup tools demo test test-clients lint bench soak fmt lock clean
+.PHONY: setup tools demo test test-clients test-rust lint lint-python lint-rust bench soak fmt lock clean
 
 setup: tools $(VENV)/.extension
 
@@ -36,16 +36,25 @@ demo: setup
 test-clients:
 	@tools/install_test_clients.sh
 
-lint: setup
+lint: lint-python lint-rust
+
+lint-python: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lint-rust: setup
 	cargo fmt --check
 	cargo clippy --quiet --release --locked --workspace --all-targets -- -D warnings
 
-# pytest comes last, so that its summary is the last thing printed.
-test: lint test-clients
+test-rust: lint-rust
 	cargo test --quiet --release --locked --workspace
+
+# mypy keeps one core busy, and cargo does not always keep two. pytest comes last, so that its summary is the last thing
+# printed.
+test: setup test-clients
+	@$(MAKE) --no-print-directory lint-python & beside=$$!; \
+	  $(MAKE) --no-print-directory test-rust; rust=$$?; wait $$beside && exit $$rust
 	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.requirements
