@@ -20,7 +20,7 @@ from sealcast.keys import GatesReply, KeysReply, MemberRole
 from sealcast.pki.certificates import certificate_identity, parse_certificate
 from sealcast.pki.names import Role
 from sealcast.pki.policy_names import check_member
-from sealcast.pki.validator import VerifiedPeer
+from sealcast.pki.validator import Validator, VerifiedPeer
 from sealcast.sidechannel.messages import (
     CONTENT_TYPE,
     MAX_KEY_SERVER_BODY,
@@ -49,6 +49,7 @@ from sealcast.sidechannel.refusals import Handler, Refusal, RefusedError, answer
 from sealcast.sidechannel.tls import member_name, peer_of, shown_certificate
 
 _CHANNEL = "/v1/channels/{channel}"
+_SECOND = 1_000_000
 _PEER: web.RequestKey[VerifiedPeer] = web.RequestKey("peer", VerifiedPeer)
 
 
@@ -88,6 +89,23 @@ class _Caller:
     """As the channel's policy writes it."""
     peer: VerifiedPeer
     channel: LiveChannel
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """What the validator has said of a request's certificate, and by what."""
+
+    peer: VerifiedPeer
+    validator: Validator
+    crl: bytes | None
+    at: int
+
+    def stands(self, validator: Validator, crl: bytes | None, now: int) -> bool:
+        """Whether it would say the same now: within a second, and by the same anchors and CRL."""
+        return self.validator is validator and self.crl is crl and 0 <= now - self.at < _SECOND
+
+
+_PROVEN: web.RequestKey[_Proven] = web.RequestKey("proven", _Proven)
 
 
 class _Requests:
@@ -315,10 +333,14 @@ class _Requests:
         return _keys_answer(self._authority.keys_reply(caller.channel, caller.device))
 
     def _peer(self, request: web.Request) -> VerifiedPeer:
-        authority = self._authority
-        peer = peer_of(request, authority.validator, Role.DEVICE, authority.clock(), authority.crl.der)
+        authority, now = self._authority, self._authority.clock()
+        validator, crl = authority.validator, authority.crl.der
+        proven = request.get(_PROVEN)
+        if proven is None or not proven.stands(validator, crl, now):
+            proven = _Proven(peer_of(request, validator, Role.DEVICE, now, crl), validator, crl, now)
+            request[_PROVEN] = proven
         try:
-            return authority.judge(peer)
+            return authority.judge(proven.peer)
         except CertificateError as error:
             raise RefusedError(Refusal.REVOKED, str(error)) from None
 
