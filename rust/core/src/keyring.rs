@@ -3,6 +3,7 @@
 //! Numbers only move forward; a secret once taken for a number stays (KM-8). Spec: keys.md sections 1 and 2.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use crate::control::VerifiedBeacon;
 use crate::crypto::{GateKey, Secret, Suite};
@@ -190,7 +191,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// Takes the secret of the membership that `beacon` announces.
+    /// Takes the secret of the membership that `beacon` announces; of an older step of its generation, what follows from it (KM-10).
     pub fn install_step(
         &mut self,
         generation: u32,
@@ -198,28 +199,57 @@ impl Keyring {
         secret: Secret,
         beacon: &VerifiedBeacon,
     ) -> Result<(), InstallError> {
-        if (generation, step) != beacon.epoch.membership() {
+        let (announced, last_step) = beacon.epoch.membership();
+        if generation != announced || step > last_step {
             return Err(InstallError::NotCommitted);
         }
-        if commit_generation(&secret, &self.channel, generation, step) != beacon.body.generation_commitment {
+        let last = self.stepped(generation, secret, step..last_step);
+        if commit_generation(&last, &self.channel, generation, last_step) != beacon.body.generation_commitment
+        {
             return Err(InstallError::CommitmentMismatch);
         }
-        if self.announced > Some((generation, step)) {
+        if self.announced > Some((generation, last_step)) {
             return Err(InstallError::Backwards);
         }
         // A held step of this generation determines all later ones.
-        if self.derive_step(generation, step) {
-            let same = self.steps[&(generation, step)].same(&secret);
+        if self.derive_step(generation, last_step) {
+            let same = self.steps[&(generation, last_step)].same(&last);
             return if same {
                 Ok(())
             } else {
                 Err(InstallError::SecondSecret)
             };
         }
-        self.steps.insert((generation, step), secret);
-        self.admission.get_or_insert((generation, step));
+        self.steps.insert((generation, last_step), last);
+        self.admission.get_or_insert((generation, last_step));
         self.forget_old_generations();
         Ok(())
+    }
+
+    /// As [`Self::install_step`], for one that joins again from its admission on: that is the step that it is given, unless it
+    /// holds a secret already.
+    pub fn install_since(
+        &mut self,
+        generation: u32,
+        step: u8,
+        secret: Secret,
+        beacon: &VerifiedBeacon,
+    ) -> Result<(), InstallError> {
+        let is_fresh = self.steps.is_empty();
+        self.install_step(generation, step, secret.clone(), beacon)?;
+        if is_fresh {
+            self.steps = BTreeMap::from([((generation, step), secret)]);
+            self.derive_step(generation, beacon.epoch.step);
+            self.admission = Some((generation, step));
+        }
+        Ok(())
+    }
+
+    /// The secret that follows from one by these steps.
+    fn stepped(&self, generation: u32, secret: Secret, steps: Range<u8>) -> Secret {
+        steps.fold(secret, |secret, before| {
+            step_secret(&secret, &self.channel, generation, before + 1)
+        })
     }
 
     /// Takes the first secret of a generation that turned while we were a member and out of reach (KM-18). `beacon` commits
@@ -237,9 +267,7 @@ impl Keyring {
         if self.admission.is_none_or(|(admitted, _)| generation <= admitted) {
             return Err(InstallError::Backwards);
         }
-        let last = (0..step).fold(secret.clone(), |secret, before| {
-            step_secret(&secret, &self.channel, generation, before + 1)
-        });
+        let last = self.stepped(generation, secret.clone(), 0..step);
         if commit_generation(&last, &self.channel, generation, step) != beacon.body.generation_commitment {
             return Err(InstallError::CommitmentMismatch);
         }
@@ -309,9 +337,7 @@ impl Keyring {
             let slot_ahead = self.last_slot().is_none_or(|last| epoch.slot > last);
             match (self.slots.get(&epoch.slot), step) {
                 (Some(slot), Some((from, held))) => {
-                    let step = (from..epoch.step).fold(held.clone(), |secret, before| {
-                        step_secret(&secret, &self.channel, epoch.generation, before + 1)
-                    });
+                    let step = self.stepped(epoch.generation, held.clone(), from..epoch.step);
                     let keys = EpochKeys::derive(self.suite, &self.channel, epoch, slot, &step);
                     self.derivations += 1;
                     self.claim(epoch, keys);

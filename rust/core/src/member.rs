@@ -191,6 +191,8 @@ pub struct Member {
     directory: Option<[u8; 32]>,
     /// How many subscribed when we joined.
     pub subscribers: u64,
+    /// Whether what was sent since an admission of an earlier run is wanted (KM-10).
+    pub wants_since_admission: bool,
     refused: bool,
 }
 
@@ -222,6 +224,7 @@ impl Member {
             beacon_budget: Budget::new(BEACON_CHECKS, BEACON_CHECKS),
             directory: None,
             subscribers: 1,
+            wants_since_admission: false,
             refused: false,
         }
     }

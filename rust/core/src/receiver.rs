@@ -131,6 +131,7 @@ impl Receiver {
     pub fn new(mut config: ReceiverConfig, now: Time) -> Self {
         config.member.purpose = Purpose::Subscribe;
         let mut member = Member::new(config.member, now);
+        member.wants_since_admission = config.start == Start::Oldest;
         let following = (config.path == Path::SideChannel).then(Following::default);
         if following.is_some() {
             member.follow_directory();

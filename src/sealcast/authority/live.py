@@ -215,10 +215,11 @@ class LiveChannel:
         """Keys for a repair node that has just been authorised."""
         return self._server.gates_reply(now, self.suite)
 
-    def keys_reply(self, now: int, device: str | None = None) -> KeysReply:
-        """Secrets for a member that has just been authorised; for a newcomer without `device`."""
-        since = None if device is None else self.keys.membership.admitted_in(device)
-        return self._server.keys_reply(now, since)
+    def keys_reply(self, now: int, device: str, joining: MemberRole | None = None) -> KeysReply:
+        """Secrets for a member that has just been authorised, and that is `joining`, perhaps again."""
+        membership = self.keys.membership
+        at = None if joining is None else membership.admitted_at(device, joining)
+        return self._server.keys_reply(now, membership.admitted_in(device), at)
 
     def entries(self) -> tuple[StreamEntry, ...]:
         """The directory, as members are told."""

@@ -141,7 +141,7 @@ class _Requests:
             raise RefusedError(
                 Refusal.NOT_ALLOWED, f"a repair node, and it alone, takes part as one: {caller.device!r}"
             )
-        return _answer(self._join_answer(caller).serialize())
+        return _answer(self._join_answer(caller, asked.role).serialize())
 
     async def keys(self, request: web.Request) -> web.Response:
         """SC-3: for members only, who have been counted in by a join."""
@@ -312,8 +312,8 @@ class _Requests:
         channels = self._authority.channels_of(device)
         return ChannelsAnswer(crl=(crl.number, crl.digest), channels=channels).serialize()
 
-    def _join_answer(self, caller: _Caller) -> JoinAnswer | NodeJoinAnswer:
-        channel, keys = caller.channel, self._keys_answer(caller)
+    def _join_answer(self, caller: _Caller, role: MemberRole) -> JoinAnswer | NodeJoinAnswer:
+        channel, keys = caller.channel, self._keys_answer(caller, joining=role)
         rest: dict[str, Any] = {
             "policy": channel.policy.signed,
             "crl": self._authority.crl.der,
@@ -327,10 +327,10 @@ class _Requests:
             return NodeJoinAnswer(gates=keys, **rest)
         return JoinAnswer(keys=keys, **rest)
 
-    def _keys_answer(self, caller: _Caller) -> KeysAnswer | GatesAnswer:
+    def _keys_answer(self, caller: _Caller, *, joining: MemberRole | None = None) -> KeysAnswer | GatesAnswer:
         if caller.channel.keys.membership.is_repair_node(caller.device):
             return _gates_answer(self._authority.gates_reply(caller.channel))
-        return _keys_answer(self._authority.keys_reply(caller.channel, caller.device))
+        return _keys_answer(self._authority.keys_reply(caller.channel, caller.device, joining))
 
     def _peer(self, request: web.Request) -> VerifiedPeer:
         authority, now = self._authority, self._authority.clock()

@@ -456,9 +456,9 @@ class Authority:
 
         await self._change(job, self._install)
 
-    def keys_reply(self, channel: LiveChannel, device: str | None = None) -> KeysReply:
-        """Secrets for a member that has just been authorised; for a newcomer without `device`."""
-        return channel.keys_reply(self.clock(), device)
+    def keys_reply(self, channel: LiveChannel, device: str, joining: MemberRole | None = None) -> KeysReply:
+        """Secrets for a member that has just been authorised, and that is `joining`, perhaps again."""
+        return channel.keys_reply(self.clock(), device, joining)
 
     def gates_reply(self, channel: LiveChannel) -> GatesReply:
         """Keys for a repair node that has just been authorised."""

@@ -87,8 +87,8 @@ def subscribe(
         From,
         typer.Option(
             "--from",
-            help="Of what was published before: nothing, the last of each topic, or all since this device "
-            "was admitted, which each join does anew.",
+            help="Of what was published before: nothing, the last of each topic, or all that is retained "
+            "since this device was admitted: it joined, and has not left but by a crash.",
         ),
     ] = From.NOW,
     path: Annotated[

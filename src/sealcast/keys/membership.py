@@ -103,6 +103,11 @@ class Membership:
         first = min(present, key=lambda member: (member.generation, member.step), default=None)
         return None if first is None else (first.generation, first.step, first.joined)
 
+    def admitted_at(self, device: str, role: MemberRole) -> tuple[int, int] | None:
+        """Generation and step since which a device has been a member in this role; None: it is none."""
+        member = self.members.get((device, role))
+        return None if member is None or member.left else (member.generation, member.step)
+
     def holds_opening_keys(self, device: str) -> bool:
         """Whether `device` knows a secret of the present generation, and not only what follows from one."""
         return any((device, role) in self.members for role in LISTED_ROLES)

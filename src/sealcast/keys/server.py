@@ -160,8 +160,18 @@ class EarlierGeneration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _EarlierStep:
+    """A step of the present generation that others have followed, for whoever was a member at it (KM-10)."""
+
+    step: int
+    secret: Secret
+    until: int
+    """When the next one began, microseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeysReply:
-    """What a member is given; `beacon` commits to every secret in it (KM-17)."""
+    """What a member is given; `beacon` commits to every secret in it, or to what follows from it (KM-17)."""
 
     beacon: bytes
     slots: tuple[tuple[int, Secret], ...]
@@ -234,6 +244,7 @@ class KeyServer:
         self._announced = 0
         # Only in memory: a first secret is not stored once a step has been taken from it.
         self._turned: list[EarlierGeneration] = []
+        self._followed: list[_EarlierStep] = []
 
     @property
     def keys(self) -> ChannelKeys:
@@ -262,6 +273,7 @@ class KeyServer:
             )
         told = old.generation.position != keys.generation.position or self._versions != versions
         self._keys, self._versions = keys, versions
+        self._keep_step(old, now)
         if told:
             self._announce(now)
             self._remember(old.generation.number, now)
@@ -271,25 +283,29 @@ class KeyServer:
         """A fresh beacon."""
         return self._seal(now)
 
-    def keys_reply(self, now: int, member_since: int | None = None) -> KeysReply:
-        """Present generation and step, and the slots from the previous one on, under a fresh beacon
-        (KM-10).
+    def keys_reply(
+        self, now: int, member_since: int | None = None, admitted_at: tuple[int, int] | None = None
+    ) -> KeysReply:
+        """Generation and step, and the slots from the previous one on, under a fresh beacon (KM-10).
 
         Args:
             now: microseconds since the epoch.
             member_since: the generation of the member's admission; it is also given the first secrets of
                 those that turned since (KM-18). None for a newcomer.
+            admitted_at: generation and step since which whoever joins again has been a member; it is given
+                the oldest step from there on that is still there. None: the present one.
         """
         keys = self._keys
         slots = keys.slots.secrets
         numbers = committed_slots(keys.slots, self._present(now))
         beacon = self._seal(now)
+        step, secret = self._step_since(admitted_at, now)
         return KeysReply(
             beacon=beacon.datagram,
             slots=tuple((number, slots[number]) for number in numbers),
             generation=keys.generation.number,
-            step=keys.generation.step,
-            secret=keys.generation.secret,
+            step=step,
+            secret=secret,
             time=now,
             earlier=() if member_since is None else self._earlier(member_since, now),
         )
@@ -320,6 +336,23 @@ class KeyServer:
         return GatesReply(
             beacon=self._seal(now).datagram, generation=generation.number, gates=tuple(gates), time=now
         )
+
+    def _keep_step(self, before: ChannelKeys, now: int) -> None:
+        """Keep the secret of a step for a while after the next one has begun."""
+        old, present = before.generation, self._keys.generation
+        if old.number != present.number:
+            self._followed = []
+        elif old.step != present.step:
+            kept = [each for each in self._followed if now - each.until <= EARLIER_LIFE]
+            self._followed = [*kept, _EarlierStep(step=old.step, secret=old.secret, until=now)]
+
+    def _step_since(self, admitted_at: tuple[int, int] | None, now: int) -> tuple[int, Secret]:
+        generation = self._keys.generation
+        if admitted_at is not None:
+            for each in self._followed:
+                if now - each.until <= EARLIER_LIFE and (generation.number, each.step) >= admitted_at:
+                    return each.step, each.secret
+        return generation.step, generation.secret
 
     def _earlier(self, member_since: int, now: int) -> tuple[EarlierGeneration, ...]:
         return tuple(

@@ -331,7 +331,7 @@ class SimulatedKeyServer:
             except RefusedError as error:
                 self._refuse(reply, error)
                 continue
-            keys = self._keys_for(server, device)
+            keys = self._keys_for(server, device, joining=role)
             rest: dict[str, Any] = {
                 "policy": self._signed_policy,
                 "crl": self.site.crl,
@@ -449,9 +449,11 @@ class SimulatedKeyServer:
         if self._server is None:
             raise RuntimeError("the authority is down: nobody can be removed")
 
-    def _keys_for(self, server: KeyServer, device: str) -> KeysAnswer | GatesAnswer:
+    def _keys_for(
+        self, server: KeyServer, device: str, *, joining: MemberRole | None = None
+    ) -> KeysAnswer | GatesAnswer:
         if not self._keys.membership.is_repair_node(device):
-            return self._keys_answer(server, device)
+            return self._keys_answer(server, device, joining)
         given = server.gates_reply(self._timeline.now, self.options.suite)
         return GatesAnswer(
             beacon=given.beacon, generation=given.generation, gates=given.gates, time=given.time
@@ -464,9 +466,10 @@ class SimulatedKeyServer:
             if endpoint is not None and self._keys.membership.is_repair_node(device)
         )
 
-    def _keys_answer(self, server: KeyServer, device: str | None = None) -> KeysAnswer:
-        since = None if device is None else self._keys.membership.admitted_in(device)
-        reply = server.keys_reply(self._timeline.now, since)
+    def _keys_answer(self, server: KeyServer, device: str, joining: MemberRole | None) -> KeysAnswer:
+        membership = self._keys.membership
+        at = None if joining is None else membership.admitted_at(device, joining)
+        reply = server.keys_reply(self._timeline.now, membership.admitted_in(device), at)
         return KeysAnswer(
             beacon=reply.beacon,
             slots=reply.slots,

@@ -318,9 +318,18 @@ impl Member {
         }
         let present = match &reply.secret {
             Some(secret) => {
-                admitted
-                    .keyring
-                    .install_step(reply.generation, reply.step, secret.clone(), beacon)
+                let install = if self.wants_since_admission {
+                    Keyring::install_since
+                } else {
+                    Keyring::install_step
+                };
+                install(
+                    &mut admitted.keyring,
+                    reply.generation,
+                    reply.step,
+                    secret.clone(),
+                    beacon,
+                )
             }
             None => admitted
                 .keyring

@@ -10,8 +10,8 @@ use sealcast_core::event::Event;
 use sealcast_core::keyring::{InstallError, Keyring, KeyringLimits};
 use sealcast_core::member::Floors;
 use sealcast_core::rejection::Rejection;
-use sealcast_core::schedule::{commit_generation, commit_slot};
-use sealcast_core::wire::{Epoch, PacketType, PacketView};
+use sealcast_core::schedule::{commit_generation, commit_slot, step_secret};
+use sealcast_core::wire::{ChannelId, Epoch, PacketType, PacketView};
 
 /// The table of windows: what a sequence meets when it is new, held, at an edge, behind, or far ahead.
 #[test]
@@ -485,6 +485,27 @@ fn a_key_server_that_hands_out_an_uncommitted_secret_is_caught() {
     world.finish(subscriber, stream, 20 * SECOND);
 }
 
+/// A beacon of generation 3 that commits to these.
+fn beacon_of(channel: &ChannelId, step: u8, step_secret: &Secret, slot_secret: &Secret) -> VerifiedBeacon {
+    VerifiedBeacon {
+        epoch: Epoch {
+            slot: 9,
+            generation: 3,
+            step,
+        },
+        time: START,
+        body: sealcast_core::control::BeaconBody {
+            counter: 1,
+            policy: NO_DOCUMENT,
+            crl: NO_DOCUMENT,
+            bundle: NO_DOCUMENT,
+            generation_commitment: commit_generation(step_secret, channel, 3, step),
+            first_slot: 9,
+            slot_commitments: vec![commit_slot(slot_secret, channel, 9)],
+        },
+    }
+}
+
 /// KM-8: two secrets for one number, each with a signed commitment.
 #[test]
 fn a_key_server_that_hands_out_two_secrets_is_caught() {
@@ -492,25 +513,7 @@ fn a_key_server_that_hands_out_two_secrets_is_caught() {
     let channel = world.key_server.channel;
     let mut keyring = Keyring::new(Suite::Aes256Gcm, channel, KeyringLimits::default());
     let beacon = |step: u8, step_secret: &Secret, slot_secret: &Secret| {
-        let mut body = sealcast_core::control::BeaconBody {
-            counter: 1,
-            policy: NO_DOCUMENT,
-            crl: NO_DOCUMENT,
-            bundle: NO_DOCUMENT,
-            generation_commitment: [0; 32],
-            first_slot: 9,
-            slot_commitments: vec![commit_slot(slot_secret, &channel, 9)],
-        };
-        body.generation_commitment = commit_generation(step_secret, &channel, 3, step);
-        VerifiedBeacon {
-            epoch: Epoch {
-                slot: 9,
-                generation: 3,
-                step,
-            },
-            time: START,
-            body,
-        }
+        beacon_of(&channel, step, step_secret, slot_secret)
     };
     let (one, two) = (Secret::new([1; 32]), Secret::new([2; 32]));
     let first = beacon(4, &one, &one);
@@ -545,6 +548,46 @@ fn a_key_server_that_hands_out_two_secrets_is_caught() {
         Err(InstallError::NotCommitted)
     );
     assert_eq!(keyring.held_epoch_numbers().0, [9]);
+}
+
+/// KM-10: who joins again is given the step of its admission, which has to lead to the committed one.
+#[test]
+fn the_step_of_an_admission_is_believed_only_if_the_committed_one_follows_from_it() {
+    let (channel, secret) = (World::new(1).key_server.channel, Secret::new([1; 32]));
+    let last = (2..9).fold(secret.clone(), |secret, step| {
+        step_secret(&secret, &channel, 3, step + 1)
+    });
+    let beacon = beacon_of(&channel, 9, &last, &secret);
+    let fresh = || Keyring::new(Suite::Aes256Gcm, channel, KeyringLimits::default());
+    let mut keyring = fresh();
+    for wrong in [(2, last.clone()), (1, secret.clone()), (9, secret.clone())] {
+        assert_eq!(
+            keyring.install_since(3, wrong.0, wrong.1, &beacon),
+            Err(InstallError::CommitmentMismatch)
+        );
+    }
+    assert_eq!(
+        keyring.install_since(3, 10, secret.clone(), &beacon),
+        Err(InstallError::NotCommitted)
+    );
+    assert_eq!(keyring.install_since(3, 2, secret.clone(), &beacon), Ok(()));
+    let epoch = |step| Epoch {
+        slot: 9,
+        generation: 3,
+        step,
+    };
+    assert!(keyring.is_before_admission(epoch(1)));
+    assert!(!keyring.is_before_admission(epoch(2)));
+    // One that has a secret of this generation, or wants no older one, gets none by it.
+    for first in [Keyring::install_since, Keyring::install_step] {
+        let mut keyring = fresh();
+        assert_eq!(first(&mut keyring, 3, 9, last.clone(), &beacon), Ok(()));
+        assert_eq!(keyring.install_since(3, 2, secret.clone(), &beacon), Ok(()));
+        assert!(keyring.is_before_admission(epoch(8)));
+    }
+    let mut keyring = fresh();
+    assert_eq!(keyring.install_step(3, 2, secret, &beacon), Ok(()));
+    assert!(keyring.is_before_admission(epoch(8)));
 }
 
 const NO_DOCUMENT: sealcast_core::control::DocumentVersion = sealcast_core::control::DocumentVersion {
