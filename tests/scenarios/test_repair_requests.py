@@ -14,6 +14,8 @@ from sealcast.testing.side_channel import Respond
 from tests.reference.wire import Datagram, PacketType
 from tests.scenarios.common import FAR, MONITOR, NEAR, SEEDS, ward
 
+CROWD = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -70,6 +72,29 @@ def test_requests_are_merged_and_spread(seed: int, monkeypatch: pytest.MonkeyPat
             for (_, last), (first, _) in zip(one.ranges, one.ranges[1:], strict=False):
                 assert first > last + 1, "what adjoins is one range"
     assert len({requests[0].time for requests in by_device.values()}) == len(names)
+
+
+def test_d1_what_a_thousand_have_lost_is_asked_for_once_by_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One packet, on the way to all of them: at most 1.2 requests each, and not in one moment."""
+    names = [f"r{number}" for number in range(CROWD)]
+    sim = Simulation(1, publishers=[MONITOR], subscribers=names)
+    asked = overhear(sim, monkeypatch)
+    publisher = sim.publisher(MONITOR)
+    publisher.send_numbered(1, 100)
+    sim.run(0.5)
+    assert not asked
+    sim.network.set_faults(Faults(loss=1.0), names)
+    publisher.send_numbered(1, 100)
+    sim.run(0.005)
+    sim.calm()
+    publisher.send_numbered(1, 100)
+    sim.run(1)
+    verify(sim)
+    assert {one.device for one in asked} == set(names)
+    assert len(asked) <= 1.2 * CROWD
+    assert len({one.ranges for one in asked}) == 1, "one read of the publisher's serves them all (SC-43)"
+    times = sorted(one.time for one in asked)
+    assert times[-1] - times[0] > 10 * MILLISECOND
 
 
 def test_a_packet_is_served_again_as_it_was() -> None:
