@@ -5,10 +5,10 @@
 
 Runs, one after the other: mutated packets against the engine, random simulations, network scenarios of the
 engine over more seeds, the matrix of network faults over real sockets, floods of packets and of connections
-at their full rate, a file of 4 GiB with the memory of both sides, and kills at every system call. Each adds a
-line to `bench/results/soak.jsonl`: date, commit, what ran, how many, how long, whether it held; a flood with
-what it cost; of the kills each transition adds one, with how many of its recoveries were killed. Ctrl-C ends
-it; what is done by then is in the ledger.
+at their full rate, a message of 1 GiB, a file of 4 GiB with the memory of both sides, and kills at every
+system call. Each adds a line to `bench/results/soak.jsonl`: date, commit, what ran, how many, how long,
+whether it held; a flood with what it cost; of the kills each transition adds one, with how many of its
+recoveries were killed. Ctrl-C ends it; what is done by then is in the ledger.
 """
 
 import argparse
@@ -26,7 +26,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "bench" / "results" / "soak.jsonl"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "86400"]
-PARTS = ("mutations", "simulations", "network", "sockets", "floods", "files", "kills")
+PARTS = ("mutations", "simulations", "network", "sockets", "floods", "message", "files", "kills")
+LARGEST = 1 << 30
+"""Bytes of a message, the most that there may be."""
 HALF_OPEN = 10_000
 """Connections to one listener that never come to a request."""
 KILLS = [
@@ -74,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             {"SEALCAST_SEEDS": str(options.matrix)},
         ),
         "floods": lambda: _flood(options.flood),
+        "message": lambda: _run(
+            "bytes of one message, beside small ones",
+            LARGEST,
+            [*PYTEST, "tests/e2e/test_large_messages.py"],
+            {"SEALCAST_MESSAGE": str(LARGEST)},
+        ),
         "files": lambda: _run(
             "bytes of one file, memory of both sides flat and below 200 MiB",
             options.gibibytes << 30,
