@@ -1,6 +1,10 @@
 """A device's listener: what stays open between requests is bounded."""
 
 import asyncio
+import gc
+import socket
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -44,3 +48,20 @@ async def test_d7_connections_that_do_nothing_are_few(
         for writer in writers:
             writer.close()
         await listener.close()
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_connection_that_comes_as_the_listener_ends_ends_with_it(tmp_path: Path, turns: int) -> None:
+    """At whatever step on its way in: what is left open would be told of as a warning of the interpreter."""
+    listener = Listener(identity_of(Site(tmp_path), "monitor"))
+    _, port = await listener.listen(web.Application(), "127.0.0.1")
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await listener.close()
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ResourceWarning)
+        gc.collect()
+    assert not told

@@ -150,6 +150,9 @@ class _Threshold:
         for address in self._addresses.values():
             while address.waiting:
                 address.waiting.pop().close()
+        # What has just been accepted has a transport after one turn of the loop, and can be ended after two.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
