@@ -30,6 +30,8 @@ _STAMP = struct.Struct("!Qq")
 def _say(**report: Any) -> None:
     print(json.dumps(report), flush=True)
 
+_JOINS_AT_ONCE = 16
+
 
 def _cpu_seconds() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -196,9 +198,16 @@ async def subscribe_as_crowd(orders: _Orders, *, devices: list[str], channel: st
                     heard[device] = messages[-1].message_id
                     more.notify_all()
 
-        # Together, as those do that are switched on together: joins of one moment share a step.
         subscribers = [Device.open(Path(device)).subscriber(channel) for device in devices]
-        await asyncio.gather(*map(stack.enter_async_context, subscribers))
+        # Joins of one moment share a step. All at once they would wait for this machine's cores, which do their
+        # own work as well, for longer than a device waits for a connection.
+        turn = asyncio.Semaphore(_JOINS_AT_ONCE)
+
+        async def join(subscriber: Subscriber) -> None:
+            async with turn:
+                await stack.enter_async_context(subscriber)
+
+        await asyncio.gather(*map(join, subscribers))
         pairs = zip(devices, subscribers, strict=True)
         tasks = [asyncio.create_task(listen(device, subscriber)) for device, subscriber in pairs]
         _say(ready=True)
