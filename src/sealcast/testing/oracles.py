@@ -162,8 +162,12 @@ def _verify_truth(sim: Simulation, subscriber: SimulatedSubscriber) -> None:
 
 
 def _verify_order(sim: Simulation, subscriber: SimulatedSubscriber) -> None:
-    # It never leaves: a crash ends no admission (KM-10).
-    admission = subscriber.joins[0][2] if subscriber.joins else (0, 0)
+    joins = subscriber.joins
+    if subscriber.is_from_start:
+        # It never leaves: a crash ends no admission (KM-10).
+        admissions = {start: joins[0][2] for start, _, _ in joins}
+    else:
+        admissions = {start: admission for start, _, admission in reversed(joins)}
     shut_out = sim.removed.get(subscriber.name)
     place: dict[tuple[int, bytes], int] = {}
     last: dict[tuple[int, bytes, str | None], int] = {}
@@ -172,7 +176,7 @@ def _verify_order(sim: Simulation, subscriber: SimulatedSubscriber) -> None:
         if not isinstance(message, Message):
             continue
         membership: Membership = message.epoch[1:]
-        if membership < admission:
+        if membership < admissions[happened.start]:
             raise _error(sim, subscriber.name, f"DP-34: {membership} is from before its admission")
         if shut_out is not None and membership[0] >= shut_out:
             raise _error(sim, subscriber.name, f"invariant 5: opened generation {membership[0]}")

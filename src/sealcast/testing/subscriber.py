@@ -69,6 +69,11 @@ class SimulatedSubscriber(Host):
         return self._engine
 
     @property
+    def is_from_start(self) -> bool:
+        """Whether it wants everything since its admission."""
+        return self._from == "start"
+
+    @property
     def has_joined(self) -> bool:
         """Whether this start has been admitted."""
         return bool(self.joins) and self.joins[-1][0] == self.starts
