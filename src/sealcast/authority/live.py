@@ -217,9 +217,7 @@ class LiveChannel:
 
     def keys_reply(self, now: int, device: str, joining: MemberRole | None = None) -> KeysReply:
         """Secrets for a member that has just been authorised, and that is `joining`, perhaps again."""
-        membership = self.keys.membership
-        at = None if joining is None else membership.admitted_at(device, joining)
-        return self._server.keys_reply(now, membership.admitted_in(device), at)
+        return self._server.keys_reply(now, device, joining)
 
     def entries(self) -> tuple[StreamEntry, ...]:
         """The directory, as members are told."""

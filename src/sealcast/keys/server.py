@@ -283,19 +283,21 @@ class KeyServer:
         """A fresh beacon."""
         return self._seal(now)
 
-    def keys_reply(
-        self, now: int, member_since: int | None = None, admitted_at: tuple[int, int] | None = None
-    ) -> KeysReply:
+    def keys_reply(self, now: int, device: str | None = None, joining: MemberRole | None = None) -> KeysReply:
         """Generation and step, and the slots from the previous one on, under a fresh beacon (KM-10).
 
         Args:
             now: microseconds since the epoch.
-            member_since: the generation of the member's admission; it is also given the first secrets of
-                those that turned since (KM-18). None for a newcomer.
-            admitted_at: generation and step since which whoever joins again has been a member; it is given
-                the oldest step from there on that is still there. None: the present one.
+            device: a member; it is also given the first secrets of the generations that turned since its
+                admission (KM-18). None: for nobody that has been one.
+            joining: the role in which it joins, perhaps again: it is given the oldest step since its
+                admission in that role that is still there. None: the present one.
         """
         keys = self._keys
+        admitted_in = None if device is None else keys.membership.admitted_in(device)
+        admitted_at = (
+            None if device is None or joining is None else keys.membership.admitted_at(device, joining)
+        )
         slots = keys.slots.secrets
         numbers = committed_slots(keys.slots, self._present(now))
         beacon = self._seal(now)
@@ -307,7 +309,7 @@ class KeyServer:
             step=step,
             secret=secret,
             time=now,
-            earlier=() if member_since is None else self._earlier(member_since, now),
+            earlier=() if admitted_in is None else self._earlier(admitted_in, now),
         )
 
     def gates_reply(self, now: int, suite: int) -> GatesReply:

@@ -467,9 +467,7 @@ class SimulatedKeyServer:
         )
 
     def _keys_answer(self, server: KeyServer, device: str, joining: MemberRole | None) -> KeysAnswer:
-        membership = self._keys.membership
-        at = None if joining is None else membership.admitted_at(device, joining)
-        reply = server.keys_reply(self._timeline.now, membership.admitted_in(device), at)
+        reply = server.keys_reply(self._timeline.now, device, joining)
         return KeysAnswer(
             beacon=reply.beacon,
             slots=reply.slots,
