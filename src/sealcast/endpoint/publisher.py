@@ -39,7 +39,7 @@ from sealcast.endpoint.limits import (
 )
 from sealcast.endpoint.listing import Listing
 from sealcast.endpoint.outbound import serve_outbound
-from sealcast.endpoint.refused_sends import meaning, nothing_sent
+from sealcast.endpoint.refused_sends import Sends, tell_of_refusals
 from sealcast.endpoint.routing import Route, RoutingOverrides, address_towards, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
@@ -69,7 +69,6 @@ _AT_ONCE = 4096
 _RECREDENTIAL_SECONDS = CREDENTIAL_LIFE_SECONDS // 2
 _SKEW_SECONDS = 60
 _TERM_LOOK_SECONDS = 30
-_REFUSED_LOOK_SECONDS = 2.0
 _REGISTER_SECONDS = 10.0
 _BLOCKED_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
@@ -273,7 +272,7 @@ class Publisher:
         self._drive(engine, session, policy)
         session.spawn(self._watch(engine, session))
         session.spawn(self._recertify(engine, session))
-        session.spawn(self._watch_refused_sends())
+        session.spawn(tell_of_refusals(self.channel, self._sends))
         if not self._listens:
             own = channel_id(self._site.site_id, self.channel)
             take_report = partial(self._take_report, engine)
@@ -423,35 +422,17 @@ class Publisher:
                 due = loop.time() + _RECREDENTIAL_SECONDS
                 self._certify(engine, session, session.identity, self._succeeds)
 
-    async def _watch_refused_sends(self) -> None:
-        """Tell when the system begins to refuse datagrams, as an interface whose MTU has become too small."""
-        known, is_told = 0, False
-        while True:
-            await asyncio.sleep(_REFUSED_LOOK_SECONDS)
-            driver, path = self._driver, self._path
-            if driver is None or path is None:
-                continue
-            # Another driver counts anew.
-            _, refused, number = driver.statistics()
-            if refused > known and not is_told:
-                log.warning(
-                    "channel %s: the system refuses packets on %s (%d so far), which come by repair alone: "
-                    "%s (%s)",
-                    self.channel,
-                    path[0].interface,
-                    refused,
-                    *meaning(number),
-                )
-            known, is_told = refused, refused > known
+    def _sends(self) -> Sends | None:
+        if self._driver is None or self._path is None:
+            return None
+        return Sends(self._path[0].interface, *self._driver.statistics())
 
     async def _finish(self) -> None:
         """Say the end, and serve repairs for a while. Raises: NetworkError: not one packet could be sent."""
         await self._say_end()
         await asyncio.sleep(self.linger)
-        if self._driver is not None and self._path is not None:
-            sent, refused, number = self._driver.statistics()
-            if refused and not sent:
-                raise nothing_sent(self.channel, self._path[0].interface, refused, number)
+        if (sends := self._sends()) is not None:
+            sends.check_any(self.channel)
 
     async def _say_end(self) -> None:
         """Seal what is queued, at the rate, and sign the end.

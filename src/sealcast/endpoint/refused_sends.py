@@ -1,10 +1,17 @@
 """What it means when the system takes no packet for a group, and what mends it."""
 
+import asyncio
 import errno
+import logging
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from sealcast.errors import NetworkError
 
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 2.0
 _MEANINGS = (
     ((errno.EMSGSIZE,), "they do not fit its MTU any more", "say --mtu"),
     (
@@ -18,17 +25,51 @@ _MEANINGS = (
 )
 
 
-def meaning(number: int) -> tuple[str, str]:
-    """What a number of the system means here, and what to do."""
-    for numbers, problem, cure in _MEANINGS:
-        if number in numbers:
-            return problem, cure
-    return os.strerror(number) if number else "no reason is given", "see whether the interface works"
+@dataclass(frozen=True, slots=True)
+class Sends:
+    """What became of the packets of one driver."""
+
+    interface: str
+    sent: int
+    refused: int
+    number: int
+    """The system's, of the last refusal."""
+
+    def meaning(self) -> tuple[str, str]:
+        """What that number means here, and what to do."""
+        for numbers, problem, cure in _MEANINGS:
+            if self.number in numbers:
+                return problem, cure
+        problem = os.strerror(self.number) if self.number else "no reason is given"
+        return problem, "see whether the interface works"
+
+    def check_any(self, channel: str) -> None:
+        """Raises: NetworkError: packets were refused, and not one went out."""
+        if self.refused and not self.sent:
+            problem, cure = self.meaning()
+            what = f"none of {self.refused} packets could be sent on {self.interface}"
+            raise NetworkError(f"channel {channel!r}: {what}: {problem}", cure=cure)
 
 
-def nothing_sent(channel: str, interface: str, refused: int, number: int) -> NetworkError:
-    """The error of a stream of which not one packet went out."""
-    problem, cure = meaning(number)
-    return NetworkError(
-        f"channel {channel!r}: none of {refused} packets could be sent on {interface}: {problem}", cure=cure
-    )
+async def tell_of_refusals(channel: str, look: Callable[[], Sends | None]) -> None:
+    """Tell when the system begins to refuse packets, as on an interface whose MTU has become too small.
+
+    `look`: what became of those of the present driver; None: there is none.
+    """
+    known, is_told = 0, False
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        sends = look()
+        if sends is None:
+            continue
+        # Another driver counts anew.
+        if sends.refused > known and not is_told:
+            log.warning(
+                "channel %s: the system refuses packets on %s (%d so far), which come by repair alone: "
+                "%s (%s)",
+                channel,
+                sends.interface,
+                sends.refused,
+                *sends.meaning(),
+            )
+        known, is_told = sends.refused, sends.refused > known

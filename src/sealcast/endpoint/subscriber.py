@@ -397,12 +397,12 @@ class Subscriber:
         except SealcastError as error:
             log.debug("report on files: %s", error)
             return False
-        takers = [
-            (entry.device, entry.endpoint)
-            for entry in directory.streams
-            if entry.stream == report.stream and entry.endpoint is not None
-        ]
-        if not takers and any(entry.stream == report.stream for entry in directory.streams):
+        entry = next((entry for entry in directory.streams if entry.stream == report.stream), None)
+        if entry is None:
+            return False
+        if entry.endpoint is not None:
+            takers = [(entry.device, entry.endpoint)]
+        else:
             # It does not listen, and comes to a repair node for it (SC-50).
             nodes = [node for node in directory.repair_nodes if engine.is_member(node.device)]
             takers = [(node.device, node.endpoint) for node in nodes]
