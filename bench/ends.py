@@ -30,6 +30,7 @@ _STAMP = struct.Struct("!Qq")
 def _say(**report: Any) -> None:
     print(json.dumps(report), flush=True)
 
+
 _JOINS_AT_ONCE = 16
 
 
@@ -199,8 +200,8 @@ async def subscribe_as_crowd(orders: _Orders, *, devices: list[str], channel: st
                     more.notify_all()
 
         subscribers = [Device.open(Path(device)).subscriber(channel) for device in devices]
-        # Joins of one moment share a step. All at once they would wait for this machine's cores, which do their
-        # own work as well, for longer than a device waits for a connection.
+        # Joins of one moment share a step. All at once they would wait for this machine's cores, which do
+        # their own work as well, for longer than a device waits for a connection.
         turn = asyncio.Semaphore(_JOINS_AT_ONCE)
 
         async def join(subscriber: Subscriber) -> None:
