@@ -185,14 +185,19 @@ class NetworkError(SealcastError):
 
 
 class UnreachableError(NetworkError):
-    """Nobody answers. `address`: the URL or `host:port` that was tried."""
+    """Nobody answers.
+
+    `address`: the URL or `host:port` that was tried. `is_busy`: it may do so yet, as it has not refused the
+    connection and may only have too many.
+    """
 
     default_cure = "check that it runs and that the address is right"
 
-    def __init__(self, address: str, detail: str, *, cure: str = "") -> None:
+    def __init__(self, address: str, detail: str, *, cure: str = "", is_busy: bool = False) -> None:
         super().__init__(f"cannot reach {address}: {detail}", cure=cure)
         self.address = address
         self.detail = detail
+        self.is_busy = is_busy
 
 
 class StorageError(SealcastError):

@@ -51,6 +51,9 @@ _TELLS_CRL = ("/join", "/v1/crl")
 _Peer = tuple[bytes, str, str, int]
 """Site id, device, host, port."""
 
+JOIN_PATIENCE_SECONDS = 20.0
+"""For a first join where connections are taken: when power returns, all of a site comes at once."""
+
 _LOOK_SECONDS = 0.05
 """How long the engine's requests wait at most while the application does not take what it is told."""
 
@@ -189,7 +192,7 @@ class Session:
         await self._ready.wait()
 
     async def joined(self) -> _core.Policy:
-        """Wait for the first join.
+        """Wait for the first join; try it again for a while where the key server only has too much to do.
 
         Raises: UnreachableError, CertificateError, NotAllowedError, UnknownChannelError, NetworkError.
         """
@@ -201,9 +204,15 @@ class Session:
                 reason="expired",
                 cure="enrol it again with a new token: sealcast device enroll",
             )
+        loop = asyncio.get_running_loop()
+        patient_until = loop.time() + JOIN_PATIENCE_SECONDS
         while (policy := self._engine.policy()) is None:
-            if self._failure is not None:
-                raise self._failure
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                is_busy = isinstance(failure, UnreachableError) and failure.is_busy
+                if not is_busy or loop.time() >= patient_until:
+                    raise failure
+                log.warning("channel %s: %s; trying again", self._channel, failure)
             await self.wait()
             if self._engine.policy() is None:
                 for event in self.take_events():
@@ -307,7 +316,7 @@ class Session:
                 else:
                     status, body = await self._ask_peers(command, command.peers)
         except TimeoutError:
-            self._note(UnreachableError(self.site.keys_url, "no answer in time"), command)
+            self._note(UnreachableError(self.site.keys_url, "no answer in time", is_busy=True), command)
         except SealcastError as error:
             self._note(error, command)
         except Exception:  # the engine has to hear of every end, or it would wait for this answer for ever

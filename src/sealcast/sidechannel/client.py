@@ -127,13 +127,14 @@ class _Connection:
                 return await self._request(method, path, body, answer_seconds)
             except aiohttp.ServerDisconnectedError as error:
                 if attempt == 2:
-                    raise UnreachableError(self.url, "it closes the connection") from error
+                    raise UnreachableError(self.url, "it closes the connection", is_busy=True) from error
             except TimeoutError as error:
-                raise UnreachableError(self.url, "no answer in time") from error
+                raise UnreachableError(self.url, "no answer in time", is_busy=True) from error
             except aiohttp.ClientError as error:
                 if (verdict := verdict_of(error)) is not None:
                     raise _naming(self.url, verdict) from error
-                raise UnreachableError(self.url, _reason(error)) from error
+                is_busy = isinstance(getattr(error, "os_error", None), ConnectionResetError)
+                raise UnreachableError(self.url, _reason(error), is_busy=is_busy) from error
         raise AssertionError("not reached")
 
     def reload(self, identity: TlsIdentity) -> None:
