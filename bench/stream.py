@@ -20,10 +20,10 @@ MESSAGE_BYTES = 1196
 """Fills a packet of an MTU of 1500: 1,204 bytes of frames (spec/wire.md DP-6), 8 of them the frame's own."""
 DATAGRAM_BYTES = 1452
 SETTLE_SECONDS = 1.5
-REPAIRED = 0.01
-"""Of the messages of a run, at most, that may come by repair."""
 """A subscriber that learns of a stream before the directory does looks there again a second later, and asks
 for no repair until then: that belongs to the start of a stream, not to its rate."""
+REPAIRED = 0.01
+"""Of the messages of a run, at most, that may come by repair."""
 STEPS_MEGABITS = (300, 400, 500, 600, 700, 800, 1000, 1200, 1400, 1600, 1800, 2000, 2300, 2600, 3000)
 """Rates that are tried, in bits of datagrams, until two in a row lose or are not reached."""
 
