@@ -1,4 +1,6 @@
-"""A subscriber under a flood from outside, from a member and from a publisher keeps to its memory."""
+"""A subscriber under a flood from outside, from a member and from a publisher keeps to its memory, and an
+authority that many are connected to.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -54,6 +57,8 @@ OUTSIDERS = 15_000
 GROWTH = 16 * 1024
 """KiB, what an allocator may keep; one round alone brings more."""
 WARM_SECONDS = 60
+CONNECTION = 100
+"""KiB, of TLS and of HTTP; 282 by asyncio's own measure."""
 
 
 @contextmanager
@@ -205,3 +210,29 @@ def test_invariant_10_a_flood_takes_no_more_memory_than_is_configured(
         assert counters[reason] > 0, reason
     assert last - first < GROWTH
     assert len(subscriber.out) == told.count + 1, "only what the monitor has said was delivered"
+
+
+async def test_a_connection_that_waits_costs_the_authority_little(site: Site) -> None:
+    """Every device of a site has one to the key server."""
+    device = DeviceIdentity.open(site.enrol("monitor-1")[0])
+    address = urlsplit(device.keys_url)
+    opened: list[asyncio.StreamWriter] = []
+
+    async def connect(count: int) -> None:
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection(
+                address.hostname, address.port, ssl=device.ssl_context_client()
+            )
+            opened.append(writer)
+            # It stays open, and has been led through.
+            writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 4")
+
+    try:
+        await connect(10)
+        before = resident(site.authority)
+        await connect(100)
+        assert resident(site.authority) - before < 100 * CONNECTION
+    finally:
+        for writer in opened:
+            writer.transport.abort()

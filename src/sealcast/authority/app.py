@@ -37,7 +37,7 @@ from sealcast.authority.site import Site, check_folder, exclusive
 from sealcast.authority.storage import DATABASE_FILE, Storage
 from sealcast.ca import Issuer, Limits, PassphraseSource
 from sealcast.errors import ConfigError, StorageError
-from sealcast.est.connections import start_https
+from sealcast.est.connections import slim_connections, start_https
 from sealcast.est.server import make_tls_context, require_linking, start_listener
 from sealcast.pki.times import system_time
 from sealcast.pki.tls import load_own_certificate, server_context, trust
@@ -198,6 +198,7 @@ async def _serve(
     issuer: Issuer | None,
     passphrases: PassphraseSource,
 ) -> None:
+    slim_connections()
     async with _running(folder, places, system_time, issuer, passphrases) as (_, listening):
         stop = _stop_signals()
         # What is loaded by now stays; the collector would stop every request for 50 ms to look at it again.

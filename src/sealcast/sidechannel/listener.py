@@ -8,8 +8,8 @@ from aiohttp.typedefs import Handler
 from sealcast.est.connections import start_https
 from sealcast.sidechannel.tls import TlsIdentity, reload_context
 
-KEPT_OPEN = 64
-"""Connections that stay open between requests; each takes a third of a megabyte."""
+KEPT_OPEN = 16
+"""Connections that stay open between requests; each takes a third of a megabyte, whoever it is for."""
 
 _KEEP_ALIVE_SECONDS = 3630.0
 """Of those few: a member that reports once in an hour keeps its own."""
