@@ -4,7 +4,7 @@
 //! Spec: trust.md TR-6.
 
 use x509_cert::Certificate;
-use x509_cert::der::Decode;
+use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 
 /// What a key is to be used for. A certificate without keyUsage leaves each of them open (RFC 5280 section 4.2.1.3).
@@ -43,4 +43,14 @@ pub(crate) fn is_authority(der: &[u8]) -> bool {
             Ok(Some((_, constraints))) if constraints.ca
         )
     })
+}
+
+/// What its own key is to have signed, and the signature, of a certificate that names itself as issuer.
+pub(crate) fn self_signed(der: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let certificate = Certificate::from_der(der).ok()?;
+    let tbs = certificate.tbs_certificate();
+    if tbs.issuer() != tbs.subject() {
+        return None;
+    }
+    Some((tbs.to_der().ok()?, certificate.signature().as_bytes()?.to_vec()))
 }

@@ -4,7 +4,7 @@
 //! [`event::Command`]s (requests for the side channel), datagrams and the next deadline come out.
 //!
 //! From the bottom up: [`crypto`], [`lanes`], [`wire`] and [`fingerprint`] know bytes; [`block`], [`schedule`], [`frames`] know what the bytes mean;
-//! [`validator`], [`credential`], [`policy`] decide whom to believe, by [`date`]; [`keyring`], [`window`], [`repair`] each own one piece of
+//! [`validator`], [`credential`], [`policy`], [`trust_bundle`] decide whom to believe, by [`date`]; [`keyring`], [`window`], [`repair`] each own one piece of
 //! state; [`member`] is what publishers and subscribers share; [`sender`] and [`receiver`] wire it all.
 
 #![forbid(unsafe_code)]
@@ -42,6 +42,7 @@ pub mod sealer;
 pub mod sender;
 pub mod signed;
 pub mod stream;
+pub mod trust_bundle;
 pub mod validator;
 pub mod window;
 pub mod wire;

@@ -101,17 +101,23 @@ pub enum Purposes {
     Repair(StreamId),
     Follow(StreamId),
     ReportLoss(StreamId),
+    /// Of a publisher that does not listen: the place of a repair node.
+    Wanted(u8),
 }
 
 impl Purposes {
     /// Whether it has a schedule of its own, and is for whoever is on top of the member.
     fn is_of_stream(&self) -> bool {
-        matches!(self, Self::Repair(_) | Self::Follow(_) | Self::ReportLoss(_))
+        matches!(
+            self,
+            Self::Repair(_) | Self::Follow(_) | Self::ReportLoss(_) | Self::Wanted(_)
+        )
     }
 
     fn fingerprint(&self, into: &mut Fingerprint) {
         let stream = match self {
             Self::Repair(stream) | Self::Follow(stream) | Self::ReportLoss(stream) => &stream.0[..],
+            Self::Wanted(place) => core::slice::from_ref(place),
             _ => &[],
         };
         let code = match self {
@@ -125,6 +131,7 @@ impl Purposes {
             Self::Repair(_) => 7,
             Self::Follow(_) => 8,
             Self::ReportLoss(_) => 9,
+            Self::Wanted(_) => 10,
         };
         into.number(code).bytes(stream);
     }
@@ -552,7 +559,11 @@ impl Member {
                     Vec::new(),
                     REQUEST_TIMEOUT,
                 ),
-                Purposes::PutStream | Purposes::Repair(_) | Purposes::Follow(_) | Purposes::ReportLoss(_) => {
+                Purposes::PutStream
+                | Purposes::Repair(_)
+                | Purposes::Follow(_)
+                | Purposes::ReportLoss(_)
+                | Purposes::Wanted(_) => {
                     continue;
                 }
             };

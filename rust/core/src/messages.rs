@@ -3,8 +3,9 @@
 //! Spec: side-channel.md.
 
 use crate::crypto::Secret;
+use crate::retention::Datagram;
 use crate::signed::{CborReader, CborWriter, MalformedObject};
-use crate::wire::{ChannelId, StreamId, Time};
+use crate::wire::{ChannelId, MAX_SEQUENCE, StreamId, Time};
 
 const MAX_SLOTS: usize = 64;
 const MAX_STREAMS: usize = 4096;
@@ -13,6 +14,7 @@ const MAX_GATES: usize = 320;
 const MAX_REPAIR_NODES: usize = 64;
 const MAX_ISSUERS: usize = 8;
 const MAX_PACKETS: usize = 1024;
+const MAX_RANGES: usize = 64;
 /// An error is a word of registry.md.
 const MAX_ERROR_BYTES: usize = 64;
 
@@ -299,6 +301,31 @@ pub fn parse_repair_reply(body: &[u8]) -> Parsed<RepairReply<'_>> {
     })
 }
 
+/// SC-50: the number of the answer, and what is wanted; what a node passes on of files is left to a host that sends some.
+pub fn parse_wanted_reply(body: &[u8]) -> Parsed<(u64, Vec<(u64, u64)>)> {
+    let mut r = CborReader::new(body);
+    let (mut number, mut ranges) = (None, None);
+    for _ in 0..r.map()? {
+        match r.text()? {
+            "number" => number = Some(r.uint()?),
+            "ranges" => ranges = Some(r.list(MAX_RANGES, range)?),
+            _ => r.skip()?,
+        }
+    }
+    r.end()?;
+    Ok((number.ok_or(MalformedObject)?, ranges.ok_or(MalformedObject)?))
+}
+
+fn range(r: &mut CborReader<'_>) -> Parsed<(u64, u64)> {
+    r.array_of(2)?;
+    let (first, last) = (r.uint()?, r.uint()?);
+    if first <= last && last <= MAX_SEQUENCE {
+        Ok((first, last))
+    } else {
+        Err(MalformedObject)
+    }
+}
+
 /// Milliseconds after which the next report is wanted (SC-49).
 pub fn parse_report_reply(body: &[u8]) -> Parsed<u64> {
     ReplyFields::parse(body)?.interval.ok_or(MalformedObject)
@@ -411,6 +438,33 @@ pub fn loss_report(channel: &ChannelId, stream: &StreamId, (lost, sent): (u64, u
         .text("channel")
         .bytes(&channel.0)
         .finish()
+}
+
+/// SC-50. `number`: of the answer that wanted what is brought, 0: of none; packets, the oldest sequence held, latest heartbeat.
+pub fn wanted_request(
+    channel: &ChannelId,
+    stream: &StreamId,
+    number: u64,
+    (packets, oldest, head): (&[Datagram], u64, Option<&[u8]>),
+) -> Vec<u8> {
+    let mut w = CborWriter::new()
+        .map(6)
+        .text("head")
+        .optional_bytes(head)
+        .text("number")
+        .uint(number)
+        .text("oldest")
+        .uint(oldest)
+        .text("stream")
+        .bytes(&stream.0)
+        .text("channel")
+        .bytes(&channel.0)
+        .text("packets")
+        .array(packets.len());
+    for packet in packets {
+        w = w.bytes(packet);
+    }
+    w.finish()
 }
 
 /// Percent-encodes a channel name as one path segment.

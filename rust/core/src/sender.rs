@@ -29,6 +29,7 @@ const FEC_DELAY: u64 = SECOND / 10;
 
 mod announcing;
 mod last_values;
+mod outbound;
 mod parity;
 mod queue;
 mod reports;
@@ -37,6 +38,7 @@ mod sealing;
 pub use announcing::UnfitCredential;
 use last_values::LastValues;
 pub use last_values::RetainLimits;
+use outbound::Outbound;
 use parity::ParityMaker;
 pub use queue::LARGE_BYTES;
 use queue::{Queue, Queued};
@@ -151,6 +153,7 @@ pub struct Sender {
     head: Option<Datagram>,
     end: Option<(Option<StreamId>, u32)>,
     endpoint: Option<(String, u16)>,
+    outbound: Option<Outbound>,
     directory_due: Option<Time>,
     registered: bool,
     predecessor: Option<StreamId>,
@@ -213,6 +216,7 @@ impl Sender {
             head: None,
             end: None,
             endpoint: None,
+            outbound: None,
             directory_due: None,
             registered: false,
             predecessor: None,
@@ -447,7 +451,9 @@ impl Sender {
     /// Takes the answer to a command.
     pub fn handle_response(&mut self, id: u64, response: Response<'_>, now: Time) {
         match self.member.handle_response(id, response, now) {
+            Outcome::Directory(directory) => self.take_nodes(&directory, now),
             Outcome::Joined(directory) => {
+                self.take_nodes(&directory, now);
                 // The directory lists the latest last.
                 let own = directory.streams.iter().rev().find(|entry| {
                     self.member.is_self(entry.device)
@@ -486,6 +492,7 @@ impl Sender {
                 let wait = if taken { DIRECTORY_INTERVAL } else { SECOND / 2 };
                 self.directory_due = Some(now + wait);
             }
+            Outcome::Other(Purposes::Wanted(place), response) => self.node_answered(place, response, now),
             _ => {}
         }
     }
@@ -499,6 +506,7 @@ impl Sender {
             self.parity.deadline(),
             self.reports.deadline(),
             self.last_values.deadline(),
+            self.outbound.as_ref().and_then(Outbound::deadline),
         ]
         .into_iter()
         .flatten()
@@ -529,5 +537,6 @@ impl Sender {
         if self.directory_due.is_some_and(|at| at <= now) {
             self.put_stream(now);
         }
+        self.ask_nodes(now);
     }
 }

@@ -193,6 +193,20 @@ impl Certificate {
         &self.der
     }
 
+    /// From when until when it is valid.
+    pub fn validity(&self) -> Option<(Time, Time)> {
+        validity(&self.der)
+    }
+
+    /// Whether subject and issuer are the same and its own key has signed it.
+    #[must_use]
+    pub fn is_self_signed(&self) -> bool {
+        key_usage::self_signed(&self.der).is_some_and(|(message, signature)| {
+            // Of the algorithms, the one that goes with the key.
+            (1..=3).any(|algorithm| self.verifies(algorithm, &message, &signature))
+        })
+    }
+
     /// Whether this certificate's key made `signature`, by the algorithms of registry.md.
     #[must_use]
     pub fn verifies(&self, algorithm: u64, message: &[u8], signature: &[u8]) -> bool {
@@ -511,12 +525,12 @@ impl Validator {
 }
 
 fn not_after(der: &[u8]) -> Option<Time> {
+    Some(validity(der)?.1)
+}
+
+fn validity(der: &[u8]) -> Option<(Time, Time)> {
     let certificate = x509_cert::Certificate::from_der(der).ok()?;
-    let seconds = certificate
-        .tbs_certificate()
-        .validity()
-        .not_after
-        .to_unix_duration()
-        .as_secs();
-    Some(seconds.saturating_mul(SECOND))
+    let validity = certificate.tbs_certificate().validity();
+    let time = |at: &x509_cert::time::Time| at.to_unix_duration().as_secs().saturating_mul(SECOND);
+    Some((time(&validity.not_before), time(&validity.not_after)))
 }

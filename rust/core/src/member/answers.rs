@@ -47,9 +47,11 @@ impl Member {
             Purposes::Policy => self.policy_came(body, now),
             Purposes::Crl => self.crl_came(body, now),
             Purposes::Directory => messages::parse_streams_reply(body).map(Outcome::Directory),
-            Purposes::PutStream | Purposes::Repair(_) | Purposes::Follow(_) | Purposes::ReportLoss(_) => {
-                Ok(Outcome::Nothing)
-            }
+            Purposes::PutStream
+            | Purposes::Repair(_)
+            | Purposes::Follow(_)
+            | Purposes::ReportLoss(_)
+            | Purposes::Wanted(_) => Ok(Outcome::Nothing),
         };
         match outcome {
             Ok(outcome) => {

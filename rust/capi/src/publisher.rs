@@ -1,0 +1,899 @@
+//! The sending end of a channel. It does not listen: subscribers are mended by the channel's repair nodes (SC-50).
+
+use std::ffi::c_char;
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+use sealcast_core::block::sign_input;
+use sealcast_core::crypto::{Secret, sha256};
+use sealcast_core::event::{Command, Response};
+use sealcast_core::fec::{Fec, Ratio};
+use sealcast_core::member::{Member, Purpose};
+use sealcast_core::sender::{RetainLimits, SendError, Sender, SenderConfig};
+use sealcast_core::signed::{CREDENTIAL_CONTEXT, SignedObject};
+use sealcast_core::validator::{Certificate, Validator};
+use sealcast_core::wire::StreamId;
+use sealcast_net::SendDriver;
+
+use crate::event::SealcastEvent;
+use crate::handle::{self, Handled};
+use crate::identity::{Identity, SealcastIdentity, site_of};
+use crate::memory::{self, Buffer, Options, SealcastBytes, needs, too_small};
+use crate::request::SealcastRequest;
+use crate::route::{Route, no_socket, parse_address};
+use crate::session::{Engine, Place, Session, fill_random, lock, member_config};
+use crate::signal::after;
+use crate::status::{Failure, Outcome, SealcastStatus, call};
+use crate::subscriber::{answer_of, chain_of};
+
+const SECOND: u64 = 1_000_000;
+/// A stream credential ends with the device certificate, or a day after it was made; another follows after half of that.
+const CREDENTIAL_LIFE: u64 = 24 * 3600 * SECOND;
+const SKEW: u64 = 60 * SECOND;
+
+/// A publisher. Made by sealcast_publisher_new.
+#[derive(Debug)]
+pub struct SealcastPublisher {
+    _opaque: [u8; 0],
+}
+
+/// Which parity goes with the packets.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealcastFec {
+    /// What the channel's policy says.
+    Policy = 0,
+    Off = 1,
+    /// As much as subscribers' losses ask for.
+    Adaptive = 2,
+    /// `fec_parities` packets after `fec_sources` of data.
+    Fixed = 3,
+}
+
+/// How a publisher sends. sealcast_publisher_options_init sets the defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SealcastPublisherOptions {
+    /// sizeof(sealcast_publisher_options).
+    pub size: usize,
+    /// Name of the channel.
+    pub channel: *const c_char,
+    /// The channel's site; all zeros: the device's own.
+    pub site_id: [u8; 16],
+    /// The site's key server; NULL: that of the device's own site.
+    pub keys_url: *const c_char,
+    /// Name or address of the network interface; NULL: the policy's, or loopback where the key server is there.
+    pub interface: *const c_char,
+    /// "ADDR:PORT" to send to in place of the policy's group; NULL: the policy's.
+    pub send_to: *const c_char,
+    /// One of several publishers of this device on the channel; NULL: the only one.
+    pub instance: *const c_char,
+    /// Bytes of the path's MTU, 576 to 9000.
+    pub mtu: u32,
+    /// Packets that one signature covers at most, 1 to 64.
+    pub max_block: u32,
+    /// Routers that packets may pass, plus 1; 1 to 255.
+    pub ttl: u32,
+    /// Differentiated services code point, 0 to 63.
+    pub dscp: u32,
+    /// A sealcast_fec.
+    pub fec: i32,
+    pub fec_sources: u32,
+    pub fec_parities: u32,
+    /// Topics whose last value is kept for who joins later; 0: none.
+    pub retain_topics: u32,
+    /// What these values may hold.
+    pub retain_bytes: u64,
+    /// The longest message that is taken.
+    pub max_message_bytes: u64,
+    /// What may wait for the rate.
+    pub queue_bytes: u64,
+    /// 0: the policy's rate is kept to, whatever subscribers lose.
+    pub adaptive_rate: i32,
+    /// Not 0: the host has sockets and clock of its own, and calls sealcast_publisher_poll_datagrams and
+    /// sealcast_publisher_handle_deadline.
+    pub host_sockets: i32,
+}
+
+// SAFETY: `repr(C)`, the size first, pointers that may be NULL, and numbers.
+unsafe impl Options for SealcastPublisherOptions {
+    const NAME: &'static str = "sealcast_publisher_options";
+    fn default_values() -> Self {
+        Self {
+            size: size_of::<Self>(),
+            channel: std::ptr::null(),
+            site_id: [0; 16],
+            keys_url: std::ptr::null(),
+            interface: std::ptr::null(),
+            send_to: std::ptr::null(),
+            instance: std::ptr::null(),
+            mtu: 1500,
+            max_block: 64,
+            ttl: 1,
+            dscp: 0,
+            fec: SealcastFec::Policy as i32,
+            fec_sources: 0,
+            fec_parities: 0,
+            retain_topics: 0,
+            retain_bytes: 1 << 20,
+            max_message_bytes: 16 << 20,
+            queue_bytes: 64 << 20,
+            adaptive_rate: 1,
+            host_sockets: 0,
+        }
+    }
+}
+
+/// What a publisher has counted since it was made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SealcastPublisherCounters {
+    /// Messages that were taken.
+    pub messages: u64,
+    /// Of these, dropped by a hasty end.
+    pub abandoned: u64,
+    pub packets: u64,
+    /// Of these, parity.
+    pub parity: u64,
+    /// Signatures.
+    pub blocks: u64,
+    /// Of all packets.
+    pub bytes: u64,
+    pub repairs_served: u64,
+    /// Bytes of messages that wait.
+    pub queued_bytes: u64,
+    /// Thousandths of the policy's rate that are used now.
+    pub pace: u64,
+    /// Sends that the system refused; their packets come back by repair.
+    pub send_errors: u64,
+    /// Events that nobody took.
+    pub dropped_events: u64,
+}
+
+impl Engine for Sender {
+    fn member(&self) -> &Member {
+        self.member()
+    }
+    fn member_mut(&mut self) -> &mut Member {
+        self.member_mut()
+    }
+    fn poll_command(&mut self) -> Option<Command> {
+        self.poll_command()
+    }
+    fn handle_response(&mut self, id: u64, response: Response<'_>, now: u64) {
+        self.handle_response(id, response, now);
+    }
+    fn next_deadline(&self) -> Option<u64> {
+        self.next_deadline()
+    }
+    fn handle_deadline(&mut self, now: u64) {
+        let mut randomness = [[0; 16]; 2];
+        randomness.iter_mut().for_each(|bytes| fill_random(bytes));
+        self.handle_deadline(now, randomness);
+    }
+    fn set_trust(&mut self, validator: Validator, now: u64) {
+        self.member_mut().set_trust(validator, now);
+    }
+}
+
+/// Where the host wants to send.
+#[derive(Debug)]
+struct Wanted {
+    interface: Option<String>,
+    send_to: Option<SocketAddr>,
+    ttl: u8,
+    dscp: u8,
+    has_driver: bool,
+}
+
+/// For which certificate, from when and until when the stream key is vouched for.
+#[derive(Clone, Copy, Debug)]
+struct Term {
+    generation: u64,
+    not_before: u64,
+    not_after: u64,
+    renew_at: u64,
+    succeeds: Option<StreamId>,
+}
+
+/// What a driver was started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sending {
+    route: Route,
+    rate: NonZeroU64,
+}
+
+struct Publisher {
+    session: Session<Sender>,
+    wanted: Wanted,
+    driver: Mutex<Option<(Sending, SendDriver)>>,
+    term: Mutex<Option<Term>>,
+}
+
+impl Handled for Publisher {
+    const NAME: &'static str = "publisher";
+}
+
+fn in_range(name: &str, value: u32, least: u32, most: u32) -> Outcome<u32> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Failure::invalid(format!("{name} is {value}: {least} to {most}")))
+}
+
+fn fec_of(options: &SealcastPublisherOptions) -> Outcome<Option<Fec>> {
+    let ratio = || {
+        let sources = u8::try_from(options.fec_sources).ok();
+        let parities = u8::try_from(options.fec_parities).ok();
+        sources
+            .zip(parities)
+            .and_then(|(sources, parities)| Ratio::new(sources, parities))
+    };
+    match options.fec {
+        0 => Ok(None),
+        1 => Ok(Some(Fec::Off)),
+        2 => Ok(Some(Fec::Adaptive)),
+        3 => ratio().map(|ratio| Some(Fec::Fixed(ratio))).ok_or_else(|| {
+            let (sources, parities) = (options.fec_sources, options.fec_parities);
+            Failure::invalid(format!("no parity of {parities} packets for {sources}"))
+        }),
+        other => Err(Failure::invalid(format!("there is no fec {other}"))),
+    }
+}
+
+impl Publisher {
+    /// # Safety
+    /// The pointers of `options` are NULL or what their descriptions say.
+    unsafe fn new(identity: Arc<Identity>, options: &SealcastPublisherOptions, now: u64) -> Outcome<Self> {
+        // SAFETY: as this function's own.
+        let channel = unsafe { memory::text(options.channel, "channel") }?;
+        let optional = |text: *const c_char, name: &str| {
+            // SAFETY: likewise.
+            unsafe { memory::optional_text(text, name) }
+        };
+        let keys_url = optional(options.keys_url, "keys_url")?;
+        let interface = optional(options.interface, "interface")?;
+        let send_to = optional(options.send_to, "send_to")?;
+        let instance = optional(options.instance, "instance")?;
+        let (held, _) = identity.held();
+        let site = site_of(&options.site_id, held.site);
+        let place = Place::new(site, keys_url.unwrap_or(&held.keys_url), channel)?;
+        let (member, generation) = member_config(&identity, &place, Purpose::Publish)?;
+        let (mut seed, mut start_nonce) = ([0; 32], [0; 16]);
+        fill_random(&mut seed);
+        fill_random(&mut start_nonce);
+        // DP-2: made at this start, never stored.
+        let mut config = SenderConfig::new(member, Secret::new(seed), start_nonce);
+        let instance = instance.unwrap_or_default();
+        if instance.len() > 63 {
+            return Err(Failure::invalid(format!(
+                "instance: {instance:?} is longer than 63 bytes"
+            )));
+        }
+        instance.clone_into(&mut config.instance);
+        config.mtu = in_range("mtu", options.mtu, 576, 9000)? as usize;
+        config.max_block = in_range("max_block", options.max_block, 1, 64)? as u8;
+        config.fec = fec_of(options)?;
+        config.max_message_bytes = options.max_message_bytes.clamp(1, 1 << 30);
+        config.queue_bytes = options.queue_bytes.max(1);
+        config.retain = RetainLimits {
+            topics: options.retain_topics as usize,
+            bytes: options.retain_bytes,
+        };
+        config.adaptive_rate = options.adaptive_rate != 0;
+        let wanted = Wanted {
+            interface: interface.map(str::to_owned),
+            send_to: send_to.map(|text| parse_address(text, "send_to")).transpose()?,
+            ttl: in_range("ttl", options.ttl, 1, 255)? as u8,
+            dscp: in_range("dscp", options.dscp, 0, 63)? as u8,
+            has_driver: options.host_sockets == 0,
+        };
+        let mut sender = Sender::new(config, now);
+        sender.serve_outbound();
+        let host_time = (options.host_sockets != 0).then_some(now);
+        Ok(Self {
+            session: Session::new(identity, place, sender, generation, host_time),
+            wanted,
+            driver: Mutex::new(None),
+            term: Mutex::new(None),
+        })
+    }
+
+    /// Does what follows from the join, from a policy, from a renewal and from time.
+    fn tend(&self) -> Outcome<()> {
+        if !self.session.has_joined() || self.session.is_closed() {
+            return Ok(());
+        }
+        self.certify()?;
+        self.drive()
+    }
+
+    /// Lets the device key vouch for the stream key, where that is due.
+    fn certify(&self) -> Outcome<()> {
+        let mut term = lock(&self.term);
+        let (held, generation) = self.session.identity.held();
+        let now = self.session.now();
+        let engine = self.session.engine();
+        let date = engine.member().sealing_date(now);
+        // Whoever sets the clock right must not wait half a day for a credential that is in force.
+        let is_in_force = |term: &Term| {
+            term.generation == generation
+                && now < term.renew_at
+                && (term.not_before..=term.not_after).contains(&date)
+        };
+        if term.as_ref().is_some_and(is_in_force) {
+            return Ok(());
+        }
+        let (from, until) = Certificate::parse(&held.chain[0])
+            .and_then(|certificate| certificate.validity())
+            .ok_or_else(|| {
+                let text = "the device's certificate does not parse: enrol it again";
+                Failure::new(SealcastStatus::Certificate, text)
+            })?;
+        if date >= until {
+            if term.is_some() {
+                // It goes on for as long as its credential does; the folder is looked at again.
+                return Ok(());
+            }
+            let text = format!(
+                "the certificate of device {:?} has expired: enrol it again",
+                held.name
+            );
+            return Err(Failure::new(SealcastStatus::Certificate, text));
+        }
+        let succeeds = term.map_or_else(|| engine.predecessor(), |term| term.succeeds);
+        let not_before = date.saturating_sub(SKEW).max(from);
+        let not_after = until.min(date + CREDENTIAL_LIFE);
+        let hash = sha256(&[&held.chain[0]]);
+        let tbs = engine.credential_tbs(held.site, &held.name, hash, not_before, not_after, succeeds);
+        let Some(tbs) = tbs else {
+            return Ok(());
+        };
+        // The device key may be slow: the engine is not held meanwhile.
+        drop(engine);
+        let message = sign_input(CREDENTIAL_CONTEXT, &tbs);
+        let (algorithm, signature) = self.session.identity.signer.sign(&held.key_file, &message)?;
+        let signed = SignedObject {
+            tbs: &tbs,
+            algorithm,
+            signature: &signature,
+        };
+        self.session
+            .engine()
+            .set_credential(&signed.encode(), &held.chain, not_after, now)
+            .map_err(|error| Failure::invalid(format!("{error}: use a larger MTU, or a shorter chain")))?;
+        *term = Some(Term {
+            generation,
+            not_before,
+            not_after,
+            renew_at: now + CREDENTIAL_LIFE / 2,
+            succeeds,
+        });
+        drop(term);
+        self.wake();
+        Ok(())
+    }
+
+    /// Sends as the policy says; while that stays the same nothing changes.
+    fn drive(&self) -> Outcome<()> {
+        if !self.wanted.has_driver {
+            return Ok(());
+        }
+        let Some(policy) = self.session.new_policy() else {
+            return Ok(());
+        };
+        let wanted = &self.wanted;
+        let keys_url = &self.session.place.keys_url;
+        let route = Route::of(&policy, wanted.send_to, wanted.interface.as_deref(), keys_url)?;
+        let rate = NonZeroU64::new(policy.rate).unwrap_or(NonZeroU64::MIN);
+        let sending = Sending { route, rate };
+        let mut driver = lock(&self.driver);
+        if driver.as_ref().is_none_or(|(now, _)| *now != sending) {
+            let mut config = sealcast_net::SenderConfig::new(sending.route.address, sending.route.resolve()?);
+            config.ttl = wanted.ttl;
+            config.dscp = wanted.dscp;
+            let engine = Arc::clone(&self.session.engine);
+            let notifier = Arc::clone(&self.session.notifier);
+            let made = SendDriver::start(engine, config, rate, notifier).map_err(no_socket)?;
+            self.session
+                .is_driven
+                .store(true, std::sync::atomic::Ordering::Release);
+            drop(driver.replace((sending, made)));
+        }
+        self.session.note_policy(policy.version);
+        Ok(())
+    }
+
+    fn wake(&self) {
+        match &*lock(&self.driver) {
+            Some((_, driver)) => driver.wake(),
+            None => self.session.raise(),
+        }
+    }
+
+    /// Files what has happened. Fails where the key server refuses the device from now on.
+    fn listen(&self) -> Outcome<()> {
+        let mut engine = self.session.engine();
+        while let Some(event) = engine.poll_event() {
+            self.session.file(event, &engine);
+        }
+        drop(engine);
+        self.session.refused().map_or(Ok(()), Err)
+    }
+
+    fn counters(&self) -> SealcastPublisherCounters {
+        let send_errors = lock(&self.driver)
+            .as_ref()
+            .map_or(0, |(_, driver)| driver.errors());
+        let engine = lock(&self.session.engine);
+        let counters = engine.counters();
+        SealcastPublisherCounters {
+            messages: counters.messages,
+            abandoned: counters.abandoned,
+            packets: counters.packets,
+            parity: counters.parity,
+            blocks: counters.blocks,
+            bytes: counters.bytes,
+            repairs_served: counters.repairs_served,
+            queued_bytes: engine.queued_bytes(),
+            pace: u64::from(engine.pace()),
+            send_errors,
+            dropped_events: self.session.dropped_events(),
+        }
+    }
+
+    fn free(&self) {
+        self.session.close();
+        drop(lock(&self.driver).take());
+    }
+}
+
+fn get(handle: *mut SealcastPublisher) -> Outcome<Arc<Publisher>> {
+    handle::get(handle as usize)
+}
+
+fn not_taken(error: SendError) -> Failure {
+    let (status, text) = match error {
+        SendError::TooLong { limit } => (
+            SealcastStatus::TooLong,
+            format!("the message is longer than {limit} bytes"),
+        ),
+        SendError::TopicTooLong => (
+            SealcastStatus::TooLong,
+            "the topic is longer than 255 bytes".to_owned(),
+        ),
+        SendError::QueueFull => (
+            SealcastStatus::QueueFull,
+            "the queue of messages is full".to_owned(),
+        ),
+        SendError::Ended => (SealcastStatus::Closed, "the stream has ended".to_owned()),
+        SendError::Exhausted => (
+            SealcastStatus::Exhausted,
+            "the stream has used up its numbers: make another publisher".to_owned(),
+        ),
+    };
+    Failure::new(status, text)
+}
+
+/// Set the defaults. `size`: sizeof(sealcast_publisher_options).
+///
+/// # Safety
+/// `options` is NULL or valid for a write of `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_options_init(
+    options: *mut SealcastPublisherOptions,
+    size: usize,
+) -> SealcastStatus {
+    call(|| {
+        memory::check_size::<SealcastPublisherOptions>(size, SealcastPublisherOptions::NAME)?;
+        // SAFETY: as this function's own.
+        unsafe { memory::write(options, Options::default_values(), "options") }?;
+        Ok(SealcastStatus::Ok)
+    })
+}
+
+/// Make a publisher. Nothing happens before its first request is taken.
+///
+/// `now`: the time, where the host runs the clock; else it is ignored. What is written to `publisher` is to be freed by
+/// sealcast_publisher_free.
+///
+/// # Safety
+/// As the conventions say of handles, options and results.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_new(
+    identity: *mut SealcastIdentity,
+    options: *const SealcastPublisherOptions,
+    now: u64,
+    publisher: *mut *mut SealcastPublisher,
+) -> SealcastStatus {
+    call(|| {
+        needs(publisher, "publisher")?;
+        let identity = handle::get::<Identity>(identity as usize)?;
+        // SAFETY: as this function's own.
+        let options = unsafe { memory::options(options) }?;
+        let now = if options.host_sockets == 0 {
+            sealcast_net::steady_clock()
+        } else {
+            now
+        };
+        // SAFETY: likewise.
+        let made = handle::put(unsafe { Publisher::new(identity, &options, now) }?);
+        // SAFETY: likewise.
+        unsafe { memory::write(publisher, made as *mut SealcastPublisher, "publisher") }?;
+        Ok(SealcastStatus::Ok)
+    })
+}
+
+/// Free a publisher: its sockets are closed, and calls that wait return SEALCAST_STATUS_CLOSED. A stream that was not
+/// finished ends without a word.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealcast_publisher_free(publisher: *mut SealcastPublisher) -> SealcastStatus {
+    call(|| {
+        handle::take::<Publisher>(publisher as usize)?.free();
+        Ok(SealcastStatus::Ok)
+    })
+}
+
+/// Wait until the key server has taken the device in and lists its stream; requests have to be made meanwhile, by another
+/// thread.
+///
+/// Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
+/// SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealcast_publisher_join(publisher: *mut SealcastPublisher, timeout: u64) -> SealcastStatus {
+    call(|| {
+        let publisher = get(publisher)?;
+        let joined = publisher.session.wait_for(timeout, || {
+            publisher.tend()?;
+            publisher.listen()?;
+            let is_registered = lock(&publisher.session.engine).is_registered();
+            Ok(is_registered.then_some(()))
+        })?;
+        Ok(joined.err().unwrap_or(SealcastStatus::Ok))
+    })
+}
+
+/// Wait for the next request that the host is to make: as sealcast_subscriber_next_request; 1 MiB and 1 KiB more hold any.
+///
+/// # Safety
+/// `buffer` is valid for writes of `capacity` bytes, `request` for one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_next_request(
+    publisher: *mut SealcastPublisher,
+    timeout: u64,
+    buffer: *mut u8,
+    capacity: usize,
+    request: *mut SealcastRequest,
+    request_size: usize,
+) -> SealcastStatus {
+    call(|| {
+        needs(request, "request")?;
+        memory::check_size::<SealcastRequest>(request_size, "sealcast_request")?;
+        let publisher = get(publisher)?;
+        // SAFETY: as this function's own.
+        let mut buffer = unsafe { Buffer::new(buffer, capacity) }?;
+        let found = publisher.session.wait_for_work(timeout, || {
+            // What keeps it from sending is told by the join; here it is tried again.
+            let _ = publisher.tend();
+            publisher.session.next_request(&mut buffer)
+        })?;
+        match found {
+            Ok(found) => {
+                // SAFETY: likewise.
+                unsafe { memory::write(request, found, "request") }?;
+                Ok(SealcastStatus::Ok)
+            }
+            Err(status) => Ok(status),
+        }
+    })
+}
+
+/// Judge who has answered the connection for a request: as sealcast_subscriber_verify_server.
+///
+/// # Safety
+/// As the conventions say of bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_verify_server(
+    publisher: *mut SealcastPublisher,
+    id: u64,
+    chain: *const SealcastBytes,
+    count: usize,
+) -> SealcastStatus {
+    call(|| {
+        let publisher = get(publisher)?;
+        // SAFETY: as this function's own.
+        let chain = unsafe { chain_of(chain, count) }?;
+        publisher.session.verify_server(id, &chain)?;
+        Ok(SealcastStatus::Ok)
+    })
+}
+
+/// Give the answer to a request: as sealcast_subscriber_respond.
+///
+/// # Safety
+/// As the conventions say of bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_respond(
+    publisher: *mut SealcastPublisher,
+    id: u64,
+    http_status: i32,
+    body: SealcastBytes,
+) -> SealcastStatus {
+    call(|| {
+        let publisher = get(publisher)?;
+        // SAFETY: as this function's own.
+        let answer = unsafe { answer_of(http_status, body) }?;
+        publisher.session.respond(id, answer)?;
+        publisher.wake();
+        Ok(SealcastStatus::Ok)
+    })
+}
+
+/// Queue a message; it is copied. SEALCAST_STATUS_QUEUE_FULL: try again after sealcast_publisher_wait_room. Fails when the
+/// key server refuses the device, with SEALCAST_STATUS_TOO_LONG, SEALCAST_STATUS_CLOSED, SEALCAST_STATUS_EXHAUSTED.
+///
+/// `topic`: NULL for none, up to 255 bytes.
+///
+/// # Safety
+/// As the conventions say of bytes and strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_send(
+    publisher: *mut SealcastPublisher,
+    message: SealcastBytes,
+    topic: *const c_char,
+) -> SealcastStatus {
+    call(|| {
+        let publisher = get(publisher)?;
+        // SAFETY: as this function's own.
+        let message = unsafe { message.get("message") }?;
+        // SAFETY: likewise.
+        let topic = unsafe { memory::optional_text(topic, "topic") }?;
+        publisher.listen()?;
+        let data = Bytes::copy_from_slice(message);
+        lock(&publisher.session.engine)
+            .send(topic, data)
+            .map_err(not_taken)?;
+        publisher.wake();
+        Ok(SealcastStatus::Ok)
+    })
+}
+
+/// Queue messages until the queue is full, in order, and write how many were taken; as sealcast_publisher_send.
+///
+/// # Safety
+/// As the conventions say of bytes and strings; `taken` is valid for a write.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_send_many(
+    publisher: *mut SealcastPublisher,
+    messages: *const SealcastBytes,
+    count: usize,
+    topic: *const c_char,
+    taken: *mut usize,
+) -> SealcastStatus {
+    call(|| {
+        needs(taken, "taken")?;
+        let publisher = get(publisher)?;
+        // SAFETY: as this function's own.
+        let topic = unsafe { memory::optional_text(topic, "topic") }?;
+        // SAFETY: likewise.
+        let parts: Vec<&[u8]> = unsafe { memory::list(messages, count, "messages") }?
+            .iter()
+            // SAFETY: likewise.
+            .map(|bytes| unsafe { bytes.get("message") })
+            .collect::<Outcome<_>>()?;
+        publisher.listen()?;
+        // Copied into one piece of memory, and no more of them than there is room for.
+        let mut room = lock(&publisher.session.engine).room();
+        let fits = |part: &&&[u8]| {
+            let is_room = room > part.len() as u64;
+            room = room.saturating_sub(part.len() as u64 + 1);
+            is_room
+        };
+        let fitting = parts.iter().take_while(fits).count().max(1).min(parts.len());
+        let parts = &parts[..fitting];
+        let all = Bytes::from(parts.concat());
+        let mut start = 0;
+        let parts = parts.iter().map(|part| {
+            start += part.len();
+            all.slice(start - part.len()..start)
+        });
+        let done = match lock(&publisher.session.engine).send_many(topic, parts) {
+            Ok(done) => done,
+            Err(SendError::QueueFull) => 0,
+            Err(error) => return Err(not_taken(error)),
+        };
+        publisher.wake();
+        // SAFETY: likewise.
+        unsafe { memory::write(taken, done, "taken") }?;
+        Ok(SealcastStatus::Ok)
+    })
+}
+
+/// Wait until half of the queue is free.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealcast_publisher_wait_room(
+    publisher: *mut SealcastPublisher,
+    timeout: u64,
+) -> SealcastStatus {
+    call(|| {
+        let publisher = get(publisher)?;
+        let waited = publisher.session.wait_for(timeout, || {
+            publisher.listen()?;
+            let engine = lock(&publisher.session.engine);
+            if engine.queued_bytes() * 2 <= engine.queue_limit() {
+                return Ok(Some(()));
+            }
+            drop(engine);
+            if let Some((_, driver)) = &*lock(&publisher.driver) {
+                driver.want_room();
+            }
+            Ok(None)
+        })?;
+        Ok(waited.err().unwrap_or(SealcastStatus::Ok))
+    })
+}
+
+/// Send what is queued and say the end of the stream; then the host goes on with requests for as long as subscribers are to
+/// be mended, and frees the publisher. SEALCAST_STATUS_INCOMPLETE: nothing could be sealed, as without a key.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealcast_publisher_finish(
+    publisher: *mut SealcastPublisher,
+    timeout: u64,
+) -> SealcastStatus {
+    call(|| {
+        let publisher = get(publisher)?;
+        let now = publisher.session.now();
+        publisher.session.engine().finish(None, now);
+        publisher.wake();
+        let until = after(timeout);
+        let finished = publisher.session.wait_for(timeout, || {
+            publisher.listen()?;
+            Ok(lock(&publisher.session.engine).is_finished().then_some(()))
+        })?;
+        if finished == Err(SealcastStatus::Timeout) && Instant::now() >= until {
+            let text = "the end of the stream could not be said: see whether the key server is running";
+            return Err(Failure::new(SealcastStatus::Incomplete, text));
+        }
+        Ok(finished.err().unwrap_or(SealcastStatus::Ok))
+    })
+}
+
+/// The stream's id.
+///
+/// # Safety
+/// `stream` is valid for writes of 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_get_stream(
+    publisher: *mut SealcastPublisher,
+    stream: *mut [u8; 16],
+) -> SealcastStatus {
+    call(|| {
+        let publisher = get(publisher)?;
+        let id = lock(&publisher.session.engine).stream().0;
+        // SAFETY: as this function's own.
+        unsafe { memory::write(stream, id, "stream") }?;
+        Ok(SealcastStatus::Ok)
+    })
+}
+
+/// Wait for the next event. `event_size`: sizeof(sealcast_event).
+///
+/// # Safety
+/// `event` is valid for a write.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_next_event(
+    publisher: *mut SealcastPublisher,
+    timeout: u64,
+    event: *mut SealcastEvent,
+    event_size: usize,
+) -> SealcastStatus {
+    call(|| {
+        needs(event, "event")?;
+        memory::check_size::<SealcastEvent>(event_size, "sealcast_event")?;
+        let publisher = get(publisher)?;
+        let session = &publisher.session;
+        let found = session.wait_for(timeout, || {
+            // A refusal is an event here, and no failure.
+            let _ = publisher.listen();
+            Ok(session.next_event())
+        })?;
+        match found {
+            Ok(found) => {
+                // SAFETY: as this function's own.
+                unsafe { memory::write(event, found, "event") }?;
+                Ok(SealcastStatus::Ok)
+            }
+            Err(status) => Ok(status),
+        }
+    })
+}
+
+/// What has been counted. `size`: sizeof(sealcast_publisher_counters).
+///
+/// # Safety
+/// `counters` is valid for a write.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_get_counters(
+    publisher: *mut SealcastPublisher,
+    counters: *mut SealcastPublisherCounters,
+    size: usize,
+) -> SealcastStatus {
+    call(|| {
+        memory::check_size::<SealcastPublisherCounters>(size, "sealcast_publisher_counters")?;
+        let value = get(publisher)?.counters();
+        // SAFETY: as this function's own.
+        unsafe { memory::write(counters, value, "counters") }?;
+        Ok(SealcastStatus::Ok)
+    })
+}
+
+/// Take one datagram for the group, where the host has the sockets; more is sealed when none is ready.
+/// SEALCAST_STATUS_TIMEOUT: there is none now.
+///
+/// # Safety
+/// `buffer` is valid for writes of `capacity` bytes, `length` for one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_poll_datagram(
+    publisher: *mut SealcastPublisher,
+    now: u64,
+    buffer: *mut u8,
+    capacity: usize,
+    length: *mut usize,
+) -> SealcastStatus {
+    call(|| {
+        needs(length, "length")?;
+        let publisher = get(publisher)?;
+        // SAFETY: as this function's own.
+        let mut buffer = unsafe { Buffer::new(buffer, capacity) }?;
+        publisher.session.set_time(now)?;
+        let mut engine = publisher.session.engine();
+        if capacity < engine.mtu() {
+            return Err(too_small(engine.mtu(), capacity));
+        }
+        if !engine.has_transmit() && engine.has_queued() {
+            let mut randomness = [0; 16];
+            fill_random(&mut randomness);
+            engine.seal_block(publisher.session.now(), randomness);
+        }
+        let Some(datagram) = engine.poll_transmit() else {
+            return Ok(SealcastStatus::Timeout);
+        };
+        buffer
+            .put(&datagram)
+            .ok_or_else(|| too_small(datagram.len(), capacity))?;
+        // SAFETY: likewise.
+        unsafe { memory::write(length, datagram.len(), "length") }?;
+        Ok(SealcastStatus::Ok)
+    })
+}
+
+/// Do what is due, where the host runs the clock, and write when the next thing is: UINT64_MAX: nothing is.
+///
+/// # Safety
+/// `deadline` is valid for a write.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealcast_publisher_handle_deadline(
+    publisher: *mut SealcastPublisher,
+    now: u64,
+    deadline: *mut u64,
+) -> SealcastStatus {
+    call(|| {
+        needs(deadline, "deadline")?;
+        let publisher = get(publisher)?;
+        publisher.session.set_time(now)?;
+        publisher.tend()?;
+        let now = publisher.session.now();
+        let next = {
+            let mut engine = publisher.session.engine();
+            Engine::handle_deadline(&mut *engine, now);
+            engine.next_deadline()
+        };
+        publisher.session.raise();
+        // SAFETY: as this function's own.
+        unsafe { memory::write(deadline, next.unwrap_or(u64::MAX), "deadline") }?;
+        Ok(SealcastStatus::Ok)
+    })
+}
