@@ -1,0 +1,84 @@
+"""A site with a repair node for all scenarios, and peers in each language."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import Process, Processes
+from tests.e2e.site import Channel, Site, command
+from tests.sdk.languages import peer_command
+
+
+class Stage:
+    """A running site, and what a scenario puts on it."""
+
+    def __init__(self, site: Site, processes: Processes) -> None:
+        self.site = site
+        self.processes = processes
+        self._numbers = itertools.count()
+        self._started: list[Process] = []
+        self._nodes = 0
+
+    def channel(self, *options: str) -> Channel:
+        return self.site.add_channel(f"ward/{next(self._numbers)}", *options)
+
+    def device(self) -> Path:
+        return self.site.enrol(f"device-{next(self._numbers)}")[0]
+
+    def repair_node(self, channel: Channel) -> Process:
+        """Those who do not listen are mended by it."""
+        name = f"node-{next(self._numbers)}"
+        token = command(
+            "authority", "token", self.site.folder, "--device", name, "--role", "repair-node"
+        ).strip()
+        folder = self.site.devices / name
+        command(
+            "device", "enroll", folder, "--authority", self.site.url, "--keys", self.site.keys_url,
+            "--root", self.site.root, "--name", name, "--token", token,
+        )  # fmt: skip
+        node = self._take(self.processes.start("repair-node", folder, channel.name))
+        node.wait_line("serving at", errors=True)
+        return node
+
+    def peer(self, language: str, role: str, device: Path, channel: Channel, *options: str) -> Process:
+        """Start a peer, and wait until it has joined."""
+        process = self.start(language, role, device, channel, *options)
+        process.wait_line("^joined")
+        return process
+
+    def start(self, language: str, role: str, device: Path, channel: Channel, *options: str) -> Process:
+        words = [*peer_command(language), role, str(device), channel.name, *options]
+        return self._take(self.processes.started(Process(words, stdin=subprocess.PIPE)))
+
+    def _take(self, process: Process) -> Process:
+        self._started.append(process)
+        return process
+
+    def clear(self) -> None:
+        """End what a scenario has left."""
+        while self._started:
+            process = self._started.pop()
+            if process.is_running:
+                process.send_signal(signal.SIGTERM)
+            process.end()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    processes = Processes()
+    try:
+        yield Stage(Site.start(tmp_path_factory.mktemp("sdk"), processes), processes)
+    finally:
+        processes.end()
+
+
+@pytest.fixture
+def stage(running: Stage) -> Iterator[Stage]:
+    yield running
+    running.clear()

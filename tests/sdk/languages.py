@@ -1,0 +1,78 @@
+"""The languages that take part in the scenarios, and how each one's peer is built."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SDK = ROOT / "sdk"
+LIBRARY = ROOT / "target" / "release" / "libsealcast.so"
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One SDK and its peer."""
+
+    name: str
+    needs: tuple[str, ...]
+    """Programs."""
+    target: tuple[str, ...]
+    """Of the SDK's Makefile."""
+    peer: str
+    """Below the SDK's folder."""
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return SDK / self.name.partition("-")[0]
+
+    def command(self) -> list[str]:
+        """Build the peer, and return how it is called."""
+        missing = [program for program in self.needs if shutil.which(program) is None]
+        if missing:
+            pytest.skip(f"the peer in {self.name} needs {', '.join(missing)}")
+        make(self.folder, *self.target)
+        return [*(f"{name}={value}" for name, value in self.environment), str(self.folder / self.peer)]
+
+
+LANGUAGES = {
+    language.name: language
+    for language in (Language("c", needs=("cc", "make"), target=("build/peer",), peer="build/peer"),)
+}
+PYTHON = "python"
+
+
+@cache
+def library() -> Path:
+    """The shared library of the workspace, built if it is not there."""
+    if not LIBRARY.exists():
+        build = ["cargo", "build", "--quiet", "--release", "--locked", "-p", "sealcast-capi"]
+        subprocess.run(build, cwd=ROOT, check=True)
+    return LIBRARY
+
+
+@cache
+def make(folder: Path, *targets: str) -> None:
+    """Make targets of an SDK; one process at a time does."""
+    library()
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(["make", *targets], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def peer_command(language: str) -> Sequence[str]:
+    """How a language's peer is called."""
+    if language == PYTHON:
+        return [sys.executable, "-m", "tests.sdk.peer"]
+    command = LANGUAGES[language].command()
+    return ["env", *command]

@@ -1,0 +1,195 @@
+"""The scenarios of sdk/scenarios: each language as publisher and as subscriber, against Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sealcast.testing import Faults, Switch
+from tests.e2e.datagrams import DATA, Recording
+from tests.e2e.processes import Process, wait_until
+from tests.e2e.site import free_group, free_port, send_to
+from tests.sdk.conftest import Stage
+from tests.sdk.languages import LANGUAGES, PYTHON
+
+PAIRS = [(PYTHON, PYTHON), *((name, PYTHON) for name in LANGUAGES), *((PYTHON, name) for name in LANGUAGES)]
+pytestmark = pytest.mark.parametrize(("publisher", "subscriber"), PAIRS)
+
+
+def send(process: Process, *texts: str, topic: str = "-") -> None:
+    process.write("".join(f"send {topic} {text}\n" for text in texts).encode())
+
+
+def texts(process: Process) -> list[str]:
+    """What messages said, so far."""
+    return [line.split(" ", 3)[3].rstrip("\n") for line in process.out if line.startswith("message ")]
+
+
+def hears(process: Process, *expected: str) -> None:
+    """Wait until the messages are these, in order."""
+    process.wait_line(f"^message .* {expected[-1]}$")
+    assert texts(process) == list(expected)
+
+
+def numbers(count: int, word: str = "number") -> list[str]:
+    return [f"{word} {number} {'x' * 200}" for number in range(count)]
+
+
+def test_publish_and_subscribe(stage: Stage, publisher: str, subscriber: str) -> None:
+    """Whole, once, in order, with topic and publisher."""
+    channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+    hearing = stage.peer(subscriber, "subscribe", receiver, channel)
+    speaking = stage.peer(publisher, "publish", sender, channel)
+    send(speaking, "one", "two words")
+    send(speaking, "three", topic="alarms")
+    hears(hearing, "one", "two words", "three")
+    assert f"message {sender.name} - one\n" in hearing.out
+    assert f"message {sender.name} alarms three\n" in hearing.out
+    assert any(line.startswith(f"event stream-started 0 0 {sender.name}") for line in hearing.out)
+
+
+def test_a_gap_is_mended(stage: Stage, publisher: str, subscriber: str) -> None:
+    """What a switch loses comes by repair: from the publisher, or from a node where it does not listen."""
+    channel, sender, receiver = stage.channel("--rate", "20Mbit/s"), stage.device(), stage.device()
+    group, port, direct = free_group(), free_port(), free_port()
+    with Switch(
+        (group, port), {"lossy": ("127.0.0.1", direct), "all": (channel.group, channel.port)}, seed=7
+    ) as switch:
+        switch.exits["lossy"].impairment.faults = Faults(delay=0, loss=0.1)
+        stage.repair_node(channel)
+        hearing = stage.peer(subscriber, "subscribe", receiver, channel, "--listen", f"127.0.0.1:{direct}")
+        speaking = stage.peer(publisher, "publish", sender, channel, "--send-to", f"{group}:{port}")
+        expected = numbers(1500)
+        send(speaking, *expected)
+        hearing.wait_line(f"^message .* {expected[-1]}$")
+        assert texts(hearing) == expected
+        assert switch.exits["lossy"].counters.lost > 5
+
+
+def test_a_slot_turns(stage: Stage, publisher: str, subscriber: str) -> None:
+    channel, sender, receiver = stage.channel("--slot", "2s"), stage.device(), stage.device()
+    with Recording(channel) as seen:
+        hearing = stage.peer(subscriber, "subscribe", receiver, channel)
+        speaking = stage.peer(publisher, "publish", sender, channel)
+        count = 0
+
+        def has_turned() -> bool:
+            nonlocal count
+            send(speaking, f"beat {count}")
+            speaking.wait_line(f"^sent {count + 1}$")
+            count += 1
+            slots = {datagram.slot for datagram in list(seen.datagrams) if datagram.type == DATA}
+            return len(slots) >= 3
+
+        wait_until(has_turned, "two turns of the slot")
+        hears(hearing, *(f"beat {number}" for number in range(count)))
+    assert not [line for line in hearing.out if line.startswith(("event gap", "event message-lost"))]
+
+
+def test_a_subscriber_is_removed(stage: Stage, publisher: str, subscriber: str) -> None:
+    channel, sender, receiver, other = stage.channel(), stage.device(), stage.device(), stage.device()
+    hearing = stage.peer(subscriber, "subscribe", receiver, channel)
+    staying = stage.peer(PYTHON, "subscribe", other, channel)
+    speaking = stage.peer(publisher, "publish", sender, channel)
+    send(speaking, "before")
+    hears(hearing, "before")
+    stage.site.revoke(receiver.name)
+    assert "revoked" in hearing.wait_line("^error ")
+    assert hearing.wait().code in {5, 6}
+    send(speaking, "after")
+    hears(staying, "before", "after")
+    assert texts(hearing) == ["before"]
+
+
+def test_a_publisher_is_revoked(stage: Stage, publisher: str, subscriber: str) -> None:
+    channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+    hearing = stage.peer(subscriber, "subscribe", receiver, channel)
+    speaking = stage.peer(publisher, "publish", sender, channel)
+    send(speaking, "before")
+    hears(hearing, "before")
+    stage.site.revoke(sender.name)
+    speaking.wait_line("^event refused")
+    send(speaking, "after")
+    assert "revoked" in speaking.wait_line("^error ")
+    hearing.wait_line(f"^event stream-closed 0 0 {sender.name}")
+    assert texts(hearing) == ["before"]
+
+
+def test_a_sender_restarts(stage: Stage, publisher: str, subscriber: str) -> None:
+    """One source, a new stream each time."""
+    channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+    hearing = stage.peer(subscriber, "subscribe", receiver, channel)
+    for life in ("first", "second"):
+        speaking = stage.peer(publisher, "publish", sender, channel)
+        send(speaking, f"{life} life")
+        speaking.write(b"finish\n")
+        speaking.wait_line("^finished")
+        speaking.close_input()
+        assert speaking.wait().code == 0
+    hears(hearing, "first life", "second life")
+    started = [line for line in hearing.out if line.startswith("event stream-started")]
+    assert len(started) == 2
+    assert not [line for line in hearing.out if line.startswith("event gap")]
+
+
+def test_a_packet_is_forged(stage: Stage, publisher: str, subscriber: str) -> None:
+    """What nobody signed is not delivered, and what was is."""
+    channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+    with Recording(channel) as seen:
+        hearing = stage.peer(subscriber, "subscribe", receiver, channel)
+        speaking = stage.peer(publisher, "publish", sender, channel)
+        send(speaking, "genuine")
+        hears(hearing, "genuine")
+        packet = next(datagram.content for datagram in seen.datagrams if datagram.type == DATA)
+    # As a fellow member could: the header and the gate stay plausible, each byte behind them is tried.
+    forged = [
+        packet[:place] + bytes([packet[place] ^ 1]) + packet[place + 1 :] for place in range(22, len(packet))
+    ]
+    send_to(channel, [packet, *forged])
+    send(speaking, "genuine too")
+    hears(hearing, "genuine", "genuine too")
+
+
+def test_somebody_joins_late(stage: Stage, publisher: str, subscriber: str) -> None:
+    channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+    stage.repair_node(channel)
+    first = stage.peer(PYTHON, "subscribe", stage.device(), channel)
+    speaking = stage.peer(publisher, "publish", sender, channel)
+    send(speaking, "early")
+    hears(first, "early")
+    late = stage.peer(subscriber, "subscribe", receiver, channel)
+    send(speaking, "late")
+    hears(first, "early", "late")
+    hears(late, "late")
+
+
+def test_it_shuts_down(stage: Stage, publisher: str, subscriber: str) -> None:
+    channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+    hearing = stage.peer(subscriber, "subscribe", receiver, channel)
+    speaking = stage.peer(publisher, "publish", sender, channel)
+    send(speaking, "last words")
+    speaking.write(b"finish\n")
+    speaking.wait_line("^finished")
+    hearing.wait_line(f"^event stream-ended .* {sender.name}")
+    hears(hearing, "last words")
+    hearing.write(b"leave\n")
+    hearing.wait_line("^left")
+    assert hearing.wait().code == 0
+    speaking.close_input()
+    assert speaking.wait().code == 0
+
+
+def test_a_stranger_is_told_so(stage: Stage, publisher: str, subscriber: str) -> None:
+    """A folder without a device, a channel that is not there, a right that it has not."""
+    del publisher
+    channel = stage.site.add_channel("closed/1", publish="nobody", subscribe="nobody")
+    empty: Path = stage.site.devices / "empty"
+    empty.mkdir(exist_ok=True)
+    lost = stage.start(subscriber, "subscribe", empty, channel)
+    assert lost.wait().code in {4, 8}
+    barred = stage.start(subscriber, "subscribe", stage.device(), channel)
+    assert barred.wait().code == 6
+    assert "not-allowed" in barred.wait_line("^error ")
+
+
