@@ -1,12 +1,12 @@
 """`make soak`: faults for hours, their totals added to a ledger.
 
     python -m bench.soak [--only PART ...] [--mutations N] [--seeds N] [--first-seed N] [--kills EXPRESSION]
-                         [--matrix N] [--flood S] [--gibibytes N]
+                         [--matrix N] [--flood S] [--gibibytes N] [--calls N]
 
 Runs, one after the other: mutated packets against the engine, random simulations, network scenarios of the
 engine over more seeds, the matrix of network faults over real sockets, floods of packets and of connections
-at their full rate, a message of 1 GiB, a file of 4 GiB with the memory of both sides, and kills at every
-system call. Each adds a line to `bench/results/soak.jsonl`: date, commit, what ran, how many, how long,
+at their full rate, a message of 1 GiB, a file of 4 GiB with the memory of both sides, calls of the C
+interface at random, and kills at every system call. Each adds a line to `bench/results/soak.jsonl`: date, commit, what ran, how many, how long,
 whether it held; a flood with what it cost; of the kills each transition adds one, with how many of its
 recoveries were killed. Ctrl-C ends it; what is done by then is in the ledger.
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "bench" / "results" / "soak.jsonl"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "86400"]
-PARTS = ("mutations", "simulations", "network", "sockets", "floods", "message", "files", "kills")
+PARTS = ("mutations", "simulations", "network", "sockets", "floods", "message", "files", "calls", "kills")
 LARGEST = 1 << 30
 """Bytes of a message, the most that there may be."""
 HALF_OPEN = 10_000
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, default=1, help="of the random simulations")
     parser.add_argument("--flood", type=int, default=20, metavar="S", help="seconds that a flood lasts")
     parser.add_argument("--gibibytes", type=int, default=4, help="of the file that is sent")
+    parser.add_argument("--calls", type=int, default=1000, help="seeds of random calls of the C interface")
     parser.add_argument("--matrix", type=int, default=20, help="seeds of each row over real sockets")
     parser.add_argument(
         "--kills", metavar="EXPRESSION", help="which of the kills' tests, as pytest -k has it"
@@ -87,6 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.gibibytes << 30,
             [sys.executable, "-m", "bench.files", "--gibibytes", str(options.gibibytes)],
             {},
+        ),
+        "calls": lambda: _run(
+            "calls of the C interface at random, 50,000 a seed",
+            options.calls,
+            [*PYTEST, "tests/sdk/test_c.py", "-k", "at_random"],
+            {"SEALCAST_CALLS": str(options.calls)},
         ),
         "kills": lambda: _kill(["-k", options.kills] if options.kills else []),
     }

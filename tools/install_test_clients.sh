@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the independent programs that some tests drive: strongSwan's `pki` (an EST client that is not ours),
-# strace (shows that a receiver sends nothing), testssl (looks at what each listener offers), faketime (another clock).
+# strace (shows that a receiver sends nothing), testssl (looks at what each listener offers), faketime (another clock),
+# valgrind (memory of the C interface); and libcurl's headers, for its HTTPS.
 # Without them those tests are skipped, or fail where CI=true.
 set -u
 
@@ -11,6 +12,9 @@ packages=
 command -v strace >/dev/null 2>&1 || packages="$packages strace"
 command -v faketime >/dev/null 2>&1 || packages="$packages faketime"
 command -v testssl >/dev/null 2>&1 || packages="$packages testssl.sh"
+command -v valgrind >/dev/null 2>&1 || packages="$packages valgrind"
+{ [ -e /usr/include/curl/curl.h ] || [ -e "/usr/include/$(cc -dumpmachine)/curl/curl.h" ]; } || packages="$packages libcurl4-openssl-dev"
+[ -e /usr/include/openssl/ssl.h ] || packages="$packages libssl-dev"
 [ -n "$packages" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

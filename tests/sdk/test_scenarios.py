@@ -191,5 +191,3 @@ def test_a_stranger_is_told_so(stage: Stage, publisher: str, subscriber: str) ->
     barred = stage.start(subscriber, "subscribe", stage.device(), channel)
     assert barred.wait().code == 6
     assert "not-allowed" in barred.wait_line("^error ")
-
-

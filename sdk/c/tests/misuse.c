@@ -227,7 +227,8 @@ static void open_and_close(long count) {
         }
     }
     printf("%ld openings, %ld KiB more\n", count, resident_kib() - before);
-    if (resident_kib() - before > 1024) {
+    /* Of few, what an allocator keeps for itself would count. */
+    if (count >= 1000 && resident_kib() - before > 1024) {
         failures++;
     }
 }

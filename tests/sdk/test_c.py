@@ -1,0 +1,142 @@
+"""The C interface: its header, wrong calls, leaks, and what is installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import Process
+from tests.sdk.conftest import Stage
+from tests.sdk.languages import SDK, library, make
+
+C = SDK / "c"
+STRICT = ["-Wall", "-Wextra", "-pedantic", "-Werror"]
+PROGRAM = (
+    '#include "sealcast_curl.h"\nint main(void) { return sealcast_abi_version() != SEALCAST_ABI_VERSION; }\n'
+)
+SANITIZED = ("BUILD=build/sanitized", "CFLAGS=-O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer")
+OPENINGS = 100_000
+SEEDS = int(os.environ.get("SEALCAST_CALLS", "3"))
+"""Of random calls, 50,000 each."""
+
+
+def run(*words: str | Path, folder: Path | None = None, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("dialect", ["c99", "c11", "c17", "c++17", "c++20"])
+def test_the_headers_compile_in_every_dialect(dialect: str, tmp_path: Path) -> None:
+    compiler, ending = ("c++", "cpp") if "+" in dialect else ("cc", "c")
+    source = tmp_path / f"program.{ending}"
+    source.write_text(PROGRAM)
+    run(compiler, f"-std={dialect}", *STRICT, "-I", C / "include", "-c", source, "-o", tmp_path / "program.o")
+
+
+def test_the_library_shows_its_own_names_alone() -> None:
+    names = [line.split() for line in run("nm", "-D", "--defined-only", library()).splitlines()]
+    assert {words[2].partition("@")[0] for words in names} >= {"sealcast_version", "sealcast_subscriber_new"}
+    assert [words[2] for words in names if not words[2].startswith("sealcast_")] == []
+
+
+def test_wrong_calls_give_a_status_and_nothing_leaks(stage: Stage) -> None:
+    """Freed handles, NULL, sizes, threads, callbacks; and as many openings as a day of a busy host has."""
+    make(C, "build/misuse")
+    out = run(C / "build/misuse", stage.device(), str(OPENINGS))
+    assert out.startswith(f"{OPENINGS} openings, ")
+    assert out.endswith("\n0 failures\n")
+
+
+def test_wrong_calls_under_the_address_sanitizer(stage: Stage) -> None:
+    make(C, *SANITIZED, "build/sanitized/misuse")
+    assert run(C / "build/sanitized/misuse", stage.device(), "20").endswith("\n0 failures\n")
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_calls_at_random_under_the_address_sanitizer(stage: Stage, seed: int) -> None:
+    make(C, *SANITIZED, "build/sanitized/random_calls")
+    out = run(C / "build/sanitized/random_calls", stage.device(), str(seed), "50000")
+    assert {"ok", "invalid-handle", "wrong-size", "buffer-too-small"} <= set(out.split())
+
+
+@pytest.mark.needs_program("valgrind")
+def test_wrong_calls_under_valgrind(stage: Stage, installed: Path, tmp_path: Path) -> None:
+    """Against the library as it is installed: without names it is loaded twice as fast."""
+    program = tmp_path / "misuse"
+    flags = ["-I", installed / "include", "-L", installed / "lib", f"-Wl,-rpath,{installed}/lib"]
+    source = C / "tests/misuse.c"
+    run("cc", "-g", "-D_POSIX_C_SOURCE=200809L", source, *flags, "-lsealcast", "-lpthread", "-o", program)
+    words = ["valgrind", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite", "-q"]
+    run(*words, program, stage.device(), "2")
+
+
+@pytest.mark.parametrize("role", ["publish", "subscribe"])
+def test_a_stream_under_the_address_sanitizer(stage: Stage, role: str) -> None:
+    make(C, *SANITIZED, "build/sanitized/peer")
+    peer = str(C / "build/sanitized/peer")
+    channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+
+    def start(which: str, device: Path) -> Process:
+        if which != role:
+            return stage.peer("python", which, device, channel)
+        process = Process([peer, which, str(device), channel.name], stdin=subprocess.PIPE)
+        stage.processes.started(process).wait_line("^joined")
+        return process
+
+    hearing, speaking = start("subscribe", receiver), start("publish", sender)
+    speaking.write(b"".join(b"send - %d\n" % number for number in range(2000)))
+    hearing.wait_line(r"^message \S+ - 1999$")
+    speaking.write(b"finish\n")
+    speaking.wait_line("^finished")
+    hearing.write(b"leave\n")
+    speaking.close_input()
+    for process in (hearing, speaking):
+        finished = process.wait()
+        assert finished.code == 0, finished.err
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prefix that the library was installed below."""
+    library()
+    make(C, "build/sealcast_curl.o")
+    prefix = tmp_path_factory.mktemp("prefix") / "usr"
+    run("make", "install", f"PREFIX={prefix}", folder=C)
+    return prefix
+
+
+@pytest.mark.needs_program("pkg-config")
+def test_what_is_installed_is_found_by_pkg_config(installed: Path, tmp_path: Path) -> None:
+    source = tmp_path / "program.c"
+    source.write_text(PROGRAM)
+    search = {"PKG_CONFIG_PATH": str(installed / "lib/pkgconfig"), "PATH": "/usr/bin:/bin"}
+    flags = run("pkg-config", "--cflags", "--libs", "sealcast-curl", environment=search).split()
+    run("cc", *STRICT, source, *flags, f"-Wl,-rpath,{installed}/lib", "-o", tmp_path / "shared")
+    run(tmp_path / "shared")
+    static = run("pkg-config", "--static", "--libs-only-l", "sealcast", environment=search).split()
+    parts = [installed / "lib/libsealcast.a", *(flag for flag in static if flag != "-lsealcast")]
+    run("cc", *STRICT, "-I", installed / "include", source, *parts, "-o", tmp_path / "static")
+    run(tmp_path / "static")
+
+
+@pytest.mark.needs_program("cmake")
+def test_what_is_installed_is_found_by_cmake(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "program.c").write_text(PROGRAM)
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\nproject(host C)\nfind_package(sealcast 0.1 REQUIRED)\n"
+        "add_executable(host program.c)\ntarget_link_libraries(host sealcast::curl)\n"
+    )
+    run("cmake", "-S", tmp_path, "-B", tmp_path / "cmake", f"-DCMAKE_PREFIX_PATH={installed}")
+    run("cmake", "--build", tmp_path / "cmake")
+    run(tmp_path / "cmake/host")
