@@ -6,9 +6,9 @@
 Runs, one after the other: mutated packets against the engine, random simulations, network scenarios of the
 engine over more seeds, the matrix of network faults over real sockets, floods of packets and of connections
 at their full rate, a message of 1 GiB, a file of 4 GiB with the memory of both sides, calls of the C
-interface at random, and kills at every system call. Each adds a line to `bench/results/soak.jsonl`: date, commit, what ran, how many, how long,
-whether it held; a flood with what it cost; of the kills each transition adds one, with how many of its
-recoveries were killed. Ctrl-C ends it; what is done by then is in the ledger.
+interface at random, and kills at every system call. Each adds a line to `bench/results/soak.jsonl`: date,
+commit, what ran, how many, how long, whether it held; a flood with what it cost; of the kills each transition
+adds one, with how many of its recoveries were killed. Ctrl-C ends it; what is done by then is in the ledger.
 """
 
 import argparse
