@@ -74,7 +74,13 @@ def test_calls_at_random_under_the_address_sanitizer(stage: Stage, seed: int) ->
 def test_wrong_calls_under_valgrind(stage: Stage, installed: Path, tmp_path: Path) -> None:
     """Against the library as it is installed: without names it is loaded twice as fast."""
     program = tmp_path / "misuse"
-    flags = ["-I", installed / "include", "-L", installed / "lib", f"-Wl,-rpath,{installed}/lib"]
+    flags: list[str | Path] = [
+        "-I",
+        installed / "include",
+        "-L",
+        installed / "lib",
+        f"-Wl,-rpath,{installed}/lib",
+    ]
     source = C / "tests/misuse.c"
     run("cc", "-g", "-D_POSIX_C_SOURCE=200809L", source, *flags, "-lsealcast", "-lpthread", "-o", program)
     words = ["valgrind", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite", "-q"]
@@ -125,7 +131,10 @@ def test_what_is_installed_is_found_by_pkg_config(installed: Path, tmp_path: Pat
     run("cc", *STRICT, source, *flags, f"-Wl,-rpath,{installed}/lib", "-o", tmp_path / "shared")
     run(tmp_path / "shared")
     static = run("pkg-config", "--static", "--libs-only-l", "sealcast", environment=search).split()
-    parts = [installed / "lib/libsealcast.a", *(flag for flag in static if flag != "-lsealcast")]
+    parts: list[str | Path] = [
+        installed / "lib/libsealcast.a",
+        *(flag for flag in static if flag != "-lsealcast"),
+    ]
     run("cc", *STRICT, "-I", installed / "include", source, *parts, "-o", tmp_path / "static")
     run(tmp_path / "static")
 
