@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import (
+    bindings,
     comparison,
     crowd,
     engine,
@@ -39,6 +40,7 @@ PARTS = {
     "latency": latency.measure,
     "stream": stream.measure,
     "plane": plane.measure,
+    "bindings": bindings.measure,
     "peers": peers.measure,
     "comparison": comparison.measure,
     "lossy": lossy.measure,

@@ -71,13 +71,25 @@ class Run:
 
 
 async def run_stream(
-    site: Site, *, rate: int, count: int, max_block: int = 64, message_bytes: int = MESSAGE_BYTES
+    site: Site,
+    *,
+    rate: int,
+    count: int,
+    max_block: int = 64,
+    message_bytes: int = MESSAGE_BYTES,
+    receiving: Sequence[str] = (),
 ) -> Run:
-    """Send `count` messages from one process to another."""
+    """Send `count` messages from one process to another.
+
+    `receiving`: a program that takes folder, channel, count and length, in place of our own.
+    """
     channel = await site.channel(rate)
     sender, receiver = str(await site.device("pub-1")), str(await site.device("sub-1"))
     both = {"channel": channel, "count": count, "message_bytes": message_bytes}
-    subscribe = end("subscribe", device=receiver, **both)
+    if receiving:
+        subscribe = [*receiving, receiver, channel, str(count), str(message_bytes)]
+    else:
+        subscribe = end("subscribe", device=receiver, **both)
     publish = end("publish", device=sender, max_block=max_block, **both)
     subscriber = await site.start("subscriber", subscribe, FAR)
     try:
@@ -149,7 +161,7 @@ async def fastest_clean(
     """Find the highest step at which the receiver keeps up in every one of `rounds` runs; return them too."""
     good, misses = steps[0], 0
     for rate in steps:
-        count = _count(rate, seconds, message_bytes)
+        count = count_of(rate, seconds, message_bytes)
         run = await send(site, rate=rate, count=count, message_bytes=message_bytes)
         print(f"    at {rate} Mbit/s: {run.rate:,.0f} messages/s, {run.faults}", flush=True)
         is_reached = run.seconds < seconds / 0.9
@@ -163,7 +175,7 @@ async def fastest_clean(
     for rate in sorted((step for step in steps if step <= good), reverse=True):
         runs.clear()
         for _ in range(rounds):
-            count = _count(rate, seconds, message_bytes)
+            count = count_of(rate, seconds, message_bytes)
             runs.append(await send(site, rate=rate, count=count, message_bytes=message_bytes))
             if not runs[-1].is_clean:
                 print(f"    at {rate} Mbit/s: {runs[-1].faults} in run {len(runs)}, a step down", flush=True)
@@ -173,7 +185,7 @@ async def fastest_clean(
     return steps[0], runs
 
 
-def _count(rate: int, seconds: float, message_bytes: int) -> int:
+def count_of(rate: int, seconds: float, message_bytes: int) -> int:
     """How many messages a rate carries in so many seconds; a frame's own fields take 8 bytes."""
     in_a_packet = (MESSAGE_BYTES + 8) // (message_bytes + 8)
     return int(rate * 1e6 / 8 / DATAGRAM_BYTES * seconds * in_a_packet)
