@@ -68,7 +68,7 @@ async def publish(arguments: Namespace) -> None:
     send_to = parse_address(arguments.send_to) if arguments.send_to else None
     device, sent, reader = Device.open(arguments.folder), 0, await lines()
     routing = RoutingOverrides(send_to=send_to)
-    async with device.publisher(arguments.channel, routing=routing, on_event=tell) as publisher:
+    async with device.publisher(arguments.channel, routing=routing, linger=0.3, on_event=tell) as publisher:
         say("joined")
         while line := (await reader.readline()).decode().rstrip("\n"):
             word, _, rest = line.partition(" ")
