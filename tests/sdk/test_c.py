@@ -112,6 +112,26 @@ def test_a_stream_under_the_address_sanitizer(stage: Stage, role: str) -> None:
         assert finished.code == 0, finished.err
 
 
+def test_the_device_key_may_lie_elsewhere(stage: Stage, tmp_path: Path) -> None:
+    """Held by OpenSSL, which finds it by a URI: it signs for TLS and for the stream."""
+    make(C, "build/peer")
+    channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+    kept = {}
+    for device in (sender, receiver):
+        (key,) = device.glob("credentials/*/key.pem")
+        kept[device] = f"file:{key.rename(tmp_path / f'{device.name}.pem')}"
+    words = {device: [str(C / "build/peer"), "subscribe", str(device), channel.name] for device in kept}
+    blind = Process([*words[receiver], "--patience", "2"], stdin=subprocess.PIPE)
+    assert "unreachable" in stage.processes.started(blind).wait_line("^error ")
+    hearing = Process([*words[receiver], "--key", kept[receiver]], stdin=subprocess.PIPE)
+    stage.processes.started(hearing).wait_line("^joined")
+    words[sender][1] = "publish"
+    speaking = Process([*words[sender], "--key", kept[sender]], stdin=subprocess.PIPE)
+    stage.processes.started(speaking).wait_line("^joined")
+    speaking.write(b"send - signed elsewhere\n")
+    hearing.wait_line("^message .* signed elsewhere$")
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prefix that the library was installed below."""

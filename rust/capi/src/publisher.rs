@@ -541,7 +541,8 @@ pub extern "C" fn sealcast_publisher_free(publisher: *mut SealcastPublisher) -> 
 /// thread.
 ///
 /// Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
-/// SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE.
+/// SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE; with
+/// SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealcast_publisher_join(publisher: *mut SealcastPublisher, timeout: u64) -> SealcastStatus {
     call(|| {
@@ -552,7 +553,10 @@ pub extern "C" fn sealcast_publisher_join(publisher: *mut SealcastPublisher, tim
             let is_registered = lock(&publisher.session.engine).is_registered();
             Ok(is_registered.then_some(()))
         })?;
-        Ok(joined.err().unwrap_or(SealcastStatus::Ok))
+        joined.map_or_else(
+            |status| publisher.session.not_joined(status),
+            |()| Ok(SealcastStatus::Ok),
+        )
     })
 }
 

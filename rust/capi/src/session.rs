@@ -96,6 +96,8 @@ pub(crate) struct Session<E> {
     dropped_events: AtomicU64,
     /// The reason that the key server gave when it refused last; none once it has taken us in.
     refusal: Mutex<Option<String>>,
+    /// What has kept the last request from an answer.
+    trouble: Mutex<Option<Failure>>,
     stored: Mutex<Stored>,
     /// When the folder is looked at next, and what was taken from it last.
     looked: Mutex<(Instant, u64)>,
@@ -183,6 +185,7 @@ impl<E: Engine> Session<E> {
             events: Mutex::default(),
             dropped_events: AtomicU64::new(0),
             refusal: Mutex::default(),
+            trouble: Mutex::default(),
             stored: Mutex::new(stored),
             looked: Mutex::new((Instant::now() + LOOK, generation)),
             is_driven: AtomicBool::new(false),
@@ -405,11 +408,18 @@ impl<E: Engine> Session<E> {
             return self.close();
         };
         let response = match &answer.answer {
-            Some((status, body)) => Response::Answer {
-                status: *status,
-                body,
-            },
-            None => Response::Failed,
+            Some((status, body)) => {
+                *lock(&self.trouble) = None;
+                Response::Answer {
+                    status: *status,
+                    body,
+                }
+            }
+            None => {
+                let text = format!("nobody answers at {}, or was not believed", self.place.keys_url);
+                lock(&self.trouble).get_or_insert(Failure::new(SealcastStatus::Unreachable, text));
+                Response::Failed
+            }
         };
         let now = self.now();
         self.engine().handle_response(id, response, now);
@@ -418,8 +428,24 @@ impl<E: Engine> Session<E> {
         self.raise();
     }
 
+    /// What a wait that ended without a join has to say.
+    pub(crate) fn not_joined(&self, status: SealcastStatus) -> Outcome<SealcastStatus> {
+        match lock(&self.trouble).clone() {
+            Some(failure) if status == SealcastStatus::Timeout => Err(failure),
+            _ => Ok(status),
+        }
+    }
+
     /// Judges who has answered a connection for request `id`, before the request leaves (TR-8, TR-9).
     pub(crate) fn verify_server(&self, id: u64, chain: &[&[u8]]) -> Outcome<()> {
+        let judged = self.judge(id, chain);
+        if let Err(failure) = &judged {
+            *lock(&self.trouble) = Some(failure.clone());
+        }
+        judged
+    }
+
+    fn judge(&self, id: u64, chain: &[&[u8]]) -> Outcome<()> {
         let expected: Expected = lock(&self.requests).expected(id)?.clone();
         let (held, _) = self.identity.held();
         let (now, crl) = {

@@ -499,7 +499,8 @@ pub extern "C" fn sealcast_subscriber_free(subscriber: *mut SealcastSubscriber) 
 /// Wait until the key server has taken the device in; requests have to be made meanwhile, by another thread.
 ///
 /// Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
-/// SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_INTERFACE.
+/// SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_INTERFACE; with SEALCAST_STATUS_UNREACHABLE in place of
+/// SEALCAST_STATUS_TIMEOUT where the last request got no answer. Whoever calls again waits on.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealcast_subscriber_join(
     subscriber: *mut SealcastSubscriber,
@@ -520,7 +521,7 @@ pub extern "C" fn sealcast_subscriber_join(
             }
             Ok(None)
         })?;
-        Ok(joined.err().unwrap_or(SealcastStatus::Ok))
+        joined.map_or_else(|status| session.not_joined(status), |()| Ok(SealcastStatus::Ok))
     })
 }
 

@@ -912,7 +912,8 @@ sealcast_status sealcast_publisher_free(struct sealcast_publisher *publisher);
  thread.
 
  Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
- SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE.
+ SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE; with
+ SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer.
  */
 sealcast_status sealcast_publisher_join(struct sealcast_publisher *publisher,
                                         uint64_t timeout);
@@ -1092,7 +1093,8 @@ sealcast_status sealcast_subscriber_free(struct sealcast_subscriber *subscriber)
  Wait until the key server has taken the device in; requests have to be made meanwhile, by another thread.
 
  Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
- SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_INTERFACE.
+ SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_INTERFACE; with SEALCAST_STATUS_UNREACHABLE in place of
+ SEALCAST_STATUS_TIMEOUT where the last request got no answer. Whoever calls again waits on.
  */
 sealcast_status sealcast_subscriber_join(struct sealcast_subscriber *subscriber, uint64_t timeout);
 

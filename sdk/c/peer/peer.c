@@ -9,7 +9,11 @@
 #include <sealcast.h>
 #include <sealcast_curl.h>
 
-enum { JOIN = 20000000, FINISH = 20000000, LEAVE = 3000000, LOOK = 100000 };
+#include "../examples/openssl_key.h"
+
+enum { FINISH = 20000000, LOOK = 100000 };
+
+static uint64_t patience = 20000000; /* for the join */
 
 static const char *const KINDS[] = {
     "unknown",          "joined",        "gap",                 "message-lost",  "stream-started",
@@ -19,6 +23,11 @@ static const char *const KINDS[] = {
 };
 
 static atomic_bool is_over;
+
+/* With --key URI: the device key is not in the folder. */
+static openssl_key elsewhere;
+static sealcast_identity_info info;
+static sealcast_curl_options curl_options = {sizeof curl_options, 0, NULL, NULL};
 
 static void tell_event(const sealcast_event *event) {
     size_t kind = (size_t)event->kind < sizeof KINDS / sizeof *KINDS ? (size_t)event->kind : 0;
@@ -97,10 +106,10 @@ static int subscribe(sealcast_identity *identity, int argc, char **argv) {
     pthread_t reader;
     sealcast_status status = sealcast_subscriber_new(identity, &options, 0, &subscriber);
     if (status == SEALCAST_STATUS_OK) {
-        status = sealcast_curl_serve_subscriber(identity, subscriber, NULL, &https);
+        status = sealcast_curl_serve_subscriber(identity, subscriber, &curl_options, &https);
     }
     if (status == SEALCAST_STATUS_OK) {
-        status = sealcast_subscriber_join(subscriber, JOIN);
+        status = sealcast_subscriber_join(subscriber, patience);
     }
     if (status == SEALCAST_STATUS_OK) {
         puts("joined");
@@ -185,10 +194,10 @@ static int publish(sealcast_identity *identity, int argc, char **argv) {
     pthread_t teller;
     sealcast_status status = sealcast_publisher_new(identity, &options, 0, &publisher);
     if (status == SEALCAST_STATUS_OK) {
-        status = sealcast_curl_serve_publisher(identity, publisher, NULL, &https);
+        status = sealcast_curl_serve_publisher(identity, publisher, &curl_options, &https);
     }
     if (status == SEALCAST_STATUS_OK) {
-        status = sealcast_publisher_join(publisher, JOIN);
+        status = sealcast_publisher_join(publisher, patience);
     }
     if (status == SEALCAST_STATUS_OK) {
         puts("joined");
@@ -204,10 +213,31 @@ static int publish(sealcast_identity *identity, int argc, char **argv) {
     return code;
 }
 
+static sealcast_status open_identity(const char *folder, const char *uri, sealcast_identity **identity) {
+    if (!uri) {
+        return sealcast_identity_open(folder, NULL, identity);
+    }
+    elsewhere.key = openssl_key_load(uri);
+    if (!elsewhere.key) {
+        return SEALCAST_STATUS_SIGNING;
+    }
+    sealcast_identity_options options = {sizeof options, openssl_key_sign, &elsewhere,
+                                         openssl_key_algorithm(elsewhere.key)};
+    sealcast_status status = sealcast_identity_open(folder, &options, identity);
+    if (status == SEALCAST_STATUS_OK) {
+        status = sealcast_identity_get_info(*identity, &info, sizeof info);
+    }
+    elsewhere.certificate_file = info.certificate_file;
+    curl_options.configure = openssl_key_configure;
+    curl_options.configure_context = &elsewhere;
+    return status;
+}
+
 int main(int argc, char **argv) {
     int is_publish = argc >= 4 && strcmp(argv[1], "publish") == 0;
     if (!is_publish && (argc < 4 || strcmp(argv[1], "subscribe") != 0)) {
-        fprintf(stderr, "usage: %s subscribe|publish FOLDER CHANNEL [--start WORD] [--listen ADDR] [--send-to ADDR]\n",
+        fprintf(stderr, "usage: %s subscribe|publish FOLDER CHANNEL [--start WORD] [--listen ADDR] [--send-to ADDR] [--key URI]"
+                        " [--patience SECONDS]\n",
                 argv[0]);
         return 2;
     }
@@ -216,12 +246,16 @@ int main(int argc, char **argv) {
                 SEALCAST_ABI_VERSION);
         return 2;
     }
+    if (option(argc, argv, "--patience")) {
+        patience = strtoull(option(argc, argv, "--patience"), NULL, 10) * 1000000;
+    }
     sealcast_identity *identity = NULL;
-    sealcast_status status = sealcast_identity_open(argv[2], NULL, &identity);
+    sealcast_status status = open_identity(argv[2], option(argc, argv, "--key"), &identity);
     if (status != SEALCAST_STATUS_OK) {
         return fail(status);
     }
     int code = is_publish ? publish(identity, argc, argv) : subscribe(identity, argc, argv);
     sealcast_identity_free(identity);
+    EVP_PKEY_free(elsewhere.key);
     return code;
 }

@@ -1,0 +1,68 @@
+/* A device key that OpenSSL holds: in a file elsewhere, or in a token by a provider for PKCS#11.
+ *
+ * The key is named by a URI of OpenSSL's store: "file:/run/keys/bedside.pem", "pkcs11:token=ward;object=bedside". */
+#ifndef SEALCAST_EXAMPLE_OPENSSL_KEY_H
+#define SEALCAST_EXAMPLE_OPENSSL_KEY_H
+
+#include <openssl/evp.h>
+#include <openssl/ssl.h>
+#include <openssl/store.h>
+#include <string.h>
+
+#include <sealcast.h>
+
+typedef struct openssl_key {
+    EVP_PKEY *key;
+    const char *certificate_file; /* the device's chain, PEM: of sealcast_identity_get_info */
+} openssl_key;
+
+static EVP_PKEY *openssl_key_load(const char *uri) {
+    OSSL_STORE_CTX *store = OSSL_STORE_open(uri, NULL, NULL, NULL, NULL);
+    EVP_PKEY *key = NULL;
+    while (store && !key && !OSSL_STORE_eof(store)) {
+        OSSL_STORE_INFO *info = OSSL_STORE_load(store);
+        if (info && OSSL_STORE_INFO_get_type(info) == OSSL_STORE_INFO_PKEY) {
+            key = OSSL_STORE_INFO_get1_PKEY(info);
+        }
+        OSSL_STORE_INFO_free(info);
+    }
+    OSSL_STORE_close(store);
+    return key;
+}
+
+/* A sealcast_algorithm, or 0. */
+static int32_t openssl_key_algorithm(const EVP_PKEY *key) {
+    if (EVP_PKEY_is_a(key, "ED25519")) {
+        return SEALCAST_ALGORITHM_ED25519;
+    }
+    if (EVP_PKEY_is_a(key, "EC")) {
+        return EVP_PKEY_get_bits(key) == 256   ? SEALCAST_ALGORITHM_ECDSA_P256
+               : EVP_PKEY_get_bits(key) == 384 ? SEALCAST_ALGORITHM_ECDSA_P384
+                                               : 0;
+    }
+    return 0;
+}
+
+/* A sealcast_sign. */
+static int32_t openssl_key_sign(void *context, const uint8_t *message, size_t length, uint8_t *signature, size_t *size) {
+    EVP_PKEY *key = ((openssl_key *)context)->key;
+    const EVP_MD *hash = EVP_PKEY_is_a(key, "ED25519")    ? NULL
+                         : EVP_PKEY_get_bits(key) == 384 ? EVP_sha384()
+                                                         : EVP_sha256();
+    EVP_MD_CTX *signing = EVP_MD_CTX_new();
+    int is_good = signing && EVP_DigestSignInit(signing, NULL, hash, NULL, key) == 1 &&
+                  EVP_DigestSign(signing, signature, size, message, length) == 1;
+    EVP_MD_CTX_free(signing);
+    return is_good ? 0 : 1;
+}
+
+/* A sealcast_curl_configure. */
+static int openssl_key_configure(void *context, void *ssl_ctx) {
+    openssl_key *self = context;
+    return SSL_CTX_use_certificate_chain_file(ssl_ctx, self->certificate_file) == 1 &&
+                   SSL_CTX_use_PrivateKey(ssl_ctx, self->key) == 1
+               ? 0
+               : 1;
+}
+
+#endif
