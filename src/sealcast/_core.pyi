@@ -473,6 +473,9 @@ class SendEngine:
         Raises: SendError if no packets of this MTU can carry them.
         """
 
+    def serve_outbound(self) -> None:
+        """Have repair nodes asked what they want (SC-50), in place of an endpoint; before the join."""
+
     def set_endpoint(self, host: str, port: int) -> None: ...
     def predecessor(self) -> bytes | None: ...
     @property

@@ -86,7 +86,8 @@ impl SealcastEvent {
 pub(crate) fn told(event: Event, name_of: impl Fn(&Publisher) -> String) -> Option<SealcastEvent> {
     use SealcastEventKind as Kind;
     let told = match event {
-        Event::Message(_) => return None,
+        // Files are sent and received by the Python package alone.
+        Event::Message(_) | Event::FileReport { .. } => return None,
         Event::Joined { epoch } => {
             let text = format!("joined, generation {}, slot {}", epoch.generation, epoch.slot);
             SealcastEvent::new(Kind::Joined, text)

@@ -116,6 +116,11 @@ pub enum Event {
         source: Source,
         reason: &'static str,
     },
+    /// A device tells by way of a repair node what it has of files (SC-48, SC-50): the body of its report.
+    FileReport {
+        device: String,
+        report: Vec<u8>,
+    },
     /// A publisher cannot seal just now (no key for the slot, no credential, no contact).
     Blocked {
         reason: &'static str,

@@ -15,6 +15,7 @@ const MAX_REPAIR_NODES: usize = 64;
 const MAX_ISSUERS: usize = 8;
 const MAX_PACKETS: usize = 1024;
 const MAX_RANGES: usize = 64;
+const MAX_REPORTS: usize = 64;
 /// An error is a word of registry.md.
 const MAX_ERROR_BYTES: usize = 64;
 
@@ -301,19 +302,38 @@ pub fn parse_repair_reply(body: &[u8]) -> Parsed<RepairReply<'_>> {
     })
 }
 
-/// SC-50: the number of the answer, and what is wanted; what a node passes on of files is left to a host that sends some.
-pub fn parse_wanted_reply(body: &[u8]) -> Parsed<(u64, Vec<(u64, u64)>)> {
+/// SC-50.
+#[derive(Debug, Default)]
+pub struct WantedReply<'a> {
+    /// Of the answer; 0: nothing is wanted.
+    pub number: u64,
+    pub ranges: Vec<(u64, u64)>,
+    /// What devices tell of files: mark, device as the policy writes it, report.
+    pub reports: Vec<(u64, &'a str, &'a [u8])>,
+}
+
+pub fn parse_wanted_reply(body: &[u8]) -> Parsed<WantedReply<'_>> {
     let mut r = CborReader::new(body);
-    let (mut number, mut ranges) = (None, None);
+    let (mut number, mut ranges, mut reports) = (None, None, Vec::new());
     for _ in 0..r.map()? {
         match r.text()? {
             "number" => number = Some(r.uint()?),
             "ranges" => ranges = Some(r.list(MAX_RANGES, range)?),
+            "reports" => reports = r.list(MAX_REPORTS, report)?,
             _ => r.skip()?,
         }
     }
     r.end()?;
-    Ok((number.ok_or(MalformedObject)?, ranges.ok_or(MalformedObject)?))
+    Ok(WantedReply {
+        number: number.ok_or(MalformedObject)?,
+        ranges: ranges.ok_or(MalformedObject)?,
+        reports,
+    })
+}
+
+fn report<'a>(r: &mut CborReader<'a>) -> Parsed<(u64, &'a str, &'a [u8])> {
+    r.array_of(3)?;
+    Ok((r.uint()?, r.text()?, r.bytes()?))
 }
 
 fn range(r: &mut CborReader<'_>) -> Parsed<(u64, u64)> {
@@ -440,17 +460,26 @@ pub fn loss_report(channel: &ChannelId, stream: &StreamId, (lost, sent): (u64, u
         .finish()
 }
 
-/// SC-50. `number`: of the answer that wanted what is brought, 0: of none; packets, the oldest sequence held, latest heartbeat.
+/// SC-50. `number`: of the answer that wanted what is brought, 0: of none; packets, the oldest sequence held, latest heartbeat;
+/// `taken`: the marks of the reports in that answer.
 pub fn wanted_request(
     channel: &ChannelId,
     stream: &StreamId,
     number: u64,
     (packets, oldest, head): (&[Datagram], u64, Option<&[u8]>),
+    taken: &[u64],
 ) -> Vec<u8> {
     let mut w = CborWriter::new()
-        .map(6)
+        .map(if taken.is_empty() { 6 } else { 7 })
         .text("head")
-        .optional_bytes(head)
+        .optional_bytes(head);
+    if !taken.is_empty() {
+        w = w.text("taken").array(taken.len());
+        for mark in taken {
+            w = w.uint(*mark);
+        }
+    }
+    w = w
         .text("number")
         .uint(number)
         .text("oldest")

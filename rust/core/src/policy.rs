@@ -221,6 +221,13 @@ impl Policy {
         self.lists(&self.subscribers, site, device)
     }
 
+    /// Whether a device, written as TR-13 says, is in either list.
+    pub fn names(&self, member: &str) -> bool {
+        [&self.subscribers, &self.publishers]
+            .iter()
+            .any(|list| list.binary_search_by(|name| name.as_str().cmp(member)).is_ok())
+    }
+
     fn lists(&self, members: &[String], site: &SiteId, device: &str) -> bool {
         if *site == self.site {
             members

@@ -104,11 +104,7 @@ pub(crate) fn fec(py: Python<'_>, fec: Fec) -> PyResult<Py<PyAny>> {
 }
 
 pub(crate) fn is_member(member: &Member, device: &str) -> bool {
-    member.policy().is_some_and(|policy| {
-        [&policy.subscribers, &policy.publishers]
-            .iter()
-            .any(|list| list.binary_search_by(|name| name.as_str().cmp(device)).is_ok())
-    })
+    member.policy().is_some_and(|policy| policy.names(device))
 }
 
 /// (slot, generation, step) of what this member would seal under now.

@@ -311,6 +311,12 @@ pub(crate) fn event(py: Python<'_>, event: Event, site: &SiteId) -> PyResult<Py<
                 .with("endpoint", (source.host, source.port))?
                 .with("reason", reason)?,
         ),
+        Event::FileReport { device, report } => (
+            "file-report",
+            fields
+                .with("device", device)?
+                .with("report", PyBytes::new(py, &report))?,
+        ),
         Event::Blocked { reason } => ("blocked", fields.with("reason", reason)?),
     };
     (name, fields.dict).into_py_any(py)

@@ -284,6 +284,11 @@ impl SendEngine {
             .map_err(|error| credential_not_taken(py, &error))
     }
 
+    /// Has repair nodes asked what they want, in place of an endpoint; before the join.
+    fn serve_outbound(&self) {
+        lock(&self.0).serve_outbound();
+    }
+
     fn set_endpoint(&self, host: &str, port: u16) {
         lock(&self.0).set_endpoint(host.to_owned(), port);
     }

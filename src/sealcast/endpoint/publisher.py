@@ -38,7 +38,6 @@ from sealcast.endpoint.limits import (
     check_topic,
 )
 from sealcast.endpoint.listing import Listing
-from sealcast.endpoint.outbound import serve_outbound
 from sealcast.endpoint.refused_sends import Sends, tell_of_refusals
 from sealcast.endpoint.routing import Route, RoutingOverrides, address_towards, network_error
 from sealcast.endpoint.session import MICROSECONDS, Session
@@ -55,6 +54,7 @@ from sealcast.errors import (
 from sealcast.pki.fec import format_fec, parse_fec
 from sealcast.pki.names import channel_id, check_channel_name, check_instance_name
 from sealcast.pki.signed import Context, SignedObject
+from sealcast.sidechannel.fields import MalformedMessageError
 from sealcast.sidechannel.followers import FollowSource
 from sealcast.sidechannel.loss_messages import LossReport
 from sealcast.sidechannel.peer_messages import FileReport
@@ -254,6 +254,8 @@ class Publisher:
             adaptive_rate=self._adaptive_rate,
         )
         self._engine = engine
+        if not self._listens:
+            engine.serve_outbound()
         session = Session(
             engine,
             identity,
@@ -273,10 +275,6 @@ class Publisher:
         session.spawn(self._watch(engine, session))
         session.spawn(self._recertify(engine, session))
         session.spawn(tell_of_refusals(self.channel, self._sends))
-        if not self._listens:
-            own = channel_id(self._site.site_id, self.channel)
-            take_report = partial(self._take_report, engine)
-            session.spawn(serve_outbound(engine, session, self.channel, own, self._site.site_id, take_report))
         deadline = asyncio.get_running_loop().time() + _REGISTER_SECONDS
         # Who joins after this loop is told of the stream.
         while not engine.is_registered:
@@ -372,6 +370,13 @@ class Publisher:
         if self._files is not None:
             self._files.report(device, report)
         return True
+
+    def _take_passed_report(self, engine: _core.SendEngine, device: str, body: bytes) -> None:
+        """A report on files that a repair node passes on: its word is all there is for whose it is."""
+        with contextlib.suppress(MalformedMessageError):
+            report = FileReport.parse(body)
+            if report.channel == channel_id(self._site.site_id, self.channel):
+                self._take_report(engine, device, report)
 
     def _certify(
         self,
@@ -661,9 +666,14 @@ class Publisher:
         while True:
             await session.wait()
             for item in session.take_events():
-                if not isinstance(item, tuple):
-                    continue
-                event = parse_event(*item)
+                match item:
+                    case ("file-report", {"device": str(device), "report": bytes(report)}):
+                        self._take_passed_report(engine, device, report)
+                        continue
+                    case tuple():
+                        event = parse_event(*item)
+                    case _:
+                        continue
                 match event:
                     case Blocked(reason=reason):
                         self._obstacle = reason

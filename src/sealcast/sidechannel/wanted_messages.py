@@ -14,9 +14,6 @@ from sealcast.sidechannel.messages import RepairAnswer, read_ranges
 HOLD_SECONDS = 5.0
 """For so long a request waits at most where nothing is wanted."""
 
-MAX_BROUGHT_BYTES = 768 << 10
-"""Packets of one request, so that its body stays within that of any (SC-2)."""
-
 MAX_REPORTS = 64
 MAX_REPORT_BYTES = 256 << 10
 """Of one report on files that a node passes on: twice what one of all that SC-48 allows has."""

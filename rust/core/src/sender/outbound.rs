@@ -1,9 +1,10 @@
-//! How a publisher that does not listen serves repair: it asks repair nodes what they want of it, and brings it.
+//! How a publisher that does not listen serves repair: it asks repair nodes what they want of it, and brings it; and it is told
+//! by their answers what receivers have of its files.
 //!
 //! One request waits at each node; the next one brings what was wanted. Spec: side-channel.md SC-50.
 
 use super::{SECOND, Sender};
-use crate::event::{Response, Source, Target};
+use crate::event::{Event, Response, Source, Target};
 use crate::member::{Outgoing, Purposes};
 use crate::messages::{Directory, parse_wanted_reply, wanted_request};
 use crate::policy::parse_member;
@@ -27,6 +28,8 @@ struct Node {
     source: Source,
     /// What it wanted, and the number of the answer that said so.
     wanted: (u64, Vec<(u64, u64)>),
+    /// Marks of the reports that came with it.
+    taken: Vec<u64>,
     /// When it is asked again; `None` while a request is with it.
     due: Option<Time>,
     delay: u64,
@@ -53,6 +56,7 @@ impl Outbound {
                     member,
                     source,
                     wanted: (0, Vec::new()),
+                    taken: Vec::new(),
                     due: Some(now),
                     delay: FIRST_DELAY,
                 });
@@ -103,19 +107,24 @@ impl Sender {
                 continue;
             }
             // The directory is the key server's word alone (SC-40).
-            if !self.lists_subscriber(&node.member) {
+            if !self
+                .member
+                .policy()
+                .is_some_and(|policy| policy.names(&node.member))
+            {
                 node.due = Some(now + MAX_DELAY);
                 continue;
             }
             node.due = None;
-            let (number, ranges) = std::mem::take(&mut node.wanted);
+            let (number, ranges) = core::mem::take(&mut node.wanted);
+            let taken = core::mem::take(&mut node.taken);
             let (packets, oldest, head) = self.brought(&ranges, now);
             let brought = (&packets[..], oldest, head.as_deref());
             let outgoing = Outgoing {
                 target: Target::Peers(vec![node.source.clone()]),
                 method: "POST",
                 path: "/v1/wanted".to_owned(),
-                body: wanted_request(self.member.channel(), &self.stream, number, brought),
+                body: wanted_request(self.member.channel(), &self.stream, number, brought, &taken),
                 timeout: TIMEOUT,
             };
             self.member.request(Purposes::Wanted(place as u8), outgoing, now);
@@ -149,15 +158,26 @@ impl Sender {
         let Some(node) = outbound.0.get_mut(usize::from(place)).and_then(Option::as_mut) else {
             return;
         };
-        let wanted = match response {
+        let reply = match response {
             Response::Answer { status: 200, body } => parse_wanted_reply(body).ok(),
             _ => None,
         };
-        match wanted {
-            Some(wanted) => {
-                node.wanted = wanted;
+        match reply {
+            Some(reply) => {
+                node.wanted = (reply.number, reply.ranges);
+                node.taken = reply.reports.iter().map(|(mark, ..)| *mark).collect();
                 node.delay = FIRST_DELAY;
                 node.due = Some(now);
+                // Who a report is of is the node's word; whether the policy lists it, is not.
+                let told = reply.reports.into_iter().filter_map(|(_, device, report)| {
+                    let policy = self.member.policy()?;
+                    policy.names(device).then(|| Event::FileReport {
+                        device: device.to_owned(),
+                        report: report.to_vec(),
+                    })
+                });
+                let told: Vec<Event> = told.collect();
+                self.member.events.extend(told);
             }
             None => {
                 // A half to the whole of the delay.
@@ -166,16 +186,6 @@ impl Sender {
                 node.delay = (node.delay * 2).min(MAX_DELAY);
             }
         }
-    }
-
-    fn lists_subscriber(&self, member: &str) -> bool {
-        let policy = self.member.policy();
-        policy.is_some_and(|policy| {
-            policy
-                .subscribers
-                .binary_search_by(|name| name.as_str().cmp(member))
-                .is_ok()
-        })
     }
 }
 
