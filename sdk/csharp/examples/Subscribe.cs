@@ -1,0 +1,49 @@
+// Receive from a channel: subscribe FOLDER CHANNEL [INTERFACE]
+using System;
+using Sealcast;
+
+internal static class Subscribe
+{
+    private static int Main(string[] args)
+    {
+        if (args.Length < 2)
+        {
+            Console.Error.WriteLine("usage: subscribe FOLDER CHANNEL [INTERFACE]");
+            return 2;
+        }
+        var options = new SubscriberOptions(args[1]) { Interface = args.Length > 2 ? args[2] : null };
+        try
+        {
+            using (Identity identity = Identity.Open(args[0]))
+            using (var subscriber = new Subscriber(identity, options))
+            {
+                // Ctrl-C leaves, which ends the loop below.
+                Console.CancelKeyPress += (sender, pressed) =>
+                {
+                    pressed.Cancel = true;
+                    subscriber.Leave();
+                };
+                subscriber.Join(TimeSpan.FromSeconds(10));
+                Console.Error.WriteLine("joined channel " + args[1]);
+                while (!subscriber.IsEnded)
+                {
+                    foreach (Message message in subscriber.RecvMany(TimeSpan.FromMilliseconds(200)))
+                    {
+                        Console.WriteLine(message.Publisher + ": " + message.Text);
+                    }
+                    ChannelEvent told;
+                    while ((told = subscriber.NextEvent(TimeSpan.Zero)) != null)
+                    {
+                        Console.Error.WriteLine(told.Text);
+                    }
+                }
+            }
+            return 0;
+        }
+        catch (SealcastException error)
+        {
+            Console.Error.WriteLine(args[1] + ": " + error.StatusName + ": " + error.Message);
+            return (int)error.Category;
+        }
+    }
+}

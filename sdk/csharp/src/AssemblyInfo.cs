@@ -1,0 +1,4 @@
+using System.Reflection;
+
+[assembly: AssemblyTitle("Sealcast")]
+[assembly: AssemblyDescription("Secure, reliable multicast")]
