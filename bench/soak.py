@@ -6,9 +6,10 @@
 Runs, one after the other: mutated packets against the engine, random simulations, network scenarios of the
 engine over more seeds, the matrix of network faults over real sockets, floods of packets and of connections
 at their full rate, a message of 1 GiB, a file of 4 GiB with the memory of both sides, calls of the C
-interface at random, and kills at every system call. Each adds a line to `bench/results/soak.jsonl`: date,
-commit, what ran, how many, how long, whether it held; a flood with what it cost; of the kills each transition
-adds one, with how many of its recoveries were killed. Ctrl-C ends it; what is done by then is in the ledger.
+interface at random, every scenario in every language, and kills at every system call. Each adds a line to
+`bench/results/soak.jsonl`: date, commit, what ran, how many, how long, whether it held; a flood with what it
+cost; of the kills each transition adds one, with how many of its recoveries were killed. Ctrl-C ends it; what
+is done by then is in the ledger.
 """
 
 import argparse
@@ -26,7 +27,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "bench" / "results" / "soak.jsonl"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "86400"]
-PARTS = ("mutations", "simulations", "network", "sockets", "floods", "message", "files", "calls", "kills")
+PARTS = (
+    "mutations",
+    "simulations",
+    "network",
+    "sockets",
+    "floods",
+    "message",
+    "files",
+    "calls",
+    "scenarios",
+    "kills",
+)
 LARGEST = 1 << 30
 """Bytes of a message, the most that there may be."""
 HALF_OPEN = 10_000
@@ -94,6 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.calls,
             [*PYTEST, "tests/sdk/test_c.py", "-k", "at_random"],
             {"SEALCAST_CALLS": str(options.calls)},
+        ),
+        "scenarios": lambda: _run(
+            "scenarios, each in every language as publisher and as subscriber",
+            1,
+            [*PYTEST, "tests/sdk/test_scenarios.py"],
+            {"SEALCAST_SCENARIOS": "all"},
         ),
         "kills": lambda: _kill(["-k", options.kills] if options.kills else []),
     }

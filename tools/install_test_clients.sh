@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the independent programs that some tests drive: strongSwan's `pki` (an EST client that is not ours),
 # strace (shows that a receiver sends nothing), testssl (looks at what each listener offers), faketime (another clock),
-# valgrind (memory of the C interface); and libcurl's headers, for its HTTPS.
+# valgrind (memory of the C interface), Mono (the SDK for C#), a JDK and Maven (that for Java); and libcurl's headers.
 # Without them those tests are skipped, or fail where CI=true.
 set -u
 
@@ -15,6 +15,12 @@ command -v testssl >/dev/null 2>&1 || packages="$packages testssl.sh"
 command -v valgrind >/dev/null 2>&1 || packages="$packages valgrind"
 { [ -e /usr/include/curl/curl.h ] || [ -e "/usr/include/$(cc -dumpmachine)/curl/curl.h" ]; } || packages="$packages libcurl4-openssl-dev"
 [ -e /usr/include/openssl/ssl.h ] || packages="$packages libssl-dev"
+command -v mcs >/dev/null 2>&1 || packages="$packages mono-mcs"
+command -v mono >/dev/null 2>&1 || packages="$packages mono-runtime"
+{ [ -e /usr/lib/mono/4.5/System.Net.Http.dll ] && [ -e /usr/lib/mono/4.5/System.Core.dll ]; } ||
+    packages="$packages libmono-system-core4.0-cil libmono-system-net-http4.0-cil"
+command -v javac >/dev/null 2>&1 || packages="$packages openjdk-17-jdk-headless"
+command -v mvn >/dev/null 2>&1 || packages="$packages maven"
 [ -n "$packages" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

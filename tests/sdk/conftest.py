@@ -25,8 +25,9 @@ class Stage:
         self._started: list[Process] = []
         self._nodes = 0
 
-    def channel(self, *options: str) -> Channel:
-        return self.site.add_channel(f"ward/{next(self._numbers)}", *options)
+    def channel(self, *options: str, publish: str = "*", subscribe: str = "*") -> Channel:
+        name = f"ward/{next(self._numbers)}"
+        return self.site.add_channel(name, *options, publish=publish, subscribe=subscribe)
 
     def device(self) -> Path:
         return self.site.enrol(f"device-{next(self._numbers)}")[0]

@@ -44,9 +44,30 @@ class Language:
         return [*(f"{name}={value}" for name, value in self.environment), str(self.folder / self.peer)]
 
 
+JDK_22 = next(iter(sorted(Path("/usr/lib/jvm").glob("*-2[2-9]*/bin/java"))), None)
+"""For the foreign-function API; without one Java is tried by JNA alone."""
+
 LANGUAGES = {
     language.name: language
-    for language in (Language("c", needs=("cc", "make"), target=("build/peer",), peer="build/peer"),)
+    for language in (
+        Language("c", needs=("cc", "make"), target=("build/peer",), peer="build/peer"),
+        Language("cpp", needs=("c++", "make"), target=("peer",), peer="build/peer"),
+        Language("java", needs=("javac", "mvn", "make"), target=("peer",), peer="build/peer"),
+        Language("csharp", needs=("mcs", "mono", "cc", "make"), target=("peer",), peer="build/peer"),
+        *(
+            ()
+            if JDK_22 is None
+            else (
+                Language(
+                    "java-ffm",
+                    needs=("javac", "mvn", "make"),
+                    target=("peer",),
+                    peer="build/peer",
+                    environment=(("JAVA", str(JDK_22)),),
+                ),
+            )
+        ),
+    )
 }
 PYTHON = "python"
 

@@ -206,10 +206,11 @@ impl Buffer {
 }
 
 pub(crate) fn too_small(needed: usize, capacity: usize) -> Failure {
-    Failure::new(
-        SealcastStatus::BufferTooSmall,
-        format!("the buffer of {capacity} bytes is too small: {needed} are needed"),
-    )
+    let text = format!("the buffer of {capacity} bytes is too small: {needed} are needed");
+    Failure {
+        needed,
+        ..Failure::new(SealcastStatus::BufferTooSmall, text)
+    }
 }
 
 /// A text in an array of fixed length, cut at a character, NUL-terminated.

@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -27,7 +28,7 @@ use crate::route::{Route, no_socket, parse_address};
 use crate::session::{Engine, Place, Session, fill_random, lock, member_config};
 use crate::signal::after;
 use crate::status::{Failure, Outcome, SealcastStatus, call};
-use crate::subscriber::{answer_of, chain_of};
+use crate::subscriber::{answer_of, chain_of, tell_request};
 
 const SECOND: u64 = 1_000_000;
 /// A stream credential ends with the device certificate, or a day after it was made; another follows after half of that.
@@ -66,7 +67,7 @@ pub struct SealcastPublisherOptions {
     /// The site's key server; NULL: that of the device's own site.
     pub keys_url: *const c_char,
     /// Name or address of the network interface; NULL: the policy's, or loopback where the key server is there.
-    pub interface: *const c_char,
+    pub interface_name: *const c_char,
     /// "ADDR:PORT" to send to in place of the policy's group; NULL: the policy's.
     pub send_to: *const c_char,
     /// One of several publishers of this device on the channel; NULL: the only one.
@@ -93,7 +94,7 @@ pub struct SealcastPublisherOptions {
     pub queue_bytes: u64,
     /// 0: the policy's rate is kept to, whatever subscribers lose.
     pub adaptive_rate: i32,
-    /// Not 0: the host has sockets and clock of its own, and calls sealcast_publisher_poll_datagrams and
+    /// Not 0: the host has sockets and clock of its own, and calls sealcast_publisher_poll_datagram and
     /// sealcast_publisher_handle_deadline.
     pub host_sockets: i32,
 }
@@ -107,7 +108,7 @@ unsafe impl Options for SealcastPublisherOptions {
             channel: std::ptr::null(),
             site_id: [0; 16],
             keys_url: std::ptr::null(),
-            interface: std::ptr::null(),
+            interface_name: std::ptr::null(),
             send_to: std::ptr::null(),
             instance: std::ptr::null(),
             mtu: 1500,
@@ -211,6 +212,8 @@ struct Publisher {
     wanted: Wanted,
     driver: Mutex<Option<(Sending, SendDriver)>>,
     term: Mutex<Option<Term>>,
+    /// Length of the message that the queue had no room for last.
+    refused: AtomicU64,
 }
 
 impl Handled for Publisher {
@@ -255,7 +258,7 @@ impl Publisher {
             unsafe { memory::optional_text(text, name) }
         };
         let keys_url = optional(options.keys_url, "keys_url")?;
-        let interface = optional(options.interface, "interface")?;
+        let interface = optional(options.interface_name, "interface_name")?;
         let send_to = optional(options.send_to, "send_to")?;
         let instance = optional(options.instance, "instance")?;
         let (held, _) = identity.held();
@@ -299,6 +302,7 @@ impl Publisher {
             wanted,
             driver: Mutex::new(None),
             term: Mutex::new(None),
+            refused: AtomicU64::new(0),
         })
     }
 
@@ -398,9 +402,7 @@ impl Publisher {
             let engine = Arc::clone(&self.session.engine);
             let notifier = Arc::clone(&self.session.notifier);
             let made = SendDriver::start(engine, config, rate, notifier).map_err(no_socket)?;
-            self.session
-                .is_driven
-                .store(true, std::sync::atomic::Ordering::Release);
+            self.session.is_driven.store(true, Ordering::Release);
             drop(driver.replace((sending, made)));
         }
         self.session.note_policy(policy.version);
@@ -422,6 +424,21 @@ impl Publisher {
         }
         drop(engine);
         self.session.refused().map_or(Ok(()), Err)
+    }
+
+    /// Whether half of the queue is free, and so many bytes; of an empty queue no more can be asked.
+    fn has_room(&self, bytes: u64) -> bool {
+        let engine = lock(&self.session.engine);
+        let (queued, limit) = (engine.queued_bytes(), engine.queue_limit());
+        queued == 0 || (queued * 2 <= limit && queued + bytes < limit)
+    }
+
+    /// Remembers what the queue had no room for.
+    fn note(&self, length: u64, sent: Result<u64, SendError>) -> Outcome<()> {
+        if sent == Err(SendError::QueueFull) {
+            self.refused.store(length, Ordering::Relaxed);
+        }
+        sent.map(|_| ()).map_err(not_taken)
     }
 
     fn counters(&self) -> SealcastPublisherCounters {
@@ -469,7 +486,7 @@ fn not_taken(error: SendError) -> Failure {
             SealcastStatus::QueueFull,
             "the queue of messages is full".to_owned(),
         ),
-        SendError::Ended => (SealcastStatus::Closed, "the stream has ended".to_owned()),
+        SendError::Ended => (SealcastStatus::Ended, "the stream has been ended".to_owned()),
         SendError::Exhausted => (
             SealcastStatus::Exhausted,
             "the stream has used up its numbers: make another publisher".to_owned(),
@@ -583,15 +600,9 @@ pub unsafe extern "C" fn sealcast_publisher_next_request(
             // What keeps it from sending is told by the join; here it is tried again.
             let _ = publisher.tend();
             publisher.session.next_request(&mut buffer)
-        })?;
-        match found {
-            Ok(found) => {
-                // SAFETY: likewise.
-                unsafe { memory::write(request, found, "request") }?;
-                Ok(SealcastStatus::Ok)
-            }
-            Err(status) => Ok(status),
-        }
+        });
+        // SAFETY: likewise.
+        unsafe { tell_request(found, request) }
     })
 }
 
@@ -637,7 +648,7 @@ pub unsafe extern "C" fn sealcast_publisher_respond(
 }
 
 /// Queue a message; it is copied. SEALCAST_STATUS_QUEUE_FULL: try again after sealcast_publisher_wait_room. Fails when the
-/// key server refuses the device, with SEALCAST_STATUS_TOO_LONG, SEALCAST_STATUS_CLOSED, SEALCAST_STATUS_EXHAUSTED.
+/// key server refuses the device, with SEALCAST_STATUS_TOO_LONG, SEALCAST_STATUS_ENDED, SEALCAST_STATUS_EXHAUSTED.
 ///
 /// `topic`: NULL for none, up to 255 bytes.
 ///
@@ -657,15 +668,16 @@ pub unsafe extern "C" fn sealcast_publisher_send(
         let topic = unsafe { memory::optional_text(topic, "topic") }?;
         publisher.listen()?;
         let data = Bytes::copy_from_slice(message);
-        lock(&publisher.session.engine)
-            .send(topic, data)
-            .map_err(not_taken)?;
+        let length = message.len() as u64;
+        let sent = lock(&publisher.session.engine).send(topic, data);
+        publisher.note(length, sent)?;
         publisher.wake();
         Ok(SealcastStatus::Ok)
     })
 }
 
-/// Queue messages until the queue is full, in order, and write how many were taken; as sealcast_publisher_send.
+/// Queue messages until the queue is full, in order, and write how many were taken, which may be none: a full queue is no
+/// failure here. Else as sealcast_publisher_send.
 ///
 /// # Safety
 /// As the conventions say of bytes and strings; `taken` is valid for a write.
@@ -689,6 +701,7 @@ pub unsafe extern "C" fn sealcast_publisher_send_many(
             .map(|bytes| unsafe { bytes.get("message") })
             .collect::<Outcome<_>>()?;
         publisher.listen()?;
+        let first = parts.first().map_or(0, |part| part.len() as u64);
         // Copied into one piece of memory, and no more of them than there is room for.
         let mut room = lock(&publisher.session.engine).room();
         let fits = |part: &&&[u8]| {
@@ -706,7 +719,10 @@ pub unsafe extern "C" fn sealcast_publisher_send_many(
         });
         let done = match lock(&publisher.session.engine).send_many(topic, parts) {
             Ok(done) => done,
-            Err(SendError::QueueFull) => 0,
+            Err(SendError::QueueFull) => {
+                publisher.refused.store(first, Ordering::Relaxed);
+                0
+            }
             Err(error) => return Err(not_taken(error)),
         };
         publisher.wake();
@@ -716,7 +732,7 @@ pub unsafe extern "C" fn sealcast_publisher_send_many(
     })
 }
 
-/// Wait until half of the queue is free.
+/// Wait until half of the queue is free, and there is room for the message that was refused last.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealcast_publisher_wait_room(
     publisher: *mut SealcastPublisher,
@@ -726,11 +742,10 @@ pub extern "C" fn sealcast_publisher_wait_room(
         let publisher = get(publisher)?;
         let waited = publisher.session.wait_for(timeout, || {
             publisher.listen()?;
-            let engine = lock(&publisher.session.engine);
-            if engine.queued_bytes() * 2 <= engine.queue_limit() {
+            let wanted = publisher.refused.load(Ordering::Relaxed);
+            if publisher.has_room(wanted) {
                 return Ok(Some(()));
             }
-            drop(engine);
             if let Some((_, driver)) = &*lock(&publisher.driver) {
                 driver.want_room();
             }
@@ -741,7 +756,8 @@ pub extern "C" fn sealcast_publisher_wait_room(
 }
 
 /// Send what is queued and say the end of the stream; then the host goes on with requests for as long as subscribers are to
-/// be mended, and frees the publisher. SEALCAST_STATUS_INCOMPLETE: nothing could be sealed, as without a key.
+/// be mended, and frees the publisher. SEALCAST_STATUS_INCOMPLETE: not done in that time, as at a
+/// slow rate or without a key; whoever calls again waits on.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealcast_publisher_finish(
     publisher: *mut SealcastPublisher,

@@ -39,6 +39,23 @@ pub struct SealcastRequest {
     pub identity_generation: u64,
 }
 
+impl SealcastRequest {
+    /// What says how long a buffer has to be.
+    pub(crate) fn needing(bytes: usize) -> Self {
+        Self {
+            id: 0,
+            method: std::ptr::null(),
+            url: std::ptr::null(),
+            peer: std::ptr::null(),
+            content_type: std::ptr::null(),
+            body: std::ptr::null(),
+            body_length: bytes,
+            timeout: 0,
+            identity_generation: 0,
+        }
+    }
+}
+
 /// Who has to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expected {

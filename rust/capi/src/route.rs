@@ -36,7 +36,7 @@ impl Route {
         let named = interface.or(policy.interface.as_deref()).map(str::to_owned);
         let interface = named.or_else(|| is_loopback(keys_url).then(loopback));
         let interface = interface.ok_or_else(|| {
-            let text = "no network interface is given for the data path: set `interface` in the options";
+            let text = "no network interface is given for the data path: set `interface_name` in the options";
             Failure::new(SealcastStatus::Interface, text)
         })?;
         Ok(Self { address, interface })

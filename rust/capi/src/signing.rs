@@ -103,7 +103,11 @@ impl Callback {
             }
         });
         if code != 0 || length == 0 || length > signature.len() {
-            let text = format!("the callback that signs says {code}, with {length} bytes");
+            let text = if code == 0 {
+                format!("the callback that signs gave {length} bytes, which are no signature")
+            } else {
+                format!("the callback that signs says {code}")
+            };
             return Err(Failure::new(SealcastStatus::Signing, text));
         }
         signature.truncate(length);

@@ -43,6 +43,8 @@ pub enum SealcastStatus {
     UnknownRequest = 21,
     /// The stream has used up its numbers.
     Exhausted = 22,
+    /// The stream has been ended: nothing more can be sent on it.
+    Ended = 23,
     /// The network interface or address cannot be used.
     Interface = 30,
     /// The folder holds no device.
@@ -99,7 +101,7 @@ use SealcastCategory as Category;
 use SealcastStatus as Status;
 
 impl Status {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 26] = [
         Self::Ok,
         Self::Timeout,
         Self::Closed,
@@ -116,6 +118,7 @@ impl Status {
         Self::TooLong,
         Self::UnknownRequest,
         Self::Exhausted,
+        Self::Ended,
         Self::Interface,
         Self::NoDevice,
         Self::Certificate,
@@ -154,6 +157,7 @@ impl Status {
             Self::TooLong => "too-long\0",
             Self::UnknownRequest => "unknown-request\0",
             Self::Exhausted => "exhausted\0",
+            Self::Ended => "ended\0",
             Self::Interface => "interface\0",
             Self::NoDevice => "no-device\0",
             Self::Certificate => "certificate\0",
@@ -183,7 +187,8 @@ impl Status {
             | Self::NotJoined
             | Self::QueueFull
             | Self::TooLong
-            | Self::UnknownRequest => Category::Usage,
+            | Self::UnknownRequest
+            | Self::Ended => Category::Usage,
             Self::Interface => Category::Configuration,
             Self::NoDevice => Category::Enrolment,
             Self::Certificate | Self::Revoked | Self::Signing => Category::Certificate,
@@ -201,6 +206,8 @@ impl Status {
 pub(crate) struct Failure {
     pub(crate) status: Status,
     pub(crate) text: String,
+    /// Of a buffer that is too small: how many bytes would do.
+    pub(crate) needed: usize,
 }
 
 impl Failure {
@@ -208,6 +215,7 @@ impl Failure {
         Self {
             status,
             text: text.into(),
+            needed: 0,
         }
     }
 

@@ -65,7 +65,7 @@ pub struct SealcastSubscriberOptions {
     /// The site's key server; NULL: that of the device's own site.
     pub keys_url: *const c_char,
     /// Name or address of the network interface; NULL: the policy's, or loopback where the key server is there.
-    pub interface: *const c_char,
+    pub interface_name: *const c_char,
     /// "ADDR:PORT" to receive on in place of the policy's group; NULL: the policy's.
     pub listen: *const c_char,
     /// The only host that is listened to (source-specific multicast); NULL: any.
@@ -98,7 +98,7 @@ unsafe impl Options for SealcastSubscriberOptions {
             channel: std::ptr::null(),
             site_id: [0; 16],
             keys_url: std::ptr::null(),
-            interface: std::ptr::null(),
+            interface_name: std::ptr::null(),
             listen: std::ptr::null(),
             source: std::ptr::null(),
             delivery: SealcastDelivery::Reliable as i32,
@@ -154,6 +154,22 @@ pub struct SealcastSubscriberCounters {
     pub dropped_events: u64,
     /// Streams that run.
     pub streams: u64,
+}
+
+impl SealcastMessage {
+    /// What says how long a buffer has to be.
+    fn needing(bytes: usize) -> Self {
+        Self {
+            data: std::ptr::null(),
+            length: bytes,
+            topic: std::ptr::null(),
+            publisher: std::ptr::null(),
+            stream: [0; 16],
+            sequence: 0,
+            message_id: 0,
+            time: 0,
+        }
+    }
 }
 
 impl Engine for Receiver {
@@ -234,7 +250,7 @@ impl Subscriber {
             unsafe { memory::optional_text(text, name) }
         };
         let keys_url = optional(options.keys_url, "keys_url")?;
-        let interface = optional(options.interface, "interface")?;
+        let interface = optional(options.interface_name, "interface_name")?;
         let listen = optional(options.listen, "listen")?;
         let source = optional(options.source, "source")?;
         let (held, _) = identity.held();
@@ -528,7 +544,8 @@ pub extern "C" fn sealcast_subscriber_join(
 /// Wait for the next request that the host is to make. Requests are independent: several may be under way at once, and
 /// have to be, since one of them waits for news.
 ///
-/// `buffer`: for what `request` points to; 64 KiB and 1 KiB more hold any. Call it again and again: it also does what time
+/// `buffer`: for what `request` points to; 64 KiB and 1 KiB more hold any. SEALCAST_STATUS_BUFFER_TOO_SMALL: it stays, and
+/// `request->body_length` is the capacity that it needs. Call it again and again: it also does what time
 /// brings. SEALCAST_STATUS_CLOSED: there will be none any more. `request_size`: sizeof(sealcast_request).
 ///
 /// # Safety
@@ -552,16 +569,29 @@ pub unsafe extern "C" fn sealcast_subscriber_next_request(
             // What keeps it from listening is told by the join; here it is tried again.
             let _ = subscriber.drive();
             subscriber.session.next_request(&mut buffer)
-        })?;
-        match found {
-            Ok(found) => {
-                // SAFETY: likewise.
-                unsafe { memory::write(request, found, "request") }?;
-                Ok(SealcastStatus::Ok)
-            }
-            Err(status) => Ok(status),
-        }
+        });
+        // SAFETY: likewise.
+        unsafe { tell_request(found, request) }
     })
+}
+
+/// # Safety
+/// `request` is valid for a write.
+pub(crate) unsafe fn tell_request(
+    found: Outcome<Result<SealcastRequest, SealcastStatus>>,
+    request: *mut SealcastRequest,
+) -> Outcome<SealcastStatus> {
+    let (told, result) = match found {
+        Ok(Ok(found)) => (found, Ok(SealcastStatus::Ok)),
+        Ok(Err(status)) => return Ok(status),
+        Err(failure) if failure.status == SealcastStatus::BufferTooSmall => {
+            (SealcastRequest::needing(failure.needed), Err(failure))
+        }
+        Err(failure) => return Err(failure),
+    };
+    // SAFETY: as this function's own.
+    unsafe { memory::write(request, told, "request") }?;
+    result
 }
 
 /// Judge who has answered the connection for a request: before a byte of it is sent.
@@ -644,7 +674,7 @@ pub(crate) unsafe fn answer_of(http_status: i32, body: SealcastBytes) -> Outcome
 /// Wait for messages, and write as many as are there and fit, at most `limit`.
 ///
 /// `buffer`: for what they point to. SEALCAST_STATUS_BUFFER_TOO_SMALL: the next message alone is longer; it stays, and
-/// sealcast_last_error says how long it is. SEALCAST_STATUS_CLOSED: it has left. One thread at a time: another gets
+/// `messages[0].length` is the capacity that it needs. SEALCAST_STATUS_CLOSED: it has left. One thread at a time: another gets
 /// SEALCAST_STATUS_IN_USE. Fails as sealcast_subscriber_join when the key server refuses the device from now on; whoever
 /// calls again waits for it to be admitted anew. `message_size`: sizeof(sealcast_message).
 ///
@@ -676,7 +706,15 @@ pub unsafe extern "C" fn sealcast_subscriber_recv_many(
         let found = subscriber.session.wait_for(timeout, || {
             subscriber.fill(&mut buffer, &mut taken, limit)?;
             Ok((!taken.is_empty()).then_some(()))
-        })?;
+        });
+        if let Err(failure) = &found
+            && failure.status == SealcastStatus::BufferTooSmall
+        {
+            let place = SealcastMessage::needing(failure.needed);
+            // SAFETY: likewise.
+            unsafe { memory::write(messages, place, "messages") }?;
+        }
+        let found = found?;
         for (place, message) in taken.iter().enumerate() {
             // SAFETY: the host has `limit` places.
             let place = unsafe { messages.add(place) };
@@ -735,7 +773,21 @@ pub unsafe extern "C" fn sealcast_subscriber_next_event(
         memory::check_size::<SealcastEvent>(event_size, "sealcast_event")?;
         let subscriber = get(subscriber)?;
         let session = &subscriber.session;
-        match session.wait_for(timeout, || Ok(session.next_event()))? {
+        let found = session.wait_for(timeout, || {
+            let told = session.next_event();
+            if told.is_some() {
+                return Ok(told);
+            }
+            let mut kept = lock(&subscriber.kept);
+            if kept.is_none() {
+                // A refusal is an event here, and no failure.
+                *kept = subscriber
+                    .next_of(&mut subscriber.session.engine())
+                    .unwrap_or_default();
+            }
+            Ok(session.next_event())
+        })?;
+        match found {
             Ok(found) => {
                 // SAFETY: as this function's own.
                 unsafe { memory::write(event, found, "event") }?;

@@ -41,7 +41,7 @@ int main(int argc, char **argv) {
     sealcast_publisher_options options;
     sealcast_publisher_options_init(&options, sizeof options);
     options.channel = argv[2];
-    options.interface = argc > 3 ? argv[3] : NULL;
+    options.interface_name = argc > 3 ? argv[3] : NULL;
     sealcast_publisher *publisher = NULL;
     sealcast_curl *https = NULL;
     status = sealcast_publisher_new(identity, &options, 0, &publisher);

@@ -60,7 +60,7 @@ int main(int argc, char **argv) {
     sealcast_subscriber_options options;
     sealcast_subscriber_options_init(&options, sizeof options);
     options.channel = argv[2];
-    options.interface = argc > 3 ? argv[3] : NULL;
+    options.interface_name = argc > 3 ? argv[3] : NULL;
     sealcast_subscriber *subscriber = NULL;
     sealcast_curl *https = NULL;
     status = sealcast_subscriber_new(identity, &options, 0, &subscriber);

@@ -94,6 +94,10 @@ enum sealcast_status
      */
     SEALCAST_STATUS_EXHAUSTED = 22,
     /*
+     The stream has been ended: nothing more can be sent on it.
+     */
+    SEALCAST_STATUS_ENDED = 23,
+    /*
      The network interface or address cannot be used.
      */
     SEALCAST_STATUS_INTERFACE = 30,
@@ -500,7 +504,7 @@ typedef struct sealcast_publisher_options {
     /*
      Name or address of the network interface; NULL: the policy's, or loopback where the key server is there.
      */
-    const char *interface;
+    const char *interface_name;
     /*
      "ADDR:PORT" to send to in place of the policy's group; NULL: the policy's.
      */
@@ -552,7 +556,7 @@ typedef struct sealcast_publisher_options {
      */
     int32_t adaptive_rate;
     /*
-     Not 0: the host has sockets and clock of its own, and calls sealcast_publisher_poll_datagrams and
+     Not 0: the host has sockets and clock of its own, and calls sealcast_publisher_poll_datagram and
      sealcast_publisher_handle_deadline.
      */
     int32_t host_sockets;
@@ -682,7 +686,7 @@ typedef struct sealcast_subscriber_options {
     /*
      Name or address of the network interface; NULL: the policy's, or loopback where the key server is there.
      */
-    const char *interface;
+    const char *interface_name;
     /*
      "ADDR:PORT" to receive on in place of the policy's group; NULL: the policy's.
      */
@@ -955,7 +959,7 @@ sealcast_status sealcast_publisher_respond(struct sealcast_publisher *publisher,
 
 /*
  Queue a message; it is copied. SEALCAST_STATUS_QUEUE_FULL: try again after sealcast_publisher_wait_room. Fails when the
- key server refuses the device, with SEALCAST_STATUS_TOO_LONG, SEALCAST_STATUS_CLOSED, SEALCAST_STATUS_EXHAUSTED.
+ key server refuses the device, with SEALCAST_STATUS_TOO_LONG, SEALCAST_STATUS_ENDED, SEALCAST_STATUS_EXHAUSTED.
 
  `topic`: NULL for none, up to 255 bytes.
 
@@ -967,7 +971,8 @@ sealcast_status sealcast_publisher_send(struct sealcast_publisher *publisher,
                                         const char *topic);
 
 /*
- Queue messages until the queue is full, in order, and write how many were taken; as sealcast_publisher_send.
+ Queue messages until the queue is full, in order, and write how many were taken, which may be none: a full queue is no
+ failure here. Else as sealcast_publisher_send.
 
  # Safety
  As the conventions say of bytes and strings; `taken` is valid for a write.
@@ -979,13 +984,14 @@ sealcast_status sealcast_publisher_send_many(struct sealcast_publisher *publishe
                                              size_t *taken);
 
 /*
- Wait until half of the queue is free.
+ Wait until half of the queue is free, and there is room for the message that was refused last.
  */
 sealcast_status sealcast_publisher_wait_room(struct sealcast_publisher *publisher, uint64_t timeout);
 
 /*
  Send what is queued and say the end of the stream; then the host goes on with requests for as long as subscribers are to
- be mended, and frees the publisher. SEALCAST_STATUS_INCOMPLETE: nothing could be sealed, as without a key.
+ be mended, and frees the publisher. SEALCAST_STATUS_INCOMPLETE: not done in that time, as at a
+ slow rate or without a key; whoever calls again waits on.
  */
 sealcast_status sealcast_publisher_finish(struct sealcast_publisher *publisher,
                                           uint64_t timeout);
@@ -1102,7 +1108,8 @@ sealcast_status sealcast_subscriber_join(struct sealcast_subscriber *subscriber,
  Wait for the next request that the host is to make. Requests are independent: several may be under way at once, and
  have to be, since one of them waits for news.
 
- `buffer`: for what `request` points to; 64 KiB and 1 KiB more hold any. Call it again and again: it also does what time
+ `buffer`: for what `request` points to; 64 KiB and 1 KiB more hold any. SEALCAST_STATUS_BUFFER_TOO_SMALL: it stays, and
+ `request->body_length` is the capacity that it needs. Call it again and again: it also does what time
  brings. SEALCAST_STATUS_CLOSED: there will be none any more. `request_size`: sizeof(sealcast_request).
 
  # Safety
@@ -1144,7 +1151,7 @@ sealcast_status sealcast_subscriber_respond(struct sealcast_subscriber *subscrib
  Wait for messages, and write as many as are there and fit, at most `limit`.
 
  `buffer`: for what they point to. SEALCAST_STATUS_BUFFER_TOO_SMALL: the next message alone is longer; it stays, and
- sealcast_last_error says how long it is. SEALCAST_STATUS_CLOSED: it has left. One thread at a time: another gets
+ `messages[0].length` is the capacity that it needs. SEALCAST_STATUS_CLOSED: it has left. One thread at a time: another gets
  SEALCAST_STATUS_IN_USE. Fails as sealcast_subscriber_join when the key server refuses the device from now on; whoever
  calls again waits for it to be admitted anew. `message_size`: sizeof(sealcast_message).
 

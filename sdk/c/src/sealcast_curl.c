@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <curl/curl.h>
 #include <openssl/ssl.h>
@@ -35,11 +37,14 @@ struct sealcast_curl {
     atomic_bool stopped;
     unsigned count;
     pthread_t threads[MAX_THREADS];
+    atomic_int sockets[MAX_THREADS]; /* of each thread's connection; -1: none */
+    atomic_uint places;
 };
 
 /* One thread and its connection. */
 typedef struct worker {
     sealcast_curl *owner;
+    unsigned place; /* among the owner's sockets */
     CURL *easy;
     uint64_t generation; /* of the identity that `easy` shows */
     char peer[256];      /* whom its connection leads to */
@@ -71,7 +76,22 @@ static size_t take_answer(char *data, size_t size, size_t count, void *context) 
     return bytes;
 }
 
-/* libcurl asks now and then whether to go on. */
+static curl_socket_t open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address) {
+    (void)purpose;
+    worker *self = context;
+    curl_socket_t made = socket(address->family, address->socktype, address->protocol);
+    atomic_store(&self->owner->sockets[self->place], (int)made);
+    return made;
+}
+
+static int close_socket(void *context, curl_socket_t old) {
+    worker *self = context;
+    int held = (int)old;
+    atomic_compare_exchange_strong(&self->owner->sockets[self->place], &held, -1);
+    return close(old);
+}
+
+/* libcurl asks about once a second whether to go on. */
 static int is_stopped(void *context, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d) {
     (void)a, (void)b, (void)c, (void)d;
     return atomic_load(&((worker *)context)->owner->stopped);
@@ -135,6 +155,10 @@ static int renew(worker *self) {
     }
     CURL *easy = self->easy;
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, self);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, self);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https");
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
@@ -204,6 +228,7 @@ static int32_t perform(worker *self, const sealcast_request *request) {
 
 static void *work(void *context) {
     worker self = {.owner = context};
+    self.place = atomic_fetch_add(&self.owner->places, 1);
     const end *end = &self.owner->end;
     uint8_t *buffer = malloc(REQUEST_BYTES);
     while (buffer && !atomic_load(&self.owner->stopped)) {
@@ -253,6 +278,9 @@ static sealcast_status serve(sealcast_identity *identity, end end, unsigned thre
     made->end = end;
     made->identity = identity;
     made->options = given;
+    for (unsigned place = 0; place < MAX_THREADS; place++) {
+        atomic_init(&made->sockets[place], -1);
+    }
     unsigned wanted = given.threads ? given.threads : threads;
     while (made->count < wanted && pthread_create(&made->threads[made->count], NULL, work, made) == 0) {
         made->count++;
@@ -308,6 +336,13 @@ void sealcast_curl_free(sealcast_curl *curl) {
         return;
     }
     atomic_store(&curl->stopped, true);
+    /* What waits for an answer gets none any more. */
+    for (unsigned place = 0; place < curl->count; place++) {
+        int held = atomic_load(&curl->sockets[place]);
+        if (held >= 0) {
+            shutdown(held, SHUT_RDWR);
+        }
+    }
     for (unsigned place = 0; place < curl->count; place++) {
         pthread_join(curl->threads[place], NULL);
     }

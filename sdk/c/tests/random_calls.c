@@ -88,7 +88,7 @@ static sealcast_status make_subscriber(void) {
         sealcast_subscriber_options_init(&options, sizeof options);
         options.channel = draw(4) ? "ward/ecg" : any_text();
         options.listen = draw(4) ? NULL : any_text();
-        options.interface = any_text();
+        options.interface_name = any_text();
         options.source = draw(4) ? NULL : any_text();
         options.delivery = (int32_t)draw(4);
         options.deadline = draw(2) ? 0 : any_number();
