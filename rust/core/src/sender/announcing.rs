@@ -15,6 +15,8 @@ use crate::wire::{IP_UDP_BYTES, OVERHEAD_BYTES, PacketType, SiteId, StreamId, Ti
 const HEARTBEAT_MAX: u64 = SECOND;
 /// Repetitions of the credential: quickly at first, for those who lost one, then steadily (DP-31).
 const CREDENTIAL_INTERVALS: [u64; 3] = [SECOND / 10, SECOND / 4, SECOND];
+/// With so many of the heartbeats that say the end the credential is repeated (DP-31).
+const FINAL_CREDENTIALS: u32 = 3;
 const CREDENTIAL_MAX: u64 = 2 * SECOND;
 const PUT_TIMEOUT: u64 = 10 * SECOND;
 
@@ -159,6 +161,10 @@ impl Sender {
             && let Some((_, told)) = &mut self.end
         {
             *told += 1;
+            // Who has missed every announcement of a short stream so far hears of it now, while it can still be mended.
+            if *told <= FINAL_CREDENTIALS {
+                self.credential_due = Some(now);
+            }
             self.heartbeat_due = (*told < FINAL_HEARTBEATS).then_some(now + HEARTBEAT_FIRST);
         }
         self.queue_datagrams(datagrams);

@@ -548,3 +548,34 @@ fn a_publisher_whose_clock_jumps_keeps_its_stream_going() {
     assert!(messages.is_sorted_by_key(|message| message.time));
     assert!(messages.is_sorted_by_key(|message| message.epoch.slot));
 }
+
+/// DP-31: a stream that was over before any announcement of it came is told of by its end, and mended.
+#[test]
+fn a_short_stream_whose_announcements_were_lost_is_heard_of_by_its_end() {
+    let mut world = World::new(1);
+    let subscriber = world.add_subscriber();
+    let publisher = world.add_publisher();
+    world.settle();
+    world.crash_publisher(publisher);
+    world.start_publisher(publisher, |_| ());
+    let stream = world.stream(publisher);
+    let ended = std::rc::Rc::new(std::cell::Cell::new(false));
+    let is_over = std::rc::Rc::clone(&ended);
+    world.drop_if = Some(Box::new(move |_, datagram| {
+        !is_over.get() && datagram[5] == PacketType::Credential as u8 && datagram[6..22] == stream.0
+    }));
+    world.send(publisher, 20, 300);
+    world.run_for(50 * MILLI);
+    assert!(world.ids(subscriber, stream).is_empty(), "nobody has told of it");
+    ended.set(true);
+    let now = world.now;
+    world.sender(publisher).finish(None, now);
+    // Sooner than the repetition that comes every so often.
+    world.run_for(20 * MILLI);
+    let heard = world
+        .receiver(subscriber)
+        .streams()
+        .any(|known| known.publisher.stream == stream);
+    assert!(heard);
+    world.finish(subscriber, stream, 5 * SECOND);
+}
