@@ -418,7 +418,7 @@ impl Publisher {
 
     /// Files what has happened. Fails where the key server refuses the device from now on.
     fn listen(&self) -> Outcome<()> {
-        let mut engine = self.session.engine();
+        let mut engine = lock(&self.session.engine);
         while let Some(event) = engine.poll_event() {
             self.session.file(event, &engine);
         }
@@ -426,11 +426,11 @@ impl Publisher {
         self.session.refused().map_or(Ok(()), Err)
     }
 
-    /// Whether half of the queue is free, and so many bytes; of an empty queue no more can be asked.
-    fn has_room(&self, bytes: u64) -> bool {
+    /// Whether half of the queue is free, and the message that was refused last would be taken.
+    fn has_room(&self) -> bool {
         let engine = lock(&self.session.engine);
-        let (queued, limit) = (engine.queued_bytes(), engine.queue_limit());
-        queued == 0 || (queued * 2 <= limit && queued + bytes < limit)
+        engine.queued_bytes() * 2 <= engine.queue_limit()
+            && engine.has_room(self.refused.load(Ordering::Relaxed))
     }
 
     /// Remembers what the queue had no room for.
@@ -742,8 +742,7 @@ pub extern "C" fn sealcast_publisher_wait_room(
         let publisher = get(publisher)?;
         let waited = publisher.session.wait_for(timeout, || {
             publisher.listen()?;
-            let wanted = publisher.refused.load(Ordering::Relaxed);
-            if publisher.has_room(wanted) {
+            if publisher.has_room() {
                 return Ok(Some(()));
             }
             if let Some((_, driver)) = &*lock(&publisher.driver) {

@@ -99,7 +99,6 @@ struct Job {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) origin: Origin,
-    pub(crate) path: String,
     /// None: nobody could be reached.
     pub(crate) answer: Option<(u16, Vec<u8>)>,
 }
@@ -166,7 +165,6 @@ impl Requests {
         if job.targets.is_empty() {
             return Some(Answer {
                 origin: job.origin,
-                path: job.path,
                 answer: None,
             });
         }
@@ -177,7 +175,6 @@ impl Requests {
         let oldest = self.waiting.pop_front()?;
         Some(Answer {
             origin: oldest.origin,
-            path: oldest.path,
             answer: None,
         })
     }
@@ -249,7 +246,6 @@ impl Requests {
         }
         Ok(Some(Answer {
             origin: job.origin,
-            path: job.path,
             answer: job.last,
         }))
     }

@@ -75,7 +75,7 @@ impl Place {
 }
 
 /// What the folder has been told of what was seen.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Stored {
     floors: Floors,
     signed_time: u64,
@@ -296,7 +296,7 @@ impl<E: Engine> Session<E> {
 
     // -- events ------------------------------------------------------------------------------------------------------------
 
-    /// Files an event that is no message; true if it is one that a policy or admission has changed by.
+    /// Files an event that is no message.
     pub(crate) fn file(&self, event: Event, engine: &E) {
         match &event {
             Event::Joined { .. } => *lock(&self.refusal) = None,
@@ -516,34 +516,25 @@ impl<E: Engine> Session<E> {
 
     /// What was seen must not be taken back by a restart (invariant 8).
     fn store(&self) -> Outcome<()> {
-        let seen = {
-            let engine = lock(&self.engine);
-            Stored {
-                floors: engine.member().floors(),
-                signed_time: engine.member().signed_time(),
-                crl: engine.member().crl().map(<[u8]>::to_vec),
-            }
-        };
         let mut stored = lock(&self.stored);
-        if seen == *stored {
-            return Ok(());
-        }
+        let (floors, signed_time, crl) = {
+            let engine = lock(&self.engine);
+            let member = engine.member();
+            // Copied only where it is another one: it may have an entry for every device that was removed.
+            let crl = member.crl().filter(|crl| stored.crl.as_deref() != Some(*crl));
+            (member.floors(), member.signed_time(), crl.map(<[u8]>::to_vec))
+        };
         let folder: &PathBuf = &self.identity.folder;
-        folder::raise(
-            folder,
-            &self.place.id,
-            seen.floors,
-            seen.signed_time,
-            wall_clock(),
-        )?;
-        if let Some(document) = &seen.crl
-            && stored.crl != seen.crl
-        {
+        if (floors, signed_time) != (stored.floors, stored.signed_time) {
+            folder::raise(folder, &self.place.id, floors, signed_time, wall_clock())?;
+            (stored.floors, stored.signed_time) = (floors, signed_time);
+        }
+        if let Some(document) = crl {
             let (held, _) = self.identity.held();
             let authorities = [&held.issuers[..], &held.chain[1..]].concat();
-            folder::take_crl(folder, &self.place.site, document, &authorities)?;
+            folder::take_crl(folder, &self.place.site, &document, &authorities)?;
+            stored.crl = Some(document);
         }
-        *stored = seen;
         Ok(())
     }
 

@@ -101,7 +101,7 @@ use SealcastCategory as Category;
 use SealcastStatus as Status;
 
 impl Status {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 29] = [
         Self::Ok,
         Self::Timeout,
         Self::Closed,
@@ -128,14 +128,13 @@ impl Status {
         Self::UnknownChannel,
         Self::Network,
         Self::Unreachable,
+        Self::Storage,
+        Self::Incomplete,
+        Self::Internal,
     ];
 
     fn from_code(code: i32) -> Option<Self> {
-        let others = [Self::Storage, Self::Incomplete, Self::Internal];
-        Self::ALL
-            .into_iter()
-            .chain(others)
-            .find(|status| *status as i32 == code)
+        Self::ALL.into_iter().find(|status| *status as i32 == code)
     }
 
     /// NUL-terminated.

@@ -275,6 +275,11 @@ impl Sender {
         self.queue.limit()
     }
 
+    /// Whether a message of this length would be taken.
+    pub fn has_room(&self, length: u64) -> bool {
+        self.queue.has_room(length)
+    }
+
     /// How many more bytes of messages up to [`LARGE_BYTES`] long may wait.
     pub fn room(&self) -> u64 {
         self.queue.limit().saturating_sub(self.queue.small_bytes())

@@ -60,15 +60,7 @@ namespace Sealcast
             Stopwatch watch = null;
             while (!TrySend(message, topic))
             {
-                if (watch == null)
-                {
-                    watch = Stopwatch.StartNew();
-                }
-                else
-                {
-                    // Half of the queue may be free, and not enough for a message that is longer than that.
-                    Thread.Sleep(1);
-                }
+                watch = watch ?? Stopwatch.StartNew();
                 TimeSpan left = timeout;
                 if (timeout != Timeout.InfiniteTimeSpan && timeout != TimeSpan.MaxValue)
                 {

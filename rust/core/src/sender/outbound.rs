@@ -150,7 +150,6 @@ impl Sender {
 
     /// A node says what it wants, or nothing of it.
     pub(super) fn node_answered(&mut self, place: u8, response: Response<'_>, now: Time) {
-        let jitter = self.member.jitter.below(SECOND) as u128;
         let Some(outbound) = &mut self.outbound else {
             return;
         };
@@ -180,9 +179,7 @@ impl Sender {
                 self.member.events.extend(told);
             }
             None => {
-                // A half to the whole of the delay.
-                let part = u128::from(node.delay) * (SECOND as u128 + jitter) / (2 * SECOND as u128);
-                node.due = Some(now + part as u64);
+                node.due = Some(now + node.delay / 2 + self.member.jitter.below(node.delay / 2));
                 node.delay = (node.delay * 2).min(MAX_DELAY);
             }
         }

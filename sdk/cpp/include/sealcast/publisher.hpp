@@ -11,7 +11,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -107,14 +106,10 @@ public:
     /// As send(), and waits for room where the queue is full; SEALCAST_STATUS_TIMEOUT: there was none.
     status send_wait(bytes_view message, std::optional<std::string_view> topic, duration timeout) {
         const auto begun = std::chrono::steady_clock::now();
-        for (bool is_again = false;; is_again = true) {
+        for (;;) {
             status sent = topic ? send(message, *topic) : send(message);
             if (sent.code() != SEALCAST_STATUS_QUEUE_FULL) {
                 return sent;
-            }
-            if (is_again) {
-                // Half of the queue may be free, and not enough for a message that is longer than that.
-                std::this_thread::sleep_for(std::chrono::milliseconds(1));
             }
             duration left = timeout;
             if (timeout != forever) {
@@ -144,7 +139,7 @@ public:
         }
         return taken;
     }
-    /// Waits until half of the queue is free.
+    /// Waits until half of the queue is free, and there is room for the message that was refused last.
     status wait_room(duration timeout) {
         return status(sealcast_publisher_wait_room(raw(), detail::microseconds(timeout)));
     }

@@ -139,8 +139,6 @@ public final class Publisher implements AutoCloseable {
 
     private void awaitRoom() throws InterruptedException {
         session.check(Native.await(FOREVER, wait -> Native.library().publisherWaitRoom(handle, wait)));
-        // Half a queue of room is not enough for every message; for a longer one that is looked at again.
-        Thread.sleep(1);
     }
 
     /**
