@@ -216,7 +216,7 @@ def test_a_stranger_is_told_so(stage: Stage, publisher: str, subscriber: str) ->
     del publisher
     channel = stage.channel(publish="nobody", subscribe="nobody")
     empty: Path = stage.site.devices / "empty"
-    empty.mkdir(exist_ok=True)
+    empty.mkdir(parents=True, exist_ok=True)
     lost = stage.start(subscriber, "subscribe", empty, channel)
     assert lost.wait().code in {4, 8}
     barred = stage.start(subscriber, "subscribe", stage.device(), channel)

@@ -8,12 +8,14 @@
 
 use std::ffi::c_char;
 
+mod end;
 mod event;
 mod folder;
 mod handle;
 mod identity;
 mod memory;
 mod publisher;
+mod publisher_functions;
 mod request;
 mod route;
 mod session;
@@ -21,6 +23,7 @@ mod signal;
 mod signing;
 mod status;
 mod subscriber;
+mod subscriber_functions;
 
 pub use event::{SealcastEvent, SealcastEventKind};
 pub use identity::{
@@ -30,6 +33,7 @@ pub use identity::{
 };
 pub use memory::SealcastBytes;
 pub use publisher::*;
+pub use publisher_functions::*;
 pub use request::SealcastRequest;
 pub use signal::SEALCAST_FOREVER;
 pub use signing::{SealcastAlgorithm, SealcastSign};
@@ -37,6 +41,7 @@ pub use status::{
     SealcastCategory, SealcastStatus, sealcast_last_error, sealcast_status_category, sealcast_status_name,
 };
 pub use subscriber::*;
+pub use subscriber_functions::*;
 
 /// The interface of this header. Another number means that structs or functions are not what they were.
 pub const SEALCAST_ABI_VERSION: u32 = 1;

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
-use bytes::Bytes;
 use sealcast_core::block::sign_input;
 use sealcast_core::crypto::{Secret, sha256};
 use sealcast_core::event::{Command, Response};
@@ -19,16 +17,14 @@ use sealcast_core::validator::{Certificate, Validator};
 use sealcast_core::wire::StreamId;
 use sealcast_net::SendDriver;
 
+use crate::end::End;
 use crate::event::SealcastEvent;
-use crate::handle::{self, Handled};
-use crate::identity::{Identity, SealcastIdentity, site_of};
-use crate::memory::{self, Buffer, Options, SealcastBytes, needs, too_small};
-use crate::request::SealcastRequest;
+use crate::handle::Handled;
+use crate::identity::{Identity, site_of};
+use crate::memory::{self, Options};
 use crate::route::{Route, no_socket, parse_address};
 use crate::session::{Engine, Place, Session, fill_random, lock, member_config};
-use crate::signal::after;
-use crate::status::{Failure, Outcome, SealcastStatus, call};
-use crate::subscriber::{answer_of, chain_of, tell_request};
+use crate::status::{Failure, Outcome, SealcastStatus};
 
 const SECOND: u64 = 1_000_000;
 /// A stream credential ends with the device certificate, or a day after it was made; another follows after half of that.
@@ -207,17 +203,51 @@ struct Sending {
     rate: NonZeroU64,
 }
 
-struct Publisher {
-    session: Session<Sender>,
+pub(crate) struct Publisher {
+    pub(crate) session: Session<Sender>,
     wanted: Wanted,
     driver: Mutex<Option<(Sending, SendDriver)>>,
     term: Mutex<Option<Term>>,
     /// Length of the message that the queue had no room for last.
-    refused: AtomicU64,
+    pub(crate) refused: AtomicU64,
 }
 
 impl Handled for Publisher {
     const NAME: &'static str = "publisher";
+}
+
+impl End for Publisher {
+    type Engine = Sender;
+
+    fn session(&self) -> &Session<Sender> {
+        &self.session
+    }
+
+    fn tend(&self) -> Outcome<()> {
+        if !self.session.has_joined() || self.session.is_closed() {
+            return Ok(());
+        }
+        self.certify()?;
+        self.drive()
+    }
+
+    fn wake(&self) {
+        match &*lock(&self.driver) {
+            Some((_, driver)) => driver.wake(),
+            None => self.session.raise(),
+        }
+    }
+
+    fn next_event(&self) -> Outcome<Option<SealcastEvent>> {
+        // A refusal is an event here, and no failure.
+        let _ = self.listen();
+        Ok(self.session.next_event())
+    }
+
+    fn close(&self) {
+        self.session.close();
+        drop(lock(&self.driver).take());
+    }
 }
 
 fn in_range(name: &str, value: u32, least: u32, most: u32) -> Outcome<u32> {
@@ -250,7 +280,11 @@ fn fec_of(options: &SealcastPublisherOptions) -> Outcome<Option<Fec>> {
 impl Publisher {
     /// # Safety
     /// The pointers of `options` are NULL or what their descriptions say.
-    unsafe fn new(identity: Arc<Identity>, options: &SealcastPublisherOptions, now: u64) -> Outcome<Self> {
+    pub(crate) unsafe fn new(
+        identity: Arc<Identity>,
+        options: &SealcastPublisherOptions,
+        now: u64,
+    ) -> Outcome<Self> {
         // SAFETY: as this function's own.
         let channel = unsafe { memory::text(options.channel, "channel") }?;
         let optional = |text: *const c_char, name: &str| {
@@ -304,15 +338,6 @@ impl Publisher {
             term: Mutex::new(None),
             refused: AtomicU64::new(0),
         })
-    }
-
-    /// Does what follows from the join, from a policy, from a renewal and from time.
-    fn tend(&self) -> Outcome<()> {
-        if !self.session.has_joined() || self.session.is_closed() {
-            return Ok(());
-        }
-        self.certify()?;
-        self.drive()
     }
 
     /// Lets the device key vouch for the stream key, where that is due.
@@ -409,15 +434,8 @@ impl Publisher {
         Ok(())
     }
 
-    fn wake(&self) {
-        match &*lock(&self.driver) {
-            Some((_, driver)) => driver.wake(),
-            None => self.session.raise(),
-        }
-    }
-
     /// Files what has happened. Fails where the key server refuses the device from now on.
-    fn listen(&self) -> Outcome<()> {
+    pub(crate) fn listen(&self) -> Outcome<()> {
         let mut engine = lock(&self.session.engine);
         while let Some(event) = engine.poll_event() {
             self.session.file(event, &engine);
@@ -427,21 +445,28 @@ impl Publisher {
     }
 
     /// Whether half of the queue is free, and the message that was refused last would be taken.
-    fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let engine = lock(&self.session.engine);
         engine.queued_bytes() * 2 <= engine.queue_limit()
             && engine.has_room(self.refused.load(Ordering::Relaxed))
     }
 
+    /// Has the driver say when half of the queue is free.
+    pub(crate) fn want_room(&self) {
+        if let Some((_, driver)) = &*lock(&self.driver) {
+            driver.want_room();
+        }
+    }
+
     /// Remembers what the queue had no room for.
-    fn note(&self, length: u64, sent: Result<u64, SendError>) -> Outcome<()> {
+    pub(crate) fn note(&self, length: u64, sent: Result<u64, SendError>) -> Outcome<()> {
         if sent == Err(SendError::QueueFull) {
             self.refused.store(length, Ordering::Relaxed);
         }
         sent.map(|_| ()).map_err(not_taken)
     }
 
-    fn counters(&self) -> SealcastPublisherCounters {
+    pub(crate) fn counters(&self) -> SealcastPublisherCounters {
         let send_errors = lock(&self.driver)
             .as_ref()
             .map_or(0, |(_, driver)| driver.errors());
@@ -461,18 +486,9 @@ impl Publisher {
             dropped_events: self.session.dropped_events(),
         }
     }
-
-    fn free(&self) {
-        self.session.close();
-        drop(lock(&self.driver).take());
-    }
 }
 
-fn get(handle: *mut SealcastPublisher) -> Outcome<Arc<Publisher>> {
-    handle::get(handle as usize)
-}
-
-fn not_taken(error: SendError) -> Failure {
+pub(crate) fn not_taken(error: SendError) -> Failure {
     let (status, text) = match error {
         SendError::TooLong { limit } => (
             SealcastStatus::TooLong,
@@ -493,426 +509,4 @@ fn not_taken(error: SendError) -> Failure {
         ),
     };
     Failure::new(status, text)
-}
-
-/// Set the defaults. `size`: sizeof(sealcast_publisher_options).
-///
-/// # Safety
-/// `options` is NULL or valid for a write of `size` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_options_init(
-    options: *mut SealcastPublisherOptions,
-    size: usize,
-) -> SealcastStatus {
-    call(|| {
-        memory::check_size::<SealcastPublisherOptions>(size, SealcastPublisherOptions::NAME)?;
-        // SAFETY: as this function's own.
-        unsafe { memory::write(options, Options::default_values(), "options") }?;
-        Ok(SealcastStatus::Ok)
-    })
-}
-
-/// Make a publisher. Nothing happens before its first request is taken.
-///
-/// `now`: the time, where the host runs the clock; else it is ignored. What is written to `publisher` is to be freed by
-/// sealcast_publisher_free.
-///
-/// # Safety
-/// As the conventions say of handles, options and results.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_new(
-    identity: *mut SealcastIdentity,
-    options: *const SealcastPublisherOptions,
-    now: u64,
-    publisher: *mut *mut SealcastPublisher,
-) -> SealcastStatus {
-    call(|| {
-        needs(publisher, "publisher")?;
-        let identity = handle::get::<Identity>(identity as usize)?;
-        // SAFETY: as this function's own.
-        let options = unsafe { memory::options(options) }?;
-        let now = if options.host_sockets == 0 {
-            sealcast_net::steady_clock()
-        } else {
-            now
-        };
-        // SAFETY: likewise.
-        let made = handle::put(unsafe { Publisher::new(identity, &options, now) }?);
-        // SAFETY: likewise.
-        unsafe { memory::write(publisher, made as *mut SealcastPublisher, "publisher") }?;
-        Ok(SealcastStatus::Ok)
-    })
-}
-
-/// Free a publisher: its sockets are closed, and calls that wait return SEALCAST_STATUS_CLOSED. A stream that was not
-/// finished ends without a word.
-#[unsafe(no_mangle)]
-pub extern "C" fn sealcast_publisher_free(publisher: *mut SealcastPublisher) -> SealcastStatus {
-    call(|| {
-        handle::take::<Publisher>(publisher as usize)?.free();
-        Ok(SealcastStatus::Ok)
-    })
-}
-
-/// Wait until the key server has taken the device in and lists its stream; requests have to be made meanwhile, by another
-/// thread.
-///
-/// Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
-/// SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE; with
-/// SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer.
-#[unsafe(no_mangle)]
-pub extern "C" fn sealcast_publisher_join(publisher: *mut SealcastPublisher, timeout: u64) -> SealcastStatus {
-    call(|| {
-        let publisher = get(publisher)?;
-        let joined = publisher.session.wait_for(timeout, || {
-            publisher.tend()?;
-            publisher.listen()?;
-            let is_registered = lock(&publisher.session.engine).is_registered();
-            Ok(is_registered.then_some(()))
-        })?;
-        joined.map_or_else(
-            |status| publisher.session.not_joined(status),
-            |()| Ok(SealcastStatus::Ok),
-        )
-    })
-}
-
-/// Wait for the next request that the host is to make: as sealcast_subscriber_next_request; 1 MiB and 1 KiB more hold any.
-///
-/// # Safety
-/// `buffer` is valid for writes of `capacity` bytes, `request` for one.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_next_request(
-    publisher: *mut SealcastPublisher,
-    timeout: u64,
-    buffer: *mut u8,
-    capacity: usize,
-    request: *mut SealcastRequest,
-    request_size: usize,
-) -> SealcastStatus {
-    call(|| {
-        needs(request, "request")?;
-        memory::check_size::<SealcastRequest>(request_size, "sealcast_request")?;
-        let publisher = get(publisher)?;
-        // SAFETY: as this function's own.
-        let mut buffer = unsafe { Buffer::new(buffer, capacity) }?;
-        let found = publisher.session.wait_for_work(timeout, || {
-            // What keeps it from sending is told by the join; here it is tried again.
-            let _ = publisher.tend();
-            publisher.session.next_request(&mut buffer)
-        });
-        // SAFETY: likewise.
-        unsafe { tell_request(found, request) }
-    })
-}
-
-/// Judge who has answered the connection for a request: as sealcast_subscriber_verify_server.
-///
-/// # Safety
-/// As the conventions say of bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_verify_server(
-    publisher: *mut SealcastPublisher,
-    id: u64,
-    chain: *const SealcastBytes,
-    count: usize,
-) -> SealcastStatus {
-    call(|| {
-        let publisher = get(publisher)?;
-        // SAFETY: as this function's own.
-        let chain = unsafe { chain_of(chain, count) }?;
-        publisher.session.verify_server(id, &chain)?;
-        Ok(SealcastStatus::Ok)
-    })
-}
-
-/// Give the answer to a request: as sealcast_subscriber_respond.
-///
-/// # Safety
-/// As the conventions say of bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_respond(
-    publisher: *mut SealcastPublisher,
-    id: u64,
-    http_status: i32,
-    body: SealcastBytes,
-) -> SealcastStatus {
-    call(|| {
-        let publisher = get(publisher)?;
-        // SAFETY: as this function's own.
-        let answer = unsafe { answer_of(http_status, body) }?;
-        publisher.session.respond(id, answer)?;
-        publisher.wake();
-        Ok(SealcastStatus::Ok)
-    })
-}
-
-/// Queue a message; it is copied. SEALCAST_STATUS_QUEUE_FULL: try again after sealcast_publisher_wait_room. Fails when the
-/// key server refuses the device, with SEALCAST_STATUS_TOO_LONG, SEALCAST_STATUS_ENDED, SEALCAST_STATUS_EXHAUSTED.
-///
-/// `topic`: NULL for none, up to 255 bytes.
-///
-/// # Safety
-/// As the conventions say of bytes and strings.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_send(
-    publisher: *mut SealcastPublisher,
-    message: SealcastBytes,
-    topic: *const c_char,
-) -> SealcastStatus {
-    call(|| {
-        let publisher = get(publisher)?;
-        // SAFETY: as this function's own.
-        let message = unsafe { message.get("message") }?;
-        // SAFETY: likewise.
-        let topic = unsafe { memory::optional_text(topic, "topic") }?;
-        publisher.listen()?;
-        let data = Bytes::copy_from_slice(message);
-        let length = message.len() as u64;
-        let sent = lock(&publisher.session.engine).send(topic, data);
-        publisher.note(length, sent)?;
-        publisher.wake();
-        Ok(SealcastStatus::Ok)
-    })
-}
-
-/// Queue messages until the queue is full, in order, and write how many were taken, which may be none: a full queue is no
-/// failure here. Else as sealcast_publisher_send.
-///
-/// # Safety
-/// As the conventions say of bytes and strings; `taken` is valid for a write.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_send_many(
-    publisher: *mut SealcastPublisher,
-    messages: *const SealcastBytes,
-    count: usize,
-    topic: *const c_char,
-    taken: *mut usize,
-) -> SealcastStatus {
-    call(|| {
-        needs(taken, "taken")?;
-        let publisher = get(publisher)?;
-        // SAFETY: as this function's own.
-        let topic = unsafe { memory::optional_text(topic, "topic") }?;
-        // SAFETY: likewise.
-        let parts: Vec<&[u8]> = unsafe { memory::list(messages, count, "messages") }?
-            .iter()
-            // SAFETY: likewise.
-            .map(|bytes| unsafe { bytes.get("message") })
-            .collect::<Outcome<_>>()?;
-        publisher.listen()?;
-        let first = parts.first().map_or(0, |part| part.len() as u64);
-        // Copied into one piece of memory, and no more of them than there is room for.
-        let mut room = lock(&publisher.session.engine).room();
-        let fits = |part: &&&[u8]| {
-            let is_room = room > part.len() as u64;
-            room = room.saturating_sub(part.len() as u64 + 1);
-            is_room
-        };
-        let fitting = parts.iter().take_while(fits).count().max(1).min(parts.len());
-        let parts = &parts[..fitting];
-        let all = Bytes::from(parts.concat());
-        let mut start = 0;
-        let parts = parts.iter().map(|part| {
-            start += part.len();
-            all.slice(start - part.len()..start)
-        });
-        let done = match lock(&publisher.session.engine).send_many(topic, parts) {
-            Ok(done) => done,
-            Err(SendError::QueueFull) => {
-                publisher.refused.store(first, Ordering::Relaxed);
-                0
-            }
-            Err(error) => return Err(not_taken(error)),
-        };
-        publisher.wake();
-        // SAFETY: likewise.
-        unsafe { memory::write(taken, done, "taken") }?;
-        Ok(SealcastStatus::Ok)
-    })
-}
-
-/// Wait until half of the queue is free, and there is room for the message that was refused last.
-#[unsafe(no_mangle)]
-pub extern "C" fn sealcast_publisher_wait_room(
-    publisher: *mut SealcastPublisher,
-    timeout: u64,
-) -> SealcastStatus {
-    call(|| {
-        let publisher = get(publisher)?;
-        let waited = publisher.session.wait_for(timeout, || {
-            publisher.listen()?;
-            if publisher.has_room() {
-                return Ok(Some(()));
-            }
-            if let Some((_, driver)) = &*lock(&publisher.driver) {
-                driver.want_room();
-            }
-            Ok(None)
-        })?;
-        Ok(waited.err().unwrap_or(SealcastStatus::Ok))
-    })
-}
-
-/// Send what is queued and say the end of the stream; then the host goes on with requests for as long as subscribers are to
-/// be mended, and frees the publisher. SEALCAST_STATUS_INCOMPLETE: not done in that time, as at a
-/// slow rate or without a key; whoever calls again waits on.
-#[unsafe(no_mangle)]
-pub extern "C" fn sealcast_publisher_finish(
-    publisher: *mut SealcastPublisher,
-    timeout: u64,
-) -> SealcastStatus {
-    call(|| {
-        let publisher = get(publisher)?;
-        let now = publisher.session.now();
-        publisher.session.engine().finish(None, now);
-        publisher.wake();
-        let until = after(timeout);
-        let finished = publisher.session.wait_for(timeout, || {
-            publisher.listen()?;
-            Ok(lock(&publisher.session.engine).is_finished().then_some(()))
-        })?;
-        if finished == Err(SealcastStatus::Timeout) && Instant::now() >= until {
-            let text = "the end of the stream could not be said: see whether the key server is running";
-            return Err(Failure::new(SealcastStatus::Incomplete, text));
-        }
-        Ok(finished.err().unwrap_or(SealcastStatus::Ok))
-    })
-}
-
-/// The stream's id.
-///
-/// # Safety
-/// `stream` is valid for writes of 16 bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_get_stream(
-    publisher: *mut SealcastPublisher,
-    stream: *mut [u8; 16],
-) -> SealcastStatus {
-    call(|| {
-        let publisher = get(publisher)?;
-        let id = lock(&publisher.session.engine).stream().0;
-        // SAFETY: as this function's own.
-        unsafe { memory::write(stream, id, "stream") }?;
-        Ok(SealcastStatus::Ok)
-    })
-}
-
-/// Wait for the next event. `event_size`: sizeof(sealcast_event).
-///
-/// # Safety
-/// `event` is valid for a write.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_next_event(
-    publisher: *mut SealcastPublisher,
-    timeout: u64,
-    event: *mut SealcastEvent,
-    event_size: usize,
-) -> SealcastStatus {
-    call(|| {
-        needs(event, "event")?;
-        memory::check_size::<SealcastEvent>(event_size, "sealcast_event")?;
-        let publisher = get(publisher)?;
-        let session = &publisher.session;
-        let found = session.wait_for(timeout, || {
-            // A refusal is an event here, and no failure.
-            let _ = publisher.listen();
-            Ok(session.next_event())
-        })?;
-        match found {
-            Ok(found) => {
-                // SAFETY: as this function's own.
-                unsafe { memory::write(event, found, "event") }?;
-                Ok(SealcastStatus::Ok)
-            }
-            Err(status) => Ok(status),
-        }
-    })
-}
-
-/// What has been counted. `size`: sizeof(sealcast_publisher_counters).
-///
-/// # Safety
-/// `counters` is valid for a write.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_get_counters(
-    publisher: *mut SealcastPublisher,
-    counters: *mut SealcastPublisherCounters,
-    size: usize,
-) -> SealcastStatus {
-    call(|| {
-        memory::check_size::<SealcastPublisherCounters>(size, "sealcast_publisher_counters")?;
-        let value = get(publisher)?.counters();
-        // SAFETY: as this function's own.
-        unsafe { memory::write(counters, value, "counters") }?;
-        Ok(SealcastStatus::Ok)
-    })
-}
-
-/// Take one datagram for the group, where the host has the sockets; more is sealed when none is ready.
-/// SEALCAST_STATUS_TIMEOUT: there is none now.
-///
-/// # Safety
-/// `buffer` is valid for writes of `capacity` bytes, `length` for one.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_poll_datagram(
-    publisher: *mut SealcastPublisher,
-    now: u64,
-    buffer: *mut u8,
-    capacity: usize,
-    length: *mut usize,
-) -> SealcastStatus {
-    call(|| {
-        needs(length, "length")?;
-        let publisher = get(publisher)?;
-        // SAFETY: as this function's own.
-        let mut buffer = unsafe { Buffer::new(buffer, capacity) }?;
-        publisher.session.set_time(now)?;
-        let mut engine = publisher.session.engine();
-        if capacity < engine.mtu() {
-            return Err(too_small(engine.mtu(), capacity));
-        }
-        if !engine.has_transmit() && engine.has_queued() {
-            let mut randomness = [0; 16];
-            fill_random(&mut randomness);
-            engine.seal_block(publisher.session.now(), randomness);
-        }
-        let Some(datagram) = engine.poll_transmit() else {
-            return Ok(SealcastStatus::Timeout);
-        };
-        buffer
-            .put(&datagram)
-            .ok_or_else(|| too_small(datagram.len(), capacity))?;
-        // SAFETY: likewise.
-        unsafe { memory::write(length, datagram.len(), "length") }?;
-        Ok(SealcastStatus::Ok)
-    })
-}
-
-/// Do what is due, where the host runs the clock, and write when the next thing is: UINT64_MAX: nothing is.
-///
-/// # Safety
-/// `deadline` is valid for a write.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sealcast_publisher_handle_deadline(
-    publisher: *mut SealcastPublisher,
-    now: u64,
-    deadline: *mut u64,
-) -> SealcastStatus {
-    call(|| {
-        needs(deadline, "deadline")?;
-        let publisher = get(publisher)?;
-        publisher.session.set_time(now)?;
-        publisher.tend()?;
-        let now = publisher.session.now();
-        let next = {
-            let mut engine = publisher.session.engine();
-            Engine::handle_deadline(&mut *engine, now);
-            engine.next_deadline()
-        };
-        publisher.session.raise();
-        // SAFETY: as this function's own.
-        unsafe { memory::write(deadline, next.unwrap_or(u64::MAX), "deadline") }?;
-        Ok(SealcastStatus::Ok)
-    })
 }

@@ -40,7 +40,7 @@ use last_values::LastValues;
 pub use last_values::RetainLimits;
 use outbound::Outbound;
 use parity::ParityMaker;
-pub use queue::LARGE_BYTES;
+pub use queue::{LARGE_BYTES, gather};
 use queue::{Queue, Queued};
 use reports::LossReports;
 

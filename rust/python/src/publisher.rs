@@ -11,7 +11,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use sealcast_core::event::Event;
 use sealcast_core::fec::{Fec, Ratio};
-use sealcast_core::sender::{LARGE_BYTES, RetainLimits, SendError, Sender, SenderConfig};
+use sealcast_core::sender::{LARGE_BYTES, RetainLimits, SendError, Sender, SenderConfig, gather};
 use sealcast_core::wire::StreamId;
 use sealcast_net::{Notifier, SendDriver};
 
@@ -174,26 +174,9 @@ impl SendEngine {
         topic: Option<&str>,
     ) -> PyResult<usize> {
         let taken = py.detach(|| {
-            // Copied into one piece of memory, and no more of them than there is room for.
-            let mut room = lock(&self.0).room();
-            let fits = |message: &&PyBackedBytes| {
-                let is_room = room > message.len() as u64;
-                room = room.saturating_sub(message.len() as u64 + 1);
-                is_room
-            };
-            let count = messages
-                .iter()
-                .take_while(fits)
-                .count()
-                .max(1)
-                .min(messages.len());
-            let parts: Vec<&[u8]> = messages[..count].iter().map(|message| &message[..]).collect();
-            let all = Bytes::from(parts.concat());
-            let mut start = 0;
-            let parts = parts.iter().map(|part| {
-                start += part.len();
-                all.slice(start - part.len()..start)
-            });
+            let parts: Vec<&[u8]> = messages.iter().map(|message| &message[..]).collect();
+            let room = lock(&self.0).room();
+            let parts = gather(&parts, room);
             lock(&self.0).send_many(topic, parts)
         });
         match taken {

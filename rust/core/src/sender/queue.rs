@@ -219,6 +219,23 @@ fn write_message(message: &mut Queued, memory: &mut Vec<u8>, start: usize, limit
     false
 }
 
+/// What of `parts` there is `room` for, at least the first: copied into one piece of memory, of which each is a slice.
+pub fn gather(parts: &[&[u8]], mut room: u64) -> impl Iterator<Item = Bytes> {
+    let fits = |part: &&&[u8]| {
+        let is_room = room > part.len() as u64;
+        room = room.saturating_sub(part.len() as u64 + 1);
+        is_room
+    };
+    let count = parts.iter().take_while(fits).count().max(1).min(parts.len());
+    let parts = &parts[..count];
+    let all = Bytes::from(parts.concat());
+    let mut start = 0;
+    parts.iter().map(move |part| {
+        start += part.len();
+        all.slice(start - part.len()..start)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
