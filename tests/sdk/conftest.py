@@ -23,7 +23,6 @@ class Stage:
         self.processes = processes
         self._numbers = itertools.count()
         self._started: list[Process] = []
-        self._nodes = 0
 
     def channel(self, *options: str, publish: str = "*", subscribe: str = "*") -> Channel:
         name = f"ward/{next(self._numbers)}"
@@ -34,15 +33,8 @@ class Stage:
 
     def repair_node(self, channel: Channel) -> Process:
         """Those who do not listen are mended by it."""
-        name = f"node-{next(self._numbers)}"
-        token = command(
-            "authority", "token", self.site.folder, "--device", name, "--role", "repair-node"
-        ).strip()
-        folder = self.site.devices / name
-        command(
-            "device", "enroll", folder, "--authority", self.site.url, "--keys", self.site.keys_url,
-            "--root", self.site.root, "--name", name, "--token", token,
-        )  # fmt: skip
+        folder = self.device()
+        command("authority", "device", "set", self.site.folder, folder.name, "--role", "repair-node")
         node = self._take(self.processes.start("repair-node", folder, channel.name))
         node.wait_line("serving at", errors=True)
         return node
