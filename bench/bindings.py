@@ -5,6 +5,7 @@ Also what a small subscriber in C costs: the library, its start, its memory.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.children import ChildError
-from bench.comparison import failing
+from bench.comparison import failing, left_out
 from bench.figures import Figure, Figures, at_least, below
 from bench.plane import SMALL_BYTES
+from bench.rivals.packages import MissingError
 from bench.sealed import run_sealed
 from bench.site import Site
 from bench.stream import MESSAGE_BYTES, Run, count_of, fastest_clean, run_stream
@@ -36,11 +38,25 @@ class Binding:
     name: str
     folder: str
     """Of its SDK; its Makefile makes `build/receive`."""
-    share: float | None
+    needs: tuple[str, ...]
+    """Programs."""
+    share: float | None = None
     """Of what the engine takes in without a binding, at least."""
+    environment: tuple[str, ...] = ()
 
 
-BINDINGS = (Binding("C", "c", 0.9),)
+def _bindings() -> list[Binding]:
+    """Every language, with Java once for each way into the library."""
+    bindings = [Binding("C", "c", ("cc",), 0.9), Binding("C++", "cpp", ("cc", "c++"), 0.9)]
+    for java in sorted({java.resolve() for java in Path("/usr/lib/jvm").glob("*/bin/java")}):
+        release = (java.parents[1] / "release").read_text()
+        found = re.search(r'JAVA_VERSION="(\d+)', release)
+        if found is None or int(found[1]) < 17:
+            continue
+        way = "JNA" if int(found[1]) < 22 else "foreign functions"
+        name = f"Java {found[1]}, {way}"
+        bindings.append(Binding(name, "java", ("javac", "mvn"), 0.6, ("env", f"JAVA={java}")))
+    return [*bindings, Binding("C# on Mono", "csharp", ("cc", "mcs", "mono"))]
 
 
 async def measure(site: Site, figures: Figures, *, rounds: int, quick: bool) -> None:
@@ -60,10 +76,14 @@ async def _measure(
     rate, _ = await fastest_clean(
         site, seconds=seconds, rounds=1, steps=steps, message_bytes=length, send=run_sealed
     )
+    bindings = _bindings()
     what = "full packets" if length == MESSAGE_BYTES else f"{length} bytes"
     count = count_of(rate, seconds, length)
     runs: dict[str, list[Run]] = {}
-    receivers = {"Python": (), **{binding.name: (str(_built(binding)),) for binding in BINDINGS}}
+    receivers: dict[str, Sequence[str]] = {"Python": ()}
+    for binding in bindings:
+        with left_out(binding.name), failing(binding.name):
+            receivers[binding.name] = (*binding.environment, str(_built(binding)))
     for _ in range(rounds):
         direct = await run_sealed(site, rate=rate, count=count, message_bytes=length)
         runs.setdefault("Rust, no binding", []).append(direct)
@@ -75,7 +95,7 @@ async def _measure(
                 runs.setdefault(name, []).append(run)
     base = f"Rust, no binding, {what}"
     reached = sorted(run.rate for run in runs["Rust, no binding"])[len(runs["Rust, no binding"]) // 2]
-    shares = {binding.name: binding.share for binding in BINDINGS}
+    shares = {binding.name: binding.share for binding in bindings}
     for name, of in runs.items():
         share = shares.get(name)
         micros = sum(run.receive_cpu for run in of) / sum(run.messages for run in of) * 1e6
@@ -94,7 +114,10 @@ async def _measure(
 
 
 def _built(binding: Binding) -> Path:
-    """Build the library, and the receiving end of a language. Raises: ChildError."""
+    """Build the library, and the receiving end of a language. Raises: MissingError, ChildError."""
+    missing = [program for program in binding.needs if shutil.which(program) is None]
+    if missing:
+        raise MissingError(f"it is built with {', '.join(missing)}")
     folder = ROOT / "sdk" / binding.folder
     library = ["cargo", "build", "--release", "--locked", "--quiet", "-p", "sealcast-capi"]
     for command, where in ((library, ROOT), (["make", "build/receive"], folder)):
@@ -127,7 +150,7 @@ def _resident_own_mebibytes(process: int) -> float:
 
 async def _small_subscriber(site: Site, figures: Figures, rounds: int) -> None:
     """A program in C that has joined and waits."""
-    program, channel = str(_built(BINDINGS[0])), await site.channel()
+    program, channel = str(_built(_bindings()[0])), await site.channel()
     size = _stripped_bytes()
     device = str(await site.device("sub-1"))
     starts, resident = [], []

@@ -1,8 +1,10 @@
 #!/bin/sh
-# Runs the peer of the scenarios: JAVA chooses the JDK, SEALCAST_LIBRARY the library.
+# Runs the class of its own name, the peer of the scenarios or the receiving end of the benchmark: JAVA chooses the JDK,
+# SEALCAST_LIBRARY the library.
 build=$(cd "$(dirname "$0")" && pwd)
 java=${JAVA:-java}
 access=
 "$java" --help 2>&1 | grep -q enable-native-access && access=--enable-native-access=ALL-UNNAMED
 export SEALCAST_LIBRARY="${SEALCAST_LIBRARY:-$build/../../../target/release/libsealcast.so}"
-exec "$java" $access -cp "$build/sealcast.jar:$(echo "$build"/lib/jna-*.jar):$build/peer-classes" Peer "$@"
+class=$(basename "$0" | sed 's/./\U&/')
+exec "$java" $access -cp "$build/sealcast.jar:$(echo "$build"/lib/jna-*.jar):$build/peer-classes" "$class" "$@"
