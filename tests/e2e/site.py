@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sealcast import cli
+from sealcast.device import DeviceIdentity
+from sealcast.pki.credential import CredentialBundle
+from sealcast.sidechannel.client import KeyServerClient
 from tests.e2e.processes import DEADLINE_SECONDS, Process, Processes
 
 
@@ -151,6 +155,17 @@ def listen(channel: Channel) -> socket.socket:
     plain.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
     plain.settimeout(DEADLINE_SECONDS)
     return plain
+
+
+def certificate_in_use(reader: Path, channel: Channel) -> bytes:
+    """The certificate that the directory shows for the only stream of the channel."""
+
+    async def ask() -> bytes:
+        async with KeyServerClient(DeviceIdentity.open(reader)) as client:
+            [entry] = await client.streams(channel.name)
+            return CredentialBundle.parse(entry.credential).chain[0]
+
+    return asyncio.run(ask())
 
 
 def send_to(channel: Channel, datagrams: list[bytes]) -> None:

@@ -1,26 +1,11 @@
 """`sealcast device renew` beside a running publisher and subscriber: invariant 6."""
 
-import asyncio
 import json
-from pathlib import Path
 
 from sealcast.device import DeviceIdentity
-from sealcast.pki.credential import CredentialBundle
-from sealcast.sidechannel.client import KeyServerClient
 from tests.e2e.feed import Feed
 from tests.e2e.processes import Processes, wait_until
-from tests.e2e.site import Channel, Site
-
-
-def certificate_in_use(reader: Path, channel: Channel) -> bytes:
-    """The certificate that the directory shows for the only stream of the channel."""
-
-    async def ask() -> bytes:
-        async with KeyServerClient(DeviceIdentity.open(reader)) as client:
-            [entry] = await client.streams(channel.name)
-            return CredentialBundle.parse(entry.credential).chain[0]
-
-    return asyncio.run(ask())
+from tests.e2e.site import Site, certificate_in_use
 
 
 def test_invariant_6_renewal_in_service_loses_nothing(site: Site, processes: Processes) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sealcast.device import DeviceIdentity
 from sealcast.testing import Faults, Switch
+from tests.e2e.attacker import join
 from tests.e2e.datagrams import DATA, Recording
 from tests.e2e.processes import Process, wait_until
-from tests.e2e.site import free_group, free_port, send_to
+from tests.e2e.site import certificate_in_use, command, free_group, free_port, send_to
+from tests.reference.frames import Frame
+from tests.reference.wire import Datagram
 from tests.sdk.conftest import Stage
 from tests.sdk.languages import LANGUAGES, PYTHON
 
@@ -150,22 +155,51 @@ def test_a_sender_restarts(stage: Stage, publisher: str, subscriber: str) -> Non
 
 @some
 def test_a_packet_is_forged(stage: Stage, publisher: str, subscriber: str) -> None:
-    """What nobody signed is not delivered, and what was is."""
+    """By a fellow member, who can seal and open the gate, and cannot sign."""
     channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+    insider = join(DeviceIdentity.open(stage.device()), channel.name)
     with Recording(channel) as seen:
         hearing = stage.peer(subscriber, "subscribe", receiver, channel)
         speaking = stage.peer(publisher, "publish", sender, channel)
         send(speaking, "genuine")
         hears(hearing, "genuine")
         wait_until(lambda: any(datagram.type == DATA for datagram in list(seen.datagrams)), "the packet")
-        packet = next(datagram.content for datagram in seen.datagrams if datagram.type == DATA)
-    # As a fellow member could: the header and the gate stay plausible, each byte behind them is tried.
-    forged = [
-        packet[:place] + bytes([packet[place] ^ 1]) + packet[place + 1 :] for place in range(22, len(packet))
+        content = next(datagram.content for datagram in seen.datagrams if datagram.type == DATA)
+    packet = Datagram.parse(content)
+    impostor = insider.impostor(packet.header.stream_id)
+    false = Frame(message_id=1, data=b"false").serialize()
+    sealed = insider.block(impostor, packet.header, [false], packet.header.first_sequence + 1)
+    # Each byte of body and signature, with the gate tag that it then needs; and the genuine one again.
+    changed = [
+        *(replace(packet, body=flipped(packet.body, place)) for place in range(len(packet.body))),
+        *(replace(packet, signature=flipped(packet.signature, place)) for place in range(64)),
     ]
-    send_to(channel, [packet, *forged])
+    send_to(channel, [content, *map(insider.gated_anew, changed), *sealed])
     send(speaking, "genuine too")
     hears(hearing, "genuine", "genuine too")
+
+
+def flipped(octets: bytes, place: int) -> bytes:
+    return octets[:place] + bytes([octets[place] ^ 1]) + octets[place + 1 :]
+
+
+@some
+def test_certificates_are_renewed(stage: Stage, publisher: str, subscriber: str) -> None:
+    """Invariant 6: a stream goes on, vouched for by the new certificate; what happens later reaches both."""
+    channel, sender, receiver, other = stage.channel(), stage.device(), stage.device(), stage.device()
+    hearing = stage.peer(subscriber, "subscribe", receiver, channel)
+    speaking = stage.peer(publisher, "publish", sender, channel)
+    send(speaking, "before")
+    hears(hearing, "before")
+    for device in (sender, receiver):
+        command("device", "renew", device)
+    renewed = DeviceIdentity.open(sender).certificate
+    wait_until(lambda: certificate_in_use(other, channel) == renewed, "the new certificate's word")
+    send(speaking, "after")
+    hears(hearing, "before", "after")
+    stage.site.revoke(receiver.name)
+    assert "revoked" in hearing.wait_line("^error ")
+    assert not [line for line in hearing.out if line.startswith(("event gap", "event message-lost"))]
 
 
 @some
