@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the independent programs that some tests drive: strongSwan's `pki` (an EST client that is not ours),
 # strace (shows that a receiver sends nothing), testssl (looks at what each listener offers), faketime (another clock),
-# valgrind (memory of the C interface), Mono (the SDK for C#), a JDK and Maven (that for Java); and libcurl's headers.
+# valgrind (memory of the C interface), SoftHSM and OpenSSL's engine for it (a device key in a token), Mono (the SDK for
+# C#), a JDK and Maven (that for Java); and libcurl's headers.
 # Without them those tests are skipped, or fail where CI=true.
 set -u
 
@@ -15,6 +16,8 @@ command -v testssl >/dev/null 2>&1 || packages="$packages testssl.sh"
 command -v valgrind >/dev/null 2>&1 || packages="$packages valgrind"
 { [ -e /usr/include/curl/curl.h ] || [ -e "/usr/include/$(cc -dumpmachine)/curl/curl.h" ]; } || packages="$packages libcurl4-openssl-dev"
 [ -e /usr/include/openssl/ssl.h ] || packages="$packages libssl-dev"
+command -v softhsm2-util >/dev/null 2>&1 || packages="$packages softhsm2"
+[ -e "/usr/lib/$(cc -dumpmachine)/engines-3/pkcs11.so" ] || packages="$packages libengine-pkcs11-openssl"
 command -v mcs >/dev/null 2>&1 || packages="$packages mono-mcs"
 command -v mono >/dev/null 2>&1 || packages="$packages mono-runtime"
 { [ -e /usr/lib/mono/4.5/System.Net.Http.dll ] && [ -e /usr/lib/mono/4.5/System.Core.dll ]; } ||

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,24 +113,55 @@ def test_a_stream_under_the_address_sanitizer(stage: Stage, role: str) -> None:
         assert finished.code == 0, finished.err
 
 
-def test_the_device_key_may_lie_elsewhere(stage: Stage, tmp_path: Path) -> None:
-    """Held by OpenSSL, which finds it by a URI: it signs for TLS and for the stream."""
+def assert_signs(stage: Stage, uris: Callable[[Path], str]) -> None:
+    """Keys are taken out of the folders of two devices, which go on by what `uris` tells of each."""
     make(C, "build/peer")
     channel, sender, receiver = stage.channel(), stage.device(), stage.device()
-    kept = {}
-    for device in (sender, receiver):
-        (key,) = device.glob("credentials/*/key.pem")
-        kept[device] = f"file:{key.rename(tmp_path / f'{device.name}.pem')}"
-    words = {device: [str(C / "build/peer"), "subscribe", str(device), channel.name] for device in kept}
-    blind = Process([*words[receiver], "--patience", "2"], stdin=subprocess.PIPE)
-    assert "unreachable" in stage.processes.started(blind).wait_line("^error ")
-    hearing = Process([*words[receiver], "--key", kept[receiver]], stdin=subprocess.PIPE)
-    stage.processes.started(hearing).wait_line("^joined")
-    words[sender][1] = "publish"
-    speaking = Process([*words[sender], "--key", kept[sender]], stdin=subprocess.PIPE)
-    stage.processes.started(speaking).wait_line("^joined")
+    kept = {device: uris(*device.glob("credentials/*/key.pem")) for device in (sender, receiver)}
+
+    def start(role: str, device: Path, *options: str) -> Process:
+        words = [str(C / "build/peer"), role, str(device), channel.name, *options]
+        return stage.processes.started(Process(words, stdin=subprocess.PIPE))
+
+    blind = start("subscribe", receiver, "--patience", "2")
+    assert "unreachable" in blind.wait_line("^error ")
+    hearing = start("subscribe", receiver, "--key", kept[receiver])
+    hearing.wait_line("^joined")
+    speaking = start("publish", sender, "--key", kept[sender])
+    speaking.wait_line("^joined")
     speaking.write(b"send - signed elsewhere\n")
     hearing.wait_line("^message .* signed elsewhere$")
+
+
+def test_the_device_key_may_lie_elsewhere(stage: Stage, tmp_path: Path) -> None:
+    """Held by OpenSSL, which finds it by a URI: it signs for TLS and for the stream."""
+
+    def uri(key: Path) -> str:
+        return f"file:{key.rename(tmp_path / f'{key.parents[2].name}.pem')}"
+
+    assert_signs(stage, uri)
+
+
+@pytest.mark.needs_program("softhsm2-util")
+def test_the_device_key_may_lie_in_a_token(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of PKCS#11, from which nobody can read it."""
+    settings = tmp_path / "softhsm2.conf"
+    settings.write_text(f"directories.tokendir = {tmp_path}\n")
+    monkeypatch.setenv("SOFTHSM2_CONF", str(settings))
+    monkeypatch.setenv("PKCS11_MODULE_PATH", "/usr/lib/softhsm/libsofthsm2.so")
+    monkeypatch.setenv("OPENSSL_CONF", os.devnull)
+    run("softhsm2-util", "--init-token", "--free", "--label", "ward", "--pin", "1234", "--so-pin", "5678")
+
+    def uri(key: Path) -> str:
+        device = key.parents[2].name
+        names = ["--token", "ward", "--label", device, "--id", device.encode().hex()]
+        run("softhsm2-util", "--import", key, *names, "--pin", "1234")
+        key.unlink()
+        return f"pkcs11:token=ward;object={device};type=private?pin-value=1234"
+
+    assert_signs(stage, uri)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,16 @@
-/* A device key that OpenSSL holds: in a file elsewhere, or in a token by a provider for PKCS#11.
+/* A device key that OpenSSL holds: in a file elsewhere, or in a token by PKCS#11.
  *
- * The key is named by a URI of OpenSSL's store: "file:/run/keys/bedside.pem", "pkcs11:token=ward;object=bedside". */
+ * The key is named by a URI: "file:/run/keys/bedside.pem", "pkcs11:token=ward;object=bedside?pin-source=/run/keys/pin".
+ * A token is found by OpenSSL's provider for PKCS#11 where there is one, else by the engine of that name. */
 #ifndef SEALCAST_EXAMPLE_OPENSSL_KEY_H
 #define SEALCAST_EXAMPLE_OPENSSL_KEY_H
 
+/* Engines are how OpenSSL 3.0 reaches a token: the provider came later. */
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/opensslconf.h>
+#ifndef OPENSSL_NO_ENGINE
+#include <openssl/engine.h>
+#endif
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
 #include <openssl/store.h>
@@ -16,6 +23,19 @@ typedef struct openssl_key {
     const char *certificate_file; /* the device's chain, PEM: of sealcast_identity_get_info */
 } openssl_key;
 
+static EVP_PKEY *openssl_key_of_engine(const char *uri) {
+#ifdef OPENSSL_NO_ENGINE
+    (void)uri;
+    return NULL;
+#else
+    ENGINE *engine = ENGINE_by_id("pkcs11");
+    EVP_PKEY *key = engine && ENGINE_init(engine) ? ENGINE_load_private_key(engine, uri, NULL, NULL) : NULL;
+    ENGINE_free(engine);
+    return key;
+#endif
+}
+
+/* NULL where there is none of that name. */
 static EVP_PKEY *openssl_key_load(const char *uri) {
     OSSL_STORE_CTX *store = OSSL_STORE_open(uri, NULL, NULL, NULL, NULL);
     EVP_PKEY *key = NULL;
@@ -27,7 +47,7 @@ static EVP_PKEY *openssl_key_load(const char *uri) {
         OSSL_STORE_INFO_free(info);
     }
     OSSL_STORE_close(store);
-    return key;
+    return key || strncmp(uri, "pkcs11:", 7) != 0 ? key : openssl_key_of_engine(uri);
 }
 
 /* A sealcast_algorithm, or 0. */
