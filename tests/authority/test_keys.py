@@ -17,6 +17,7 @@ from sealcast.errors import (
     NetworkError,
     NotAllowedError,
     UnknownChannelError,
+    UnreachableError,
 )
 from sealcast.keys import MemberRole
 from sealcast.pki.credential import StreamCredential, make_bundle
@@ -183,6 +184,18 @@ class TestKeys:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.poll(ECG, counter), 0.3)
         assert beacon_counter(await client.poll(ECG, 0)) > 0
+
+    async def test_who_waits_when_its_client_is_closed_does_not_ask_again(self, site: Site) -> None:
+        await site.add_channel()
+        client = await site.member("display-1", ECG)
+        counter = beacon_counter(await client.poll(ECG, 0))
+        waiting = asyncio.ensure_future(client.poll(ECG, counter))
+        # Answered behind it, so it has been sent.
+        await client.keys(ECG)
+        await client.close()
+        for asked in (waiting, client.keys(ECG)):
+            with pytest.raises(UnreachableError):
+                await asked
 
     async def test_polls_at_once_are_bounded(self, site: Site) -> None:
         await site.add_channel()

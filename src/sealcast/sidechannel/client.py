@@ -97,6 +97,7 @@ class _Connection:
         self._clock = clock
         self.shown: tuple[bytes, ...] = ()
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
         self._retiring: dict[asyncio.Task[None], aiohttp.ClientSession] = {}
 
     async def request(
@@ -147,7 +148,8 @@ class _Connection:
             task.add_done_callback(self._retiring.pop)
 
     async def close(self) -> None:
-        """End every connection."""
+        """End every connection, for good: who is asking gets an UnreachableError."""
+        self._is_closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -160,6 +162,8 @@ class _Connection:
     async def _request(
         self, method: str, path: str, body: bytes | None, answer_seconds: float
     ) -> tuple[int, bytes]:
+        if self._is_closed:
+            raise UnreachableError(self.url, "the connection to it has been closed")
         if self._session is None or self._session.closed:
             self._session = self._new_session()
         timeout = aiohttp.ClientTimeout(total=answer_seconds + CONNECT_SECONDS, sock_connect=CONNECT_SECONDS)
