@@ -49,8 +49,11 @@ pub enum SealcastEventKind {
 pub struct SealcastEvent {
     /// A sealcast_event_kind.
     pub kind: i32,
+    /// Its id.
     pub stream: [u8; 16],
+    /// What the kind says.
     pub first: u64,
+    /// What the kind says.
     pub last: u64,
     /// Whose stream it is: the device's name as the policy writes it.
     pub publisher: [c_char; 128],

@@ -8,7 +8,9 @@ use crate::status::{Failure, Outcome, SealcastStatus};
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SealcastBytes {
+    /// The first of them.
     pub data: *const u8,
+    /// How many.
     pub length: usize,
 }
 

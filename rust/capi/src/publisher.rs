@@ -78,7 +78,9 @@ pub struct SealcastPublisherOptions {
     pub dscp: u32,
     /// A sealcast_fec.
     pub fec: i32,
+    /// Packets of a group, with SEALCAST_FEC_FIXED: 1 to 64.
     pub fec_sources: u32,
+    /// Parity packets for them.
     pub fec_parities: u32,
     /// Topics whose last value is kept for who joins later; 0: none.
     pub retain_topics: u32,
@@ -132,6 +134,7 @@ pub struct SealcastPublisherCounters {
     pub messages: u64,
     /// Of these, dropped by a hasty end.
     pub abandoned: u64,
+    /// Packets that were sealed.
     pub packets: u64,
     /// Of these, parity.
     pub parity: u64,
@@ -139,6 +142,7 @@ pub struct SealcastPublisherCounters {
     pub blocks: u64,
     /// Of all packets.
     pub bytes: u64,
+    /// Packets that were given for repair.
     pub repairs_served: u64,
     /// Bytes of messages that wait.
     pub queued_bytes: u64,

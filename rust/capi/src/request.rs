@@ -31,7 +31,9 @@ pub struct SealcastRequest {
     pub peer: *const c_char,
     /// Content-Type of the body: "application/cbor", or "" where there is none.
     pub content_type: *const c_char,
+    /// What to send.
     pub body: *const u8,
+    /// Its bytes; 0 for none.
     pub body_length: usize,
     /// Microseconds after which the host gives up.
     pub timeout: u64,

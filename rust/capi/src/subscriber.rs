@@ -117,15 +117,19 @@ unsafe impl Options for SealcastSubscriberOptions {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SealcastMessage {
+    /// What was sent.
     pub data: *const u8,
+    /// Its bytes.
     pub length: usize,
     /// NUL-terminated; NULL where there is none.
     pub topic: *const c_char,
     /// The publisher as the policy writes it: its name, or "<site id>:<name>" of another site.
     pub publisher: *const c_char,
+    /// Id of the publisher's stream.
     pub stream: [u8; 16],
     /// Sequence of the packet that completed it.
     pub sequence: u64,
+    /// Its number in the stream.
     pub message_id: u64,
     /// When it was sealed, microseconds since 1970.
     pub time: u64,
@@ -147,8 +151,9 @@ pub struct SealcastSubscriberCounters {
     pub rejected: u64,
     /// Of these, whose signature is not their publisher's.
     pub rejected_signature: u64,
-    /// Datagrams that the socket received, and that the system dropped because nobody took them.
+    /// Datagrams that the socket received.
     pub datagrams: u64,
+    /// Datagrams that the system dropped because nobody took them.
     pub dropped_by_kernel: u64,
     /// Events that nobody took.
     pub dropped_events: u64,

@@ -17,12 +17,15 @@ public:
         options.size = sizeof options;
         return made(sealcast_curl_serve_subscriber(identity.raw(), subscriber.raw(), &options, &handle), handle, identity);
     }
+    /// The same for a publisher.
     static result<Https> serve(const Identity& identity, const Publisher& publisher, sealcast_curl_options options = {}) {
         sealcast_curl* handle = nullptr;
         options.size = sizeof options;
         return made(sealcast_curl_serve_publisher(identity.raw(), publisher.raw(), &options, &handle), handle, identity);
     }
+    /// The one that was moved from makes no requests any more.
     Https(Https&&) noexcept = default;
+    /// Ends its own requests first.
     Https& operator=(Https&& other) noexcept {
         // In this order, for the reason below.
         handle_ = std::move(other.handle_);
