@@ -64,6 +64,18 @@ def test_publish_and_subscribe(stage: Stage, publisher: str, subscriber: str) ->
     hearing.wait_line(f"^event stream-started 0 0 {sender.name}")
 
 
+@pytest.mark.parametrize("subscriber", LANGUAGES)
+def test_a_message_is_longer_than_its_buffer(stage: Stage, subscriber: str) -> None:
+    """The SDKs begin with a MiB."""
+    channel, text = stage.channel("--rate", "200Mbit/s"), "x" * (3 << 20)
+    hearing = stage.peer(subscriber, "subscribe", stage.device(), channel)
+    speaking = stage.peer(PYTHON, "publish", stage.device(), channel)
+    send(speaking, "short", text, "short again")
+    hearing.wait_line("^message .* short again$")
+    hearing.wait_line("^message .* x")
+    assert sorted(texts(hearing), key=len) == ["short", "short again", text]
+
+
 @everyone
 def test_a_gap_is_mended(stage: Stage, publisher: str, subscriber: str) -> None:
     """What a switch loses comes by repair: from the publisher, or from a node where it does not listen."""

@@ -134,8 +134,8 @@ namespace Sealcast
                     {
                         break;
                     }
-                    // The message is there, and stays; what is taken at all bounds it.
-                    var larger = new ReceiveBuffer(checked(buffer.Length * 2));
+                    // The message is there, and stays; its length was told.
+                    var larger = new ReceiveBuffer(checked((int)messages->Length));
                     buffer.Dispose();
                     buffer = larger;
                     wait = 0;

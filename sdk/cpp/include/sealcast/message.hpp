@@ -82,9 +82,10 @@ public:
 private:
     friend class Subscriber;
 
+    /// For the message that did not fit, whose length was told.
     void grow() {
         buffer_.reset();
-        capacity_ *= 2;
+        capacity_ = messages_[0].length;
     }
     /// Made without zeros: pages that no message reaches cost nothing.
     std::uint8_t* buffer() {

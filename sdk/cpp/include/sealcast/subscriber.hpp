@@ -163,7 +163,7 @@ private:
                 into.count_ = code == SEALCAST_STATUS_OK ? count : 0;
                 return status(code);
             }
-            // The message is there, and stays; max_message_bytes bounds it.
+            // The message is there, and stays.
             into.grow();
             wait = 0;
         }

@@ -11,8 +11,6 @@ final class MessageBuffer {
     /** What one call takes: enough that its cost does not show, and stays in the processor's cache. */
     private static final int MAX_MESSAGES = 512;
     private static final int BYTES = 1 << 20;
-    /** The longest message, and its names. */
-    private static final long MAX_BYTES = (1L << 30) + 1024;
 
     private final Memory messages = new Memory(MAX_MESSAGES * MESSAGE_SIZE);
     private final Memory count = new Memory(Long.BYTES);
@@ -48,9 +46,9 @@ final class MessageBuffer {
         return read;
     }
 
-    /** Makes room for a message that does not fit. */
+    /** Makes room for the message that did not fit: the last call has told its length. */
     void grow() {
-        bytes = new Memory((int) Math.min(2L * bytes.size(), MAX_BYTES));
+        bytes = new Memory(Math.toIntExact(messages.getLong(8)));
     }
 
     private Message message(int at) {
