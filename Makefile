@@ -2,6 +2,7 @@
 # make test    every check and every test                    make lint   the static checks alone
 # make bench   measurements (ARGS=--quick: short ones)       make soak   hours of faults in a row
 # make fmt     format the sources                            make lock   pin the dependencies anew (needs uv)
+# make packages   wheel, jar, NuGet and C packages of this platform, in dist/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
 .NOTPARALLEL:
-.PHONY: setup tools demo test test-clients test-rust lint lint-python lint-rust bench soak fmt lock clean
+.PHONY: setup tools demo test test-clients test-rust lint lint-python lint-rust bench soak packages fmt lock clean
 
 setup: tools $(VENV)/.extension
 
@@ -67,18 +68,27 @@ bench: setup $(VENV)/.bench
 soak: setup
 	@$(BIN)/python -m bench.soak
 
+packages: setup
+	$(BIN)/python tools/package.py wheel sdist native java nuget c
+
+# What the Python package needs at run time, as files: tests/packaging installs from them, without a network.
+$(VENV)/.wheels: requirements/runtime.txt $(VENV)/.requirements
+	$(BIN)/python -m pip download --quiet --require-hashes -r requirements/runtime.txt -d $@
+	@touch $@
+
 fmt: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	cargo fmt
 
-LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 lock:
-	for set in runtime dev bench; do \
-	  case $$set in runtime) extra=;; dev) extra="--extra dev";; bench) extra="--extra dev --extra bench";; esac; \
+	for set in build runtime dev bench; do \
+	  case $$set in build) of="--group build";; runtime) of=pyproject.toml;; dev) of="pyproject.toml --extra dev";; \
+	    bench) of="pyproject.toml --extra dev --extra bench";; esac; \
 	  { echo '# Made by `make lock` from pyproject.toml; do not edit by hand.'; \
-	    $(LOCK) --quiet $$extra; } > requirements/$$set.txt || exit 1; \
+	    $(LOCK) --quiet $$of; } > requirements/$$set.txt || exit 1; \
 	done
 
 clean:
-	rm -rf $(VENV) target .mypy_cache .pytest_cache .ruff_cache .hypothesis src/sealcast/_core*.so
+	rm -rf $(VENV) target dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/sealcast/_core*.so

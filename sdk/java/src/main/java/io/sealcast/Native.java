@@ -1,5 +1,6 @@
 package io.sealcast;
 
+import java.io.IOException;
 import java.nio.file.Path;
 import java.time.Duration;
 
@@ -10,6 +11,9 @@ final class Native {
 
     /** A wait is cut into pieces of so many microseconds, between which a thread may be interrupted. */
     private static final long SLICE = 200_000;
+
+    private static final String CURE =
+            "set the system property sealcast.library, or SEALCAST_LIBRARY in the environment, to its path";
 
     private Native() {}
 
@@ -39,21 +43,12 @@ final class Native {
     }
 
     private static Library load() {
-        String place = System.getProperty("sealcast.library", System.getenv("SEALCAST_LIBRARY"));
+        String named = System.getProperty("sealcast.library", System.getenv("SEALCAST_LIBRARY"));
         Library library;
-        try {
-            library = Backend.load(place == null || place.isEmpty() ? null : Path.of(place).toAbsolutePath());
-        } catch (NoClassDefFoundError error) {
-            throw linkError(
-                    "a JDK before 22 needs jna.jar on the class path (" + error.getMessage() + " is not there)", error);
-        } catch (LinkageError | IllegalArgumentException error) {
-            Throwable cause = error.getCause() == null ? error : error.getCause();
-            String name = place == null ? System.mapLibraryName("sealcast") : place;
-            String reason = String.valueOf(cause.getMessage()).lines().findFirst().orElse("");
-            throw linkError(
-                    name + " cannot be loaded: set the system property sealcast.library, or SEALCAST_LIBRARY in the "
-                            + "environment, to its path (" + reason + ")",
-                    error);
+        if (named != null && !named.isEmpty()) {
+            library = load(Path.of(named).toAbsolutePath(), named + " cannot be loaded");
+        } else {
+            library = loadUnnamed();
         }
         int version = library.abiVersion();
         if (version != ABI_VERSION) {
@@ -61,6 +56,41 @@ final class Native {
                     + ABI_VERSION + ": take both from one release");
         }
         return library;
+    }
+
+    private static Library loadUnnamed() {
+        String resource = Bundled.resource();
+        Bundled bundled;
+        try {
+            bundled = Bundled.unpack();
+        } catch (IOException error) {
+            throw linkError(
+                    resource + " of the jar cannot be written to " + System.getProperty("java.io.tmpdir") + " (" + error
+                            + "): " + CURE,
+                    error);
+        }
+        if (bundled == null) {
+            String name = System.mapLibraryName("sealcast");
+            return load(null, name + " is neither in the jar (" + resource + ") nor where the system looks");
+        }
+        try {
+            return load(bundled.file(), resource + " of the jar cannot be loaded from " + bundled.file());
+        } finally {
+            bundled.delete();
+        }
+    }
+
+    private static Library load(Path file, String failure) {
+        try {
+            return Backend.load(file);
+        } catch (NoClassDefFoundError error) {
+            throw linkError(
+                    "a JDK before 22 needs jna.jar on the class path (" + error.getMessage() + " is not there)", error);
+        } catch (LinkageError | IllegalArgumentException error) {
+            Throwable cause = error.getCause() == null ? error : error.getCause();
+            String reason = String.valueOf(cause.getMessage()).lines().findFirst().orElse("");
+            throw linkError(failure + ": " + CURE + " (" + reason + ")", error);
+        }
     }
 
     private static UnsatisfiedLinkError linkError(String text, Throwable cause) {

@@ -7,7 +7,7 @@
  * microsecond; bytes are bytes.
  *
  * <p>It is a face of libsealcast, which is found by the system property {@code sealcast.library}, else by {@code
- * SEALCAST_LIBRARY} in the environment, each the path of the file, else where the system's loader looks. HTTPS to the
- * key server and to peers is made with {@link java.net.http.HttpClient}.
+ * SEALCAST_LIBRARY} in the environment, each the path of the file, else in the jar, else where the system's loader
+ * looks. HTTPS to the key server and to peers is made with {@link java.net.http.HttpClient}.
  */
 package io.sealcast;
