@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,8 @@ class Language:
     peer: str
     """Below the SDK's folder."""
     environment: tuple[tuple[str, str], ...] = ()
+    under: tuple[str, ...] = ()
+    """The program that runs it, and its options."""
 
     @property
     def folder(self) -> Path:
@@ -41,9 +44,29 @@ class Language:
         if missing:
             pytest.skip(f"the peer in {self.name} needs {', '.join(missing)}")
         make(self.folder, *self.target)
-        return [*(f"{name}={value}" for name, value in self.environment), str(self.folder / self.peer)]
+        variables = (f"{name}={value}" for name, value in self.environment)
+        return [*variables, *self.under, str(self.folder / self.peer)]
 
 
+EVERYTHING = os.environ.get("SEALCAST_SCENARIOS") == "all"
+"""Every scenario in every language, and in C under what finds faults of memory, too."""
+SANITIZED = ("BUILD=build/sanitized", "CFLAGS=-O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer")
+"""Of the Makefile of C: under AddressSanitizer and UBSan."""
+_CHECKED = (
+    Language(
+        "c-sanitized",
+        needs=("cc", "make"),
+        target=(*SANITIZED, "build/sanitized/peer"),
+        peer="build/sanitized/peer",
+    ),
+    Language(
+        "c-valgrind",
+        needs=("cc", "make", "valgrind"),
+        target=("build/peer",),
+        peer="build/peer",
+        under=("valgrind", "-q", "--exit-on-first-error=yes", "--error-exitcode=9"),
+    ),
+)
 JDK_22 = next(iter(sorted(Path("/usr/lib/jvm").glob("*-2[2-9]*/bin/java"))), None)
 """For the foreign-function API; without one Java is tried by JNA alone."""
 
@@ -67,6 +90,7 @@ LANGUAGES = {
                 ),
             )
         ),
+        *(_CHECKED if EVERYTHING else ()),
     )
 }
 PYTHON = "python"

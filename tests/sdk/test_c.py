@@ -11,14 +11,13 @@ import pytest
 
 from tests.e2e.processes import Process
 from tests.sdk.conftest import Stage
-from tests.sdk.languages import SDK, library, make
+from tests.sdk.languages import SANITIZED, SDK, library, make
 
 C = SDK / "c"
 STRICT = ["-Wall", "-Wextra", "-pedantic", "-Werror"]
 PROGRAM = (
     '#include "sealcast_curl.h"\nint main(void) { return sealcast_abi_version() != SEALCAST_ABI_VERSION; }\n'
 )
-SANITIZED = ("BUILD=build/sanitized", "CFLAGS=-O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer")
 OPENINGS = 100_000
 SEEDS = int(os.environ.get("SEALCAST_CALLS", "3"))
 """Of random calls, 50,000 each."""

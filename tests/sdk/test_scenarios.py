@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tests.e2e.site import certificate_in_use, command, free_group, free_port, s
 from tests.reference.frames import Frame
 from tests.reference.wire import Datagram
 from tests.sdk.conftest import Stage
-from tests.sdk.languages import LANGUAGES, PYTHON
+from tests.sdk.languages import EVERYTHING, LANGUAGES, PYTHON
 
 
 def against_python(*names: str) -> pytest.MarkDecorator:
@@ -27,7 +26,7 @@ def against_python(*names: str) -> pytest.MarkDecorator:
 
 
 everyone = against_python(*LANGUAGES)
-some = everyone if os.environ.get("SEALCAST_SCENARIOS") == "all" else against_python("c")
+some = everyone if EVERYTHING else against_python("c")
 """What a binding has little part in: in C alone, and in the others with SEALCAST_SCENARIOS=all."""
 
 
