@@ -6,7 +6,8 @@
 Runs, one after the other: mutated packets against the engine, random simulations, network scenarios of the
 engine over more seeds, the matrix of network faults over real sockets, floods of packets and of connections
 at their full rate, a message of 1 GiB, a file of 4 GiB with the memory of both sides, calls of the C
-interface at random, every scenario in every language, and kills at every system call. Each adds a line to
+interface at random, every scenario in every language, those of C once more built for Windows and run by
+Wine, and kills at every system call. Each adds a line to
 `bench/results/soak.jsonl`: date, commit, what ran, how many, how long, whether it held; a flood with what it
 cost; of the kills each transition adds one, with how many of its recoveries were killed. Ctrl-C ends it; what
 is done by then is in the ledger.
@@ -37,6 +38,7 @@ PARTS = (
     "files",
     "calls",
     "scenarios",
+    "windows",
     "kills",
 )
 LARGEST = 1 << 30
@@ -112,6 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             1,
             [*PYTEST, "tests/sdk/test_scenarios.py"],
             {"SEALCAST_SCENARIOS": "all"},
+        ),
+        "windows": lambda: _run(
+            "scenarios, the C peer for Windows under Wine as publisher and as subscriber",
+            1,
+            [*PYTEST, "tests/sdk", "-k", "windows"],
+            {"SEALCAST_WINDOWS": "1"},
         ),
         "kills": lambda: _kill(["-k", options.kills] if options.kills else []),
     }

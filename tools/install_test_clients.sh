@@ -4,6 +4,7 @@
 # valgrind (memory of the C interface), SoftHSM and OpenSSL's engine for it (a device key in a token), Mono (the SDK for
 # C#), a JDK and Maven (that for Java); and libcurl's headers.
 # Without them those tests are skipped, or fail where CI=true.
+# With the word `windows` it installs what builds the C peer for Windows, and runs it (sdk/windows).
 set -u
 
 packages=
@@ -25,6 +26,14 @@ command -v mono >/dev/null 2>&1 || packages="$packages mono-runtime"
 [ -e /usr/lib/mono/4.5/WindowsBase.dll ] || packages="$packages libmono-windowsbase4.0-cil"
 command -v javac >/dev/null 2>&1 || packages="$packages openjdk-17-jdk-headless"
 command -v mvn >/dev/null 2>&1 || packages="$packages maven"
+if [ "${1:-}" = windows ]; then
+    packages=
+    command -v x86_64-w64-mingw32-gcc >/dev/null 2>&1 || packages="$packages gcc-mingw-w64-x86-64-win32"
+    [ -x /usr/bin/rustc ] || packages="$packages rustc-web"
+    [ -x /usr/bin/cargo ] || packages="$packages cargo-web"
+    [ -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || packages="$packages rust-web-src"
+    [ -x /usr/lib/wine/wine64 ] || packages="$packages wine64"
+fi
 [ -n "$packages" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

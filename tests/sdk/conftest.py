@@ -12,7 +12,9 @@ import pytest
 
 from tests.e2e.processes import Process, Processes
 from tests.e2e.site import Channel, Site, command
-from tests.sdk.languages import peer_command
+from tests.sdk.languages import WITH_WINDOWS, peer_command
+
+collect_ignore = [] if WITH_WINDOWS else ["test_windows.py"]
 
 
 class Stage:

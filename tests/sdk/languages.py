@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -52,47 +52,32 @@ EVERYTHING = os.environ.get("SEALCAST_SCENARIOS") == "all"
 """Every scenario in every language, and in C under what finds faults of memory, too."""
 SANITIZED = ("BUILD=build/sanitized", "CFLAGS=-O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer")
 """Of the Makefile of C: under AddressSanitizer and UBSan."""
-_CHECKED = (
-    Language(
-        "c-sanitized",
-        needs=("cc", "make"),
-        target=(*SANITIZED, "build/sanitized/peer"),
-        peer="build/sanitized/peer",
-    ),
-    Language(
-        "c-valgrind",
-        needs=("cc", "make", "valgrind"),
-        target=("build/peer",),
-        peer="build/peer",
-        under=("valgrind", "-q", "--exit-on-first-error=yes", "--error-exitcode=9"),
-    ),
-)
 JDK_22 = next(iter(sorted(Path("/usr/lib/jvm").glob("*-2[2-9]*/bin/java"))), None)
 """For the foreign-function API; without one Java is tried by JNA alone."""
 
-LANGUAGES = {
-    language.name: language
-    for language in (
-        Language("c", needs=("cc", "make"), target=("build/peer",), peer="build/peer"),
-        Language("cpp", needs=("c++", "make"), target=("peer",), peer="build/peer"),
-        Language("java", needs=("javac", "mvn", "make"), target=("peer",), peer="build/peer"),
-        Language("csharp", needs=("mcs", "mono", "cc", "make"), target=("peer",), peer="build/peer"),
-        *(
-            ()
-            if JDK_22 is None
-            else (
-                Language(
-                    "java-ffm",
-                    needs=("javac", "mvn", "make"),
-                    target=("peer",),
-                    peer="build/peer",
-                    environment=(("JAVA", str(JDK_22)),),
-                ),
-            )
-        ),
-        *(_CHECKED if EVERYTHING else ()),
-    )
-}
+WITH_WINDOWS = os.environ.get("SEALCAST_WINDOWS") == "1"
+"""Whether the C peer for Windows takes part, under Wine (sdk/windows): it takes minutes to build."""
+
+
+def _languages() -> Iterator[Language]:
+    c = Language("c", needs=("cc", "make"), target=("build/peer",), peer="build/peer")
+    java = Language("java", needs=("javac", "mvn", "make"), target=("peer",), peer="build/peer")
+    yield c
+    yield Language("cpp", needs=("c++", "make"), target=("peer",), peer="build/peer")
+    yield java
+    if JDK_22 is not None:
+        yield replace(java, name="java-ffm", environment=(("JAVA", str(JDK_22)),))
+    yield Language("csharp", needs=("mcs", "mono", "cc", "make"), target=("peer",), peer="build/peer")
+    if WITH_WINDOWS:
+        yield Language("c-windows", needs=("make", "perl"), target=("windows",), peer="../windows/peer")
+    if EVERYTHING:
+        target, peer = (*SANITIZED, "build/sanitized/peer"), "build/sanitized/peer"
+        yield replace(c, name="c-sanitized", target=target, peer=peer)
+        valgrind = ("valgrind", "-q", "--exit-on-first-error=yes", "--error-exitcode=9")
+        yield replace(c, name="c-valgrind", needs=(*c.needs, "valgrind"), under=valgrind)
+
+
+LANGUAGES = {language.name: language for language in _languages()}
 PYTHON = "python"
 
 

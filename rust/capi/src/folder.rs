@@ -3,10 +3,14 @@
 //! What an agent replaces in it is replaced by one rename, so that a reader sees the old or the new. What is written here is
 //! what a member has seen and must not go back behind (TR-27, TR-29, invariant 8): beside the agent, under the same locks.
 
+#[cfg(unix)]
+use std::fs::rename;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+#[cfg(windows)]
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -368,10 +372,29 @@ fn replace(path: &Path, data: &[u8]) -> Outcome<()> {
         file.write_all(data)?;
         file.sync_all()?;
         drop(file);
-        fs::rename(&temporary, path)?;
+        rename(&temporary, path)?;
         sync_folder(path.parent().unwrap_or(path))
     };
     write().map_err(|error| Failure::storage(path, error))
+}
+
+/// Windows replaces no file that somebody reads who has not allowed it, and Python's `open` does not. Reading is short.
+#[cfg(windows)]
+fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    const ACCESS_DENIED: i32 = 5;
+    const SHARING_VIOLATION: i32 = 32;
+    let end = Instant::now() + Duration::from_secs(1);
+    loop {
+        match fs::rename(from, to) {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(ACCESS_DENIED | SHARING_VIOLATION))
+                    && Instant::now() < end =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
 }
 
 #[cfg(unix)]
@@ -454,6 +477,29 @@ mod tests {
                 .crl_numbers,
             [([1; 32], 4), ([2; 32], 1)]
         );
+    }
+
+    /// As Python's are on Windows.
+    #[test]
+    #[cfg(windows)]
+    fn a_reader_that_forbids_it_delays_a_change_and_no_more() {
+        use std::os::windows::fs::OpenOptionsExt;
+        const SHARE_READ: u32 = 1;
+        let folder = Folder::new("read");
+        raise(&folder.0, &CHANNEL, floors(1, 1, 1), 1, 1).unwrap();
+        let path = floors_file(&folder.0, &CHANNEL);
+        let read = OpenOptions::new()
+            .read(true)
+            .share_mode(SHARE_READ)
+            .open(&path)
+            .unwrap();
+        let temporary = folder.0.join("new");
+        fs::write(&temporary, b"new").unwrap();
+        assert!(fs::rename(&temporary, &path).is_err());
+        let writer = std::thread::spawn(move || rename(&temporary, &path));
+        // Its first try has come meanwhile, or not; either way it succeeds.
+        drop(read);
+        writer.join().unwrap().unwrap();
     }
 
     #[test]

@@ -175,29 +175,38 @@ mod system {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 mod system {
     use std::io;
     use std::net::UdpSocket;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::thread;
+    use std::os::windows::io::{AsRawHandle, AsRawSocket, FromRawHandle, OwnedHandle};
+    use std::ptr;
+
+    use windows_sys::Win32::Foundation::{WAIT_FAILED, WAIT_OBJECT_0, WAIT_TIMEOUT};
+    use windows_sys::Win32::Networking::WinSock::{FD_READ, WSAEventSelect};
+    use windows_sys::Win32::System::Threading::{CreateEventW, INFINITE, SetEvent, WaitForMultipleObjects};
 
     use super::{Duration, Waited};
 
-    /// How often the socket is looked at; bounds both the delay and the idle cost of this fall-back.
-    const LOOK_EVERY: Duration = Duration::from_millis(1);
-
-    #[derive(Debug, Default)]
-    pub(super) struct Signal(AtomicBool);
+    /// An event that wakers set, and one that the system sets when the socket has something to read. A wait that one of
+    /// them ends clears it.
+    #[derive(Debug)]
+    pub(super) struct Signal {
+        woken: OwnedHandle,
+        arrived: OwnedHandle,
+    }
 
     impl Signal {
-        #[allow(clippy::unnecessary_wraps)] // the signature of the other platforms
         pub(super) fn new() -> io::Result<Self> {
-            Ok(Self::default())
+            Ok(Self {
+                woken: event()?,
+                arrived: event()?,
+            })
         }
 
         pub(super) fn raise(&self) {
-            self.0.store(true, Ordering::Release);
+            // SAFETY: the handle is open while it is borrowed. It is an event, so that this does not fail.
+            unsafe { SetEvent(self.woken.as_raw_handle()) };
         }
 
         pub(super) fn wait(
@@ -205,20 +214,38 @@ mod system {
             socket: &UdpSocket,
             left: impl Fn() -> Option<Duration>,
         ) -> io::Result<Waited> {
+            let events = [self.woken.as_raw_handle(), self.arrived.as_raw_handle()];
+            let (socket, arrived) = (socket.as_raw_socket() as usize, events[1] as isize);
+            // What came before this call sets the event, too.
+            // SAFETY: socket and event are open while they are borrowed.
+            if unsafe { WSAEventSelect(socket, arrived, FD_READ as i32) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
             loop {
-                if self.0.swap(false, Ordering::Acquire) {
-                    return Ok(Waited::Woken);
-                }
-                match socket.peek_from(&mut [0]) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    _ => return Ok(Waited::Readable), // an error too: reading reports it
-                }
-                match left() {
-                    Some(left) if left.is_zero() => return Ok(Waited::TimedOut),
-                    left => thread::sleep(left.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY))),
+                // Rounded up: a wait that ends early would turn the last millisecond into a spin.
+                let timeout = left().map_or(INFINITE, |left| {
+                    u32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(INFINITE - 1)
+                });
+                // SAFETY: the array and its length belong together, and the handles are open.
+                match unsafe { WaitForMultipleObjects(events.len() as u32, events.as_ptr(), 0, timeout) } {
+                    WAIT_OBJECT_0 => return Ok(Waited::Woken),
+                    WAIT_FAILED => return Err(io::Error::last_os_error()),
+                    WAIT_TIMEOUT if left().is_some_and(|left| left.is_zero()) => return Ok(Waited::TimedOut),
+                    WAIT_TIMEOUT => {}
+                    _ => return Ok(Waited::Readable),
                 }
             }
         }
+    }
+
+    fn event() -> io::Result<OwnedHandle> {
+        // SAFETY: takes no pointers but to what may be absent.
+        let handle = unsafe { CreateEventW(ptr::null(), 0, 0, ptr::null()) };
+        if handle.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the handle is fresh and belongs to nobody else.
+        Ok(unsafe { OwnedHandle::from_raw_handle(handle) })
     }
 }
 

@@ -6,6 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#endif
+
 #include <sealcast.h>
 #include <sealcast_curl.h>
 
@@ -234,6 +239,10 @@ static sealcast_status open_identity(const char *folder, const char *uri, sealca
 }
 
 int main(int argc, char **argv) {
+#ifdef _WIN32 /* lines end in \n everywhere */
+    _setmode(_fileno(stdin), _O_BINARY);
+    _setmode(_fileno(stdout), _O_BINARY);
+#endif
     int is_publish = argc >= 4 && strcmp(argv[1], "publish") == 0;
     if (!is_publish && (argc < 4 || strcmp(argv[1], "subscribe") != 0)) {
         fprintf(stderr, "usage: %s subscribe|publish FOLDER CHANNEL [--start WORD] [--listen ADDR] [--send-to ADDR] [--key URI]"

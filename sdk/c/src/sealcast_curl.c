@@ -5,8 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#ifdef _WIN32
+#include <winsock2.h>
+#define close closesocket
+#define SHUT_RDWR SD_BOTH
+#else
 #include <sys/socket.h>
 #include <unistd.h>
+#endif
 
 #include <curl/curl.h>
 #include <openssl/ssl.h>
@@ -37,7 +44,7 @@ struct sealcast_curl {
     atomic_bool stopped;
     unsigned count;
     pthread_t threads[MAX_THREADS];
-    atomic_int sockets[MAX_THREADS]; /* of each thread's connection; -1: none */
+    _Atomic(curl_socket_t) sockets[MAX_THREADS]; /* of each thread's connection, or CURL_SOCKET_BAD */
     atomic_uint places;
 };
 
@@ -80,14 +87,14 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose, struct cur
     (void)purpose;
     worker *self = context;
     curl_socket_t made = socket(address->family, address->socktype, address->protocol);
-    atomic_store(&self->owner->sockets[self->place], (int)made);
+    atomic_store(&self->owner->sockets[self->place], made);
     return made;
 }
 
 static int close_socket(void *context, curl_socket_t old) {
     worker *self = context;
-    int held = (int)old;
-    atomic_compare_exchange_strong(&self->owner->sockets[self->place], &held, -1);
+    curl_socket_t held = old;
+    atomic_compare_exchange_strong(&self->owner->sockets[self->place], &held, CURL_SOCKET_BAD);
     return close(old);
 }
 
@@ -279,7 +286,7 @@ static sealcast_status serve(sealcast_identity *identity, end end, unsigned thre
     made->identity = identity;
     made->options = given;
     for (unsigned place = 0; place < MAX_THREADS; place++) {
-        atomic_init(&made->sockets[place], -1);
+        atomic_init(&made->sockets[place], CURL_SOCKET_BAD);
     }
     unsigned wanted = given.threads ? given.threads : threads;
     while (made->count < wanted && pthread_create(&made->threads[made->count], NULL, work, made) == 0) {
@@ -338,8 +345,8 @@ void sealcast_curl_free(sealcast_curl *curl) {
     atomic_store(&curl->stopped, true);
     /* What waits for an answer gets none any more. */
     for (unsigned place = 0; place < curl->count; place++) {
-        int held = atomic_load(&curl->sockets[place]);
-        if (held >= 0) {
+        curl_socket_t held = atomic_load(&curl->sockets[place]);
+        if (held != CURL_SOCKET_BAD) {
             shutdown(held, SHUT_RDWR);
         }
     }
