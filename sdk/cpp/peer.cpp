@@ -155,13 +155,40 @@ int publish(const sealcast::Identity& identity, int argc, char** argv) {
     return end ? 0 : fail(end);
 }
 
+std::uint8_t half_byte(char digit) { return static_cast<std::uint8_t>(digit <= '9' ? digit - '0' : digit - 'a' + 10); }
+
+int answer_vectors() {
+    for (std::string line; std::getline(std::cin, line);) {
+        std::size_t space = line.find(' ');
+        std::vector<std::uint8_t> question;
+        for (std::size_t at = space; at != line.npos && at + 2 < line.size(); at += 2) {
+            question.push_back(static_cast<std::uint8_t>(half_byte(line[at + 1]) << 4 | half_byte(line[at + 2])));
+        }
+        auto answer = sealcast::known_answer(line.substr(0, space), question);
+        if (!answer) {
+            tell(answer.why().name(), ' ', answer.why().text());
+            continue;
+        }
+        std::string digits;
+        for (std::uint8_t byte : *answer) {
+            digits += {"0123456789abcdef"[byte >> 4], "0123456789abcdef"[byte & 15]};
+        }
+        tell("ok ", digits);
+    }
+    return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+    if (argc == 2 && std::string_view(argv[1]) == "vectors") {
+        return answer_vectors();
+    }
     std::string_view verb = argc >= 4 ? argv[1] : "";
     if (verb != "subscribe" && verb != "publish") {
         std::cerr << "usage: " << argv[0]
-                  << " subscribe|publish FOLDER CHANNEL [--start WORD] [--listen ADDR:PORT] [--send-to ADDR:PORT]\n";
+                  << " subscribe|publish FOLDER CHANNEL [--start WORD] [--listen ADDR:PORT] [--send-to ADDR:PORT]\n"
+                  << "       " << argv[0] << " vectors\n";
         return 2;
     }
     auto identity = sealcast::Identity::open(argv[2]);

@@ -9,7 +9,7 @@ use sealcast_core::wire::SiteId;
 
 use crate::folder::{self, Credentials};
 use crate::handle::{self, Handled};
-use crate::memory::{self, Buffer, Options, SealcastBytes, fixed, needs, too_small};
+use crate::memory::{self, Options, SealcastBytes, copy_out, fixed, needs};
 use crate::signing::{SealcastSign, Signer};
 use crate::status::{Failure, Outcome, SealcastStatus, call};
 
@@ -210,7 +210,7 @@ pub unsafe extern "C" fn sealcast_identity_get_certificate(
     call(|| {
         let (held, _) = handle::get::<Identity>(identity as usize)?.held();
         // SAFETY: as this function's own.
-        unsafe { copy_out(held.chain.get(index), buffer, capacity, length) }
+        unsafe { copy_item(held.chain.get(index), buffer, capacity, length) }
     })
 }
 
@@ -231,7 +231,7 @@ pub unsafe extern "C" fn sealcast_identity_get_authority(
         let (held, _) = handle::get::<Identity>(identity as usize)?.held();
         let found = held.roots.iter().chain(&held.issuers).nth(index);
         // SAFETY: as this function's own.
-        unsafe { copy_out(found, buffer, capacity, length) }
+        unsafe { copy_item(found, buffer, capacity, length) }
     })
 }
 
@@ -254,28 +254,24 @@ pub unsafe extern "C" fn sealcast_identity_sign(
         let (held, _) = identity.held();
         let (_, signature) = identity.signer.sign(&held.key_file, message)?;
         // SAFETY: likewise.
-        unsafe { copy_out(Some(&signature), buffer, capacity, length) }
+        unsafe { copy_out(&signature, buffer, capacity, length) }
     })
 }
 
 /// # Safety
 /// `buffer` is valid for writes of `capacity` bytes, `length` for one.
-unsafe fn copy_out(
+unsafe fn copy_item(
     data: Option<&Vec<u8>>,
     buffer: *mut u8,
     capacity: usize,
     length: *mut usize,
 ) -> Outcome<SealcastStatus> {
     needs(length, "length")?;
-    let Some(data) = data else {
-        return Ok(SealcastStatus::Closed);
-    };
-    // SAFETY: as this function's own.
-    let mut out = unsafe { Buffer::new(buffer, capacity) }?;
-    // SAFETY: likewise.
-    unsafe { memory::write(length, data.len(), "length") }?;
-    out.put(data).ok_or_else(|| too_small(data.len(), capacity))?;
-    Ok(SealcastStatus::Ok)
+    match data {
+        // SAFETY: as this function's own.
+        Some(data) => unsafe { copy_out(data, buffer, capacity, length) },
+        None => Ok(SealcastStatus::Closed),
+    }
 }
 
 /// The site that a channel is of: the device's own where the host names none.

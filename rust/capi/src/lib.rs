@@ -13,6 +13,7 @@ mod event;
 mod folder;
 mod handle;
 mod identity;
+mod known_answer;
 mod memory;
 mod publisher;
 mod publisher_functions;
@@ -31,6 +32,7 @@ pub use identity::{
     sealcast_identity_get_authority, sealcast_identity_get_certificate, sealcast_identity_get_info,
     sealcast_identity_open, sealcast_identity_sign,
 };
+pub use known_answer::sealcast_known_answer;
 pub use memory::SealcastBytes;
 pub use publisher::*;
 pub use publisher_functions::*;

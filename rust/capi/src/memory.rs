@@ -215,6 +215,24 @@ pub(crate) fn too_small(needed: usize, capacity: usize) -> Failure {
     }
 }
 
+/// Copies bytes to where a host wants them, and says how many there are, also where they do not fit.
+///
+/// # Safety
+/// `buffer` is valid for writes of `capacity` bytes, `length` for one.
+pub(crate) unsafe fn copy_out(
+    data: &[u8],
+    buffer: *mut u8,
+    capacity: usize,
+    length: *mut usize,
+) -> Outcome<SealcastStatus> {
+    // SAFETY: as this function's own.
+    let mut out = unsafe { Buffer::new(buffer, capacity) }?;
+    // SAFETY: likewise.
+    unsafe { write(length, data.len(), "length") }?;
+    out.put(data).ok_or_else(|| too_small(data.len(), capacity))?;
+    Ok(SealcastStatus::Ok)
+}
+
 /// A text in an array of fixed length, cut at a character, NUL-terminated.
 pub(crate) fn fixed<const N: usize>(text: &str) -> [c_char; N] {
     let mut length = text.len().min(N - 1);

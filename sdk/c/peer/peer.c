@@ -238,16 +238,60 @@ static sealcast_status open_identity(const char *folder, const char *uri, sealca
     return status;
 }
 
+/* -- vectors ------------------------------------------------------------------------------------------------------ */
+
+enum { LINE = 4 << 20 };
+
+static uint8_t half_byte(char digit) { return (uint8_t)(digit <= '9' ? digit - '0' : digit - 'a' + 10); }
+
+static void tell_answer(const char *concept_name, const char *digits) {
+    static uint8_t question[LINE / 2], answer[LINE / 2];
+    size_t length = 0, count = 0;
+    for (; digits[2 * count] && digits[2 * count + 1]; count++) {
+        question[count] = (uint8_t)(half_byte(digits[2 * count]) << 4 | half_byte(digits[2 * count + 1]));
+    }
+    sealcast_bytes bytes = {question, count};
+    sealcast_status status = sealcast_known_answer(concept_name, bytes, answer, sizeof answer, &length);
+    printf("%s ", sealcast_status_name(status));
+    if (status != SEALCAST_STATUS_OK) {
+        char text[1024];
+        sealcast_last_error(text, sizeof text);
+        printf("%s\n", text);
+        return;
+    }
+    for (size_t i = 0; i < length; i++) {
+        printf("%02x", answer[i]);
+    }
+    printf("\n");
+}
+
+static int answer_vectors(void) {
+    static char line[LINE];
+    while (fgets(line, sizeof line, stdin)) {
+        char *digits = line + strcspn(line, " ");
+        line[strcspn(line, "\r\n")] = 0;
+        if (*digits) {
+            *digits++ = 0;
+        }
+        tell_answer(line, digits);
+        fflush(stdout);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv) {
 #ifdef _WIN32 /* lines end in \n everywhere */
     _setmode(_fileno(stdin), _O_BINARY);
     _setmode(_fileno(stdout), _O_BINARY);
 #endif
+    if (argc == 2 && strcmp(argv[1], "vectors") == 0) {
+        return answer_vectors();
+    }
     int is_publish = argc >= 4 && strcmp(argv[1], "publish") == 0;
     if (!is_publish && (argc < 4 || strcmp(argv[1], "subscribe") != 0)) {
         fprintf(stderr, "usage: %s subscribe|publish FOLDER CHANNEL [--start WORD] [--listen ADDR] [--send-to ADDR] [--key URI]"
-                        " [--patience SECONDS]\n",
-                argv[0]);
+                        " [--patience SECONDS]\n       %s vectors\n",
+                argv[0], argv[0]);
         return 2;
     }
     if (sealcast_abi_version() != SEALCAST_ABI_VERSION) {

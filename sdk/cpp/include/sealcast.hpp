@@ -7,6 +7,7 @@
 #define SEALCAST_HPP
 
 #include "sealcast/identity.hpp"
+#include "sealcast/known_answer.hpp"
 #include "sealcast/message.hpp"
 #include "sealcast/publisher.hpp"
 #include "sealcast/status.hpp"

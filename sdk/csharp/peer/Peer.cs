@@ -15,11 +15,15 @@ internal static class Peer
 
     private static int Main(string[] args)
     {
+        if (args.Length == 1 && args[0] == "vectors")
+        {
+            return AnswerVectors();
+        }
         bool isPublish = args.Length >= 3 && args[0] == "publish";
         if (!isPublish && (args.Length < 3 || args[0] != "subscribe"))
         {
             Console.Error.WriteLine("usage: peer subscribe|publish FOLDER CHANNEL [--start WORD] [--listen ADDR:PORT] " +
-                "[--send-to ADDR:PORT]");
+                "[--send-to ADDR:PORT]\n       peer vectors");
             return 2;
         }
         try
@@ -139,6 +143,32 @@ internal static class Peer
         {
             throw refusal;
         }
+    }
+
+    // -- vectors ------------------------------------------------------------------------------------------------------
+
+    private static int AnswerVectors()
+    {
+        string line;
+        while ((line = Input.ReadLine()) != null)
+        {
+            string[] words = line.Split(' ');
+            var question = new byte[words[1].Length / 2];
+            for (int place = 0; place < question.Length; place++)
+            {
+                question[place] = Convert.ToByte(words[1].Substring(2 * place, 2), 16);
+            }
+            try
+            {
+                byte[] answer = SelfTest.KnownAnswer(words[0], question);
+                Tell("ok " + BitConverter.ToString(answer).Replace("-", "").ToLowerInvariant());
+            }
+            catch (SealcastException error)
+            {
+                Tell(error.StatusName + " " + error.Message);
+            }
+        }
+        return 0;
     }
 
     // -- publish ------------------------------------------------------------------------------------------------------

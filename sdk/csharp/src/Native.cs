@@ -154,6 +154,10 @@ namespace Sealcast
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
         private static extern UIntPtr sealcast_last_error(byte* buffer, UIntPtr capacity);
 
+        [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]
+        internal static extern Status sealcast_known_answer(byte* concept, Bytes question, byte* buffer, UIntPtr capacity,
+                                                            UIntPtr* length);
+
         // -- identities -------------------------------------------------------------------------------------------------
 
         [DllImport(Library, CallingConvention = CallingConvention.Cdecl)]

@@ -3,6 +3,7 @@ import io.sealcast.Event;
 import io.sealcast.Identity;
 import io.sealcast.Message;
 import io.sealcast.Publisher;
+import io.sealcast.Sealcast;
 import io.sealcast.SealcastException;
 import io.sealcast.Start;
 import io.sealcast.Status;
@@ -16,6 +17,7 @@ import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.HexFormat;
 import java.util.Locale;
 
 /** The peer of the scenarios: it says on standard output what happens, one line a fact. */
@@ -40,7 +42,7 @@ public final class Peer {
 
     private Peer(String[] arguments) {
         if (arguments.length < 3) {
-            throw new IllegalArgumentException("PEER subscribe|publish FOLDER CHANNEL [OPTIONS]");
+            throw new IllegalArgumentException("PEER subscribe|publish FOLDER CHANNEL [OPTIONS], or PEER vectors");
         }
         role = arguments[0];
         folder = Path.of(arguments[1]);
@@ -68,6 +70,10 @@ public final class Peer {
     public static void main(String[] arguments) throws Exception {
         int code = 0;
         try {
+            if (arguments.length == 1 && arguments[0].equals("vectors")) {
+                answerVectors();
+                return;
+            }
             Peer peer = new Peer(arguments);
             switch (peer.role) {
                 case "subscribe" -> peer.subscribe();
@@ -153,6 +159,20 @@ public final class Peer {
             }
         } catch (IOException error) {
             System.err.println(error.getMessage());
+        }
+    }
+
+    // -- vectors ----------------------------------------------------------------------------------------------------
+
+    private static void answerVectors() throws IOException {
+        for (String line = null; (line = IN.readLine()) != null; ) {
+            String[] words = line.split(" ", 2);
+            try {
+                byte[] answer = Sealcast.knownAnswer(words[0], HexFormat.of().parseHex(words[1]));
+                OUT.println("ok " + HexFormat.of().formatHex(answer));
+            } catch (SealcastException error) {
+                OUT.println(error.status().label() + " " + error.getMessage());
+            }
         }
     }
 

@@ -31,6 +31,7 @@ def parity() -> VectorFile:
             f"{sources}+{parities}",
             flags=(flag,) if flag else (),
             packets=covered,
+            parities=parities,
             symbols=encode(symbols, parities),
         )
     return VectorFile("parity", ["DP-38", "DP-39"], NOTES, [group])

@@ -1,7 +1,7 @@
 //! The engine from outside, in one program: with one for each file, linking them would be most of the tests' time.
 //!
 //! `abuse_*`: what attackers do. `scenario_*`: what networks and members do. [`mutation`], [`fingerprint`]: nothing that is
-//! refused changes the state. [`vectors`]: the known answers of the specification. [`common`]: what they stand on.
+//! refused changes the state. [`common`]: what they stand on.
 
 mod abuse_exhaustion;
 mod abuse_fec;
@@ -20,4 +20,3 @@ mod scenario_network;
 mod scenario_sites;
 mod scenario_streams;
 mod scenario_succession;
-mod vectors;

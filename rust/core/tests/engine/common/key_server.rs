@@ -16,8 +16,10 @@ use sealcast_core::wire::{ChannelId, Epoch, StreamId, Time};
 
 use super::site::{Identity, Site};
 use super::world::Node;
-use super::{CHANNEL, DAY, HOUR, MINUTE, SECOND, START};
+use super::{CHANNEL, DAY, HOUR, MINUTE, SECOND};
 
+/// Slots handed out beyond the present one.
+const PREFETCH: u32 = 3;
 /// How long a poll is held (side-channel.md).
 const POLL_HOLD: Time = 25 * SECOND;
 
@@ -57,12 +59,6 @@ pub struct KeyServer {
     pub lies_about_secrets: bool,
     /// Gives beacons, in joins and keys replies, that its control stream did not sign.
     pub spoils_beacons_in_answers: bool,
-    /// Slots handed out beyond the present one.
-    pub prefetch: u32,
-    /// Secrets that are not a function of their number.
-    pub slot_secrets: BTreeMap<u32, Secret>,
-    /// By generation: a step and its secret.
-    pub step_secrets: BTreeMap<u32, (u8, Secret)>,
     /// Given instead of the true answer.
     pub canned_keys: Option<Vec<u8>>,
     pub canned_policy: Option<Vec<u8>>,
@@ -90,11 +86,7 @@ fn error(status: u16, name: &str) -> Reply {
 }
 
 impl KeyServer {
-    pub fn new(site: Site, suite: Suite, publishers: Vec<String>, subscribers: Vec<String>) -> Self {
-        Self::starting_at(START, site, suite, publishers, subscribers)
-    }
-
-    pub fn starting_at(
+    pub fn new(
         start: Time,
         mut site: Site,
         suite: Suite,
@@ -138,9 +130,6 @@ impl KeyServer {
             counter: 100,
             lies_about_secrets: false,
             spoils_beacons_in_answers: false,
-            prefetch: 3,
-            slot_secrets: BTreeMap::new(),
-            step_secrets: BTreeMap::new(),
             canned_keys: None,
             canned_policy: None,
             canned_crl: None,
@@ -163,19 +152,12 @@ impl KeyServer {
     // -- secrets: a function of their numbers, so that a test can derive whatever it needs ------------------------------
 
     pub fn slot_secret(&self, slot: u32) -> Secret {
-        let own = self.slot_secrets.get(&slot).cloned();
-        own.unwrap_or_else(|| Secret::new(sha256(&[b"test slot", &slot.to_be_bytes()])))
+        Secret::new(sha256(&[b"test slot", &slot.to_be_bytes()]))
     }
 
     pub fn step_secret(&self, generation: u32, step: u8) -> Secret {
-        let (from, first) = match self.step_secrets.get(&generation) {
-            Some((from, secret)) => (*from, secret.clone()),
-            None => (
-                0,
-                Secret::new(sha256(&[b"test generation", &generation.to_be_bytes()])),
-            ),
-        };
-        (from..step).fold(first, |secret, before| {
+        let first = Secret::new(sha256(&[b"test generation", &generation.to_be_bytes()]));
+        (0..step).fold(first, |secret, before| {
             step_secret(&secret, &self.channel, generation, before + 1)
         })
     }
@@ -267,7 +249,7 @@ impl KeyServer {
     pub fn beacon(&mut self, now: Time) -> Datagram {
         self.counter += 1;
         let epoch = self.epoch(now);
-        let (first, count) = (epoch.slot - 1, self.prefetch + 2);
+        let (first, count) = (epoch.slot - 1, PREFETCH + 2);
         let commitments =
             (first..first + count).map(|slot| commit_slot(&self.slot_secret(slot), &self.channel, slot));
         let step = self.step_secret(epoch.generation, epoch.step);
@@ -316,8 +298,8 @@ impl KeyServer {
             .text("time")
             .uint(now)
             .text("slots")
-            .array(self.prefetch as usize + 2);
-        for slot in epoch.slot - 1..=epoch.slot + self.prefetch {
+            .array(PREFETCH as usize + 2);
+        for slot in epoch.slot - 1..=epoch.slot + PREFETCH {
             writer = writer
                 .array(2)
                 .uint(u64::from(slot))
@@ -342,7 +324,7 @@ impl KeyServer {
         self.keys_fields(CborWriter::new().map(5), now, |this, writer| {
             // KM-18, of the present generation alone: a member that asks a moment late opens its first packets all the same.
             let writer = writer.text("earlier");
-            if this.step == 0 || this.step_secrets.contains_key(&this.generation) {
+            if this.step == 0 {
                 return writer.array(0);
             }
             let (generation, beacon) = (this.generation, this.beacon(now));

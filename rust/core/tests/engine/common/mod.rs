@@ -13,7 +13,6 @@ pub mod world;
 
 pub use forge::Forge;
 pub use key_server::KeyServer;
-pub use site::{Identity, Site};
 pub use world::{Link, World, payload};
 
 use sealcast_core::wire::Time;

@@ -182,7 +182,7 @@ impl World {
         let names = |role: &str| (0..8).map(|i| format!("{role}-{i}")).collect();
         Self {
             now: start,
-            key_server: KeyServer::starting_at(
+            key_server: KeyServer::new(
                 start,
                 Site::new(SiteId([7; 16])),
                 suite,

@@ -88,6 +88,9 @@ final class JnaLibrary implements Library {
 
     private static native long sealcast_last_error(long buffer, long capacity);
 
+    private static native int sealcast_known_answer(
+            long concept, Bytes question, long buffer, long capacity, long length);
+
     private static native int sealcast_identity_open(long folder, long options, long identity);
 
     private static native int sealcast_identity_free(long identity);
@@ -171,6 +174,12 @@ final class JnaLibrary implements Library {
     @Override
     public long lastError(long buffer, long capacity) {
         return sealcast_last_error(buffer, capacity);
+    }
+
+    @Override
+    public int knownAnswer(
+            long concept, long question, long questionLength, long buffer, long capacity, long length) {
+        return sealcast_known_answer(concept, new Bytes(question, questionLength), buffer, capacity, length);
     }
 
     @Override

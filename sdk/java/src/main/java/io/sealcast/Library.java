@@ -29,6 +29,8 @@ interface Library {
 
     long lastError(long buffer, long capacity);
 
+    int knownAnswer(long concept, long question, long questionLength, long buffer, long capacity, long length);
+
     int identityOpen(long folder, long options, long identity);
 
     int identityFree(long identity);

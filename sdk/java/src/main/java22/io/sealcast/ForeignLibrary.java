@@ -30,6 +30,8 @@ final class ForeignLibrary implements Library {
     private static final MethodHandle VERSION = find("sealcast_version", JAVA_LONG);
     private static final MethodHandle STATUS_CATEGORY = find("sealcast_status_category", JAVA_INT, JAVA_INT);
     private static final MethodHandle LAST_ERROR = find("sealcast_last_error", JAVA_LONG, JAVA_LONG, JAVA_LONG);
+    private static final MethodHandle KNOWN_ANSWER =
+            find("sealcast_known_answer", JAVA_INT, JAVA_LONG, BYTES, JAVA_LONG, JAVA_LONG, JAVA_LONG);
     private static final MethodHandle IDENTITY_OPEN =
             find("sealcast_identity_open", JAVA_INT, JAVA_LONG, JAVA_LONG, JAVA_LONG);
     private static final MethodHandle IDENTITY_FREE = find("sealcast_identity_free", JAVA_INT, JAVA_LONG);
@@ -217,6 +219,17 @@ final class ForeignLibrary implements Library {
     public long lastError(long buffer, long capacity) {
         try {
             return (long) LAST_ERROR.invokeExact(buffer, capacity);
+        } catch (Throwable error) {
+            throw unexpected(error);
+        }
+    }
+
+    @Override
+    public int knownAnswer(
+            long concept, long question, long questionLength, long buffer, long capacity, long length) {
+        try (Arena arena = Arena.ofConfined()) {
+            MemorySegment bytes = bytes(arena, question, questionLength);
+            return (int) KNOWN_ANSWER.invokeExact(concept, bytes, buffer, capacity, length);
         } catch (Throwable error) {
             throw unexpected(error);
         }
