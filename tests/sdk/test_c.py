@@ -19,6 +19,7 @@ PROGRAM = (
     '#include "sealcast_curl.h"\nint main(void) { return sealcast_abi_version() != SEALCAST_ABI_VERSION; }\n'
 )
 OPENINGS = 100_000
+JOINS = 30
 SEEDS = int(os.environ.get("SEALCAST_CALLS", "3"))
 """Of random calls, 50,000 each."""
 
@@ -55,6 +56,22 @@ def test_wrong_calls_give_a_status_and_nothing_leaks(stage: Stage) -> None:
     make(C, "build/misuse")
     out = run(C / "build/misuse", stage.device(), str(OPENINGS))
     assert out.startswith(f"{OPENINGS} openings, ")
+    assert out.endswith("\n0 failures\n")
+
+
+def test_https_wrong_calls_refusals_and_joins(stage: Stage) -> None:
+    """No file and no thread is left of what has joined."""
+    make(C, *SANITIZED, "build/sanitized/https")
+    channel, device = stage.channel(), stage.device()
+    assert run(C / "build/sanitized/https", device, channel.name, str(JOINS)).endswith("\n0 failures\n")
+
+
+def test_the_engine_alone_on_a_host_with_clock_and_datagrams(stage: Stage) -> None:
+    """No socket and no thread of the library; every third datagram is lost."""
+    make(C, *SANITIZED, "build/sanitized/host")
+    channel = stage.channel()
+    out = run(C / "build/sanitized/host", stage.device(), stage.device(), channel.name, "30")
+    assert out.startswith("30 messages")
     assert out.endswith("\n0 failures\n")
 
 

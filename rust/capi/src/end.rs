@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::event::SealcastEvent;
 use crate::handle::{self, Handled};
-use crate::memory::{self, Buffer, Options, SealcastBytes, needs};
+use crate::memory::{self, Buffer, SealcastBytes, needs};
 use crate::request::SealcastRequest;
 use crate::session::{Engine, Session};
 use crate::status::{Failure, Outcome, SealcastStatus};
@@ -31,15 +31,6 @@ pub(crate) fn beginning(host_sockets: i32, now: u64) -> u64 {
     } else {
         now
     }
-}
-
-/// # Safety
-/// `options` is NULL or valid for a write.
-pub(crate) unsafe fn init_options<T: Options>(options: *mut T, size: usize) -> Outcome<SealcastStatus> {
-    memory::check_size::<T>(size, T::NAME)?;
-    // SAFETY: as this function's own.
-    unsafe { memory::write(options, T::default_values(), "options") }?;
-    Ok(SealcastStatus::Ok)
 }
 
 pub(crate) fn free<T: End>(handle: usize) -> Outcome<SealcastStatus> {

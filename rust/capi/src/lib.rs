@@ -22,6 +22,7 @@ mod route;
 mod session;
 mod signal;
 mod signing;
+mod sizes;
 mod status;
 mod subscriber;
 mod subscriber_functions;
@@ -39,6 +40,7 @@ pub use publisher_functions::*;
 pub use request::SealcastRequest;
 pub use signal::SEALCAST_FOREVER;
 pub use signing::{SealcastAlgorithm, SealcastSign};
+pub use sizes::*;
 pub use status::{
     SealcastCategory, SealcastStatus, sealcast_last_error, sealcast_status_category, sealcast_status_name,
 };

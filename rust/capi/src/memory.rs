@@ -1,6 +1,7 @@
 //! Memory of the host: what is read from it and written to it. All `unsafe` but that of the functions' own signatures is here.
 
 use std::ffi::{CStr, c_char};
+use std::mem::MaybeUninit;
 
 use crate::status::{Failure, Outcome, SealcastStatus};
 
@@ -100,26 +101,49 @@ pub(crate) unsafe fn options<T: Options>(options: *const T) -> Outcome<T> {
     }
     // SAFETY: not NULL, aligned, and a `usize` stands first.
     let size = unsafe { options.cast::<usize>().read() };
-    let wrong = || {
-        let text = format!(
-            "a {} of {size} bytes: this library has {}",
-            T::NAME,
-            size_of::<T>()
-        );
-        Failure::new(SealcastStatus::WrongSize, text)
-    };
-    if !(size_of::<usize>() * 2..=4096).contains(&size) || size % align_of::<T>() != 0 {
-        return Err(wrong());
-    }
+    check_options_size::<T>(size)?;
     // SAFETY: the host says that it has as many.
     let given = unsafe { std::slice::from_raw_parts(options.cast::<u8>(), size) };
     let known = size.min(size_of::<T>());
     if given[known..].iter().any(|&byte| byte != 0) {
-        return Err(wrong());
+        return Err(wrong_size::<T>(size, T::NAME));
     }
     // SAFETY: both have `known` bytes, and every pattern is a value.
     unsafe { std::ptr::copy_nonoverlapping(given.as_ptr(), (&raw mut values).cast::<u8>(), known) };
     Ok(values)
+}
+
+/// Writes the default options into what the host's header takes for the struct, be it shorter or longer than ours.
+///
+/// # Safety
+/// `options` is NULL or valid for a write of `size` bytes.
+pub(crate) unsafe fn init_options<T: Options>(options: *mut T, size: usize) -> Outcome<()> {
+    check_options_size::<T>(size)?;
+    needs(options, "options")?;
+    if !options.is_aligned() {
+        return Err(Failure::invalid(format!("{} is not aligned", T::NAME)));
+    }
+    let values = T::default_values();
+    // SAFETY: bytes that may be padding are looked at as such.
+    let ours =
+        unsafe { std::slice::from_raw_parts((&raw const values).cast::<MaybeUninit<u8>>(), size_of::<T>()) };
+    // SAFETY: the host says that it has `size` bytes.
+    let theirs = unsafe { std::slice::from_raw_parts_mut(options.cast::<MaybeUninit<u8>>(), size) };
+    let known = size.min(ours.len());
+    theirs[..known].copy_from_slice(&ours[..known]);
+    theirs[known..].fill(MaybeUninit::new(0));
+    for (to, from) in theirs.iter_mut().zip(size.to_ne_bytes()) {
+        *to = MaybeUninit::new(from);
+    }
+    Ok(())
+}
+
+/// Whether the struct of some version of the interface may have as many bytes.
+fn check_options_size<T: Options>(size: usize) -> Outcome<()> {
+    if (size_of::<usize>() * 2..=4096).contains(&size) && size.is_multiple_of(align_of::<T>()) {
+        return Ok(());
+    }
+    Err(wrong_size::<T>(size, T::NAME))
 }
 
 /// Checks what a host takes the size of a result for: results do not grow within a version of the interface.
@@ -127,8 +151,12 @@ pub(crate) fn check_size<T>(given: usize, name: &str) -> Outcome<()> {
     if given == size_of::<T>() {
         return Ok(());
     }
+    Err(wrong_size::<T>(given, name))
+}
+
+fn wrong_size<T>(given: usize, name: &str) -> Failure {
     let text = format!("a {name} of {given} bytes: this library has {}", size_of::<T>());
-    Err(Failure::new(SealcastStatus::WrongSize, text))
+    Failure::new(SealcastStatus::WrongSize, text)
 }
 
 /// Writes one value for the host.
@@ -283,6 +311,21 @@ mod tests {
         assert_eq!(read(&[32, 7, 8, 0]).unwrap(), (7, 8));
         for wrong in [[0, 7, 8, 0], [8, 7, 8, 0], [17, 7, 8, 0], [32, 7, 8, 9]] {
             assert_eq!(read(&wrong).unwrap_err().status, SealcastStatus::WrongSize);
+        }
+    }
+
+    #[test]
+    fn options_of_other_versions_are_made() {
+        for (size, made) in [(16, [16, 1, 7, 7]), (24, [24, 1, 2, 7]), (32, [32, 1, 2, 0])] {
+            let mut memory = [7u64; 4];
+            // SAFETY: there are as many bytes.
+            unsafe { init_options(memory.as_mut_ptr().cast::<Two>(), size) }.unwrap();
+            assert_eq!(memory, made);
+        }
+        for wrong in [0, 8, 17] {
+            // SAFETY: likewise.
+            let made = unsafe { init_options([0u64; 4].as_mut_ptr().cast::<Two>(), wrong) };
+            assert_eq!(made.unwrap_err().status, SealcastStatus::WrongSize);
         }
     }
 

@@ -35,7 +35,7 @@ pub unsafe extern "C" fn sealcast_publisher_options_init(
     size: usize,
 ) -> SealcastStatus {
     // SAFETY: as this function's own.
-    call(|| unsafe { end::init_options(options, size) })
+    call(|| unsafe { memory::init_options(options, size) }.map(|()| SealcastStatus::Ok))
 }
 
 /// Make a publisher. Nothing happens before its first request is taken.
@@ -96,7 +96,7 @@ pub extern "C" fn sealcast_publisher_join(publisher: *mut SealcastPublisher, tim
     })
 }
 
-/// Wait for the next request that the host is to make: as sealcast_subscriber_next_request; 1 MiB and 1 KiB more hold any.
+/// Wait for the next request that the host is to make: as sealcast_subscriber_next_request; SEALCAST_PUBLISHER_REQUEST_BYTES hold any.
 ///
 /// # Safety
 /// `buffer` is valid for writes of `capacity` bytes, `request` for one.

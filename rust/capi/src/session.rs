@@ -96,6 +96,8 @@ pub(crate) struct Session<E> {
     dropped_events: AtomicU64,
     /// The reason that the key server gave when it refused last; none once it has taken us in.
     refusal: Mutex<Option<String>>,
+    /// No call has failed with that reason yet, whichever call has brought it up.
+    is_refusal_untold: AtomicBool,
     /// What has kept the last request from an answer.
     trouble: Mutex<Option<Failure>>,
     stored: Mutex<Stored>,
@@ -185,6 +187,7 @@ impl<E: Engine> Session<E> {
             events: Mutex::default(),
             dropped_events: AtomicU64::new(0),
             refusal: Mutex::default(),
+            is_refusal_untold: AtomicBool::new(false),
             trouble: Mutex::default(),
             stored: Mutex::new(stored),
             looked: Mutex::new((Instant::now() + LOOK, generation)),
@@ -299,8 +302,8 @@ impl<E: Engine> Session<E> {
     /// Files an event that is no message.
     pub(crate) fn file(&self, event: Event, engine: &E) {
         match &event {
-            Event::Joined { .. } => *lock(&self.refusal) = None,
-            Event::Refused { reason } => *lock(&self.refusal) = Some(reason.clone()),
+            Event::Joined { .. } => self.note_refusal(None),
+            Event::Refused { reason } => self.note_refusal(Some(reason.clone())),
             _ => {}
         }
         let name_of = |publisher: &Publisher| engine.member().name_of(publisher);
@@ -323,6 +326,21 @@ impl<E: Engine> Session<E> {
 
     pub(crate) fn dropped_events(&self) -> u64 {
         self.dropped_events.load(Ordering::Relaxed)
+    }
+
+    fn note_refusal(&self, reason: Option<String>) {
+        let mut held = lock(&self.refusal);
+        self.is_refusal_untold.store(reason.is_some(), Ordering::Release);
+        *held = reason;
+    }
+
+    /// Fails with a refusal, once for each.
+    pub(crate) fn tell_refusal(&self) -> Outcome<()> {
+        if self.is_refusal_untold.swap(false, Ordering::AcqRel) {
+            self.refused().map_or(Ok(()), Err)
+        } else {
+            Ok(())
+        }
     }
 
     /// What keeps this device from its channel, by the key server's word.

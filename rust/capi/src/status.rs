@@ -33,8 +33,6 @@ pub enum SealcastStatus {
     InUse = 16,
     /// A callback must not call the library.
     Reentrant = 17,
-    /// It has not joined its channel yet.
-    NotJoined = 18,
     /// The queue of messages is full: try again when some have been sent.
     QueueFull = 19,
     /// The message or topic is too long.
@@ -59,8 +57,6 @@ pub enum SealcastStatus {
     NotAllowed = 60,
     /// The site has no such channel.
     UnknownChannel = 61,
-    /// The network does not do it.
-    Network = 70,
     /// Nobody answers.
     Unreachable = 71,
     /// A file or folder cannot be read or written, or is damaged.
@@ -101,7 +97,7 @@ use SealcastCategory as Category;
 use SealcastStatus as Status;
 
 impl Status {
-    const ALL: [Self; 29] = [
+    const ALL: [Self; 27] = [
         Self::Ok,
         Self::Timeout,
         Self::Closed,
@@ -113,7 +109,6 @@ impl Status {
         Self::BufferTooSmall,
         Self::InUse,
         Self::Reentrant,
-        Self::NotJoined,
         Self::QueueFull,
         Self::TooLong,
         Self::UnknownRequest,
@@ -126,7 +121,6 @@ impl Status {
         Self::Signing,
         Self::NotAllowed,
         Self::UnknownChannel,
-        Self::Network,
         Self::Unreachable,
         Self::Storage,
         Self::Incomplete,
@@ -151,7 +145,6 @@ impl Status {
             Self::BufferTooSmall => "buffer-too-small\0",
             Self::InUse => "in-use\0",
             Self::Reentrant => "reentrant\0",
-            Self::NotJoined => "not-joined\0",
             Self::QueueFull => "queue-full\0",
             Self::TooLong => "too-long\0",
             Self::UnknownRequest => "unknown-request\0",
@@ -164,7 +157,6 @@ impl Status {
             Self::Signing => "signing\0",
             Self::NotAllowed => "not-allowed\0",
             Self::UnknownChannel => "unknown-channel\0",
-            Self::Network => "network\0",
             Self::Unreachable => "unreachable\0",
             Self::Storage => "storage\0",
             Self::Incomplete => "incomplete\0",
@@ -183,7 +175,6 @@ impl Status {
             | Self::BufferTooSmall
             | Self::InUse
             | Self::Reentrant
-            | Self::NotJoined
             | Self::QueueFull
             | Self::TooLong
             | Self::UnknownRequest
@@ -192,7 +183,7 @@ impl Status {
             Self::NoDevice => Category::Enrolment,
             Self::Certificate | Self::Revoked | Self::Signing => Category::Certificate,
             Self::NotAllowed | Self::UnknownChannel => Category::Channel,
-            Self::Network | Self::Unreachable => Category::Network,
+            Self::Unreachable => Category::Network,
             Self::Storage => Category::Storage,
             Self::Incomplete | Self::Exhausted => Category::Incomplete,
             Self::Internal => Category::Internal,
@@ -274,8 +265,9 @@ pub(crate) fn in_callback<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// Of a thread that is ending, whose own is gone, nobody asks any more.
 fn remember(text: String) {
-    LAST.with_borrow_mut(|last| *last = text);
+    let _ = LAST.try_with(|last| *last.borrow_mut() = text);
 }
 
 /// Name of a status, such as "timeout"; NULL of a number that is none. It lives as long as the library.
@@ -297,7 +289,8 @@ pub extern "C" fn sealcast_status_category(status: i32) -> SealcastCategory {
 /// `buffer` is valid for writes of `capacity` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealcast_last_error(buffer: *mut c_char, capacity: usize) -> usize {
-    LAST.with_borrow(|last| {
+    let write = |last: &RefCell<String>| {
+        let last = last.borrow();
         if !buffer.is_null() && capacity > 0 {
             let mut length = last.len().min(capacity - 1);
             while !last.is_char_boundary(length) {
@@ -309,7 +302,8 @@ pub unsafe extern "C" fn sealcast_last_error(buffer: *mut c_char, capacity: usiz
             out[length] = 0;
         }
         last.len()
-    })
+    };
+    LAST.try_with(write).unwrap_or(0)
 }
 
 #[cfg(test)]

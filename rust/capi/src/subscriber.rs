@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sealcast_core::event::{Command, Event, Message, Response};
+use sealcast_core::event::{Command, Message, Response};
 use sealcast_core::member::{Member, Purpose};
 use sealcast_core::receiver::{Path, Receiver, ReceiverConfig};
 use sealcast_core::rejection::Rejection;
@@ -274,11 +274,7 @@ impl End for Subscriber {
         if told.is_some() {
             return Ok(told);
         }
-        let mut kept = lock(&self.kept);
-        if kept.is_none() {
-            // A refusal is an event here, and no failure.
-            *kept = self.next_of(&mut self.session.engine()).unwrap_or_default();
-        }
+        self.keep_next();
         Ok(self.session.next_event())
     }
 
@@ -392,11 +388,8 @@ impl Subscriber {
             let message = match kept.take() {
                 Some(message) => message,
                 None => match self.next_of(&mut engine) {
-                    Ok(Some(message)) => message,
-                    Ok(None) => return Ok(()),
-                    // What is here is not lost by it: the next call is told.
-                    Err(_) if !messages.is_empty() => return Ok(()),
-                    Err(failure) => return Err(failure),
+                    Some(message) => message,
+                    None => return Ok(()),
                 },
             };
             let stream = message.publisher.stream.0;
@@ -439,20 +432,21 @@ impl Subscriber {
         Ok(())
     }
 
-    /// The next message, after the events before it have been filed. Fails where one of them is a refusal.
-    pub(crate) fn next_of(&self, engine: &mut Receiver) -> Outcome<Option<Message>> {
+    /// The next message, after the events before it have been filed.
+    fn next_of(&self, engine: &mut Receiver) -> Option<Message> {
         loop {
             if let Some(message) = engine.poll_message() {
-                return Ok(Some(message));
+                return Some(message);
             }
-            let Some(event) = engine.poll_event() else {
-                return Ok(None);
-            };
-            let is_refusal = matches!(event, Event::Refused { .. });
-            self.session.file(event, engine);
-            if is_refusal && let Some(failure) = self.session.refused() {
-                return Err(failure);
-            }
+            self.session.file(engine.poll_event()?, engine);
+        }
+    }
+
+    /// Files the events before the next message, which waits to be taken.
+    pub(crate) fn keep_next(&self) {
+        let mut kept = lock(&self.kept);
+        if kept.is_none() {
+            *kept = self.next_of(&mut self.session.engine());
         }
     }
 

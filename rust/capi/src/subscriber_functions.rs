@@ -9,7 +9,6 @@ use crate::handle;
 use crate::identity::{Identity, SealcastIdentity};
 use crate::memory::{self, Buffer, SealcastBytes, needs};
 use crate::request::SealcastRequest;
-use crate::session::lock;
 use crate::status::{Failure, Outcome, SealcastStatus, call};
 use crate::subscriber::{
     SealcastMessage, SealcastSubscriber, SealcastSubscriberCounters, SealcastSubscriberOptions, Subscriber,
@@ -30,7 +29,7 @@ pub unsafe extern "C" fn sealcast_subscriber_options_init(
     size: usize,
 ) -> SealcastStatus {
     // SAFETY: as this function's own.
-    call(|| unsafe { end::init_options(options, size) })
+    call(|| unsafe { memory::init_options(options, size) }.map(|()| SealcastStatus::Ok))
 }
 
 /// Make a subscriber. Nothing happens before its first request is taken.
@@ -85,11 +84,8 @@ pub extern "C" fn sealcast_subscriber_join(
                 subscriber.tend()?;
                 return Ok(Some(()));
             }
-            // Before the join there is nothing to tell but that it is refused.
-            let mut kept = lock(&subscriber.kept);
-            if kept.is_none() {
-                *kept = subscriber.next_of(&mut subscriber.session.engine())?;
-            }
+            subscriber.keep_next();
+            session.tell_refusal()?;
             Ok(None)
         })?;
         joined.map_or_else(|status| session.not_joined(status), |()| Ok(SealcastStatus::Ok))
@@ -99,7 +95,7 @@ pub extern "C" fn sealcast_subscriber_join(
 /// Wait for the next request that the host is to make. Requests are independent: several may be under way at once, and
 /// have to be, since one of them waits for news.
 ///
-/// `buffer`: for what `request` points to; 64 KiB and 1 KiB more hold any. SEALCAST_STATUS_BUFFER_TOO_SMALL: it stays, and
+/// `buffer`: for what `request` points to; SEALCAST_SUBSCRIBER_REQUEST_BYTES hold any. SEALCAST_STATUS_BUFFER_TOO_SMALL: it stays, and
 /// `request->body_length` is the capacity that it needs. Call it again and again: it also does what time
 /// brings. SEALCAST_STATUS_CLOSED: there will be none any more. `request_size`: sizeof(sealcast_request).
 ///
@@ -192,6 +188,9 @@ pub unsafe extern "C" fn sealcast_subscriber_recv_many(
         let mut taken: Vec<SealcastMessage> = Vec::with_capacity(limit.min(1024));
         let found = subscriber.session.wait_for(timeout, || {
             subscriber.fill(&mut buffer, &mut taken, limit)?;
+            if taken.is_empty() {
+                subscriber.session.tell_refusal()?;
+            }
             Ok((!taken.is_empty()).then_some(()))
         });
         if let Err(failure) = &found

@@ -23,6 +23,26 @@
 #define SEALCAST_FOREVER UINT64_MAX
 
 /**
+ * Bytes of a stream's id, and of a site's.
+ */
+#define SEALCAST_ID_BYTES 16
+
+/**
+ * Bytes of a buffer that holds any datagram.
+ */
+#define SEALCAST_DATAGRAM_BYTES 65507
+
+/**
+ * Bytes of a buffer that holds any request of a subscriber.
+ */
+#define SEALCAST_SUBSCRIBER_REQUEST_BYTES 66560
+
+/**
+ * Bytes of a buffer that holds any request of a publisher.
+ */
+#define SEALCAST_PUBLISHER_REQUEST_BYTES 1049600
+
+/**
  * What became of a call. 0 is success; 1 and 2 are no errors either.
  */
 enum sealcast_status
@@ -75,10 +95,6 @@ enum sealcast_status
      */
     SEALCAST_STATUS_REENTRANT = 17,
     /**
-     * It has not joined its channel yet.
-     */
-    SEALCAST_STATUS_NOT_JOINED = 18,
-    /**
      * The queue of messages is full: try again when some have been sent.
      */
     SEALCAST_STATUS_QUEUE_FULL = 19,
@@ -126,10 +142,6 @@ enum sealcast_status
      * The site has no such channel.
      */
     SEALCAST_STATUS_UNKNOWN_CHANNEL = 61,
-    /**
-     * The network does not do it.
-     */
-    SEALCAST_STATUS_NETWORK = 70,
     /**
      * Nobody answers.
      */
@@ -990,7 +1002,7 @@ sealcast_status sealcast_publisher_join(struct sealcast_publisher *publisher,
                                         uint64_t timeout);
 
 /**
- * Wait for the next request that the host is to make: as sealcast_subscriber_next_request; 1 MiB and 1 KiB more hold any.
+ * Wait for the next request that the host is to make: as sealcast_subscriber_next_request; SEALCAST_PUBLISHER_REQUEST_BYTES hold any.
  *
  * # Safety
  * `buffer` is valid for writes of `capacity` bytes, `request` for one.
@@ -1116,6 +1128,71 @@ sealcast_status sealcast_publisher_handle_deadline(struct sealcast_publisher *pu
                                                    uint64_t *deadline);
 
 /**
+ * SEALCAST_ID_BYTES of this library.
+ */
+size_t sealcast_id_bytes(void);
+
+/**
+ * SEALCAST_DATAGRAM_BYTES of this library.
+ */
+size_t sealcast_datagram_bytes(void);
+
+/**
+ * SEALCAST_SUBSCRIBER_REQUEST_BYTES of this library.
+ */
+size_t sealcast_subscriber_request_bytes(void);
+
+/**
+ * SEALCAST_PUBLISHER_REQUEST_BYTES of this library.
+ */
+size_t sealcast_publisher_request_bytes(void);
+
+/**
+ * sizeof(sealcast_identity_options) of this library.
+ */
+size_t sealcast_identity_options_size(void);
+
+/**
+ * sizeof(sealcast_identity_info) of this library.
+ */
+size_t sealcast_identity_info_size(void);
+
+/**
+ * sizeof(sealcast_request) of this library.
+ */
+size_t sealcast_request_size(void);
+
+/**
+ * sizeof(sealcast_event) of this library.
+ */
+size_t sealcast_event_size(void);
+
+/**
+ * sizeof(sealcast_message) of this library.
+ */
+size_t sealcast_message_size(void);
+
+/**
+ * sizeof(sealcast_subscriber_options) of this library.
+ */
+size_t sealcast_subscriber_options_size(void);
+
+/**
+ * sizeof(sealcast_subscriber_counters) of this library.
+ */
+size_t sealcast_subscriber_counters_size(void);
+
+/**
+ * sizeof(sealcast_publisher_options) of this library.
+ */
+size_t sealcast_publisher_options_size(void);
+
+/**
+ * sizeof(sealcast_publisher_counters) of this library.
+ */
+size_t sealcast_publisher_counters_size(void);
+
+/**
  * Name of a status, such as "timeout"; NULL of a number that is none. It lives as long as the library.
  */
 const char *sealcast_status_name(int32_t status);
@@ -1175,7 +1252,7 @@ sealcast_status sealcast_subscriber_join(struct sealcast_subscriber *subscriber,
  * Wait for the next request that the host is to make. Requests are independent: several may be under way at once, and
  * have to be, since one of them waits for news.
  *
- * `buffer`: for what `request` points to; 64 KiB and 1 KiB more hold any. SEALCAST_STATUS_BUFFER_TOO_SMALL: it stays, and
+ * `buffer`: for what `request` points to; SEALCAST_SUBSCRIBER_REQUEST_BYTES hold any. SEALCAST_STATUS_BUFFER_TOO_SMALL: it stays, and
  * `request->body_length` is the capacity that it needs. Call it again and again: it also does what time
  * brings. SEALCAST_STATUS_CLOSED: there will be none any more. `request_size`: sizeof(sealcast_request).
  *

@@ -35,8 +35,9 @@ sealcast_status sealcast_curl_serve_subscriber(sealcast_identity *identity, seal
 sealcast_status sealcast_curl_serve_publisher(sealcast_identity *identity, sealcast_publisher *publisher,
                                               const sealcast_curl_options *options, sealcast_curl **curl);
 
-/** Stop, and wait for requests that are under way, which end at once. NULL is nothing. */
-void sealcast_curl_free(sealcast_curl *curl);
+/** Stop, and wait for requests that are under way, which end at once. NULL is nothing; SEALCAST_STATUS_INVALID_HANDLE:
+ * it has been freed already. */
+sealcast_status sealcast_curl_free(sealcast_curl *curl);
 
 #ifdef __cplusplus
 }

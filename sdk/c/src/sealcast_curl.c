@@ -32,6 +32,7 @@ static const size_t MAX_ANSWER_BYTES = (size_t)64 << 20;
 /* What the two kinds of end have in common. */
 typedef struct end {
     void *handle;
+    sealcast_status (*probe)(void *);
     sealcast_status (*next_request)(void *, uint64_t, uint8_t *, size_t, sealcast_request *);
     sealcast_status (*verify_server)(void *, uint64_t, const sealcast_bytes *, size_t);
     sealcast_status (*respond)(void *, uint64_t, int32_t, sealcast_bytes);
@@ -44,9 +45,15 @@ struct sealcast_curl {
     atomic_bool stopped;
     unsigned count;
     pthread_t threads[MAX_THREADS];
-    _Atomic(curl_socket_t) sockets[MAX_THREADS]; /* of each thread's connection, or CURL_SOCKET_BAD */
+    pthread_mutex_t open; /* for `sockets`: what is shut down must not be closed meanwhile, and its number another's */
+    curl_socket_t sockets[MAX_THREADS]; /* of each thread's connection, or CURL_SOCKET_BAD */
     atomic_uint places;
+    sealcast_curl *next; /* of those that live */
 };
+
+/* Those that were not freed: whoever frees one twice is told so. */
+static sealcast_curl *living;
+static pthread_mutex_t living_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* One thread and its connection. */
 typedef struct worker {
@@ -87,15 +94,21 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose, struct cur
     (void)purpose;
     worker *self = context;
     curl_socket_t made = socket(address->family, address->socktype, address->protocol);
-    atomic_store(&self->owner->sockets[self->place], made);
+    pthread_mutex_lock(&self->owner->open);
+    self->owner->sockets[self->place] = made;
+    pthread_mutex_unlock(&self->owner->open);
     return made;
 }
 
 static int close_socket(void *context, curl_socket_t old) {
     worker *self = context;
-    curl_socket_t held = old;
-    atomic_compare_exchange_strong(&self->owner->sockets[self->place], &held, CURL_SOCKET_BAD);
-    return close(old);
+    pthread_mutex_lock(&self->owner->open);
+    if (self->owner->sockets[self->place] == old) {
+        self->owner->sockets[self->place] = CURL_SOCKET_BAD;
+    }
+    int done = close(old);
+    pthread_mutex_unlock(&self->owner->open);
+    return done;
 }
 
 /* libcurl asks about once a second whether to go on. */
@@ -264,8 +277,17 @@ static void begin(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
 
 static sealcast_status serve(sealcast_identity *identity, end end, unsigned threads,
                              const sealcast_curl_options *options, sealcast_curl **curl) {
-    if (!curl || !identity || !end.handle) {
+    if (!curl) {
         return SEALCAST_STATUS_NULL_ARGUMENT;
+    }
+    /* Handles are the library's to judge, and it has the words for it. */
+    sealcast_identity_info info;
+    sealcast_status status = sealcast_identity_get_info(identity, &info, sizeof info);
+    if (status == SEALCAST_STATUS_OK) {
+        status = end.probe(end.handle);
+    }
+    if (status != SEALCAST_STATUS_OK) {
+        return status;
     }
     sealcast_curl_options given = {.size = sizeof given};
     if (options) {
@@ -285,9 +307,14 @@ static sealcast_status serve(sealcast_identity *identity, end end, unsigned thre
     made->end = end;
     made->identity = identity;
     made->options = given;
+    pthread_mutex_init(&made->open, NULL);
     for (unsigned place = 0; place < MAX_THREADS; place++) {
-        atomic_init(&made->sockets[place], CURL_SOCKET_BAD);
+        made->sockets[place] = CURL_SOCKET_BAD;
     }
+    pthread_mutex_lock(&living_lock);
+    made->next = living;
+    living = made;
+    pthread_mutex_unlock(&living_lock);
     unsigned wanted = given.threads ? given.threads : threads;
     while (made->count < wanted && pthread_create(&made->threads[made->count], NULL, work, made) == 0) {
         made->count++;
@@ -298,6 +325,11 @@ static sealcast_status serve(sealcast_identity *identity, end end, unsigned thre
     }
     *curl = made;
     return SEALCAST_STATUS_OK;
+}
+
+static sealcast_status subscriber_probe(void *handle) {
+    sealcast_subscriber_counters counters;
+    return sealcast_subscriber_get_counters(handle, &counters, sizeof counters);
 }
 
 static sealcast_status subscriber_next(void *handle, uint64_t timeout, uint8_t *buffer, size_t capacity,
@@ -311,6 +343,11 @@ static sealcast_status subscriber_verify(void *handle, uint64_t id, const sealca
 
 static sealcast_status subscriber_respond(void *handle, uint64_t id, int32_t code, sealcast_bytes body) {
     return sealcast_subscriber_respond(handle, id, code, body);
+}
+
+static sealcast_status publisher_probe(void *handle) {
+    sealcast_publisher_counters counters;
+    return sealcast_publisher_get_counters(handle, &counters, sizeof counters);
 }
 
 static sealcast_status publisher_next(void *handle, uint64_t timeout, uint8_t *buffer, size_t capacity,
@@ -328,30 +365,46 @@ static sealcast_status publisher_respond(void *handle, uint64_t id, int32_t code
 
 sealcast_status sealcast_curl_serve_subscriber(sealcast_identity *identity, sealcast_subscriber *subscriber,
                                                const sealcast_curl_options *options, sealcast_curl **curl) {
-    end end = {subscriber, subscriber_next, subscriber_verify, subscriber_respond};
+    end end = {subscriber, subscriber_probe, subscriber_next, subscriber_verify, subscriber_respond};
     return serve(identity, end, SUBSCRIBER_THREADS, options, curl);
 }
 
 sealcast_status sealcast_curl_serve_publisher(sealcast_identity *identity, sealcast_publisher *publisher,
                                               const sealcast_curl_options *options, sealcast_curl **curl) {
-    end end = {publisher, publisher_next, publisher_verify, publisher_respond};
+    end end = {publisher, publisher_probe, publisher_next, publisher_verify, publisher_respond};
     return serve(identity, end, PUBLISHER_THREADS, options, curl);
 }
 
-void sealcast_curl_free(sealcast_curl *curl) {
+sealcast_status sealcast_curl_free(sealcast_curl *curl) {
     if (!curl) {
-        return;
+        return SEALCAST_STATUS_OK;
+    }
+    pthread_mutex_lock(&living_lock);
+    sealcast_curl **place_of = &living;
+    while (*place_of && *place_of != curl) {
+        place_of = &(*place_of)->next;
+    }
+    int is_living = *place_of == curl;
+    if (is_living) {
+        *place_of = curl->next;
+    }
+    pthread_mutex_unlock(&living_lock);
+    if (!is_living) {
+        return SEALCAST_STATUS_INVALID_HANDLE;
     }
     atomic_store(&curl->stopped, true);
     /* What waits for an answer gets none any more. */
+    pthread_mutex_lock(&curl->open);
     for (unsigned place = 0; place < curl->count; place++) {
-        curl_socket_t held = atomic_load(&curl->sockets[place]);
-        if (held != CURL_SOCKET_BAD) {
-            shutdown(held, SHUT_RDWR);
+        if (curl->sockets[place] != CURL_SOCKET_BAD) {
+            shutdown(curl->sockets[place], SHUT_RDWR);
         }
     }
+    pthread_mutex_unlock(&curl->open);
     for (unsigned place = 0; place < curl->count; place++) {
         pthread_join(curl->threads[place], NULL);
     }
+    pthread_mutex_destroy(&curl->open);
     free(curl);
+    return SEALCAST_STATUS_OK;
 }

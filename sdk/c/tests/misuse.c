@@ -6,19 +6,7 @@
 
 #include <sealcast.h>
 
-static int failures;
-
-#define EXPECT(wanted, call)                                                                                     \
-    do {                                                                                                         \
-        sealcast_status got = (call);                                                                            \
-        if (got != (wanted)) {                                                                                   \
-            char text[256];                                                                                      \
-            sealcast_last_error(text, sizeof text);                                                              \
-            fprintf(stderr, "%s:%d: %s gives %s, not %s: %s\n", __FILE__, __LINE__, #call,                       \
-                    sealcast_status_name(got), sealcast_status_name(wanted), text);                              \
-            failures++;                                                                                          \
-        }                                                                                                        \
-    } while (0)
+#include "expect.h"
 
 static const char *folder;
 static uint8_t buffer[1 << 17];
@@ -95,7 +83,12 @@ static void wrong_sizes(void) {
     sealcast_subscriber_options options;
     sealcast_identity_info info;
     sealcast_message message;
-    EXPECT(SEALCAST_STATUS_WRONG_SIZE, sealcast_subscriber_options_init(&options, sizeof options - 8));
+    EXPECT(SEALCAST_STATUS_WRONG_SIZE, sealcast_subscriber_options_init(&options, 8));
+    EXPECT(SEALCAST_STATUS_WRONG_SIZE, sealcast_subscriber_options_init(&options, sizeof options - 1));
+    /* A header that is older than the library. */
+    options.side_channel = 7;
+    EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_options_init(&options, sizeof options - 8));
+    CHECK(options.size == sizeof options - 8 && options.side_channel == 7);
     EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_options_init(&options, sizeof options));
     options.channel = "ward/ecg";
     options.size = 0;
@@ -113,6 +106,46 @@ static void wrong_sizes(void) {
     EXPECT(SEALCAST_STATUS_UNKNOWN_REQUEST, sealcast_subscriber_respond(subscriber, request.id, 0, body));
     sealcast_subscriber_free(subscriber);
     sealcast_identity_free(identity);
+}
+
+static void sizes(void) {
+    CHECK(sealcast_id_bytes() == SEALCAST_ID_BYTES);
+    CHECK(sealcast_datagram_bytes() == SEALCAST_DATAGRAM_BYTES);
+    CHECK(sealcast_subscriber_request_bytes() == SEALCAST_SUBSCRIBER_REQUEST_BYTES);
+    CHECK(sealcast_publisher_request_bytes() == SEALCAST_PUBLISHER_REQUEST_BYTES);
+    CHECK(sealcast_identity_options_size() == sizeof(sealcast_identity_options));
+    CHECK(sealcast_identity_info_size() == sizeof(sealcast_identity_info));
+    CHECK(sealcast_request_size() == sizeof(sealcast_request));
+    CHECK(sealcast_event_size() == sizeof(sealcast_event));
+    CHECK(sealcast_message_size() == sizeof(sealcast_message));
+    CHECK(sealcast_subscriber_options_size() == sizeof(sealcast_subscriber_options));
+    CHECK(sealcast_subscriber_counters_size() == sizeof(sealcast_subscriber_counters));
+    CHECK(sealcast_publisher_options_size() == sizeof(sealcast_publisher_options));
+    CHECK(sealcast_publisher_counters_size() == sizeof(sealcast_publisher_counters));
+}
+
+static void *end_late(void *key) {
+    pthread_setspecific(*(pthread_key_t *)key, (void *)1);
+    /* Makes what the library keeps for a thread. */
+    EXPECT(SEALCAST_STATUS_NULL_ARGUMENT, sealcast_subscriber_leave(NULL));
+    return NULL;
+}
+
+static void call_at_the_end(void *value) {
+    (void)value;
+    char text[64];
+    EXPECT(SEALCAST_STATUS_NULL_ARGUMENT, sealcast_subscriber_leave(NULL));
+    CHECK(sealcast_last_error(text, sizeof text) == 0);
+}
+
+/* As destructors of a thread's own objects do, when what the library keeps for it is gone. */
+static void a_thread_that_ends(void) {
+    static pthread_key_t key;
+    pthread_t thread;
+    pthread_key_create(&key, call_at_the_end);
+    pthread_create(&thread, NULL, end_late, &key);
+    pthread_join(thread, NULL);
+    pthread_key_delete(key);
 }
 
 static void values_out_of_range(void) {
@@ -242,6 +275,8 @@ int main(int argc, char **argv) {
     null_arguments();
     freed_and_foreign_handles();
     wrong_sizes();
+    sizes();
+    a_thread_that_ends();
     values_out_of_range();
     two_threads();
     callbacks();

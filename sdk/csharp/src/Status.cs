@@ -29,8 +29,6 @@ namespace Sealcast
         InUse = 16,
         /// <summary>A callback must not call the library.</summary>
         Reentrant = 17,
-        /// <summary>It has not joined its channel yet.</summary>
-        NotJoined = 18,
         /// <summary>The queue of messages is full.</summary>
         QueueFull = 19,
         /// <summary>The message or topic is too long.</summary>
@@ -53,8 +51,6 @@ namespace Sealcast
         NotAllowed = 60,
         /// <summary>The site has no such channel.</summary>
         UnknownChannel = 61,
-        /// <summary>The network does not do it.</summary>
-        Network = 70,
         /// <summary>Nobody answers.</summary>
         Unreachable = 71,
         /// <summary>A file or folder cannot be read or written, or is damaged.</summary>

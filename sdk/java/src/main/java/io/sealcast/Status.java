@@ -26,8 +26,6 @@ public enum Status {
     IN_USE(16),
     /** A callback called the library. */
     REENTRANT(17),
-    /** It has not joined its channel yet. */
-    NOT_JOINED(18),
     /** The queue of messages is full. */
     QUEUE_FULL(19),
     /** The message or topic is too long. */
@@ -50,8 +48,6 @@ public enum Status {
     NOT_ALLOWED(60),
     /** The site has no such channel. */
     UNKNOWN_CHANNEL(61),
-    /** The network does not do it. */
-    NETWORK(70),
     /** Nobody answers. */
     UNREACHABLE(71),
     /** A file or folder cannot be read or written, or is damaged. */

@@ -1,0 +1,103 @@
+/* sealcast-curl: wrong calls give a status, a refusal reaches whoever waits, and what has joined leaves nothing behind.
+ * `https FOLDER CHANNEL ROUNDS` */
+#include <dirent.h>
+#include <stdlib.h>
+
+#include <sealcast_curl.h>
+
+#include "expect.h"
+
+enum { PATIENCE = 20000000 };
+
+static sealcast_identity *identity;
+
+static sealcast_subscriber *subscriber_of(const char *channel) {
+    sealcast_subscriber_options options;
+    sealcast_subscriber *made = NULL;
+    EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_options_init(&options, sizeof options));
+    options.channel = channel;
+    EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_new(identity, &options, 0, &made));
+    return made;
+}
+
+static void wrong_calls(const char *folder, const char *channel) {
+    sealcast_identity *other = NULL;
+    sealcast_curl *curl = NULL;
+    sealcast_subscriber *subscriber = subscriber_of(channel);
+    sealcast_curl_options options = {sizeof options, 65, NULL, NULL};
+    EXPECT(SEALCAST_STATUS_NULL_ARGUMENT, sealcast_curl_serve_subscriber(NULL, subscriber, NULL, &curl));
+    EXPECT(SEALCAST_STATUS_NULL_ARGUMENT, sealcast_curl_serve_subscriber(identity, NULL, NULL, &curl));
+    EXPECT(SEALCAST_STATUS_NULL_ARGUMENT, sealcast_curl_serve_subscriber(identity, subscriber, NULL, NULL));
+    EXPECT(SEALCAST_STATUS_INVALID_ARGUMENT, sealcast_curl_serve_subscriber(identity, subscriber, &options, &curl));
+    options.size = 8;
+    EXPECT(SEALCAST_STATUS_WRONG_SIZE, sealcast_curl_serve_subscriber(identity, subscriber, &options, &curl));
+    EXPECT(SEALCAST_STATUS_INVALID_HANDLE,
+           sealcast_curl_serve_publisher(identity, (sealcast_publisher *)subscriber, NULL, &curl));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_identity_open(folder, NULL, &other));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_identity_free(other));
+    EXPECT(SEALCAST_STATUS_INVALID_HANDLE, sealcast_curl_serve_subscriber(other, subscriber, NULL, &curl));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_subscriber(identity, subscriber, NULL, &curl));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
+    EXPECT(SEALCAST_STATUS_INVALID_HANDLE, sealcast_curl_free(curl));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(NULL));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_free(subscriber));
+    EXPECT(SEALCAST_STATUS_INVALID_HANDLE, sealcast_curl_serve_subscriber(identity, subscriber, NULL, &curl));
+}
+
+/* Whoever takes events does not take the refusal from those who join or receive. */
+static void a_refusal_is_told_whoever_takes_events(void) {
+    sealcast_subscriber *subscriber = subscriber_of("no/such/channel");
+    sealcast_curl *curl = NULL;
+    sealcast_event event;
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_subscriber(identity, subscriber, NULL, &curl));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_next_event(subscriber, PATIENCE, &event, sizeof event));
+    CHECK(event.kind == SEALCAST_EVENT_KIND_REFUSED);
+    EXPECT(SEALCAST_STATUS_UNKNOWN_CHANNEL, sealcast_subscriber_join(subscriber, PATIENCE));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_free(subscriber));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
+}
+
+static int entries(const char *path) {
+    int count = 0;
+    DIR *folder = opendir(path);
+    while (folder && readdir(folder)) {
+        count++;
+    }
+    if (folder) {
+        closedir(folder);
+    }
+    return count;
+}
+
+static void join_and_free(const char *channel, int rounds) {
+    int files = 0, threads = 0;
+    for (int round = 0; round < rounds; round++) {
+        sealcast_subscriber *subscriber = subscriber_of(channel);
+        sealcast_curl *curl = NULL;
+        EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_subscriber(identity, subscriber, NULL, &curl));
+        EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_join(subscriber, PATIENCE));
+        EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_free(subscriber));
+        EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
+        if (round == 0) {
+            files = entries("/proc/self/fd");
+            threads = entries("/proc/self/task");
+        }
+    }
+    CHECK(entries("/proc/self/fd") == files);
+    CHECK(entries("/proc/self/task") == threads);
+    printf("%d joins\n", rounds);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 4) {
+        fprintf(stderr, "usage: %s FOLDER CHANNEL ROUNDS\n", argv[0]);
+        return 2;
+    }
+    EXPECT(SEALCAST_STATUS_OK, sealcast_identity_open(argv[1], NULL, &identity));
+    wrong_calls(argv[1], argv[2]);
+    a_refusal_is_told_whoever_takes_events();
+    join_and_free(argv[2], atoi(argv[3]));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_identity_free(identity));
+    printf("%d failures\n", failures);
+    return failures != 0;
+}
