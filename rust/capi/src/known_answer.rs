@@ -7,13 +7,13 @@ use sealcast_vectors::{Error, answer};
 use crate::memory::{SealcastBytes, copy_out, text};
 use crate::status::{Failure, SealcastStatus, call};
 
-/// Answer a case of the known answers, the files of vectors/, as this library does; to be compared with what the file says.
+/// Answer a case of the known answers (the files of vectors/) as this library does, to be compared with the file.
 ///
-/// `concept_name`: that of a file without its ending, such as "varint". `question`: a CBOR map of the inputs of a case and of its
-/// group, with the names and values that the file has; bytes are text in hexadecimal there and here. What is written to `buffer`
-/// is a CBOR map of the results in the same way, "result" and "reason" among them. `length` is how long it is, also where
-/// the buffer is too small. No handle is touched and nothing is kept. Fails with SEALCAST_STATUS_INVALID_ARGUMENT if there is no
-/// such concept or it is none of its cases.
+/// `concept_name`: that of a file without its ending, such as "varint". `question`: a CBOR map of the inputs of a case
+/// and of its group, with the names and values that the file has; bytes are text in hexadecimal there and here. What is
+/// written to `buffer` is a CBOR map of the results in the same way, "result" and "reason" among them. `length` is how
+/// long it is, also where the buffer is too small. No handle is touched and nothing is kept. Fails with
+/// SEALCAST_STATUS_INVALID_ARGUMENT if there is no such concept or it is none of its cases.
 ///
 /// # Safety
 /// As the conventions say of strings, bytes and buffers.

@@ -1,13 +1,20 @@
 //! The engine's answers to the cases of vectors/.
 //!
-//! A library is held to its known answers where it runs, in whatever language: its host gives the inputs of a case and compares
-//! what comes back with what the file says. [`answer`] takes a CBOR map of a case's inputs, those of its group among them, and
-//! gives a CBOR map of the results, both with the names and the values of the file: bytes are text in hexadecimal, as in JSON, so
-//! that a host turns a file into CBOR, and compares, without knowing what any field is. What is asked and what the engine does
-//! not tell is in questions.json beside this folder, which all runners read.
+//! A library is held to its known answers where it runs, in whatever language: its host gives the inputs of a case and
+//! compares what comes back with what the file says. [`answer`] takes a CBOR map of a case's inputs, those of its group
+//! among them, and gives a CBOR map of the results, both with the names and the values of the file: bytes are text in
+//! hexadecimal, as in JSON, so that a host turns a file into CBOR, and compares, without knowing what any field is.
 //!
-//! [`functions`] answers by one function at a time, [`trust`] by what is signed, [`side_channel`] by bodies, [`receiver`] by a
-//! whole receiver that has joined the channel of [`site`].
+//! questions.json beside this folder says, for all runners, what is asked. Of each concept `inputs` are given, with all
+//! that stands at the group; the rest of a case has to come back, in "delivery" also the reason of each step, which is
+//! not given. Of a valid case `returned` come back too: made again, or of a key that cannot be read the given one if it
+//! does the same. `untold` does not come back, and a reason comes by the word in `toldAs`. Of the side channel the
+//! engine only writes the kinds in `written` (a valid case without flags: `fields` are given, "body" comes), has no
+//! part in `unknown`, and lets pass what is in `passed`: it comes over TLS from a peer whose identity was proved,
+//! nothing is signed over these bytes, and what they say is checked against signed objects.
+//!
+//! [`functions`] answers by one function at a time, [`trust`] by what is signed, [`side_channel`] by bodies,
+//! [`receiver`] by a whole receiver that has joined the channel of [`site`].
 
 #![forbid(unsafe_code)]
 

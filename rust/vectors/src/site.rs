@@ -1,7 +1,8 @@
-//! The site of the cases, as a key server would tell a subscriber of it: what a receiver has to have joined before it takes a packet.
+//! The site of the cases, as a key server would tell a subscriber of it: what a receiver has to have joined before it
+//! takes a packet.
 //!
-//! Its keys are no secret and its certificates are always the same: those of the folder site/, which tests/site.rs writes. All
-//! of them are of Ed25519, by which what is signed here needs no random source either.
+//! Its keys are no secret and its certificates are always the same: those of the folder site/, which tests/site.rs
+//! writes. All of them are of Ed25519, by which what is signed here needs no random source either.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The certificates of the cases' site are what this makes: SEALCAST_WRITE=1 writes them anew, and else they are compared.
+//! The certificates of the cases' site are what this makes: SEALCAST_WRITE=1 writes them anew, and else they are
+//! compared.
 
 use std::path::Path;
 

@@ -9,7 +9,9 @@ namespace Sealcast
         /// The library's answer to a case of the known answers (vectors/), to be compared with what the file says.
         /// </summary>
         /// <param name="concept">The name of a file without its ending, such as "varint".</param>
-        /// <param name="question">A CBOR map of the inputs of a case and of its group, with the file's names and values.</param>
+        /// <param name="question">
+        /// A CBOR map of the inputs of a case and of its group, with the file's names and values.
+        /// </param>
         /// <returns>A CBOR map of the results, in the same way.</returns>
         /// <exception cref="SealcastException">
         /// <see cref="Status.InvalidArgument"/>: there is no such concept, or it is none of its cases.
