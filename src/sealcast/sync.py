@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from sealcast import endpoint
+from sealcast import endpoint, system
 from sealcast._core import Message
 from sealcast.device.identity import DeviceIdentity
 from sealcast.endpoint.inbox import InboxOptions
@@ -53,7 +53,7 @@ class _Loop:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = system.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="sealcast-loop", daemon=True).start()
             return self._loop
 

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("est", "keys"),
     ("ca",),
     ("pki",),
+    ("system",),
     ("errors",),
 )
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
@@ -31,11 +32,17 @@ SIDEWAYS = {
     "relay": {"repair"},  # a relay keeps packets in the store of the repair node
 }
 
-ENGINE_USERS = set(RANK) - {"errors"}
+ENGINE_USERS = set(RANK) - {"errors", "system"}
 
 HTTP = {"aiohttp", "http", "httpx", "requests", "urllib.request", "urllib3"}
 DATABASE = {"sqlalchemy", "sqlite3", "alembic", "aiosqlite", "psycopg", "asyncpg"}
-FORBIDDEN_LIBRARIES = {"pki": HTTP | DATABASE, "keys": HTTP | DATABASE, "ca": HTTP, "errors": HTTP | DATABASE}
+FORBIDDEN_LIBRARIES = {
+    "pki": HTTP | DATABASE,
+    "keys": HTTP | DATABASE,
+    "ca": HTTP,
+    "errors": HTTP | DATABASE,
+    "system": HTTP | DATABASE,
+}
 
 INDEPENDENT = ("tests/reference", "tests/vectors/cases")
 INDEPENDENT_LIBRARIES = {"blake3", "cryptography", "cbor2", "__future__"}

@@ -23,6 +23,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from sealcast import system
 from sealcast.authority import app
 from sealcast.authority.app import running
 from sealcast.authority.control import FolderManagement
@@ -30,7 +31,7 @@ from sealcast.authority.issuance import CA_FILE, CA_KEY_FILE, LEDGER_FILE, certi
 from sealcast.authority.roles import ALL, SERVICE, SIGNER, parse_roles
 from sealcast.authority.signer_batch import DeviceBatches
 from sealcast.authority.signer_keys import SignerKeys
-from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket, user_id
+from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket
 from sealcast.authority.site import SOCKET_FILE, exclusive
 from sealcast.authority.site import Site as StoredSite
 from sealcast.ca import (
@@ -431,12 +432,12 @@ issuer = RemoteIssuer(parse_pem_certificates({certificate!r})[0], Path({str(apar
 
     def test_a_user_that_does_not_exist(self) -> None:
         with pytest.raises(ConfigError, match="no-such-user"):
-            user_id("no-such-user")
+            system.user_id("no-such-user")
 
 
 def test_its_memory_is_closed_to_others_of_its_user() -> None:
     code = (
-        "import ctypes; from sealcast.authority.signer_process import forbid_inspection; forbid_inspection();"
+        "import ctypes; from sealcast.system import forbid_inspection; forbid_inspection();"
         "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -557,7 +558,7 @@ class TestRoles:
     ) -> None:
         apart = split[1]
         # It is for the process, and this one goes on.
-        monkeypatch.setattr(app, "forbid_inspection", lambda: None)
+        monkeypatch.setattr(system, "forbid_inspection", lambda: None)
         monkeypatch.setenv("SEALCAST_PASSPHRASE", PASSWORD)
         key, ledger = apart / CA_KEY_FILE, apart / LEDGER_FILE
         match damage:

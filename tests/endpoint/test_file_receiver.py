@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-import os
 import resource
+import shutil
 import tracemalloc
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -291,8 +291,8 @@ async def test_d6_of_a_tebibyte_full_of_holes_little_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each second piece comes: so many are taken as there may be runs, and all else is asked for again."""
-    room = SimpleNamespace(f_bavail=1 << 41, f_frsize=1)
-    monkeypatch.setattr(os, "statvfs", lambda _: room)
+    room = SimpleNamespace(free=1 << 41)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
     vast = Offer(number=0, count=1, name="vast", size=1 << 40, sha256=bytes(32))
     piece = memoryview(bytes(PIECE_BYTES))
     came = range(0, 2 * (MAX_RUNS + 40), 2)
@@ -318,8 +318,8 @@ async def test_d6_of_a_tebibyte_full_of_holes_little_is_kept(
 async def test_a_file_that_has_no_room_is_refused_before_it_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = SimpleNamespace(f_bavail=len(DATA) - 1, f_frsize=1)
-    monkeypatch.setattr(os, "statvfs", lambda _: room)
+    room = SimpleNamespace(free=len(DATA) - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
     items = [message(offer()), *run_of(b"small", name="small"), message(ASK)]
     files, feed, told = await received(tmp_path, items, lost=("f.bin",))
     assert [file.path.name for file in files] == ["small"]

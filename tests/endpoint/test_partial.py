@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sealcast.endpoint.partial import KEPT_SECONDS, PartialFile, parent_of, sweep
+from sealcast.endpoint.partial import KEPT_SECONDS, PartialFile, sweep
 from sealcast.endpoint.transfer import PIECE_BYTES, Offer
 from sealcast.errors import StorageError
+from sealcast.system import parent_of
 
 DATA = bytes(range(256)) * (PIECE_BYTES // 256) * 2 + b"the last piece"
 

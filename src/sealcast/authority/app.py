@@ -6,10 +6,8 @@ a port and a TLS context of its own (design 6).
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import logging
-import signal
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from sealcast import system
 from sealcast.authority.api import listener as management
 from sealcast.authority.api.handling import Running
 from sealcast.authority.arrangement import settle
@@ -32,7 +31,7 @@ from sealcast.authority.rotation_state import ensure_key_server
 from sealcast.authority.routes_keys import make_application
 from sealcast.authority.service import Authority
 from sealcast.authority.signer_keys import SignerKeys
-from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket, forbid_inspection
+from sealcast.authority.signer_process import SIGNER_SOCKET_FILE, SignerSocket
 from sealcast.authority.site import Site, check_folder, exclusive
 from sealcast.authority.storage import DATABASE_FILE, Storage
 from sealcast.ca import Issuer, Limits, PassphraseSource
@@ -53,9 +52,8 @@ SIGNER_START_SECONDS = 15.0
 
 DEFAULT_LIMITS = Limits()
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 << 20
-"""The most that the second may be."""
+"""The most that glibc allows for blocks that are not mapped each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +103,7 @@ def serve(
         settle(folder, Storage.open(folder / DATABASE_FILE), None)
         issuer = _issuer(folder, roles, passphrases)
         places = Places(est=listen, keys=keys, manage=manage, is_managed=is_managed)
-        asyncio.run(_serve(folder, places, ready, issuer, passphrases))
+        system.run(_serve(folder, places, ready, issuer, passphrases))
 
 
 def serve_signer(
@@ -138,7 +136,7 @@ def serve_signer(
         listener = SignerSocket(path, service_user=service_user)
         try:
             # Before the key is in memory.
-            forbid_inspection()
+            system.forbid_inspection()
             keys = SignerKeys(folder, passphrases or PassphraseSource(), limits=limits, clock=system_time)
             stop = _stop_signals()
             await listener.start(keys)
@@ -147,7 +145,7 @@ def serve_signer(
         finally:
             await listener.close()
 
-    asyncio.run(run())
+    system.run(run())
 
 
 def _issuer(folder: Path, roles: frozenset[ServeRole], passphrases: PassphraseSource) -> Issuer | None:
@@ -175,9 +173,7 @@ def _issuer(folder: Path, roles: frozenset[ServeRole], passphrases: PassphraseSo
 
 def _stop_signals() -> asyncio.Event:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    system.on_signals(lambda _number: stop.set(), "SIGTERM", "SIGINT")
     return stop
 
 
@@ -204,19 +200,11 @@ async def _serve(
         # What is loaded by now stays; the collector would stop every request for 50 ms to look at it again.
         gc.collect()
         gc.freeze()
-        _keep_freed_memory()
+        # A policy of 100,000 names is copied ten times when one changes; each copy would be mapped, touched
+        # for the first time, and given back.
+        system.keep_freed_memory(_KEPT_BYTES)
         ready(listening)
         await stop.wait()
-
-
-def _keep_freed_memory() -> None:
-    """Have the C library keep what is freed: a policy of 100,000 names is copied ten times when one changes,
-    and each copy would be mapped, touched for the first time, and given back.
-    """
-    change = getattr(ctypes.CDLL(None), "mallopt", None)
-    if change is not None:
-        for limit in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            change(limit, _KEPT_BYTES)
 
 
 @contextlib.asynccontextmanager

@@ -28,7 +28,8 @@ from sealcast.ca import Issuer, LocalIssuer, RemoteIssuer
 from sealcast.ca.signer import public_key_of
 from sealcast.ca.site_request import SiteRequest
 from sealcast.pki.certificates import certificates_pem, key_identifier, parse_pem_certificates
-from sealcast.pki.files import storage_errors, sync_folder, write_atomically
+from sealcast.pki.files import storage_errors, write_atomically
+from sealcast.system import sync_folder
 
 ROOT_FILE = "root.pem"
 _KEYS = "ca-*.key"

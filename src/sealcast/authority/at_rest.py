@@ -5,7 +5,6 @@ the disk; from then on they are moved to their places, by whoever opens the fold
 service or signer has its keys in memory and goes on.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -13,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sealcast import system
 from sealcast.authority.vault import KEY_FILE, rewrapped
 from sealcast.ca import FileSigner, Passphrase, PassphraseSource
 from sealcast.errors import StorageError, UsageError
-from sealcast.pki.files import PRIVATE, storage_errors, sync_folder, write_and_sync
+from sealcast.pki.files import PRIVATE, storage_errors, write_and_sync
+from sealcast.system import sync_folder
 
 KEY_FILES = {"ca": "ca.key", "root": "root.key", "storage": KEY_FILE}
 """What may be encrypted, by the name under which a passphrase is looked for."""
@@ -52,7 +53,7 @@ def change_passphrase(
     chosen = names or tuple(name for name, file in KEY_FILES.items() if (folder / file).exists())
     if not chosen:
         raise StorageError(str(folder), "holds no key", cure="give the folder of an authority or of a signer")
-    with _locked(folder, fcntl.LOCK_EX):
+    with _locked(folder):
         _finish(folder)
         contents = {
             path.name: _reencrypted(path, name, old, new)
@@ -74,12 +75,12 @@ def change_passphrase(
 @contextmanager
 def keys_at_rest(folder: Path) -> Iterator[None]:
     """Let no passphrase change while keys are read, and finish a change that a crash has interrupted."""
-    with _locked(folder, fcntl.LOCK_SH):
+    with _locked(folder, is_shared=True):
         is_whole = not (folder / _READY).exists() and not any(folder.glob(f"{_STAGING}*"))
     if not is_whole:
-        with _locked(folder, fcntl.LOCK_EX):
+        with _locked(folder):
             _finish(folder)
-    with _locked(folder, fcntl.LOCK_SH):
+    with _locked(folder, is_shared=True):
         yield
 
 
@@ -102,12 +103,12 @@ def _finish(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, kind: int) -> Iterator[None]:
+def _locked(folder: Path, *, is_shared: bool = False) -> Iterator[None]:
     with storage_errors(folder):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = system.open_for_lock(folder)
     try:
         with storage_errors(folder):
-            fcntl.flock(descriptor, kind)
+            system.lock(descriptor, is_shared=is_shared, waits=True)
         yield
     finally:
         os.close(descriptor)

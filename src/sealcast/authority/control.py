@@ -7,8 +7,6 @@ by the same handlers, under the folder's lock.
 
 import http.client
 import json
-import os
-import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from sealcast import system
 from sealcast.authority import audit
 from sealcast.authority.api.callers import local_caller
 from sealcast.authority.api.handling import Asked, Reply, Running, is_change, prepare, record_refusal
@@ -26,7 +25,6 @@ from sealcast.authority.api.table import TABLE
 from sealcast.authority.arrangement import settle
 from sealcast.authority.service import Authority
 from sealcast.authority.site import SOCKET_FILE, Site, exclusive
-from sealcast.ca.remote import short_path
 from sealcast.errors import SealcastError, StorageError
 from sealcast.pki.files import storage_errors
 from sealcast.pki.policy_source import MAX_SOURCE_BYTES
@@ -110,7 +108,7 @@ class FolderManagement:
         else:
             # No passphrase is asked for where nothing is signed.
             site = self._site = self._site or Site.open_for_reading(self._folder)
-        caller, now = local_caller(os.getuid()), system_time()
+        caller, now = local_caller(system.user()), system_time()
         try:
             prepared = prepare(TABLE, asked, caller)
             opened = site.storage.transaction() if prepared.route.changes else site.storage.snapshot()
@@ -150,13 +148,15 @@ class ControlSocket:
         Raises:
             StorageError: the socket cannot be made.
         """
+        if not system.HAS_LOCAL_SOCKETS:
+            return
         application = make_application(self._authority, self._running, local=True)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         with storage_errors(self._path):
             self._path.unlink(missing_ok=True)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            with short_path(self._path) as path:
+            listener = system.local_socket(self._path)
+            with system.short_path(self._path) as path:
                 listener.bind(path)
             self._path.chmod(0o600)
             await web.SockSite(runner, listener).start()
@@ -231,7 +231,7 @@ class _LocalConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = system.local_socket(self._path)
         self.sock.settimeout(ANSWER_SECONDS)
-        with short_path(self._path) as path:
+        with system.short_path(self._path) as path:
             self.sock.connect(path)

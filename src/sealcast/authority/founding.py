@@ -34,9 +34,10 @@ from sealcast.ca.site_request import check_site_certificate, make_site_request
 from sealcast.errors import CertificateError, StorageError, UsageError
 from sealcast.pki.bundle import read_bundle_file
 from sealcast.pki.certificates import certificate_der, organization, parse_certificate
-from sealcast.pki.files import TEMPORARY_SUFFIX, read_file, storage_errors, sync_folder, write_and_sync
+from sealcast.pki.files import TEMPORARY_SUFFIX, read_file, storage_errors, write_and_sync
 from sealcast.pki.names import check_host_name, check_site_name, new_site_id
 from sealcast.pki.profiles import check_usages
+from sealcast.system import sync_folder
 
 REQUEST_FILE = "request.pem"
 

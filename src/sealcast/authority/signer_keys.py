@@ -44,8 +44,9 @@ from sealcast.ca.signer import public_key_of
 from sealcast.ca.site_request import SiteRequest, check_site_certificate, make_site_request
 from sealcast.errors import CertificateError, ConflictError, StorageError, UsageError
 from sealcast.pki.certificates import certificates_pem, is_issued_by, parse_certificate
-from sealcast.pki.files import storage_errors, sync_folder, write_atomically
+from sealcast.pki.files import storage_errors, write_atomically
 from sealcast.pki.profiles import MAX_SITE_CAS
+from sealcast.system import sync_folder
 
 _ISSUING = (KeyState.CERTIFIED, KeyState.ISSUES)
 _SIGNING = (*_ISSUING, KeyState.LISTS)

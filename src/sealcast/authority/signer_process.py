@@ -9,17 +9,14 @@ back, and to permit a name to be an administrator or a registration authority.
 
 import asyncio
 import contextlib
-import ctypes
 import logging
-import os
-import pwd
-import socket
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from sealcast import system
 from sealcast.authority.issuance import SIGNER_SOCKET_FILE as SIGNER_SOCKET_FILE
 from sealcast.authority.signer_batch import DeviceBatches
 from sealcast.authority.signer_keys import SignerKeys
@@ -29,13 +26,11 @@ from sealcast.ca.remote import (
     MAX_TOGETHER,
     pack_error,
     pack_issuance,
-    short_path,
     unpack_hardware,
     unpack_public_key,
 )
 from sealcast.errors import (
     CertificateError,
-    ConfigError,
     InternalError,
     SealcastError,
     StorageError,
@@ -100,15 +95,11 @@ class SignerSocket:
                     str(path), "another signer listens here already", cure="end that one first"
                 )
             path.unlink(missing_ok=True)
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket = system.local_socket(path)
             stack.callback(self._socket.close)
-            # For its owner alone from the first moment on; connecting needs the right to write.
-            mask = os.umask(0o177)
-            try:
-                with short_path(path) as name:
-                    self._socket.bind(name)
-            finally:
-                os.umask(mask)
+            # Connecting needs the right to write.
+            with system.for_owner_alone(), system.short_path(path) as name:
+                self._socket.bind(name)
             if service_user is not None:
                 # Who may connect is judged by SO_PEERCRED below, and by the folder that the socket lies in.
                 path.chmod(0o666)
@@ -117,7 +108,7 @@ class SignerSocket:
     async def start(self, keys: SignerKeys) -> None:
         """Listen, and have signed with `keys` what is asked for."""
         self._keys = keys
-        self._server = await asyncio.start_unix_server(self._serve, sock=self._socket)
+        self._server = await system.serve_locally(self._serve, self._socket)
 
     async def close(self) -> None:
         """Stop listening, and answer who has asked."""
@@ -133,8 +124,8 @@ class SignerSocket:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections += 1
         try:
-            user = _peer_user(writer.get_extra_info("socket"))
-            if self._connections > MAX_CONNECTIONS or user not in {0, os.geteuid(), self._service_user}:
+            user = system.peer_user(writer.get_extra_info("socket"))
+            if self._connections > MAX_CONNECTIONS or user not in system.operators() | {self._service_user}:
                 _log.warning("a connection of user %d is refused", user)
                 return
             async with asyncio.timeout(REQUEST_SECONDS):
@@ -144,7 +135,7 @@ class SignerSocket:
             if task is not None:
                 self._answering.add(task)
                 task.add_done_callback(self._answering.discard)
-            answer = await self._answer(request, is_operator=user in {0, os.geteuid()})
+            answer = await self._answer(request, is_operator=user in system.operators())
             writer.write(_LENGTH.pack(len(answer)) + answer)
             async with asyncio.timeout(REQUEST_SECONDS):
                 await writer.drain()
@@ -295,21 +286,6 @@ def _note(issuer: LocalIssuer, asked: list[Any]) -> Any:
     raise UsageError(_UNKNOWN)
 
 
-def user_id(name: str) -> int:
-    """The number of a user. Raises: ConfigError."""
-    try:
-        return int(name) if name.isascii() and name.isdigit() else pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise ConfigError(f"no user {name[:80]!r} on this machine", cure="give the service's user") from None
-
-
-def forbid_inspection() -> None:
-    """Let no process of the same user read this one's memory or trace it (prctl(2), PR_SET_DUMPABLE)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise StorageError("/proc/self", f"cannot be closed to others: {os.strerror(ctypes.get_errno())}")
-
-
 def _is_bytes(value: object) -> bool:
     return isinstance(value, bytes)
 
@@ -325,16 +301,10 @@ def _revocation(entry: object) -> Revocation:
     raise UsageError("not a revocation")
 
 
-def _peer_user(connection: socket.socket) -> int:
-    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, user, _ = _CREDENTIALS.unpack(packed)
-    return int(user)
-
-
 def _is_listening(path: Path) -> bool:
     with (
-        contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe,
-        short_path(path) as name,
+        contextlib.closing(system.local_socket(path)) as probe,
+        system.short_path(path) as name,
     ):
         try:
             probe.connect(name)

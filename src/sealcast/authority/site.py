@@ -20,7 +20,6 @@ One process at a time changes anything: the holder of the lock. A command that f
 service through the socket instead, so that its change is in force there when the command returns.
 """
 
-import fcntl
 import logging
 import os
 import secrets
@@ -32,6 +31,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from sealcast import system
 from sealcast.authority import audit
 from sealcast.authority.arrangement import ROOT_FILE as ROOT_FILE
 from sealcast.authority.arrangement import settle
@@ -69,18 +69,12 @@ from sealcast.ca.signer import fits
 from sealcast.errors import CertificateError, SealcastError, StorageError
 from sealcast.pki.bundle import SignedBundle
 from sealcast.pki.certificates import certificate_der, certificate_identity, certificates_pem
-from sealcast.pki.files import (
-    PRIVATE,
-    read_file,
-    storage_errors,
-    sync_folder,
-    write_and_sync,
-    write_atomically,
-)
+from sealcast.pki.files import PRIVATE, read_file, storage_errors, write_and_sync, write_atomically
 from sealcast.pki.names import Role, check_host_name, check_site_name, new_site_id
 from sealcast.pki.profiles import check_usages
 from sealcast.pki.times import microseconds
 from sealcast.pki.validator import Validator
+from sealcast.system import sync_folder
 
 _log = logging.getLogger("sealcast.authority")
 
@@ -380,14 +374,9 @@ def hold_lock(folder: Path) -> Iterator[bool]:
     """As `exclusive`, whatever is in the folder."""
     path = folder / LOCK_FILE
     with storage_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield system.lock(descriptor)
     finally:
         os.close(descriptor)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sealcast import system
 from sealcast.ca import Passphrase, PassphraseSource, ScryptCost
 from sealcast.ca.keyfile import no_passphrase_cure
 from sealcast.ca.passphrase import NO_PASSPHRASE, SALT_BYTES
@@ -107,7 +108,7 @@ def _read_key(path: Path, passphrases: PassphraseSource) -> bytes:
             f"cannot read the key of the database: {error.strerror}",
             cure="restore this file from the backup that the database comes from",
         ) from None
-    if mode & 0o077:
+    if mode & system.OTHERS_MAY_READ:
         raise StorageError(str(path), "others may read this key", cure=f"chmod 600 {path}")
     if header := _WRAPPED.match(key):
         passphrase = passphrases.find("storage", what=str(path))

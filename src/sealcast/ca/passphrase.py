@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from sealcast import system
 from sealcast.errors import StorageError, UsageError
 from sealcast.pki.files import read_file, storage_errors
 
@@ -30,8 +31,6 @@ MAX_PASSPHRASE_BYTES = 1024
 SALT_BYTES = 16
 
 _MOST_BYTES = 256 * 1024 * 1024
-
-_OTHERS_MAY_READ = 0o077
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +132,7 @@ def read_passphrase(path: Path, cost: ScryptCost = COST) -> Passphrase:
     """
     with storage_errors(path):
         mode = path.stat().st_mode
-    if mode & _OTHERS_MAY_READ:
+    if mode & system.OTHERS_MAY_READ:
         raise StorageError(
             str(path),
             f"a passphrase that others may read (mode {mode & 0o777:04o})",

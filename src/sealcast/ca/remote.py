@@ -12,7 +12,6 @@ socket is believed about whether something was issued; that it was issued by thi
 import contextlib
 import hashlib
 import logging
-import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from sealcast import errors
+from sealcast import errors, system
 from sealcast.ca.issuer import DeviceRequest, Intent, Issuance, IssuedCertificate, Permit, site_name_of
 from sealcast.ca.observation import announce
 from sealcast.ca.signer import public_key_of
@@ -235,6 +234,8 @@ class RemoteIssuer:
 
     def is_listening(self) -> bool:
         """Whether somebody listens on the socket at this moment."""
+        if not system.HAS_LOCAL_SOCKETS:
+            return False
         try:
             with _connected(self._path):
                 return True
@@ -394,23 +395,10 @@ def unpack_error(packed: dict[str, Any]) -> SealcastError:
 
 
 @contextmanager
-def short_path(path: Path) -> Iterator[str]:
-    """A name of at most 107 bytes for a socket, however deep its folder lies (`sun_path` holds no more)."""
-    if len(os.fsencode(path)) < _SUN_PATH_BYTES:
-        yield str(path)
-        return
-    descriptor = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{path.name}"
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
 def _connected(path: Path) -> Iterator[socket.socket]:
-    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+    with contextlib.closing(system.local_socket(path)) as connection:
         connection.settimeout(ANSWER_SECONDS)
-        with short_path(path) as name:
+        with system.short_path(path) as name:
             connection.connect(name)
         yield connection
 

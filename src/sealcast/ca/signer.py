@@ -14,6 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from sealcast import system
 from sealcast.ca.keyfile import private_key_pem, read_private_key
 from sealcast.ca.passphrase import NO_PASSPHRASE, Passphrase, PassphraseSource
 from sealcast.errors import CertificateError, StorageError
@@ -21,8 +22,6 @@ from sealcast.pki.certificates import certificate_der
 from sealcast.pki.csr import PrivateKey, RequestExtras, make_csr
 from sealcast.pki.files import PRIVATE, read_file, storage_errors, write_atomically
 from sealcast.pki.signed import Algorithm, PublicKey, algorithm_of, signature_hash
-
-_OTHERS_MAY_READ = 0o077
 
 
 class KeyKind(Enum):
@@ -188,7 +187,7 @@ class FileSigner(KeySigner):
         """
         with storage_errors(path):
             mode = path.stat().st_mode
-        if mode & _OTHERS_MAY_READ:
+        if mode & system.OTHERS_MAY_READ:
             raise StorageError(
                 str(path),
                 f"a private key that others may read (mode {mode & 0o777:04o})",

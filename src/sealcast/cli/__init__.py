@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import logging
 import os
-import resource
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from sealcast import system
 from sealcast.cli.settings import ENVIRONMENT, defaults_of, read_settings
 from sealcast.errors import InternalError, SealcastError, StorageError
 
@@ -53,11 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `argv`: the arguments after the program's name, by default those of the process. Returns: the exit code.
     """
-    # No secret into a core dump, whatever the command holds.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    # A listener has as many connections as there are devices that ask; most systems leave the soft limit low.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, _DESCRIPTORS)), hard))
+    system.limit_process(_DESCRIPTORS)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _Debug()
     try:

@@ -4,7 +4,6 @@ Spec: routing is no identity (spec/wire.md DP-3), so an operator may override it
 """
 
 import asyncio
-import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import typer
 
+from sealcast import system
 from sealcast.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -154,14 +154,11 @@ def run(work: Callable[[], Awaitable[Result]]) -> Result:
 
     async def guarded() -> Result:
         task = asyncio.ensure_future(work())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # Windows has its own way.
-                loop.add_signal_handler(number, task.cancel)
+        system.on_signals(lambda _number: task.cancel(), "SIGINT", "SIGTERM")
         return await task
 
     try:
-        return asyncio.run(guarded())
+        return system.run(guarded())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import random
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sealcast import system
 from sealcast.device.documents import Documents, sync_documents
 from sealcast.device.enrolment import new_token_cure, recover_async, renew_async
 from sealcast.device.floors import read_signed_time, take_signed_time
@@ -226,16 +226,18 @@ class DeviceAgent:
     def _take_lock(self) -> None:
         path = self._path / AGENT_LOCK
         with storage_errors(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_held = system.lock(descriptor)
         except OSError:
+            is_held = False
+        if not is_held:
             os.close(descriptor)
             raise StorageError(
                 str(self._path),
                 "another agent looks after this folder",
                 cure="end one of them; applications can use the folder beside a running agent",
-            ) from None
+            )
         self._lock = descriptor
 
     def _warn(self, identity: DeviceIdentity) -> None:

@@ -29,18 +29,11 @@ from sealcast.device.floors import (
 from sealcast.device.folder import CRLS, POLICIES
 from sealcast.device.identity import DeviceIdentity
 from sealcast.errors import CertificateError, ChannelError, StorageError
-from sealcast.pki.files import (
-    PRIVATE,
-    TEMPORARY_SUFFIX,
-    locked,
-    read_file,
-    storage_errors,
-    sync_folder,
-    write_atomically,
-)
+from sealcast.pki.files import PRIVATE, TEMPORARY_SUFFIX, locked, read_file, storage_errors, write_atomically
 from sealcast.pki.names import Role, channel_id
 from sealcast.pki.signed import decode_array, encode_cbor
 from sealcast.sidechannel.messages import MAX_CRL, MAX_POLICY, ChannelsAnswer, CrlAnswer, PolicyAnswer
+from sealcast.system import sync_folder
 
 log = logging.getLogger(__name__)
 

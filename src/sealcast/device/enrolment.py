@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sealcast import system
 from sealcast.ca.signer import KeyKind, KeySigner
 from sealcast.device.folder import (
     KEY_FILE,
@@ -243,7 +244,7 @@ def enroll(
     role: Role = Role.DEVICE,
 ) -> DeviceIdentity:
     """Do `enroll_async` where no event loop runs."""
-    return asyncio.run(
+    return system.run(
         enroll_async(
             path,
             authority_url=authority_url,
@@ -262,7 +263,7 @@ def enroll(
 
 def renew(path: Path, *, now: int | None = None, role: Role = Role.DEVICE) -> DeviceIdentity:
     """Do `renew_async` where no event loop runs."""
-    return asyncio.run(renew_async(path, now=now, role=role))
+    return system.run(renew_async(path, now=now, role=role))
 
 
 def default_keys_url(authority_url: str) -> str:

@@ -24,7 +24,6 @@ rename. That rename is the one moment of change. The credentials before are kept
 processes that have read the old number a moment ago.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sealcast import system
 from sealcast.errors import CertificateError, StorageError
 from sealcast.pki.bundle import VerifiedBundle, stored
 from sealcast.pki.files import (
@@ -41,10 +41,10 @@ from sealcast.pki.files import (
     TEMPORARY_SUFFIX,
     read_file,
     storage_errors,
-    sync_folder,
     write_and_sync,
     write_atomically,
 )
+from sealcast.system import sync_folder
 
 CURRENT = "current"
 CREDENTIALS = "credentials"
@@ -178,7 +178,7 @@ class DeviceFolder:
         """
         with storage_errors(path):
             made_here = _make_folder(path)
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = system.open_for_lock(path)
         folder = cls(path, descriptor, made_here=made_here)
         try:
             folder._lock()
@@ -293,15 +293,15 @@ class DeviceFolder:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            is_locked = system.lock(self._descriptor)
+        except OSError as error:
+            raise StorageError(str(self._path), f"cannot be locked: {error.strerror}") from error
+        if not is_locked:
             raise StorageError(
                 str(self._path),
                 "another process is enrolling or renewing it",
                 cure="try again when it is done",
-            ) from None
-        except OSError as error:
-            raise StorageError(str(self._path), f"cannot be locked: {error.strerror}") from error
+            )
 
     def _check_contents(self) -> None:
         with storage_errors(self._path):

@@ -9,7 +9,6 @@ inbox that is full takes no more. What has waited too long to be sent is dropped
 Spec: spec/side-channel.md section 5.
 """
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -18,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sealcast import system
 from sealcast.device.folder import MESSAGES
 from sealcast.errors import OutboxFullError, StorageError, UsageError
-from sealcast.pki.files import PRIVATE, storage_errors, sync_folder
+from sealcast.pki.files import PRIVATE, storage_errors
 from sealcast.sidechannel.peer_messages import (
     MAX_MESSAGE_DATA,
     MAX_MESSAGES,
@@ -28,6 +28,7 @@ from sealcast.sidechannel.peer_messages import (
     MESSAGE_FIELDS,
     PostedMessage,
 )
+from sealcast.system import sync_folder
 
 REMEMBERED = 16_384
 """Ids of each sender that are kept to know a message again (SC-37)."""
@@ -106,7 +107,7 @@ class Mailbox:
                 self._path.parent.mkdir(mode=0o700, exist_ok=True)
                 sync_folder(folder)
             # Readable by nobody else from its first byte on.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, PRIVATE))
         with self._errors():
             self._database = sqlite3.connect(
                 self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -338,11 +339,10 @@ def sole_holder(folder: Path, name: str) -> Iterator[bool]:
     path = folder / MESSAGES / f"{name}.lock"
     with storage_errors(path):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_held = True
+            is_held = system.lock(descriptor)
         except OSError:
             is_held = False
         yield is_held

@@ -3,10 +3,10 @@
 Spec: spec/trust.md section 5, spec/side-channel.md SC-19 to SC-21.
 """
 
-import asyncio
 from pathlib import Path
 from typing import Protocol
 
+from sealcast import system
 from sealcast.device.floors import take_signed_time
 from sealcast.device.folder import DeviceFolder, current_bundle, stored_bundle
 from sealcast.device.identity import DeviceIdentity
@@ -41,7 +41,7 @@ async def follow_trust_async(path: Path, role: Role, *, now: int | None = None) 
 
 def follow_trust(path: Path, role: Role) -> DeviceIdentity:
     """Do `follow_trust_async` where no event loop runs."""
-    return asyncio.run(follow_trust_async(path, role))
+    return system.run(follow_trust_async(path, role))
 
 
 async def sync_trust(

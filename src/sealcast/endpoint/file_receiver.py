@@ -14,6 +14,7 @@ import errno
 import hashlib
 import logging
 import os
+import shutil
 import stat
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable
@@ -23,10 +24,10 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealcast import _core
+from sealcast import _core, system
 from sealcast.endpoint.events import Alarm, Event, Gap, Loss, MessageLost, Refused, StreamClosed, StreamEnded
 from sealcast.endpoint.listing import is_file_name
-from sealcast.endpoint.partial import MAX_RUNS, PartialFile, parent_of, sweep
+from sealcast.endpoint.partial import MAX_RUNS, PartialFile, sweep
 from sealcast.endpoint.transfer import (
     MAX_OFFERS,
     PIECE_BYTES,
@@ -43,6 +44,7 @@ from sealcast.endpoint.transfer import (
 )
 from sealcast.errors import StorageError
 from sealcast.sidechannel.peer_messages import MAX_MISSING_RANGES, MAX_REASON, FileReport
+from sealcast.system import parent_of
 
 if TYPE_CHECKING:
     from sealcast.endpoint.subscriber import Subscriber
@@ -630,8 +632,8 @@ def _obstacle(folder: Path, offer: Offer, replaces: bool) -> str | None:
 def _holds(folder: Path, offer: Offer) -> bool:
     """Whether a file is there already, byte for byte."""
     with suppress(OSError), parent_of(folder, offer.name, make=False) as (parent, name):
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(name, flags, dir_fd=parent), "rb") as file:
+        descriptor = system.open_file(name, os.O_RDONLY, follows=False, dir_fd=parent)
+        with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size == offer.size:
                 return hashlib.file_digest(file, "sha256").digest() == offer.sha256
@@ -641,9 +643,9 @@ def _holds(folder: Path, offer: Offer) -> bool:
 def _lack_of_room(folder: Path, offer: Offer, done: int) -> str | None:
     """Say that a disk has no room for a file, if so."""
     try:
-        status = os.statvfs(folder)
+        free = shutil.disk_usage(folder).free
     except OSError as error:
         raise StorageError(str(folder), error.strerror or type(error).__name__) from error
-    if offer.size - done <= (free := status.f_bavail * status.f_frsize):
+    if offer.size - done <= free:
         return None
     return f"no room: {offer.size - done} bytes are to come, {free} are free"

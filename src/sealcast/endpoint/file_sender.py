@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sealcast import system
 from sealcast.endpoint.listing import Listing, Source, list_files
 from sealcast.endpoint.runs import Runs
 from sealcast.endpoint.transfer import (
@@ -253,7 +254,7 @@ class FileSender:
             left += offer.length(offer.pieces - 1) - PIECE_BYTES
         due = 0.0
         with storage_errors(path):
-            file = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+            file = await asyncio.to_thread(system.open_file, path, os.O_RDONLY)
         reading: asyncio.Future[list[bytes]] | None = None
         try:
             reads = _reads(wanted)
@@ -391,7 +392,7 @@ def _parts(file: int, entry: _Entry, first: int, count: int) -> list[bytes]:
     start = first * PIECE_BYTES
     wanted = min(count * PIECE_BYTES, offer.size - start)
     with storage_errors(path):
-        data = memoryview(os.pread(file, wanted, start))
+        data = memoryview(system.read_at(file, wanted, start))
     if len(data) != wanted:
         raise _changed(path)
     return [

@@ -151,7 +151,7 @@ def _why_skipped(name: str, mode: int) -> str | None:
 def _source(path: Path, name: str, size: int) -> Source:
     # Whether it can be read is known before the first byte goes out.
     with storage_errors(path):
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        os.close(os.open(path, os.O_RDONLY))
     if size > MAX_SIZE:
         raise StorageError(str(path), f"has {size} bytes", cure=f"send at most {MAX_SIZE} bytes in one file")
     return Source(path=path, name=name, size=size)

@@ -8,7 +8,6 @@ killed writer has left is told from what another one is just writing.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -16,14 +15,16 @@ import stat
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from sealcast import system
 from sealcast.endpoint.runs import Runs
 from sealcast.endpoint.transfer import PIECE_BYTES, Offer
 from sealcast.errors import StorageError
 from sealcast.pki.files import storage_errors
 from sealcast.pki.signed import encode_cbor
+from sealcast.system import parent_of
 
 KEPT_SECONDS = 7 * 24 * 3600
 """A partial file that nothing was added to for so long is removed at the next start."""
@@ -131,7 +132,7 @@ class PartialFile:
         path = self._path.with_suffix(_HAVE)
         with storage_errors(path):
             self._journal = _open(path)
-            said = os.pread(self._journal, len(self._header), 0)
+            said = system.read_at(self._journal, len(self._header), 0)
             if said != self._header:
                 os.ftruncate(self._file, 0)
                 os.ftruncate(self._journal, 0)
@@ -149,7 +150,7 @@ class PartialFile:
         os.lseek(self._journal, 0, os.SEEK_END)
         at = len(self._header)
         while at < whole:
-            records = os.pread(self._journal, _READ_BYTES // _RECORD * _RECORD, at)
+            records = system.read_at(self._journal, _READ_BYTES // _RECORD * _RECORD, at)
             at += len(records)
             for start in range(0, len(records), _RECORD):
                 piece = int.from_bytes(records[start : start + 8])
@@ -157,7 +158,7 @@ class PartialFile:
                     yield piece, int.from_bytes(records[start + 8 : start + _RECORD])
 
     def _read(self, piece: int) -> bytes:
-        return os.pread(self._file, self._offer.length(piece), piece * PIECE_BYTES)
+        return system.read_at(self._file, self._offer.length(piece), piece * PIECE_BYTES)
 
     def _note(self, piece: int) -> None:
         if len(self.have) < MAX_RUNS:
@@ -182,7 +183,7 @@ class PartialFile:
         with storage_errors(self._path):
             at = self._hashed * PIECE_BYTES
             while at < self._offer.size:
-                data = os.pread(self._file, min(_READ_BYTES, self._offer.size - at), at)
+                data = system.read_at(self._file, min(_READ_BYTES, self._offer.size - at), at)
                 if not data:
                     break
                 self._digest.update(data)
@@ -197,12 +198,15 @@ class PartialFile:
         path = self._path
         with storage_errors(self._folder / self._offer.name):
             os.fsync(self._file)
+            if not system.CAN_RENAME_OPEN_FILES:
+                self.close()
             with parent_of(self._folder, self._offer.name, make=True) as (parent, name):
                 if replaces:
                     os.replace(path, name, dst_dir_fd=parent)
                 elif not _link(path, name, parent):
                     return False
-                os.fsync(parent)
+                if parent is not None:
+                    os.fsync(parent)
         # Not before: what is locked is not swept.
         self.close()
         with suppress(OSError):
@@ -223,31 +227,6 @@ class PartialFile:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
         self.close()
-
-
-@contextmanager
-def parent_of(folder: Path, name: str, *, make: bool) -> Iterator[tuple[int, str]]:
-    """Open the folder that a name lies in, and give its descriptor and the last part of the name.
-
-    No link below `folder` is followed: whatever is there, nothing is written elsewhere.
-
-    Raises: OSError: a part of the way is missing (unless it is to be made), a link or a file.
-    """
-    *above, last = name.split("/")
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    at = os.open(folder, flags)
-    try:
-        for part in above:
-            if make:
-                with suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=at)
-                    os.fsync(at)
-            below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=at)
-            os.close(at)
-            at = below
-        yield at, last
-    finally:
-        os.close(at)
 
 
 def sweep(folder: Path, now: float | None = None) -> int:
@@ -272,7 +251,7 @@ def sweep(folder: Path, now: float | None = None) -> int:
 
 
 def _removed_if_orphaned(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = system.open_file(path, os.O_RDWR, follows=False)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _lock(descriptor):
             return False
@@ -290,8 +269,7 @@ def _header(offer: Offer, publisher: str) -> bytes:
 
 
 def _open(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = system.open_file(path, os.O_RDWR | os.O_CREAT, follows=False)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(0, "is not a regular file")
@@ -300,7 +278,7 @@ def _open(path: Path) -> int:
 
 def _reads(path: Path, length: int) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = system.open_file(path, os.O_RDONLY, follows=False)
     except OSError:
         return b""
     try:
@@ -314,23 +292,22 @@ def _reads(path: Path, length: int) -> bytes:
 def _write(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     view = memoryview(data)
     while view:
-        written = os.pwrite(descriptor, view, offset)
+        written = system.write_at(descriptor, view, offset)
         view, offset = view[written:], offset + written
 
 
 def _lock(descriptor: int) -> bool | None:
     """Whether it is locked for us; None: the file system knows no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        if not system.lock(descriptor):
+            return False
     except OSError:
         return None
     # It may have been locked, removed and let go between our opening and our lock.
     return os.fstat(descriptor).st_nlink > 0
 
 
-def _link(partial: Path, name: str, parent: int) -> bool:
+def _link(partial: Path, name: str, parent: int | None) -> bool:
     """Rename unless the name is taken, which two receivers of one folder may both try at once."""
     try:
         os.link(partial, name, dst_dir_fd=parent)

@@ -28,6 +28,7 @@ from sealcast.errors import (
     StorageError,
     UnknownChannelError,
     UnreachableError,
+    UsageError,
 )
 from sealcast.pki.names import channel_id
 from sealcast.pki.times import system_time
@@ -158,7 +159,13 @@ class Session:
     def start(self) -> None:
         """Begin: the engine's first request is the join."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._reader.fileno(), self._signalled)
+        try:
+            loop.add_reader(self._reader.fileno(), self._signalled)
+        except NotImplementedError:
+            raise UsageError(
+                "the running event loop watches no sockets",
+                cure="on Windows: asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)",
+            ) from None
         self.spawn(self._watch_folder())
         self._tick()
 

@@ -3,13 +3,14 @@
 Every error of the operating system becomes a StorageError that names the path.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sealcast import system
 from sealcast.errors import StorageError
+from sealcast.system import sync_folder
 
 PRIVATE = 0o600
 PUBLIC = 0o644
@@ -74,30 +75,21 @@ def write_and_sync(path: Path, data: bytes, mode: int = PUBLIC) -> None:
     """Write a file anew and wait until the disk has it; not atomic. Raises: OSError."""
     # A leftover may be a link or may be readable by others: never written through, always made afresh.
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    descriptor = system.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)
+        system.set_mode(descriptor, mode)
         file.write(data)
         file.flush()
         os.fsync(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the folder's entries. Raises: OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file, which is made if need be, and wait for it. Raises: StorageError."""
     with storage_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            system.lock(descriptor, waits=True)
             yield
         finally:
             os.close(descriptor)

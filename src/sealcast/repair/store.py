@@ -7,7 +7,6 @@ What lies there is ciphertext as it came, with its publisher's signatures: whoev
 the folder's owner can open none of it. A record that is not whole is passed over.
 """
 
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sealcast import system
 from sealcast.errors import StorageError
 from sealcast.pki.files import PRIVATE, storage_errors
 
@@ -47,7 +47,7 @@ def open_store(store: Path, channels: Collection[bytes]) -> Iterator[None]:
         )
     path = store / _LOCK
     with storage_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
     try:
         _lock(descriptor, store)
         wanted = {channel.hex() for channel in channels}
@@ -68,12 +68,12 @@ def segment_bytes(keep_bytes: int) -> int:
 
 def _lock(descriptor: int, store: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        is_locked = system.lock(descriptor)
+    except OSError as error:
+        raise StorageError(str(store), f"cannot be locked: {error.strerror}") from error
+    if not is_locked:
         raise StorageError(
             str(store),
             "another repair node keeps packets in it",
             cure="stop that one, or give each a folder of its own",
-        ) from None
-    except OSError as error:
-        raise StorageError(str(store), f"cannot be locked: {error.strerror}") from error
+        )

@@ -3,12 +3,11 @@
 No header says who asks; whoever puts a proxy in between that ends TLS puts it in place of the admins.
 """
 
-import socket
-import struct
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from sealcast import system
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.problems import Problem, RefusedError
 from sealcast.authority.service import Authority
@@ -39,9 +38,9 @@ class Caller:
             raise RefusedError(Problem.ROLE, text, error=RoleError(text, role=str(role)))
 
 
-def local_caller(uid: int) -> Caller:
+def local_caller(user: int | str) -> Caller:
     """The owner of the folder, or root: who could change the files as well."""
-    return Caller(label=f"local:{uid}", role=AdminRole.SECURITY_OFFICER, admin=None)
+    return Caller(label=f"local:{user}", role=AdminRole.SECURITY_OFFICER, admin=None)
 
 
 def caller_of_socket(request: web.Request) -> Caller:
@@ -49,8 +48,7 @@ def caller_of_socket(request: web.Request) -> Caller:
     connection = request.transport.get_extra_info("socket") if request.transport else None
     if connection is None:
         raise RefusedError(Problem.NOT_AUTHENTICATED, "the connection has ended")
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return local_caller(struct.unpack("3i", credentials)[1])
+    return local_caller(system.peer_user(connection))
 
 
 def caller_of_certificate(request: web.Request, authority: Authority) -> Caller:

@@ -97,8 +97,8 @@ def serve(
     from sealcast.authority.app import Listening, serve, serve_signer
     from sealcast.authority.quantities import parse_address, parse_limits
     from sealcast.authority.roles import SIGNER, parse_roles
-    from sealcast.authority.signer_process import user_id
     from sealcast.ca import PassphraseSource
+    from sealcast.system import user_id
 
     def say(facts: dict[str, str]) -> None:
         line = json.dumps(facts) if as_json else " ".join(["ready:", *(f"{k} {v}" for k, v in facts.items())])

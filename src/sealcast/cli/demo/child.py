@@ -9,6 +9,8 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
+from sealcast import system
+
 
 def say(**report: object) -> None:
     """Write one line of JSON to standard output."""
@@ -32,11 +34,11 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     async def guarded() -> None:
         task = asyncio.current_task()
         if task is not None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            system.on_signals(lambda _number: task.cancel(), "SIGTERM")
         await main
 
     try:
-        asyncio.run(guarded())
+        system.run(guarded())
     except asyncio.CancelledError:
         sys.exit(128 + signal.SIGTERM)
     except BrokenPipeError:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sealcast import system
+
 if TYPE_CHECKING:
     from sealcast.cli.demo.evidence import Evidence
     from sealcast.cli.demo.plan import Plan
@@ -56,8 +58,10 @@ def demo(
     from sealcast.cli.demo.plan import Plan, Scale
     from sealcast.cli.demo.table import Lines, LiveTable, Silence, print_verdict
     from sealcast.cli.demo.verdict import judge, unjudged
-    from sealcast.errors import SealcastError
+    from sealcast.errors import ConfigError, SealcastError
 
+    if system.IS_WINDOWS:
+        raise ConfigError("the demo does not run on Windows", cure="run it on Linux or macOS")
     started = time.monotonic()
     console = Console()
     display: Display = Silence() if as_json else LiveTable(console) if console.is_terminal else Lines(console)
@@ -100,19 +104,18 @@ def _perform(plan: Plan, display: Display) -> Evidence:
     received: list[int] = []
 
     async def guarded() -> Evidence:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        task = asyncio.current_task()
 
         def interrupt(number: int) -> None:
             if not received and task is not None:
                 task.cancel()
             received.append(number)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, interrupt, number)
+        system.on_signals(interrupt, "SIGINT", "SIGTERM", "SIGHUP")
         return await perform(plan, display)
 
     try:
-        return asyncio.run(guarded())
+        return system.run(guarded())
     except asyncio.CancelledError:
         if received[:1] == [signal.SIGINT]:
             raise KeyboardInterrupt from None

@@ -16,11 +16,10 @@ import contextlib
 import json
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sealcast import _core
+from sealcast import _core, system
 from sealcast.cli.demo.journal import Journal
 from sealcast.cli.demo.plan import CHANNELS, LOOPBACK, Address, Plan
 from sealcast.device import DeviceIdentity
@@ -112,9 +111,7 @@ class _Tap:
     def __init__(self, path: Path, group: Address) -> None:
         self.file: BinaryIO = path.open("wb")
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if not sys.platform.startswith("linux"):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        system.share_port(self._socket)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         self._socket.bind(group)
         membership = socket.inet_aton(group[0]) + socket.inet_aton(LOOPBACK)
