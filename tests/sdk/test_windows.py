@@ -20,7 +20,7 @@ def run(*words: str | Path) -> str:
 
 def test_a_key_of_cng_signs(tmp_path: Path) -> None:
     program = ROOT / "target/windows/cng.exe"
-    assert run(WINDOWS / "wine", program, tmp_path / "certificate.pem") == "the key signed\r\n"
+    assert run(WINDOWS / "wine", program, tmp_path / "certificate.pem") == "the key signed\n"
 
 
 def test_what_the_crates_test_holds() -> None:
