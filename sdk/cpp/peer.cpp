@@ -88,6 +88,9 @@ int subscribe(const sealcast::Identity& identity, int argc, char** argv) {
     status end = receive(*subscriber);
     if (end.is_closed() && is_leaving) {
         reader.join();
+        if (auto counters = subscriber->counters()) {
+            tell("rejected ", counters->rejected_signature);
+        }
         tell("left");
         return 0;
     }

@@ -56,6 +56,7 @@ async def subscribe(arguments: Namespace) -> None:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await receiving
+        say("rejected", subscriber.counters()["signature"])
     say("left")
 
 

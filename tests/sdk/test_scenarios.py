@@ -189,6 +189,9 @@ def test_a_packet_is_forged(stage: Stage, publisher: str, subscriber: str) -> No
     send_to(channel, [content, *map(insider.gated_anew, changed), *sealed])
     send(speaking, "genuine too")
     hears(hearing, "genuine", "genuine too")
+    hearing.write(b"leave\n")
+    # Not by a cheaper check before it: the forger had all the keys.
+    assert int(hearing.wait_line("^rejected").split()[1]) > 0
 
 
 def flipped(octets: bytes, place: int) -> bytes:
@@ -239,6 +242,24 @@ def test_somebody_joins_late(stage: Stage, publisher: str, subscriber: str) -> N
     assert heard == [f"late {number}" for number in range(sent - len(heard), sent)]
 
 
+@some
+def test_somebody_comes_back_from_the_start(stage: Stage, publisher: str, subscriber: str) -> None:
+    """Killed, it has not left: what was sent while it was away is there for whoever asks for it."""
+    channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+    stage.repair_node(channel)
+    staying = stage.peer(PYTHON, "subscribe", stage.device(), channel)
+    hearing = stage.peer(subscriber, "subscribe", receiver, channel)
+    speaking = stage.peer(publisher, "publish", sender, channel)
+    send(speaking, "before")
+    hears(hearing, "before")
+    hearing.end()
+    send(speaking, "away")
+    hears(staying, "before", "away")
+    back = stage.peer(subscriber, "subscribe", receiver, channel, "--start", "start")
+    send(speaking, "after")
+    hears(back, "before", "away", "after")
+
+
 @everyone
 def test_it_shuts_down(stage: Stage, publisher: str, subscriber: str) -> None:
     channel, sender, receiver = stage.channel(), stage.device(), stage.device()
@@ -256,15 +277,18 @@ def test_it_shuts_down(stage: Stage, publisher: str, subscriber: str) -> None:
     assert speaking.wait().code == 0
 
 
-@everyone
-def test_a_stranger_is_told_so(stage: Stage, publisher: str, subscriber: str) -> None:
+@pytest.mark.parametrize("role", ["publish", "subscribe"])
+@pytest.mark.parametrize("language", [*LANGUAGES, PYTHON])
+def test_a_stranger_is_told_so(stage: Stage, language: str, role: str) -> None:
     """A folder without a device, a channel that is not there, a right that it has not."""
-    del publisher
-    channel = stage.channel(publish="nobody", subscribe="nobody")
+    device = stage.device()
     empty: Path = stage.site.devices / "empty"
     empty.mkdir(parents=True, exist_ok=True)
-    lost = stage.start(subscriber, "subscribe", empty, channel)
+    closed = stage.channel(publish="nobody", subscribe="nobody")
+    lost = stage.start(language, role, empty, closed)
+    barred = stage.start(language, role, device, closed)
+    astray = stage.start(language, role, device, replace(closed, name="no/such/channel"))
     assert lost.wait().code in {4, 8}
-    barred = stage.start(subscriber, "subscribe", stage.device(), channel)
-    assert barred.wait().code == 6
     assert "not-allowed" in barred.wait_line("^error ")
+    assert "unknown-channel" in astray.wait_line("^error ")
+    assert (barred.wait().code, astray.wait().code) == (6, 6)

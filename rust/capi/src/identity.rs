@@ -84,6 +84,13 @@ impl Handled for Identity {
 impl Identity {
     pub(crate) fn open(folder: &Path, signer: Signer) -> Outcome<Self> {
         let held = folder::read(folder)?;
+        if matches!(signer, Signer::File) && !held.key_file.exists() {
+            let text = format!(
+                "{}: there is no key; give the function that signs by it where it is",
+                held.key_file.display()
+            );
+            return Err(Failure::new(SealcastStatus::Signing, text));
+        }
         Ok(Self {
             folder: folder.to_owned(),
             signer,
@@ -136,7 +143,8 @@ impl Credentials {
 /// Read a device's folder, as `sealcast device enroll` makes it.
 ///
 /// `folder`: its path. `options`: NULL for the defaults. What is written to `identity` is to be freed by
-/// sealcast_identity_free. Fails with SEALCAST_STATUS_NO_DEVICE, SEALCAST_STATUS_STORAGE.
+/// sealcast_identity_free. Fails with SEALCAST_STATUS_NO_DEVICE, SEALCAST_STATUS_STORAGE; with SEALCAST_STATUS_SIGNING where
+/// the folder has no key and no function is given that signs.
 ///
 /// # Safety
 /// As the conventions say of strings, options and results.

@@ -16,9 +16,7 @@
 
 #include "../examples/openssl_key.h"
 
-enum { FINISH = 20000000, LOOK = 100000 };
-
-static uint64_t patience = 20000000; /* for the join */
+enum { PATIENCE = 20000000, FINISH = 20000000, LOOK = 100000 };
 
 static const char *const KINDS[] = {
     "unknown",          "joined",        "gap",                 "message-lost",  "stream-started",
@@ -114,7 +112,7 @@ static int subscribe(sealcast_identity *identity, int argc, char **argv) {
         status = sealcast_curl_serve_subscriber(identity, subscriber, &curl_options, &https);
     }
     if (status == SEALCAST_STATUS_OK) {
-        status = sealcast_subscriber_join(subscriber, patience);
+        status = sealcast_subscriber_join(subscriber, PATIENCE);
     }
     if (status == SEALCAST_STATUS_OK) {
         puts("joined");
@@ -124,7 +122,9 @@ static int subscribe(sealcast_identity *identity, int argc, char **argv) {
     }
     int code = 0;
     if (status == SEALCAST_STATUS_CLOSED && atomic_load(&is_over)) {
-        puts("left");
+        sealcast_subscriber_counters counters = {0};
+        sealcast_subscriber_get_counters(subscriber, &counters, sizeof counters);
+        printf("rejected %" PRIu64 "\nleft\n", counters.rejected_signature);
         fflush(stdout);
         pthread_join(reader, NULL);
     } else {
@@ -202,7 +202,7 @@ static int publish(sealcast_identity *identity, int argc, char **argv) {
         status = sealcast_curl_serve_publisher(identity, publisher, &curl_options, &https);
     }
     if (status == SEALCAST_STATUS_OK) {
-        status = sealcast_publisher_join(publisher, patience);
+        status = sealcast_publisher_join(publisher, PATIENCE);
     }
     if (status == SEALCAST_STATUS_OK) {
         puts("joined");
@@ -290,7 +290,7 @@ int main(int argc, char **argv) {
     int is_publish = argc >= 4 && strcmp(argv[1], "publish") == 0;
     if (!is_publish && (argc < 4 || strcmp(argv[1], "subscribe") != 0)) {
         fprintf(stderr, "usage: %s subscribe|publish FOLDER CHANNEL [--start WORD] [--listen ADDR] [--send-to ADDR] [--key URI]"
-                        " [--patience SECONDS]\n       %s vectors\n",
+                        "\n       %s vectors\n",
                 argv[0], argv[0]);
         return 2;
     }
@@ -298,9 +298,6 @@ int main(int argc, char **argv) {
         fprintf(stderr, "the library has interface %" PRIu32 ", the header %d\n", sealcast_abi_version(),
                 SEALCAST_ABI_VERSION);
         return 2;
-    }
-    if (option(argc, argv, "--patience")) {
-        patience = strtoull(option(argc, argv, "--patience"), NULL, 10) * 1000000;
     }
     sealcast_identity *identity = NULL;
     sealcast_status status = open_identity(argv[2], option(argc, argv, "--key"), &identity);

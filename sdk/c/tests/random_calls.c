@@ -80,24 +80,26 @@ static void keep(int kind, sealcast_status status, void *made) {
 }
 
 static sealcast_status make_subscriber(void) {
-    sealcast_subscriber_options options;
+    /* As long as a size may say that it is. */
+    static sealcast_subscriber_options room[4];
+    sealcast_subscriber_options *options = room;
     sealcast_subscriber *made = NULL;
-    sealcast_subscriber_options_init(&options, any_size(sizeof options));
-    memset(&options, 0, draw(4) ? 0 : sizeof options);
+    sealcast_subscriber_options_init(options, any_size(sizeof *options));
+    memset(room, 0, draw(4) ? 0 : sizeof room);
     if (draw(4)) {
-        sealcast_subscriber_options_init(&options, sizeof options);
-        options.channel = draw(4) ? "ward/ecg" : any_text();
-        options.listen = draw(4) ? NULL : any_text();
-        options.interface_name = any_text();
-        options.source = draw(4) ? NULL : any_text();
-        options.delivery = (int32_t)draw(4);
-        options.deadline = draw(2) ? 0 : any_number();
-        options.start = (int32_t)draw(4);
-        options.buffer_bytes = draw(4) ? options.buffer_bytes : any_number();
-        options.host_sockets = draw(2) ? 1 : 0;
-        options.side_channel = draw(4) ? 0 : 1;
+        sealcast_subscriber_options_init(options, sizeof *options);
+        options->channel = draw(4) ? "ward/ecg" : any_text();
+        options->listen = draw(4) ? NULL : any_text();
+        options->interface_name = any_text();
+        options->source = draw(4) ? NULL : any_text();
+        options->delivery = (int32_t)draw(4);
+        options->deadline = draw(2) ? 0 : any_number();
+        options->start = (int32_t)draw(4);
+        options->buffer_bytes = draw(4) ? options->buffer_bytes : any_number();
+        options->host_sockets = draw(2) ? 1 : 0;
+        options->side_channel = draw(4) ? 0 : 1;
     }
-    sealcast_status status = sealcast_subscriber_new(any_handle(IDENTITY), draw(16) ? &options : NULL, any_number(), &made);
+    sealcast_status status = sealcast_subscriber_new(any_handle(IDENTITY), draw(16) ? options : NULL, any_number(), &made);
     keep(SUBSCRIBER, status, made);
     return status;
 }

@@ -101,6 +101,7 @@ internal static class Peer
             // It waits for a line that may never come, and must not keep the program.
             new Thread(() => WaitForLeave(subscriber)) { IsBackground = true }.Start();
             Receive(subscriber);
+            Tell("rejected " + subscriber.Counters.RejectedSignature);
             Tell("left");
         }
     }

@@ -103,6 +103,7 @@ public final class Peer {
             try (Subscriber subscriber = builder.join(JOIN)) {
                 OUT.println("joined");
                 receive(subscriber);
+                OUT.println("rejected " + subscriber.counters().rejectedSignature());
             }
         }
         OUT.println("left");
