@@ -16,6 +16,10 @@ const MAX_ISSUERS: usize = 8;
 const MAX_PACKETS: usize = 1024;
 const MAX_RANGES: usize = 64;
 const MAX_REPORTS: usize = 64;
+/// Of answers and marks (SC-50).
+const MAX_NUMBER: u64 = (1 << 63) - 1;
+/// A day, in milliseconds (SC-49).
+const MAX_INTERVAL: u64 = 24 * 3600 * 1000;
 /// An error is a word of registry.md.
 const MAX_ERROR_BYTES: usize = 64;
 
@@ -210,7 +214,7 @@ impl<'a> ReplyFields<'a> {
                 "oldest" => fields.oldest = Some(r.uint()?),
                 "head" => fields.head = r.optional(CborReader::bytes)?,
                 "members" => fields.members = Some(r.uint()?),
-                "interval" => fields.interval = Some(r.uint()?),
+                "interval" => fields.interval = Some(at_most(r.uint()?, MAX_INTERVAL)?),
                 "directory" => fields.directory = Some(r.fixed()?),
                 _ => r.skip()?,
             }
@@ -317,7 +321,7 @@ pub fn parse_wanted_reply(body: &[u8]) -> Parsed<WantedReply<'_>> {
     let (mut number, mut ranges, mut reports) = (None, None, Vec::new());
     for _ in 0..r.map()? {
         match r.text()? {
-            "number" => number = Some(r.uint()?),
+            "number" => number = Some(at_most(r.uint()?, MAX_NUMBER)?),
             "ranges" => ranges = Some(r.list(MAX_RANGES, range)?),
             "reports" => reports = r.list(MAX_REPORTS, report)?,
             _ => r.skip()?,
@@ -333,14 +337,22 @@ pub fn parse_wanted_reply(body: &[u8]) -> Parsed<WantedReply<'_>> {
 
 fn report<'a>(r: &mut CborReader<'a>) -> Parsed<(u64, &'a str, &'a [u8])> {
     r.array_of(3)?;
-    Ok((r.uint()?, r.text()?, r.bytes()?))
+    Ok((at_most(r.uint()?, MAX_NUMBER)?, r.text()?, r.bytes()?))
 }
 
 fn range(r: &mut CborReader<'_>) -> Parsed<(u64, u64)> {
     r.array_of(2)?;
     let (first, last) = (r.uint()?, r.uint()?);
-    if first <= last && last <= MAX_SEQUENCE {
+    if first <= last && last < MAX_SEQUENCE {
         Ok((first, last))
+    } else {
+        Err(MalformedObject)
+    }
+}
+
+fn at_most(number: u64, most: u64) -> Parsed<u64> {
+    if number <= most {
+        Ok(number)
     } else {
         Err(MalformedObject)
     }
