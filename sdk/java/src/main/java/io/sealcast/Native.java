@@ -147,12 +147,17 @@ final class Native {
         int call(long microseconds);
     }
 
-    /**
-     * Waits as long as is wanted, and ends when the thread is interrupted.
-     *
-     * @return the status, {@link Status#TIMEOUT} alone after the whole time
-     */
+    /** Waits as long as is wanted, and ends when the thread is interrupted. */
     static int await(Duration timeout, Wait wait) throws InterruptedException {
+        return await(timeout, Status.TIMEOUT, wait);
+    }
+
+    /**
+     * The same for a call that also has another word for a wait that ended without what was waited for.
+     *
+     * @return the status; {@link Status#TIMEOUT} and {@code inVain} after the whole time alone
+     */
+    static int await(Duration timeout, Status inVain, Wait wait) throws InterruptedException {
         long begun = System.nanoTime();
         long whole = microseconds(timeout);
         while (true) {
@@ -161,7 +166,8 @@ final class Native {
             }
             long left = whole - (System.nanoTime() - begun) / 1000;
             int status = wait.call(Math.max(0, Math.min(left, SLICE)));
-            if (status != Status.TIMEOUT.code() || left <= SLICE) {
+            boolean isInVain = status == Status.TIMEOUT.code() || status == inVain.code();
+            if (!isInVain || left <= SLICE) {
                 return status;
             }
         }

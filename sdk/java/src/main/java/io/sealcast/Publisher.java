@@ -150,22 +150,9 @@ public final class Publisher implements AutoCloseable {
      * @throws InterruptedException if the thread is interrupted
      */
     public void finish(Duration timeout) throws InterruptedException {
-        long begun = System.nanoTime();
-        while (true) {
-            // The library takes the end of each wait for a failure, so it is cut here and not by Native.await.
-            long left = Native.microseconds(timeout) - (System.nanoTime() - begun) / 1000;
-            long wait = Math.max(0, Math.min(left, 200_000));
-            int status = Native.library().publisherFinish(handle, wait);
-            if (status == Status.INCOMPLETE.code() && left > wait) {
-                if (Thread.interrupted()) {
-                    throw new InterruptedException("interrupted while it said the end of its stream");
-                }
-                continue;
-            }
-            session.check(status);
-            finished = System.nanoTime();
-            return;
-        }
+        session.check(Native.await(
+                timeout, Status.INCOMPLETE, wait -> Native.library().publisherFinish(handle, wait)));
+        finished = System.nanoTime();
     }
 
     /**

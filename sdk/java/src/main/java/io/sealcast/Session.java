@@ -38,7 +38,7 @@ final class Session {
 
     /** Waits for the key server's word; fails where there is none. */
     void join(Duration timeout) throws InterruptedException {
-        int status = Native.await(timeout, calls::join);
+        int status = Native.await(timeout, Status.UNREACHABLE, calls::join);
         if (status == Status.TIMEOUT.code()) {
             String failure = requests.lastFailure();
             long milliseconds = Native.microseconds(timeout) / 1000;
