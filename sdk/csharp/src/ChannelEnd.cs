@@ -49,7 +49,6 @@ namespace Sealcast
         private readonly int requestBytes;
         private readonly EndHandle handle;
         private volatile bool isDisposed;
-        private volatile string whyNobody;
         private IDisposable service;
 
         internal ChannelEnd(EndHandle handle, int requestBytes)
@@ -57,6 +56,9 @@ namespace Sealcast
             this.handle = handle;
             this.requestBytes = requestBytes;
         }
+
+        /// <summary>Why the last request got no answer, for who waits to join; none: it got one.</summary>
+        internal Failure Nobody { get; } = new Failure();
 
         internal EndHandle Handle => isDisposed ? throw new ObjectDisposedException(GetType().Name) : handle;
 
@@ -83,19 +85,22 @@ namespace Sealcast
 
         /// <summary>Waits until the key server has taken the device in.</summary>
         /// <exception cref="SealcastException">
-        /// With <see cref="Status.Timeout"/>, <see cref="Status.NotAllowed"/>, <see cref="Status.UnknownChannel"/>,
-        /// <see cref="Status.Revoked"/>, <see cref="Status.Certificate"/>, <see cref="Status.Signing"/> or
-        /// <see cref="Status.Interface"/>.
+        /// With <see cref="Status.Unreachable"/> or <see cref="Status.Timeout"/> and why nobody answered, as far as it is
+        /// known; with <see cref="Status.NotAllowed"/>, <see cref="Status.UnknownChannel"/>, <see cref="Status.Revoked"/>,
+        /// <see cref="Status.Certificate"/>, <see cref="Status.Signing"/> or <see cref="Status.Interface"/>.
         /// </exception>
         public void Join(TimeSpan timeout)
         {
             Status status = NativeJoin(Native.Microseconds(timeout));
-            if (status == Status.Timeout)
+            if (status == Status.Timeout || status == Status.Unreachable)
             {
-                throw new SealcastException(status, "the key server has not taken the device in within " + timeout + ": " +
-                    (whyNobody ?? "see whether it runs, and can be reached"));
+                string text = status == Status.Unreachable ? Native.LastError(status)
+                    : "the key server has not taken the device in within " + timeout;
+                Exception why = Nobody.Last;
+                throw new SealcastException(status, text + ": " + (why?.Message ?? "see whether it runs, and can be reached"),
+                    why);
             }
-            SealcastException.Check(status);
+            Check(status);
         }
 
         /// <summary>
@@ -205,14 +210,14 @@ namespace Sealcast
             {
                 throw new ObjectDisposedException(GetType().Name);
             }
-            SealcastException.Check(status);
+            Check(status);
             return true;
         }
 
-        /// <summary>Why the last request got no answer, for who waits to join; null: it got one.</summary>
-        internal void NoteNobody(string why)
+        /// <summary>Throws unless it is done; on the thread whose call it was.</summary>
+        internal void Check(Status status)
         {
-            whyNobody = why;
+            SealcastException.Check(status, handle);
         }
 
         internal abstract Status NativeJoin(ulong timeout);

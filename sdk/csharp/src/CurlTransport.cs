@@ -28,8 +28,10 @@ namespace Sealcast
             SignerRoot root = null;
             if (configure != null)
             {
-                Native.ConfigureCallback callback = Configure;
-                root = new SignerRoot(callback);
+                // Not the end itself, which goes when nobody holds it any more.
+                Failure nobody = end.Nobody;
+                Native.ConfigureCallback callback = (context, sslContext) => Configure(sslContext, nobody);
+                root = new SignerRoot(callback, nobody);
                 root.Hold();
                 options.Configure = Marshal.GetFunctionPointerForDelegate(callback);
             }
@@ -60,15 +62,18 @@ namespace Sealcast
             }
         }
 
-        private int Configure(IntPtr context, IntPtr sslContext)
+        private int Configure(IntPtr sslContext, Failure nobody)
         {
             // No exception may pass through native code.
             try
             {
-                return configure(sslContext) ? 0 : 1;
+                bool isDone = configure(sslContext);
+                nobody.Last = isDone ? null : new InvalidOperationException("the SSL_CTX was not configured");
+                return isDone ? 0 : 1;
             }
-            catch (Exception)
+            catch (Exception error)
             {
+                nobody.Last = error;
                 return 1;
             }
         }

@@ -94,12 +94,17 @@ namespace Sealcast
     internal sealed class SignerRoot
     {
         private readonly GCHandle root;
+        private readonly Failure failure;
         private int holders;
 
-        internal SignerRoot(Delegate callback)
+        internal SignerRoot(Delegate callback, Failure failure)
         {
             root = GCHandle.Alloc(callback);
+            this.failure = failure;
         }
+
+        /// <summary>What the callback threw last; null: nothing.</summary>
+        internal Exception Failure => failure.Last;
 
         internal void Hold()
         {
@@ -113,5 +118,13 @@ namespace Sealcast
                 root.Free();
             }
         }
+    }
+
+    /// <summary>What has gone wrong last where no exception may pass, for whoever waits for it.</summary>
+    internal sealed class Failure
+    {
+        private volatile Exception last;
+
+        internal Exception Last { get => last; set => last = value; }
     }
 }

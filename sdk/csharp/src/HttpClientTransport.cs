@@ -125,14 +125,14 @@ namespace Sealcast
                         connection = new Connection(end, request, Own(request.IdentityGeneration));
                     }
                     body = connection.Perform(request, stop.Token, out status);
-                    end.NoteNobody(null);
+                    end.Nobody.Last = null;
                 }
                 catch (Exception error)
                 {
                     // Whatever it is, of the network, TLS or a file that is just being replaced: nobody was reached. What is
                     // left of the connection must not be judged for another request.
-                    end.NoteNobody(new Uri(request.Url).Authority + ": " +
-                        (connection?.Refusal ?? error.GetBaseException().Message));
+                    string why = connection?.Refusal ?? error.GetBaseException().Message;
+                    end.Nobody.Last = new HttpRequestException(new Uri(request.Url).Authority + ": " + why, error);
                     connection?.Dispose();
                     connection = null;
                 }

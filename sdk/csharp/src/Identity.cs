@@ -7,8 +7,9 @@ namespace Sealcast
     /// <summary>Signs with a device key that is in no file.</summary>
     /// <remarks>
     /// It is called on any thread, also of native code, and must not call Sealcast. What it throws fails the call that asked
-    /// for the signature with <see cref="Status.Signing"/>. ECDSA signatures are in DER, not the 64 bytes of
-    /// <c>ECDsa.SignData</c>. It is kept alive for as long as the identity or anything that was made from it is.
+    /// for the signature with <see cref="Status.Signing"/>, and is its <see cref="Exception.InnerException"/>. ECDSA
+    /// signatures are in DER, not the 64 bytes of <c>ECDsa.SignData</c>. It is kept alive for as long as the identity or
+    /// anything that was made from it is.
     /// </remarks>
     public delegate byte[] Signer(byte[] message);
 
@@ -84,9 +85,10 @@ namespace Sealcast
             SignerRoot root = null;
             if (signer != null)
             {
+                var failure = new Failure();
                 Native.SignCallback callback = (context, message, length, signature, signatureLength) =>
-                    CallSigner(signer, message, length, signature, signatureLength);
-                root = new SignerRoot(callback);
+                    CallSigner(signer, failure, message, length, signature, signatureLength);
+                root = new SignerRoot(callback, failure);
                 options.Sign = Marshal.GetFunctionPointerForDelegate(callback);
                 options.Algorithm = (int)algorithm;
             }
@@ -135,7 +137,7 @@ namespace Sealcast
             {
                 var bytes = new Native.Bytes { Data = data, Length = (UIntPtr)message.Length };
                 SealcastException.Check(
-                    Native.sealcast_identity_sign(Handle, bytes, place, (UIntPtr)buffer.Length, &length));
+                    Native.sealcast_identity_sign(Handle, bytes, place, (UIntPtr)buffer.Length, &length), handle);
             }
             Array.Resize(ref buffer, (int)length);
             return buffer;
@@ -180,7 +182,7 @@ namespace Sealcast
             }
         }
 
-        private static int CallSigner(Signer signer, byte* message, UIntPtr length, byte* signature,
+        private static int CallSigner(Signer signer, Failure failure, byte* message, UIntPtr length, byte* signature,
                                       UIntPtr* signatureLength)
         {
             // No exception may pass through native code.
@@ -189,14 +191,16 @@ namespace Sealcast
                 byte[] made = signer(Native.Copy(message, length));
                 if (made == null || (ulong)made.Length > (ulong)*signatureLength)
                 {
-                    return 1;
+                    throw new InvalidOperationException(made == null ? "the signer returned null"
+                        : "a signature of " + made.Length + " bytes is too long");
                 }
                 Marshal.Copy(made, 0, (IntPtr)signature, made.Length);
                 *signatureLength = (UIntPtr)made.Length;
                 return 0;
             }
-            catch (Exception)
+            catch (Exception error)
             {
+                failure.Last = error;
                 return 1;
             }
         }

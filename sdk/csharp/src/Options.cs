@@ -68,6 +68,10 @@ namespace Sealcast
 
         internal SubscriberHandle Make(Identity identity, ulong now)
         {
+            if (identity == null)
+            {
+                throw new ArgumentNullException(nameof(identity));
+            }
             var raw = new Native.SubscriberOptions
             {
                 Size = (UIntPtr)sizeof(Native.SubscriberOptions),
@@ -146,6 +150,10 @@ namespace Sealcast
 
         internal PublisherHandle Make(Identity identity, ulong now)
         {
+            if (identity == null)
+            {
+                throw new ArgumentNullException(nameof(identity));
+            }
             Native.PublisherOptions raw = values;
             raw.Size = (UIntPtr)sizeof(Native.PublisherOptions);
             raw.HostSockets = HostSockets ? 1 : 0;

@@ -25,7 +25,7 @@ namespace Sealcast
 
         /// <summary>As the other, where the host runs the clock: <paramref name="now"/> is its time.</summary>
         public Publisher(Identity identity, PublisherOptions options, ulong now)
-            : base(options.Make(identity, now), 1025 << 10)
+            : base((options ?? throw new ArgumentNullException(nameof(options))).Make(identity, now), 1025 << 10)
         {
             Serve(options.Transport, identity);
         }
@@ -91,7 +91,7 @@ namespace Sealcast
             {
                 return false;
             }
-            SealcastException.Check(status);
+            Check(status);
             return true;
         }
 
@@ -104,8 +104,7 @@ namespace Sealcast
                 fixed (Native.Bytes* bytes = pinned.Bytes)
                 fixed (byte* name = Native.Utf8(topic, nameof(topic)))
                 {
-                    SealcastException.Check(
-                        Native.sealcast_publisher_send_many(Handle, bytes, (UIntPtr)messages.Count, name, &taken));
+                    Check(Native.sealcast_publisher_send_many(Handle, bytes, (UIntPtr)messages.Count, name, &taken));
                 }
                 return (int)taken;
             }
@@ -119,7 +118,7 @@ namespace Sealcast
             {
                 return false;
             }
-            SealcastException.Check(status);
+            Check(status);
             return true;
         }
 
@@ -130,7 +129,7 @@ namespace Sealcast
         /// <exception cref="SealcastException">With <see cref="Status.Incomplete"/>: nobody could be told.</exception>
         public void Finish(TimeSpan timeout)
         {
-            SealcastException.Check(Native.sealcast_publisher_finish(Handle, Native.Microseconds(timeout)));
+            Check(Native.sealcast_publisher_finish(Handle, Native.Microseconds(timeout)));
         }
 
         /// <summary>The stream's id.</summary>

@@ -136,7 +136,12 @@ namespace Sealcast
     public sealed class SealcastException : Exception
     {
         /// <summary>Makes one with its own words.</summary>
-        public SealcastException(Status status, string message) : base(message)
+        public SealcastException(Status status, string message) : this(status, message, null)
+        {
+        }
+
+        /// <summary>The same with what it comes of.</summary>
+        public SealcastException(Status status, string message, Exception cause) : base(message, cause)
         {
             Status = status;
         }
@@ -162,6 +167,17 @@ namespace Sealcast
             {
                 throw Last(status);
             }
+        }
+
+        /// <summary>The same of a call that may have had a signer sign.</summary>
+        internal static void Check(Status status, Handle handle)
+        {
+            Exception cause = handle.Signer?.Failure;
+            if (status == Status.Signing && cause != null)
+            {
+                throw new SealcastException(status, "the device key did not sign: " + cause.Message, cause);
+            }
+            Check(status);
         }
     }
 }

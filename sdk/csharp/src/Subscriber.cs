@@ -27,7 +27,7 @@ namespace Sealcast
 
         /// <summary>As the other, where the host runs the clock: <paramref name="now"/> is its time.</summary>
         public Subscriber(Identity identity, SubscriberOptions options, ulong now)
-            : base(options.Make(identity, now), 65 << 10)
+            : base((options ?? throw new ArgumentNullException(nameof(options))).Make(identity, now), 65 << 10)
         {
             Serve(options.Transport, identity);
         }

@@ -1,6 +1,5 @@
 #!/bin/sh
-# Runs the class of its own name, the peer of the scenarios or the receiving end of the benchmark: JAVA chooses the JDK,
-# SEALCAST_LIBRARY the library.
+# Runs the class of its own name, such as the peer of the scenarios: JAVA chooses the JDK, SEALCAST_LIBRARY the library.
 build=$(cd "$(dirname "$0")" && pwd)
 java=${JAVA:-java}
 access=

@@ -3,6 +3,7 @@ package io.sealcast;
 import java.io.IOException;
 import java.net.ConnectException;
 import java.net.http.HttpResponse;
+import java.nio.file.NoSuchFileException;
 import java.security.GeneralSecurityException;
 import java.util.HashMap;
 import java.util.Iterator;
@@ -41,7 +42,7 @@ final class Requests {
     private final CountDownLatch ended = new CountDownLatch(1);
     private final Object answerLock = new Object();
     private volatile boolean isStopped;
-    private volatile String lastFailure = "";
+    private volatile IOException lastFailure;
     /** Used under its lock. */
     private Memory answer = new Memory(1 << 16);
     // What follows is the thread's own.
@@ -68,8 +69,8 @@ final class Requests {
         thread.start();
     }
 
-    /** Why a request failed last, for whoever waits in vain; empty where none did. */
-    String lastFailure() {
+    /** Why a request failed last, for whoever waits in vain; null where none did. */
+    IOException lastFailure() {
         return lastFailure;
     }
 
@@ -134,7 +135,7 @@ final class Requests {
             executor.execute(one);
         } catch (IOException | GeneralSecurityException | RuntimeException | OutOfMemoryError error) {
             underWay.remove(id);
-            lastFailure = String.valueOf(error.getMessage());
+            lastFailure = new IOException(reason(error), error);
             respond(id, 0, new byte[0]);
         }
     }
@@ -160,21 +161,19 @@ final class Requests {
         @Override
         public void run() {
             HttpResponse<byte[]> response = null;
-            String failure = "given up";
+            Exception failure = null;
             try {
                 if (begin()) {
                     response = client.send(request);
                 }
-            } catch (IOException | RuntimeException error) {
-                failure = reason(error);
-            } catch (InterruptedException error) {
-                // Given up.
+            } catch (IOException | RuntimeException | InterruptedException error) {
+                failure = error;
             }
             end();
             client.done(request);
             underWay.remove(request.id());
             if (response == null) {
-                lastFailure = request.http().uri().getAuthority() + ": " + failure;
+                lastFailure = new IOException(request.http().uri().getAuthority() + ": " + reason(failure), failure);
                 respond(request.id(), 0, new byte[0]);
             } else {
                 respond(request.id(), response.statusCode(), response.body());
@@ -212,11 +211,29 @@ final class Requests {
         }
     }
 
-    private static String reason(Exception error) {
-        if (error.getMessage() != null) {
-            return error.getMessage();
+    /** What a failure says on one line: that of the client, and what was the cause of it all. */
+    private static String reason(Throwable failure) {
+        if (failure == null || failure instanceof InterruptedException) {
+            return "given up";
         }
-        return error instanceof ConnectException ? "nobody takes connections there" : error.getClass().getSimpleName();
+        Throwable root = failure;
+        while (root.getCause() != null && root.getCause().getMessage() != null) {
+            root = root.getCause();
+        }
+        String text = words(failure);
+        String cause = words(root);
+        return text.contains(cause) ? text : text + " (" + cause + ")";
+    }
+
+    private static String words(Throwable failure) {
+        String text = failure.getMessage();
+        if (failure instanceof NoSuchFileException) {
+            return text + " is not there";
+        }
+        if (failure instanceof ConnectException && text == null) {
+            return "nobody takes connections there";
+        }
+        return text == null ? failure.getClass().getSimpleName() : text;
     }
 
     private void giveUpLate() {

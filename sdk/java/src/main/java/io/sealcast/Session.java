@@ -1,5 +1,6 @@
 package io.sealcast;
 
+import java.io.IOException;
 import java.time.Duration;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
@@ -39,12 +40,14 @@ final class Session {
     /** Waits for the key server's word; fails where there is none. */
     void join(Duration timeout) throws InterruptedException {
         int status = Native.await(timeout, Status.UNREACHABLE, calls::join);
-        if (status == Status.TIMEOUT.code()) {
-            String failure = requests.lastFailure();
-            long milliseconds = Native.microseconds(timeout) / 1000;
-            String text = "the key server has not taken the " + what + " in, in " + milliseconds + " ms"
-                    + (failure.isEmpty() ? "" : "; last failure: " + failure);
-            throw Native.failure(Status.UNREACHABLE, text);
+        if (status == Status.TIMEOUT.code() || status == Status.UNREACHABLE.code()) {
+            IOException failure = requests.lastFailure();
+            String text = status == Status.UNREACHABLE.code()
+                    ? Native.failure(status).getMessage()
+                    : "the key server has not taken the " + what + " in, in "
+                            + Native.microseconds(timeout) / 1000 + " ms";
+            throw Native.failure(
+                    Status.UNREACHABLE, failure == null ? text : text + ": " + failure.getMessage(), failure);
         }
         check(status);
     }

@@ -1,0 +1,62 @@
+// Fails in several ways, and prints what is said of each: failures FOLDER CHANNEL
+using System;
+using System.IO;
+using Sealcast;
+
+internal static class Failures
+{
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(2);
+
+    private static int Main(string[] args)
+    {
+        string folder = args[0];
+        string channel = args[1];
+        using (Identity identity = Identity.Open(folder))
+        {
+            var alone = new SubscriberOptions(channel)
+            {
+                KeysUrl = "https://127.0.0.1:1",
+                Transport = HttpsTransport.HttpClient(),
+            };
+            Tell("nobody listens", () => Join(identity, alone));
+            // Mono's client, which this is run with, has no TLS 1.3.
+            var old = new SubscriberOptions(channel) { Transport = HttpsTransport.HttpClient() };
+            Tell("no TLS 1.3", () => Join(identity, old));
+            HttpsTransport curl = HttpsTransport.Curl(context => throw new IOException("the token is unplugged"));
+            Tell("no SSL_CTX", () => Join(identity, new SubscriberOptions(channel) { Transport = curl }));
+        }
+        Signer unplugged = message => throw new IOException("the token is unplugged");
+        using (Identity identity = Identity.Open(folder, unplugged, Algorithm.EcdsaP256))
+        {
+            Tell("nobody signs", () => identity.Sign(new byte[1]));
+        }
+        Tell("no identity", () => new Subscriber(null, channel).Dispose());
+        Tell("no options", () => new Publisher(null, (PublisherOptions)null).Dispose());
+        return 0;
+    }
+
+    private static void Join(Identity identity, SubscriberOptions options)
+    {
+        using (var subscriber = new Subscriber(identity, options))
+        {
+            subscriber.Join(Patience);
+        }
+    }
+
+    private static void Tell(string what, Action action)
+    {
+        try
+        {
+            action();
+            Console.WriteLine(what + ": nothing fails");
+        }
+        catch (Exception error)
+        {
+            string status = error is SealcastException ? ((SealcastException)error).StatusName + ": " : "";
+            for (; error != null; error = error.InnerException, status = "of ")
+            {
+                Console.WriteLine(what + ": " + status + error.GetType().Name + ": " + error.Message.Replace('\n', ' '));
+            }
+        }
+    }
+}

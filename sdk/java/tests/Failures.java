@@ -1,0 +1,60 @@
+import io.sealcast.Algorithm;
+import io.sealcast.Identity;
+import io.sealcast.SealcastException;
+import io.sealcast.Signer;
+import java.io.IOException;
+import java.nio.file.Path;
+import java.time.Duration;
+
+/** Fails in several ways, and prints what is said of each: Failures FOLDER CHANNEL */
+public final class Failures {
+    private static final Duration PATIENCE = Duration.ofSeconds(2);
+
+    private Failures() {}
+
+    private interface Call {
+        void run() throws Exception;
+    }
+
+    /**
+     * Runs it.
+     *
+     * @param arguments the device's folder, and a channel that it may publish on
+     * @throws Exception where something fails that is not to
+     */
+    public static void main(String[] arguments) throws Exception {
+        Path folder = Path.of(arguments[0]);
+        String channel = arguments[1];
+        try (Identity identity = Identity.open(folder)) {
+            tell("nobody listens", () -> identity.subscriber(channel).keysUrl("https://127.0.0.1:1").join(PATIENCE));
+        }
+        try (Identity identity = Identity.open(folder, new Unplugged())) {
+            tell("nobody signs", () -> identity.subscriber(channel).join(PATIENCE));
+        }
+        System.exit(0);
+    }
+
+    private static void tell(String what, Call call) throws Exception {
+        try {
+            call.run();
+            System.out.println(what + ": nothing fails");
+        } catch (SealcastException error) {
+            System.out.println(what + ": " + error.status().label() + ": " + error.getMessage());
+            for (Throwable cause = error.getCause(); cause != null; cause = cause.getCause()) {
+                System.out.println(what + ": of " + cause);
+            }
+        }
+    }
+
+    private static final class Unplugged implements Signer {
+        @Override
+        public Algorithm algorithm() {
+            return Algorithm.ECDSA_P256;
+        }
+
+        @Override
+        public byte[] sign(byte[] message) throws IOException {
+            throw new IOException("the token is unplugged");
+        }
+    }
+}
