@@ -23,6 +23,7 @@ command -v mcs >/dev/null 2>&1 || packages="$packages mono-mcs"
 command -v mono >/dev/null 2>&1 || packages="$packages mono-runtime"
 { [ -e /usr/lib/mono/4.5/System.Net.Http.dll ] && [ -e /usr/lib/mono/4.5/System.Core.dll ]; } ||
     packages="$packages libmono-system-core4.0-cil libmono-system-net-http4.0-cil"
+[ -e /usr/lib/mono/4.5/Mono.Posix.dll ] || packages="$packages libmono-posix4.0-cil"
 [ -e /usr/lib/mono/4.5/WindowsBase.dll ] || packages="$packages libmono-windowsbase4.0-cil"
 command -v javac >/dev/null 2>&1 || packages="$packages openjdk-17-jdk-headless"
 command -v mvn >/dev/null 2>&1 || packages="$packages maven"

@@ -7,12 +7,14 @@ import signal
 import socket
 import struct
 import subprocess
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.e2e.processes import Process
 from tests.sdk.conftest import Stage
-from tests.sdk.languages import LANGUAGES, make
+from tests.sdk.languages import EVERYTHING, LANGUAGES, SDK, library, make
 
 UNPLUGGED = "the token is unplugged"
 """What the keys of the programs below say when they are to sign."""
@@ -42,8 +44,7 @@ def failures(language: str, stage: Stage) -> str:
     sdk = LANGUAGES[language]
     sdk.command()
     make(sdk.folder, "build/failures")
-    words = [str(sdk.folder / "build/failures"), str(stage.device()), stage.channel().name]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = run(str(sdk.folder / "build/failures"), str(stage.device()), stage.channel().name)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -79,3 +80,83 @@ def test_a_failure_says_what_it_comes_of(stage: Stage, language: str, expected: 
     """The network's word, and what a key that is elsewhere has thrown."""
     out = failures(language, stage)
     assert [pattern for pattern in expected if not re.search(pattern, out, re.MULTILINE)] == [], out
+
+
+LIBRARIES = ["c", "cpp", "java", "csharp"]
+in_each = pytest.mark.parametrize("language", LIBRARIES)
+
+
+def java(program: str, *places: Path) -> list[str]:
+    """How a class of Java is called that uses the package."""
+    build = SDK / "java/build"
+    path = ":".join(str(place) for place in (build / "sealcast.jar", *build.glob("lib/jna-*.jar"), *places))
+    return ["env", f"SEALCAST_LIBRARY={library()}", "java", "-cp", path, program]
+
+
+def example(language: str, name: str) -> list[str]:
+    """Build the examples of an SDK, and return how one is called."""
+    sdk = LANGUAGES[language]
+    sdk.command()
+    make(sdk.folder, "examples")
+    build = sdk.folder / "build"
+    return java(name.capitalize(), build / "examples") if language == "java" else [str(build / name)]
+
+
+def assert_tells(words: list[str], usage: str, *arguments: str) -> None:
+    """Called without arguments it says how it is called, and with a folder without a device what fails."""
+    called = run(*words)
+    assert (called.returncode, called.stdout) == (2, "")
+    assert re.fullmatch(rf"usage: \S+ {usage}\n", called.stderr)
+    failed = run(*words, *arguments)
+    assert (failed.returncode, failed.stdout) == (4, "")
+    assert "no-device: " in failed.stderr
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+@in_each
+@pytest.mark.parametrize("name", ["subscribe", "publish"])
+def test_an_example_says_what_is_wrong(language: str, name: str, tmp_path: Path) -> None:
+    usage = r"FOLDER CHANNEL \[INTERFACE\]"
+    assert_tells(example(language, name), usage, str(tmp_path), "ward/ecg")
+
+
+@in_each
+def test_an_example_says_farewell_when_it_is_interrupted(stage: Stage, language: str) -> None:
+    """Without a terminal, where its input goes on."""
+    channel, sender = stage.channel(), stage.device()
+    staying = stage.peer("python", "subscribe", stage.device(), channel)
+    hearing = start(stage, [*example(language, "subscribe"), str(stage.device()), channel.name])
+    hearing.wait_line("^joined channel", errors=True)
+    speaking = start(stage, [*example(language, "publish"), str(sender), channel.name])
+    speaking.wait_line("^publishing on channel", errors=True)
+    speaking.write(b"last words\n")
+    hearing.wait_line(f"^{sender.name}: last words$")
+    for process in (speaking, hearing):
+        process.send_signal(signal.SIGINT)
+        assert process.wait().code in {0, 130}
+    staying.wait_line(f"^event stream-ended .* {sender.name}$")
+
+
+def test_the_headers_of_cpp_stand_alone() -> None:
+    """With exceptions and without."""
+    make(SDK / "cpp", "check")
+
+
+@pytest.mark.skipif(not EVERYTHING, reason="SEALCAST_SCENARIOS=all: the compiler of Kotlin is 70 MB")
+def test_kotlin_takes_the_package_of_java(tmp_path: Path) -> None:
+    build = SDK / "java/build"
+    make(SDK / "java", "kotlin")
+    words = java("SubscribeKt", *build.glob("kotlin-lib/kotlin-stdlib-*.jar"), build / "kotlin")
+    assert_tells(words, "FOLDER CHANNEL SECONDS", str(tmp_path), "ward/ecg", "1")
+
+
+@pytest.mark.skipif(not EVERYTHING, reason="SEALCAST_SCENARIOS=all")
+def test_the_documentation_of_java_is_whole() -> None:
+    make(SDK / "java", "doc")
+
+
+def start(stage: Stage, words: list[str]) -> Process:
+    return stage.processes.started(Process(words, stdin=subprocess.PIPE))

@@ -1,10 +1,24 @@
 /* Send each line of standard input to a channel: publish FOLDER CHANNEL [INTERFACE] */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <sealcast.h>
 #include <sealcast_curl.h>
+
+static volatile sig_atomic_t is_interrupted;
+
+static void interrupt(int number) {
+    (void)number;
+    is_interrupted = 1;
+}
+
+/* Ctrl-C ends the wait for a line: without SA_RESTART the read is not begun anew. */
+static void end_by(int number) {
+    struct sigaction action = {.sa_handler = interrupt};
+    sigaction(number, &action, NULL);
+}
 
 static int fail(const char *what, sealcast_status status) {
     char text[512];
@@ -15,7 +29,7 @@ static int fail(const char *what, sealcast_status status) {
 
 static sealcast_status send_lines(sealcast_publisher *publisher) {
     static char line[65536];
-    while (fgets(line, sizeof line, stdin)) {
+    while (!is_interrupted && fgets(line, sizeof line, stdin)) {
         sealcast_bytes message = {(const uint8_t *)line, strcspn(line, "\n")};
         sealcast_status status;
         while ((status = sealcast_publisher_send(publisher, message, NULL)) == SEALCAST_STATUS_QUEUE_FULL) {
@@ -33,6 +47,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: %s FOLDER CHANNEL [INTERFACE]\n", argv[0]);
         return 2;
     }
+    end_by(SIGINT);
+    end_by(SIGTERM);
     sealcast_identity *identity = NULL;
     sealcast_status status = sealcast_identity_open(argv[1], NULL, &identity);
     if (status != SEALCAST_STATUS_OK) {

@@ -1,5 +1,7 @@
 // Send each line of standard input to a channel: publish FOLDER CHANNEL [INTERFACE]. With exceptions.
 #define SEALCAST_EXCEPTIONS
+#include <csignal>
+
 #include <iostream>
 #include <string>
 
@@ -7,11 +9,26 @@
 
 using namespace std::chrono_literals;
 
+namespace {
+
+volatile std::sig_atomic_t is_interrupted;
+
+// Ctrl-C ends the wait for a line: without SA_RESTART the read is not begun anew.
+void end_by(int number) {
+    struct sigaction action = {};
+    action.sa_handler = [](int) { is_interrupted = 1; };
+    sigaction(number, &action, nullptr);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
     if (argc < 3) {
         std::cerr << "usage: " << argv[0] << " FOLDER CHANNEL [INTERFACE]\n";
         return 2;
     }
+    end_by(SIGINT);
+    end_by(SIGTERM);
     try {
         sealcast::Identity identity = sealcast::Identity::open(argv[1]).value();
         sealcast::publisher_options options(argv[2]);
@@ -20,7 +37,7 @@ int main(int argc, char** argv) {
         sealcast::Https https = sealcast::Https::serve(identity, publisher).value();
         publisher.join(10s).require();
         std::cerr << "publishing on channel " << argv[2] << '\n';
-        for (std::string line; std::getline(std::cin, line);) {
+        for (std::string line; !is_interrupted && std::getline(std::cin, line);) {
             publisher.send_wait(line, std::nullopt, sealcast::forever).require();
         }
         publisher.finish(10s).require();

@@ -1,5 +1,6 @@
 // Send each line of standard input to a channel: publish FOLDER CHANNEL [INTERFACE]
 using System;
+using System.Threading.Tasks;
 using Sealcast;
 
 internal static class Publish
@@ -19,8 +20,11 @@ internal static class Publish
             {
                 publisher.Join(TimeSpan.FromSeconds(10));
                 Console.Error.WriteLine("publishing on channel " + args[1]);
+                // Null ends the loop: the end of the input, or Ctrl-C.
+                var interrupted = new TaskCompletionSource<string>();
+                Interrupt.Call(() => interrupted.TrySetResult(null));
                 string line;
-                while ((line = Console.ReadLine()) != null)
+                while ((line = Task.WhenAny(Task.Run(() => Console.ReadLine()), interrupted.Task).Result.Result) != null)
                 {
                     publisher.Send(line);
                 }

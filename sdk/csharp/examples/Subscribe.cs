@@ -18,11 +18,7 @@ internal static class Subscribe
             using (var subscriber = new Subscriber(identity, options))
             {
                 // Ctrl-C leaves, which ends the loop below.
-                Console.CancelKeyPress += (sender, pressed) =>
-                {
-                    pressed.Cancel = true;
-                    subscriber.Leave();
-                };
+                Interrupt.Call(subscriber.Leave);
                 subscriber.Join(TimeSpan.FromSeconds(10));
                 Console.Error.WriteLine("joined channel " + args[1]);
                 while (!subscriber.IsEnded)

@@ -12,7 +12,7 @@ public final class Publish {
     private Publish() {}
 
     /**
-     * Runs until its input ends.
+     * Runs until its input ends, or it is interrupted.
      *
      * @param arguments the device's folder, the channel, and the network interface where the policy names none
      * @throws Exception where something fails that is not Sealcast's
@@ -28,6 +28,8 @@ public final class Publish {
                         .networkInterface(arguments.length > 2 ? arguments[2] : null)
                         .onEvent(event -> System.err.println(event.text()))
                         .join(Duration.ofSeconds(10))) {
+            // Ctrl-C ends the JVM by its hooks; this one says the stream's end.
+            Runtime.getRuntime().addShutdownHook(new Thread(publisher::close));
             System.err.println("publishing on channel " + arguments[1]);
             for (String line = null; (line = input.readLine()) != null; ) {
                 publisher.send(line.getBytes(StandardCharsets.UTF_8));
