@@ -82,6 +82,20 @@ def test_a_failure_says_what_it_comes_of(stage: Stage, language: str, expected: 
     assert [pattern for pattern in expected if not re.search(pattern, out, re.MULTILINE)] == [], out
 
 
+@pytest.mark.needs_program("jcmd")
+def test_java_keeps_no_text_of_the_key(stage: Stage, tmp_path: Path) -> None:
+    """Neither what is in use nor what waits for the garbage collector."""
+    device = stage.device()
+    (key,) = device.glob("credentials/*/key.pem")
+    body = key.read_bytes().splitlines()[1]
+    peer = stage.peer("java", "subscribe", device, stage.channel())
+    dump = tmp_path / "heap"
+    assert run("jcmd", str(peer.pid), "GC.heap_dump", "-all", str(dump)).returncode == 0
+    heap = dump.read_bytes()
+    assert b"BEGIN PRIVATE KEY" in heap
+    assert body[-16:] not in heap
+
+
 LIBRARIES = ["c", "cpp", "java", "csharp"]
 in_each = pytest.mark.parametrize("language", LIBRARIES)
 

@@ -14,6 +14,7 @@ import java.security.cert.CertificateFactory;
 import java.security.cert.X509Certificate;
 import java.security.spec.InvalidKeySpecException;
 import java.security.spec.PKCS8EncodedKeySpec;
+import java.util.Arrays;
 import java.util.Base64;
 import javax.net.ssl.SSLEngine;
 import javax.net.ssl.X509ExtendedKeyManager;
@@ -51,19 +52,54 @@ final class DeviceCredentials extends X509ExtendedKeyManager {
         return new DeviceCredentials(chain, key, info.generation());
     }
 
+    /** What of the key passes through arrays is wiped, as far as they are ours: those of the JDK's own classes stay. */
     private static PrivateKey readKey(Path file, String algorithm) throws IOException, GeneralSecurityException {
-        String text = Files.readString(file, StandardCharsets.US_ASCII);
-        int begin = text.indexOf(BEGIN);
-        int end = text.indexOf(END);
-        if (begin < 0 || end < begin) {
-            throw new IOException(file + " holds no PKCS#8 key in PEM without a passphrase");
-        }
-        byte[] encoded = Base64.getMimeDecoder().decode(text.substring(begin + BEGIN.length(), end));
+        byte[] text = Files.readAllBytes(file);
+        byte[] base64 = new byte[0];
+        byte[] encoded = new byte[0];
         try {
+            base64 = body(text);
+            encoded = Base64.getDecoder().decode(base64);
+            if (encoded.length == 0) {
+                throw new IOException(file + " holds no PKCS#8 key in PEM without a passphrase");
+            }
             return KeyFactory.getInstance(algorithm).generatePrivate(new PKCS8EncodedKeySpec(encoded));
+        } catch (IllegalArgumentException error) {
+            throw new IOException(file + " is damaged: its key is no base64", error);
         } catch (InvalidKeySpecException error) {
             throw new InvalidKeySpecException(file + " holds no key of the certificate's kind, " + algorithm, error);
+        } finally {
+            Arrays.fill(text, (byte) 0);
+            Arrays.fill(base64, (byte) 0);
+            Arrays.fill(encoded, (byte) 0);
         }
+    }
+
+    /** The base64 of the first key, without blanks: the decoder that passes over them makes copies. Empty for none. */
+    private static byte[] body(byte[] text) {
+        int begin = find(BEGIN, text) + BEGIN.length();
+        int end = find(END, text);
+        byte[] body = new byte[Math.max(0, end - begin)];
+        int length = 0;
+        for (int place = begin; place < end; place++) {
+            if (text[place] > ' ') {
+                body[length++] = text[place];
+            }
+        }
+        byte[] whole = Arrays.copyOf(body, length);
+        Arrays.fill(body, (byte) 0);
+        return whole;
+    }
+
+    /** Where a word is; behind all where it is not. */
+    private static int find(String word, byte[] text) {
+        byte[] wanted = word.getBytes(StandardCharsets.US_ASCII);
+        for (int place = 0; place + wanted.length <= text.length; place++) {
+            if (Arrays.equals(text, place, place + wanted.length, wanted, 0, wanted.length)) {
+                return place;
+            }
+        }
+        return text.length;
     }
 
     /** Of the identity: another one means other files. */
