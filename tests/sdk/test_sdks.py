@@ -154,6 +154,28 @@ def test_an_example_says_farewell_when_it_is_interrupted(stage: Stage, language:
     staying.wait_line(f"^event stream-ended .* {sender.name}$")
 
 
+PROGRAM = """
+#include <iostream>
+#include <sealcast_https.hpp>
+int main() { std::cout << sealcast::Identity::open("nowhere").why().name(); }
+"""
+
+
+@pytest.mark.needs_program("c++", "pkg-config")
+def test_what_is_installed_serves_cpp(tmp_path: Path) -> None:
+    make(SDK / "c", "build/sealcast_curl.o")
+    prefix, program = tmp_path / "usr", tmp_path / "program.cpp"
+    installed = run("make", "-C", str(SDK / "c"), "install", f"PREFIX={prefix}")
+    assert installed.returncode == 0, installed.stderr
+    program.write_text(PROGRAM)
+    search = f"PKG_CONFIG_PATH={prefix / 'lib/pkgconfig'}"
+    flags = run("env", search, "pkg-config", "--cflags", "--libs", "sealcast-curl").stdout.split()
+    made = tmp_path / "program"
+    built = run("c++", "-std=c++17", str(program), *flags, f"-Wl,-rpath,{prefix}/lib", "-o", str(made))
+    assert built.returncode == 0, built.stderr
+    assert run(str(made)).stdout == "no-device"
+
+
 def test_the_headers_of_cpp_stand_alone() -> None:
     """With exceptions and without."""
     make(SDK / "cpp", "check")
