@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "scenarios": lambda: _run(
             "scenarios, each in every language as publisher and as subscriber",
             1,
-            [*PYTEST, "tests/sdk/test_scenarios.py"],
+            [*PYTEST, "tests/sdk/test_scenarios.py", "tests/sdk/test_sdks.py"],
             {"SEALCAST_SCENARIOS": "all"},
         ),
         "windows": lambda: _run(

@@ -12,9 +12,16 @@ import pytest
 
 from tests.e2e.processes import Process, Processes
 from tests.e2e.site import Channel, Site, command
-from tests.sdk.languages import WITH_WINDOWS, peer_command
+from tests.sdk.languages import EVERYTHING, WITH_WINDOWS, peer_command
 
 collect_ignore = [] if WITH_WINDOWS else ["test_windows.py"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only a soak runs: SEALCAST_SCENARIOS=all."""
+    left_out = [] if EVERYTHING else [item for item in items if item.get_closest_marker("soak")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 class Stage:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.processes import Process
 from tests.sdk.conftest import Stage
-from tests.sdk.languages import EVERYTHING, LANGUAGES, SDK, library, make
+from tests.sdk.languages import LANGUAGES, SDK, library, make
 
 UNPLUGGED = "the token is unplugged"
 """What the keys of the programs below say when they are to sign."""
@@ -181,7 +181,7 @@ def test_the_headers_of_cpp_stand_alone() -> None:
     make(SDK / "cpp", "check")
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="SEALCAST_SCENARIOS=all: the compiler of Kotlin is 70 MB")
+@pytest.mark.soak  # Its compiler is 70 MB.
 def test_kotlin_takes_the_package_of_java(tmp_path: Path) -> None:
     build = SDK / "java/build"
     make(SDK / "java", "kotlin")
@@ -189,7 +189,7 @@ def test_kotlin_takes_the_package_of_java(tmp_path: Path) -> None:
     assert_tells(words, "FOLDER CHANNEL SECONDS", str(tmp_path), "ward/ecg", "1")
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="SEALCAST_SCENARIOS=all")
+@pytest.mark.soak
 def test_the_documentation_of_java_is_whole() -> None:
     make(SDK / "java", "doc")
 
