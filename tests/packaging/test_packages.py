@@ -173,8 +173,8 @@ def test_the_nuget_package_beside_a_program(ward: Ward, tmp_path: Path) -> None:
         program.mkdir()
         for name in beside:
             (program / Path(name).name).write_bytes(archive.read(name))
-    example, assembly = SDK / "csharp/examples/Subscribe.cs", program / "Sealcast.dll"
-    run("mcs", f"-r:{assembly}", f"-out:{program}/Subscribe.exe", example, folder=tmp_path)
+    example = [SDK / "csharp/examples" / name for name in ("Subscribe.cs", "Interrupt.cs")]
+    run("mcs", f"-r:{program}/Sealcast.dll", f"-out:{program}/Subscribe.exe", *example, folder=tmp_path)
     ward.hears("mono", program / "Subscribe.exe")
 
 
