@@ -176,12 +176,14 @@ def test_what_is_installed_serves_cpp(tmp_path: Path) -> None:
     assert run(str(made)).stdout == "no-device"
 
 
+@pytest.mark.needs_program("c++")
 def test_the_headers_of_cpp_stand_alone() -> None:
     """With exceptions and without."""
     make(SDK / "cpp", "check")
 
 
 @pytest.mark.soak  # Its compiler is 70 MB.
+@pytest.mark.needs_program("javac", "mvn")
 def test_kotlin_takes_the_package_of_java(tmp_path: Path) -> None:
     build = SDK / "java/build"
     make(SDK / "java", "kotlin")
@@ -190,6 +192,7 @@ def test_kotlin_takes_the_package_of_java(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.needs_program("javac", "mvn")
 def test_the_documentation_of_java_is_whole() -> None:
     make(SDK / "java", "doc")
 
