@@ -26,7 +26,7 @@ from sealcast.testing import (
 )
 
 FIRST_SEED = int(os.environ.get("SEALCAST_FIRST_SEED", "1"))
-SEED_COUNT = int(os.environ.get("SEALCAST_SEEDS", "2000"))
+SEED_COUNT = int(os.environ.get("SEALCAST_SEEDS", "1000"))
 CHUNK = 100
 """Seeds in one test: few enough to see progress, enough that pytest costs nothing."""
 

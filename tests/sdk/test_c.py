@@ -51,6 +51,7 @@ def test_the_library_shows_its_own_names_alone() -> None:
     assert [words[2] for words in names if not words[2].startswith("sealcast_")] == []
 
 
+@pytest.mark.timeout(240)
 def test_wrong_calls_give_a_status_and_nothing_leaks(stage: Stage) -> None:
     """Freed handles, NULL, sizes, threads, callbacks; and as many openings as a day of a busy host has."""
     make(C, "build/misuse")
