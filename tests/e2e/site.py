@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import secrets
 import signal
 import socket
 import struct
@@ -139,10 +140,17 @@ def free_group() -> str:
 
 
 def free_port() -> int:
-    """A UDP port that nobody holds just now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port, UDP and TCP, that nobody holds just now, and that the system gives to no socket by itself."""
+    while True:
+        port = secrets.choice(range(10_000, 32_000))
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
+            contextlib.suppress(OSError),
+        ):
+            for probe in (datagrams, stream):
+                probe.bind(("127.0.0.1", port))
+            return port
 
 
 def listen(channel: Channel) -> socket.socket:
