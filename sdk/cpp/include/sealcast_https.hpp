@@ -15,13 +15,17 @@ public:
     static result<Https> serve(const Identity& identity, const Subscriber& subscriber, sealcast_curl_options options = {}) {
         sealcast_curl* handle = nullptr;
         options.size = sizeof options;
-        return made(sealcast_curl_serve_subscriber(identity.raw(), subscriber.raw(), &options, &handle), handle, identity);
+        // Apart from the next line, which reads what this one writes: arguments are evaluated in any order.
+        sealcast_status code = sealcast_curl_serve_subscriber(identity.raw(), subscriber.raw(), &options, &handle);
+        return made(code, handle, identity);
     }
     /// The same for a publisher.
     static result<Https> serve(const Identity& identity, const Publisher& publisher, sealcast_curl_options options = {}) {
         sealcast_curl* handle = nullptr;
         options.size = sizeof options;
-        return made(sealcast_curl_serve_publisher(identity.raw(), publisher.raw(), &options, &handle), handle, identity);
+        // Apart from the next line, which reads what this one writes: arguments are evaluated in any order.
+        sealcast_status code = sealcast_curl_serve_publisher(identity.raw(), publisher.raw(), &options, &handle);
+        return made(code, handle, identity);
     }
     /// The one that was moved from makes no requests any more.
     Https(Https&&) noexcept = default;
