@@ -177,6 +177,13 @@ def test_what_is_installed_serves_cpp(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_program("c++")
+@pytest.mark.needs_program("c++")
+def test_threads_of_cpp_end_with_their_https(stage: Stage) -> None:
+    make(SDK / "cpp", "build/threads")
+    done = run(str(SDK / "cpp/build/threads"), str(stage.device()), stage.channel().name)
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_headers_of_cpp_stand_alone() -> None:
     """With exceptions and without."""
     make(SDK / "cpp", "check")
