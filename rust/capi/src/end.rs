@@ -4,15 +4,20 @@ use std::sync::Arc;
 
 use crate::event::SealcastEvent;
 use crate::handle::{self, Handled};
-use crate::memory::{self, Buffer, SealcastBytes, needs};
+use crate::identity::{Identity, SealcastIdentity};
+use crate::memory::{self, Buffer, Options, SealcastBytes, needs};
 use crate::request::SealcastRequest;
 use crate::session::{Engine, Session};
 use crate::status::{Failure, Outcome, SealcastStatus};
 
 /// A publisher or a subscriber.
-pub(crate) trait End: Handled {
+pub(crate) trait End: Handled + Sized {
     type Engine: Engine;
+    type Options: Options;
 
+    /// # Safety
+    /// The pointers of `options` are NULL or what their descriptions say.
+    unsafe fn new(identity: Arc<Identity>, options: &Self::Options, now: u64) -> Outcome<Self>;
     fn session(&self) -> &Session<Self::Engine>;
     /// Does what follows from the join, from a policy and from time.
     fn tend(&self) -> Outcome<()>;
@@ -31,6 +36,25 @@ pub(crate) fn beginning(host_sockets: i32, now: u64) -> u64 {
     } else {
         now
     }
+}
+
+/// # Safety
+/// As the conventions say of handles, options and results.
+pub(crate) unsafe fn make<T: End, H>(
+    identity: *mut SealcastIdentity,
+    options: *const T::Options,
+    now: u64,
+    out: *mut *mut H,
+) -> Outcome<SealcastStatus> {
+    needs(out, T::NAME)?;
+    let identity = handle::get::<Identity>(identity as usize)?;
+    // SAFETY: as this function's own.
+    let options = unsafe { memory::options(options) }?;
+    // SAFETY: likewise.
+    let made = handle::put(unsafe { T::new(identity, &options, now) }?);
+    // SAFETY: likewise.
+    unsafe { memory::write(out, made as *mut H, T::NAME) }?;
+    Ok(SealcastStatus::Ok)
 }
 
 pub(crate) fn free<T: End>(handle: usize) -> Outcome<SealcastStatus> {

@@ -17,7 +17,7 @@ use sealcast_core::validator::{Certificate, Validator};
 use sealcast_core::wire::StreamId;
 use sealcast_net::SendDriver;
 
-use crate::end::End;
+use crate::end::{End, beginning};
 use crate::event::SealcastEvent;
 use crate::handle::Handled;
 use crate::identity::{Identity, site_of};
@@ -222,6 +222,64 @@ impl Handled for Publisher {
 
 impl End for Publisher {
     type Engine = Sender;
+    type Options = SealcastPublisherOptions;
+
+    unsafe fn new(identity: Arc<Identity>, options: &SealcastPublisherOptions, now: u64) -> Outcome<Self> {
+        let now = beginning(options.host_sockets, now);
+        // SAFETY: as this function's own.
+        let channel = unsafe { memory::text(options.channel, "channel") }?;
+        let optional = |text: *const c_char, name: &str| {
+            // SAFETY: likewise.
+            unsafe { memory::optional_text(text, name) }
+        };
+        let keys_url = optional(options.keys_url, "keys_url")?;
+        let interface = optional(options.interface_name, "interface_name")?;
+        let send_to = optional(options.send_to, "send_to")?;
+        let instance = optional(options.instance, "instance")?;
+        let (held, _) = identity.held();
+        let site = site_of(&options.site_id, held.site);
+        let place = Place::new(site, keys_url.unwrap_or(&held.keys_url), channel)?;
+        let (member, generation) = member_config(&identity, &place, Purpose::Publish)?;
+        let (mut seed, mut start_nonce) = ([0; 32], [0; 16]);
+        fill_random(&mut seed);
+        fill_random(&mut start_nonce);
+        // DP-2: made at this start, never stored.
+        let mut config = SenderConfig::new(member, Secret::new(seed), start_nonce);
+        let instance = instance.unwrap_or_default();
+        if instance.len() > 63 {
+            return Err(Failure::invalid(format!(
+                "instance: {instance:?} is longer than 63 bytes"
+            )));
+        }
+        instance.clone_into(&mut config.instance);
+        config.mtu = in_range("mtu", options.mtu, 576, 9000)? as usize;
+        config.max_block = in_range("max_block", options.max_block, 1, 64)? as u8;
+        config.fec = fec_of(options)?;
+        config.max_message_bytes = options.max_message_bytes.clamp(1, 1 << 30);
+        config.queue_bytes = options.queue_bytes.max(1);
+        config.retain = RetainLimits {
+            topics: options.retain_topics as usize,
+            bytes: options.retain_bytes,
+        };
+        config.adaptive_rate = options.adaptive_rate != 0;
+        let wanted = Wanted {
+            interface: interface.map(str::to_owned),
+            send_to: send_to.map(|text| parse_address(text, "send_to")).transpose()?,
+            ttl: in_range("ttl", options.ttl, 1, 255)? as u8,
+            dscp: in_range("dscp", options.dscp, 0, 63)? as u8,
+            has_driver: options.host_sockets == 0,
+        };
+        let mut sender = Sender::new(config, now);
+        sender.serve_outbound();
+        let host_time = (options.host_sockets != 0).then_some(now);
+        Ok(Self {
+            session: Session::new(identity, place, sender, generation, host_time),
+            wanted,
+            driver: Mutex::new(None),
+            term: Mutex::new(None),
+            refused: AtomicU64::new(0),
+        })
+    }
 
     fn session(&self) -> &Session<Sender> {
         &self.session
@@ -282,68 +340,6 @@ fn fec_of(options: &SealcastPublisherOptions) -> Outcome<Option<Fec>> {
 }
 
 impl Publisher {
-    /// # Safety
-    /// The pointers of `options` are NULL or what their descriptions say.
-    pub(crate) unsafe fn new(
-        identity: Arc<Identity>,
-        options: &SealcastPublisherOptions,
-        now: u64,
-    ) -> Outcome<Self> {
-        // SAFETY: as this function's own.
-        let channel = unsafe { memory::text(options.channel, "channel") }?;
-        let optional = |text: *const c_char, name: &str| {
-            // SAFETY: likewise.
-            unsafe { memory::optional_text(text, name) }
-        };
-        let keys_url = optional(options.keys_url, "keys_url")?;
-        let interface = optional(options.interface_name, "interface_name")?;
-        let send_to = optional(options.send_to, "send_to")?;
-        let instance = optional(options.instance, "instance")?;
-        let (held, _) = identity.held();
-        let site = site_of(&options.site_id, held.site);
-        let place = Place::new(site, keys_url.unwrap_or(&held.keys_url), channel)?;
-        let (member, generation) = member_config(&identity, &place, Purpose::Publish)?;
-        let (mut seed, mut start_nonce) = ([0; 32], [0; 16]);
-        fill_random(&mut seed);
-        fill_random(&mut start_nonce);
-        // DP-2: made at this start, never stored.
-        let mut config = SenderConfig::new(member, Secret::new(seed), start_nonce);
-        let instance = instance.unwrap_or_default();
-        if instance.len() > 63 {
-            return Err(Failure::invalid(format!(
-                "instance: {instance:?} is longer than 63 bytes"
-            )));
-        }
-        instance.clone_into(&mut config.instance);
-        config.mtu = in_range("mtu", options.mtu, 576, 9000)? as usize;
-        config.max_block = in_range("max_block", options.max_block, 1, 64)? as u8;
-        config.fec = fec_of(options)?;
-        config.max_message_bytes = options.max_message_bytes.clamp(1, 1 << 30);
-        config.queue_bytes = options.queue_bytes.max(1);
-        config.retain = RetainLimits {
-            topics: options.retain_topics as usize,
-            bytes: options.retain_bytes,
-        };
-        config.adaptive_rate = options.adaptive_rate != 0;
-        let wanted = Wanted {
-            interface: interface.map(str::to_owned),
-            send_to: send_to.map(|text| parse_address(text, "send_to")).transpose()?,
-            ttl: in_range("ttl", options.ttl, 1, 255)? as u8,
-            dscp: in_range("dscp", options.dscp, 0, 63)? as u8,
-            has_driver: options.host_sockets == 0,
-        };
-        let mut sender = Sender::new(config, now);
-        sender.serve_outbound();
-        let host_time = (options.host_sockets != 0).then_some(now);
-        Ok(Self {
-            session: Session::new(identity, place, sender, generation, host_time),
-            wanted,
-            driver: Mutex::new(None),
-            term: Mutex::new(None),
-            refused: AtomicU64::new(0),
-        })
-    }
-
     /// Lets the device key vouch for the stream key, where that is due.
     fn certify(&self) -> Outcome<()> {
         let mut term = lock(&self.term);

@@ -8,10 +8,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use sealcast_core::sender::{SendError, gather};
 
-use crate::end::{self, End, beginning};
+use crate::end::{self, End};
 use crate::event::SealcastEvent;
 use crate::handle;
-use crate::identity::{Identity, SealcastIdentity};
+use crate::identity::SealcastIdentity;
 use crate::memory::{self, Buffer, SealcastBytes, needs, too_small};
 use crate::publisher::{
     Publisher, SealcastPublisher, SealcastPublisherCounters, SealcastPublisherOptions, not_taken,
@@ -52,18 +52,8 @@ pub unsafe extern "C" fn sealcast_publisher_new(
     now: u64,
     publisher: *mut *mut SealcastPublisher,
 ) -> SealcastStatus {
-    call(|| {
-        needs(publisher, "publisher")?;
-        let identity = handle::get::<Identity>(identity as usize)?;
-        // SAFETY: as this function's own.
-        let options = unsafe { memory::options(options) }?;
-        let now = beginning(options.host_sockets, now);
-        // SAFETY: likewise.
-        let made = handle::put(unsafe { Publisher::new(identity, &options, now) }?);
-        // SAFETY: likewise.
-        unsafe { memory::write(publisher, made as *mut SealcastPublisher, "publisher") }?;
-        Ok(SealcastStatus::Ok)
-    })
+    // SAFETY: as this function's own.
+    call(|| unsafe { end::make::<Publisher, _>(identity, options, now, publisher) })
 }
 
 /// Free a publisher: its sockets are closed, and calls that wait return SEALCAST_STATUS_CLOSED. A stream that was not

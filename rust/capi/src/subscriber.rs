@@ -13,7 +13,7 @@ use sealcast_core::stream::{Delivery, Start};
 use sealcast_core::validator::Validator;
 use sealcast_net::ReceiveDriver;
 
-use crate::end::End;
+use crate::end::{End, beginning};
 use crate::event::SealcastEvent;
 use crate::handle::Handled;
 use crate::identity::{Identity, site_of};
@@ -227,6 +227,72 @@ impl Handled for Subscriber {
 
 impl End for Subscriber {
     type Engine = Receiver;
+    type Options = SealcastSubscriberOptions;
+
+    unsafe fn new(identity: Arc<Identity>, options: &SealcastSubscriberOptions, now: u64) -> Outcome<Self> {
+        let now = beginning(options.host_sockets, now);
+        // SAFETY: as this function's own.
+        let channel = unsafe { memory::text(options.channel, "channel") }?;
+        let optional = |text: *const c_char, name: &str| {
+            // SAFETY: likewise.
+            unsafe { memory::optional_text(text, name) }
+        };
+        let keys_url = optional(options.keys_url, "keys_url")?;
+        let interface = optional(options.interface_name, "interface_name")?;
+        let listen = optional(options.listen, "listen")?;
+        let source = optional(options.source, "source")?;
+        let (held, _) = identity.held();
+        let site = site_of(&options.site_id, held.site);
+        let place = Place::new(site, keys_url.unwrap_or(&held.keys_url), channel)?;
+        let (member, generation) = member_config(&identity, &place, Purpose::Subscribe)?;
+        let mut config = ReceiverConfig::new(member);
+        config.stream.delivery = match (options.delivery, options.deadline) {
+            (0, 0) => Delivery::Reliable,
+            (1, deadline) if deadline > 0 => Delivery::Realtime { deadline },
+            (2, 0) => Delivery::Unordered,
+            (delivery, deadline) => {
+                let text = format!("there is no delivery {delivery} with a deadline of {deadline}");
+                return Err(Failure::invalid(text));
+            }
+        };
+        config.start = match options.start {
+            0 => Start::Now,
+            1 => Start::Last,
+            2 => Start::Oldest,
+            other => return Err(Failure::invalid(format!("there is no start {other}"))),
+        };
+        if !(1..=1 << 30).contains(&options.max_message_bytes) {
+            let text = format!("max_message_bytes is {}: 1 to 1 GiB", options.max_message_bytes);
+            return Err(Failure::invalid(text));
+        }
+        if !(1 << 16..=1 << 40).contains(&options.buffer_bytes) {
+            let text = format!("buffer_bytes is {}: 64 KiB to 1 TiB", options.buffer_bytes);
+            return Err(Failure::invalid(text));
+        }
+        if options.side_channel != 0 {
+            config.path = Path::SideChannel;
+        }
+        config.stream.max_message_bytes = options.max_message_bytes;
+        config.stream.buffer_bytes = options.buffer_bytes;
+        config.queue_bytes = options.buffer_bytes;
+        let wanted = Wanted {
+            interface: interface.map(str::to_owned),
+            listen: listen.map(|text| parse_address(text, "listen")).transpose()?,
+            source: source.map(parse_source).transpose()?,
+            socket_buffer_bytes: usize::try_from(options.socket_buffer_bytes).unwrap_or(usize::MAX),
+            has_driver: options.host_sockets == 0 && options.side_channel == 0,
+        };
+        let receiver = Receiver::new(config, now);
+        let host_time = (options.host_sockets != 0).then_some(now);
+        Ok(Self {
+            session: Session::new(identity, place, receiver, generation, host_time),
+            wanted,
+            driver: Mutex::new(None),
+            kept: Mutex::new(None),
+            is_taking: AtomicBool::new(false),
+            is_left: AtomicBool::new(false),
+        })
+    }
 
     fn session(&self) -> &Session<Receiver> {
         &self.session
@@ -304,76 +370,6 @@ impl Drop for Taking<'_> {
 }
 
 impl Subscriber {
-    /// # Safety
-    /// The pointers of `options` are NULL or what their descriptions say.
-    pub(crate) unsafe fn new(
-        identity: Arc<Identity>,
-        options: &SealcastSubscriberOptions,
-        now: u64,
-    ) -> Outcome<Self> {
-        // SAFETY: as this function's own.
-        let channel = unsafe { memory::text(options.channel, "channel") }?;
-        let optional = |text: *const c_char, name: &str| {
-            // SAFETY: likewise.
-            unsafe { memory::optional_text(text, name) }
-        };
-        let keys_url = optional(options.keys_url, "keys_url")?;
-        let interface = optional(options.interface_name, "interface_name")?;
-        let listen = optional(options.listen, "listen")?;
-        let source = optional(options.source, "source")?;
-        let (held, _) = identity.held();
-        let site = site_of(&options.site_id, held.site);
-        let place = Place::new(site, keys_url.unwrap_or(&held.keys_url), channel)?;
-        let (member, generation) = member_config(&identity, &place, Purpose::Subscribe)?;
-        let mut config = ReceiverConfig::new(member);
-        config.stream.delivery = match (options.delivery, options.deadline) {
-            (0, 0) => Delivery::Reliable,
-            (1, deadline) if deadline > 0 => Delivery::Realtime { deadline },
-            (2, 0) => Delivery::Unordered,
-            (delivery, deadline) => {
-                let text = format!("there is no delivery {delivery} with a deadline of {deadline}");
-                return Err(Failure::invalid(text));
-            }
-        };
-        config.start = match options.start {
-            0 => Start::Now,
-            1 => Start::Last,
-            2 => Start::Oldest,
-            other => return Err(Failure::invalid(format!("there is no start {other}"))),
-        };
-        if !(1..=1 << 30).contains(&options.max_message_bytes) {
-            let text = format!("max_message_bytes is {}: 1 to 1 GiB", options.max_message_bytes);
-            return Err(Failure::invalid(text));
-        }
-        if !(1 << 16..=1 << 40).contains(&options.buffer_bytes) {
-            let text = format!("buffer_bytes is {}: 64 KiB to 1 TiB", options.buffer_bytes);
-            return Err(Failure::invalid(text));
-        }
-        if options.side_channel != 0 {
-            config.path = Path::SideChannel;
-        }
-        config.stream.max_message_bytes = options.max_message_bytes;
-        config.stream.buffer_bytes = options.buffer_bytes;
-        config.queue_bytes = options.buffer_bytes;
-        let wanted = Wanted {
-            interface: interface.map(str::to_owned),
-            listen: listen.map(|text| parse_address(text, "listen")).transpose()?,
-            source: source.map(parse_source).transpose()?,
-            socket_buffer_bytes: usize::try_from(options.socket_buffer_bytes).unwrap_or(usize::MAX),
-            has_driver: options.host_sockets == 0 && options.side_channel == 0,
-        };
-        let receiver = Receiver::new(config, now);
-        let host_time = (options.host_sockets != 0).then_some(now);
-        Ok(Self {
-            session: Session::new(identity, place, receiver, generation, host_time),
-            wanted,
-            driver: Mutex::new(None),
-            kept: Mutex::new(None),
-            is_taking: AtomicBool::new(false),
-            is_left: AtomicBool::new(false),
-        })
-    }
-
     /// Writes as many messages as fit, after the events before each have been filed; the first that does not fit is kept.
     pub(crate) fn fill(
         &self,

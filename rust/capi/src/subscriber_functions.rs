@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::end::{self, End, beginning};
+use crate::end::{self, End};
 use crate::event::SealcastEvent;
 use crate::handle;
-use crate::identity::{Identity, SealcastIdentity};
+use crate::identity::SealcastIdentity;
 use crate::memory::{self, Buffer, SealcastBytes, needs};
 use crate::request::SealcastRequest;
 use crate::status::{Failure, Outcome, SealcastStatus, call};
@@ -46,18 +46,8 @@ pub unsafe extern "C" fn sealcast_subscriber_new(
     now: u64,
     subscriber: *mut *mut SealcastSubscriber,
 ) -> SealcastStatus {
-    call(|| {
-        needs(subscriber, "subscriber")?;
-        let identity = handle::get::<Identity>(identity as usize)?;
-        // SAFETY: as this function's own.
-        let options = unsafe { memory::options(options) }?;
-        let now = beginning(options.host_sockets, now);
-        // SAFETY: likewise.
-        let made = handle::put(unsafe { Subscriber::new(identity, &options, now) }?);
-        // SAFETY: likewise.
-        unsafe { memory::write(subscriber, made as *mut SealcastSubscriber, "subscriber") }?;
-        Ok(SealcastStatus::Ok)
-    })
+    // SAFETY: as this function's own.
+    call(|| unsafe { end::make::<Subscriber, _>(identity, options, now, subscriber) })
 }
 
 /// Free a subscriber: its sockets are closed, and calls that wait return SEALCAST_STATUS_CLOSED.
