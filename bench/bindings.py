@@ -45,9 +45,12 @@ class Binding:
     environment: tuple[str, ...] = ()
 
 
+C = Binding("C", "c", ("cc",), 0.9)
+
+
 def _bindings() -> list[Binding]:
     """Every language, with Java once for each way into the library."""
-    bindings = [Binding("C", "c", ("cc",), 0.9), Binding("C++", "cpp", ("cc", "c++"), 0.9)]
+    bindings = [C, Binding("C++", "cpp", ("cc", "c++"), 0.9)]
     for java in sorted({java.resolve() for java in Path("/usr/lib/jvm").glob("*/bin/java")}):
         release = (java.parents[1] / "release").read_text()
         found = re.search(r'JAVA_VERSION="(\d+)', release)
@@ -150,7 +153,7 @@ def _resident_own_mebibytes(process: int) -> float:
 
 async def _small_subscriber(site: Site, figures: Figures, rounds: int) -> None:
     """A program in C that has joined and waits."""
-    program, channel = str(_built(_bindings()[0])), await site.channel()
+    program, channel = str(_built(C)), await site.channel()
     size = _stripped_bytes()
     device = str(await site.device("sub-1"))
     starts, resident = [], []

@@ -64,32 +64,23 @@ def of_group(concept: str, group: dict[str, Any]) -> Iterator[Question]:
             continue
         asked = {name: value for name, value in group.items() if name != "tests"}
         asked |= {name: value for name, value in test.items() if name in inputs}
+        results = wanted(concept, test, inputs)
+        if "steps" in asked:
+            # The reason of each is not given, and comes back.
+            results["steps"] = [of(step, "reason") for step in asked["steps"]]
+            asked["steps"] = [of(step, *(step.keys() - {"reason"})) for step in asked["steps"]]
         yield Question(
             concept=concept,
             name=f"{concept} {test['tcId']} {test['comment']}",
-            asked=asked | steps_without_reasons(asked),
-            wanted=wanted(concept, test, inputs) | reasons_of_steps(asked),
+            asked=asked,
+            wanted=results,
             is_unknown=kind in exceptions.get("unknown", ()),
             may_pass=not is_valid and test["comment"] in exceptions.get("passed", ()),
         )
 
 
-def steps_without_reasons(asked: dict[str, Any]) -> dict[str, Any]:
-    steps = asked.get("steps")
-    return (
-        {}
-        if steps is None
-        else {"steps": [{k: v for k, v in step.items() if k != "reason"} for step in steps]}
-    )
-
-
-def reasons_of_steps(asked: dict[str, Any]) -> dict[str, Any]:
-    steps = asked.get("steps")
-    return (
-        {}
-        if steps is None
-        else {"steps": [{k: v for k, v in step.items() if k == "reason"} for step in steps]}
-    )
+def of(step: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in step.items() if name in names}
 
 
 def wanted(concept: str, test: dict[str, Any], inputs: set[str]) -> dict[str, Any]:

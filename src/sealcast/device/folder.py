@@ -41,6 +41,7 @@ from sealcast.pki.files import (
     TEMPORARY_SUFFIX,
     read_file,
     storage_errors,
+    take_lock,
     write_and_sync,
     write_atomically,
 )
@@ -292,16 +293,12 @@ class DeviceFolder:
             self._remove_leftovers()
 
     def _lock(self) -> None:
-        try:
-            is_locked = system.lock(self._descriptor)
-        except OSError as error:
-            raise StorageError(str(self._path), f"cannot be locked: {error.strerror}") from error
-        if not is_locked:
-            raise StorageError(
-                str(self._path),
-                "another process is enrolling or renewing it",
-                cure="try again when it is done",
-            )
+        take_lock(
+            self._descriptor,
+            self._path,
+            held="another process is enrolling or renewing it",
+            cure="try again when it is done",
+        )
 
     def _check_contents(self) -> None:
         with storage_errors(self._path):

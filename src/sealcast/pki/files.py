@@ -95,6 +95,16 @@ def locked(path: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
+def take_lock(descriptor: int, path: Path, *, held: str, cure: str) -> None:
+    """Lock an open file or folder until it is closed. Raises: StorageError; with `held` if another has it."""
+    try:
+        is_locked = system.lock(descriptor)
+    except OSError as error:
+        raise StorageError(str(path), f"cannot be locked: {error.strerror}") from error
+    if not is_locked:
+        raise StorageError(str(path), held, cure=cure)
+
+
 def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
     """Return a file's bytes. Raises: StorageError, also if it has more than `limit` bytes."""
     with storage_errors(path), path.open("rb") as file:

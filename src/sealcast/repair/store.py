@@ -14,9 +14,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sealcast import system
 from sealcast.errors import StorageError
-from sealcast.pki.files import PRIVATE, storage_errors
+from sealcast.pki.files import PRIVATE, storage_errors, take_lock
 
 _LOCK = "lock"
 _CHANNEL = re.compile("[0-9a-f]{64}")
@@ -49,7 +48,12 @@ def open_store(store: Path, channels: Collection[bytes]) -> Iterator[None]:
     with storage_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
     try:
-        _lock(descriptor, store)
+        take_lock(
+            descriptor,
+            store,
+            held="another repair node keeps packets in it",
+            cure="stop that one, or give each a folder of its own",
+        )
         wanted = {channel.hex() for channel in channels}
         with storage_errors(store):
             for name in found - wanted:
@@ -64,16 +68,3 @@ def open_store(store: Path, channels: Collection[bytes]) -> Iterator[None]:
 def segment_bytes(keep_bytes: int) -> int:
     """How long a file of packets is at most, where so much is kept."""
     return min(max(keep_bytes // _SEGMENTS, _LEAST_SEGMENT), _MOST_SEGMENT)
-
-
-def _lock(descriptor: int, store: Path) -> None:
-    try:
-        is_locked = system.lock(descriptor)
-    except OSError as error:
-        raise StorageError(str(store), f"cannot be locked: {error.strerror}") from error
-    if not is_locked:
-        raise StorageError(
-            str(store),
-            "another repair node keeps packets in it",
-            cure="stop that one, or give each a folder of its own",
-        )
