@@ -4,6 +4,7 @@ Times are microseconds since 1970-01-01T00:00:00Z; ids and secrets are bytes of 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, TypedDict
 
 __version__: str
@@ -167,6 +168,18 @@ def later_signed_time(known: int, signed: int, wall: int) -> int:
 
 def steady_time() -> int:
     """Return the time by a clock that starts with the wall clock and is never set (TR-28)."""
+
+class Presence:
+    """One of the subscribers that a device has on a channel, in all its processes, until this object goes."""
+
+    def __init__(self, device_folder: Path, channel_id: bytes) -> None:
+        """Count a subscriber in; waits up to 3 s for one that is leaving. Raises: OSError."""
+
+    def is_last(self) -> bool:
+        """Count it out; True if there is no other. Until this object goes, the next one waits.
+
+        Raises: OSError.
+        """
 
 def list_interfaces() -> list[str]:
     """Return the interfaces of this machine that do multicast, each as `name (address)`."""

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sealcast.device import DeviceIdentity
+from sealcast.keys import MemberRole
+from sealcast.sidechannel import KeyServerClient
 from sealcast.testing import Faults, Switch
 from tests.e2e.attacker import join
 from tests.e2e.datagrams import DATA, Recording
 from tests.e2e.processes import Process, wait_until
-from tests.e2e.site import certificate_in_use, command, free_group, free_port, send_to
+from tests.e2e.site import Channel, certificate_in_use, command, free_group, free_port, send_to
 from tests.reference.frames import Frame
 from tests.reference.wire import Datagram
 from tests.sdk.conftest import Stage
 from tests.sdk.languages import EVERYTHING, LANGUAGES, PYTHON
 
 
+def pairs(*names: str) -> list[tuple[str, str]]:
+    """Each of these languages at either end, Python at the other."""
+    return [*((name, PYTHON) for name in names), *((PYTHON, name) for name in names)]
+
+
 def against_python(*names: str) -> pytest.MarkDecorator:
-    """Each of these languages as publisher and as subscriber, the other end in Python."""
-    pairs = [*((name, PYTHON) for name in names), *((PYTHON, name) for name in names)]
-    return pytest.mark.parametrize(("publisher", "subscriber"), pairs)
+    return pytest.mark.parametrize(("publisher", "subscriber"), pairs(*names))
 
 
 everyone = against_python(*LANGUAGES)
@@ -275,6 +281,42 @@ def test_it_shuts_down(stage: Stage, publisher: str, subscriber: str) -> None:
     assert hearing.wait().code == 0
     speaking.close_input()
     assert speaking.wait().code == 0
+
+
+def subscribers(channel: Channel, device: Path) -> set[str]:
+    """Names, as the key server has them for a member."""
+
+    async def ask() -> set[str]:
+        async with KeyServerClient(DeviceIdentity.open(device)) as client:
+            members = await client.members(channel.name)
+        return {member.device for member in members if member.role is MemberRole.SUBSCRIBE}
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("leaver", "stayer"),
+    [(PYTHON, PYTHON), *pairs(*(LANGUAGES if EVERYTHING else in_c))],
+)
+def test_a_device_has_two_subscribers(stage: Stage, leaver: str, stayer: str) -> None:
+    """It leaves with the last of them: until then it is given every new key."""
+    channel, sender, receiver, other = stage.channel(), stage.device(), stage.device(), stage.device()
+    leaving = stage.peer(leaver, "subscribe", receiver, channel)
+    staying = stage.peer(stayer, "subscribe", receiver, channel)
+    removed = stage.peer(PYTHON, "subscribe", other, channel)
+    speaking = stage.peer(PYTHON, "publish", sender, channel)
+    send(speaking, "to both")
+    hears(leaving, "to both")
+    leaving.write(b"leave\n")
+    leaving.wait_line("^left")
+    stage.site.revoke(other.name)
+    assert "revoked" in removed.wait_line("^error ")
+    send(speaking, "to one")
+    hears(staying, "to both", "to one")
+    assert receiver.name in subscribers(channel, sender)
+    staying.write(b"leave\n")
+    staying.wait_line("^left")
+    assert receiver.name not in subscribers(channel, sender)
 
 
 @pytest.mark.parametrize("role", ["publish", "subscribe"])

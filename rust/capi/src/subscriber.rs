@@ -11,7 +11,7 @@ use sealcast_core::receiver::{Path, Receiver, ReceiverConfig};
 use sealcast_core::rejection::Rejection;
 use sealcast_core::stream::{Delivery, Start};
 use sealcast_core::validator::Validator;
-use sealcast_net::ReceiveDriver;
+use sealcast_net::{Presence, ReceiveDriver};
 
 use crate::end::{End, beginning};
 use crate::event::SealcastEvent;
@@ -214,11 +214,12 @@ struct Wanted {
 pub(crate) struct Subscriber {
     pub(crate) session: Session<Receiver>,
     wanted: Wanted,
+    presence: Presence,
     driver: Mutex<Option<(Route, ReceiveDriver)>>,
     /// Taken from the engine, and too long for the buffer of the call that it was for.
     pub(crate) kept: Mutex<Option<Message>>,
     pub(crate) is_taking: AtomicBool,
-    pub(crate) is_left: AtomicBool,
+    is_left: AtomicBool,
 }
 
 impl Handled for Subscriber {
@@ -282,11 +283,14 @@ impl End for Subscriber {
             socket_buffer_bytes: usize::try_from(options.socket_buffer_bytes).unwrap_or(usize::MAX),
             has_driver: options.host_sockets == 0 && options.side_channel == 0,
         };
+        let presence = Presence::enter(&identity.folder, &place.id)
+            .map_err(|error| Failure::storage(&identity.folder, error))?;
         let receiver = Receiver::new(config, now);
         let host_time = (options.host_sockets != 0).then_some(now);
         Ok(Self {
             session: Session::new(identity, place, receiver, generation, host_time),
             wanted,
+            presence,
             driver: Mutex::new(None),
             kept: Mutex::new(None),
             is_taking: AtomicBool::new(false),
@@ -370,6 +374,19 @@ impl Drop for Taking<'_> {
 }
 
 impl Subscriber {
+    /// Has the key server told that the device leaves, unless others subscribe for it.
+    pub(crate) fn leave(&self) {
+        if self.is_left.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Where the system cannot tell, a publisher should not wait for one that is gone.
+        if self.presence.is_last().unwrap_or(true) {
+            self.session.leave();
+        } else {
+            self.session.close();
+        }
+    }
+
     /// Writes as many messages as fit, after the events before each have been filed; the first that does not fit is kept.
     pub(crate) fn fill(
         &self,

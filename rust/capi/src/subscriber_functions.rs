@@ -1,7 +1,6 @@
 //! The functions of a subscriber. Spec of each: its own words, and the conventions.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::end::{self, End};
 use crate::event::SealcastEvent;
@@ -267,14 +266,12 @@ pub unsafe extern "C" fn sealcast_subscriber_get_counters(
     })
 }
 
-/// Leave the channel: a last request tells the key server, and with its answer all waits end with SEALCAST_STATUS_CLOSED.
+/// Leave the channel: a last request tells the key server, and with its answer all waits end with SEALCAST_STATUS_CLOSED. While other
+/// subscribers of the device go on, in whatever process, the device stays a member, and there is no request.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealcast_subscriber_leave(subscriber: *mut SealcastSubscriber) -> SealcastStatus {
     call(|| {
-        let subscriber = get(subscriber)?;
-        if !subscriber.is_left.swap(true, Ordering::AcqRel) {
-            subscriber.session.leave();
-        }
+        get(subscriber)?.leave();
         Ok(SealcastStatus::Ok)
     })
 }

@@ -17,7 +17,7 @@ mod _core {
     #[pymodule_export]
     use super::error::{NetworkError, SendError, ValidationError};
     #[pymodule_export]
-    use super::member::{later_signed_time, list_interfaces, steady_time};
+    use super::member::{Presence, later_signed_time, list_interfaces, steady_time};
     #[pymodule_export]
     use super::output::{PyCommand, PyMessage};
     #[pymodule_export]

@@ -1,5 +1,6 @@
 //! What the two engines share on their way to Python: construction, policy, notification.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::IntoPyObjectExt;
@@ -9,6 +10,7 @@ use pyo3::types::PyDict;
 use sealcast_core::crl::CrlSet;
 use sealcast_core::fec::Fec;
 use sealcast_core::member::{Floors, Member, MemberConfig, Purpose};
+use sealcast_core::wire::ChannelId;
 use sealcast_net::{Interface, Notifier};
 
 use crate::error::malformed;
@@ -124,6 +126,28 @@ pub(crate) fn notifier(descriptor: i32) -> PyResult<Arc<Notifier>> {
 
 pub(crate) fn interface(py: Python<'_>, name: &str) -> PyResult<Interface> {
     Interface::resolve(name).map_err(|error| no_socket(py, &error))
+}
+
+/// One of the subscribers that a device has on a channel.
+#[pyclass(frozen, module = "sealcast._core")]
+#[derive(Debug)]
+pub(crate) struct Presence(sealcast_net::Presence);
+
+#[pymethods]
+impl Presence {
+    /// Raises OSError.
+    #[new]
+    fn enter(py: Python<'_>, device_folder: PathBuf, channel_id: &[u8]) -> PyResult<Self> {
+        let channel = ChannelId(thirty_two(channel_id, "a channel's id")?);
+        Ok(Self(py.detach(|| {
+            sealcast_net::Presence::enter(&device_folder, &channel)
+        })?))
+    }
+
+    /// Raises OSError.
+    fn is_last(&self) -> PyResult<bool> {
+        Ok(self.0.is_last()?)
+    }
 }
 
 /// Names and first addresses of the machine's interfaces that do multicast.

@@ -1348,7 +1348,8 @@ sealcast_status sealcast_subscriber_get_counters(struct sealcast_subscriber *sub
                                                  size_t size);
 
 /**
- * Leave the channel: a last request tells the key server, and with its answer all waits end with SEALCAST_STATUS_CLOSED.
+ * Leave the channel: a last request tells the key server, and with its answer all waits end with SEALCAST_STATUS_CLOSED. While other
+ * subscribers of the device go on, in whatever process, the device stays a member, and there is no request.
  */
 sealcast_status sealcast_subscriber_leave(struct sealcast_subscriber *subscriber);
 

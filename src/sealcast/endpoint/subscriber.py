@@ -47,6 +47,7 @@ from sealcast.endpoint.session import KEEP_PACKETS, MICROSECONDS, Session
 from sealcast.endpoint.site import ChannelSite
 from sealcast.endpoint.transfer import OnLoss, OnProgress, ReceivedFile
 from sealcast.errors import SealcastError, UsageError
+from sealcast.pki.files import storage_errors
 from sealcast.pki.names import channel_id, check_channel_name, parse_member
 from sealcast.sidechannel.client import PeerClient
 from sealcast.sidechannel.peer_messages import FileReport
@@ -156,6 +157,7 @@ class Subscriber:
         self._engine: _core.ReceiveEngine | None = None
         self._session: Session | None = None
         self._driver: _core.ReceiveDriver | None = None
+        self._presence: _core.Presence | None = None
         self._has_joined = False
         # What the driver was started with.
         self._route: Route | None = None
@@ -209,6 +211,9 @@ class Subscriber:
             side_channel=self._is_side_channel,
         )
         self._engine = engine
+        with storage_errors(identity.path):
+            channel = channel_id(self._site.site_id, self.channel)
+            self._presence = await asyncio.to_thread(_core.Presence, identity.path, channel)
         await self._prepare(engine)
         purpose = "subscribe" if self._keep is None else KEEP_PACKETS
         session = Session(engine, identity, self._site, self.channel, engine.handle_deadline, purpose)
@@ -281,12 +286,18 @@ class Subscriber:
             if self._has_joined:
                 await self._leave(session)
             await session.close()
-        self._driver = self._route = None
+        self._driver = self._route = self._presence = None
         self._has_joined = False
 
     async def _leave(self, session: Session) -> None:
-        """Say good-bye, so that no publisher waits for us; a key server that is away is not waited for."""
+        """Say good-bye, so that no publisher waits for us; a key server that is away is not waited for.
+
+        While other subscribers of this device go on, it stays a member.
+        """
         try:
+            with storage_errors(self._identity.path):
+                if self._presence is not None and not self._presence.is_last():
+                    return
             async with asyncio.timeout(_LEAVE_SECONDS):
                 await session.key_server.leave(self.channel)
         except (TimeoutError, SealcastError) as error:

@@ -1,0 +1,154 @@
+//! The subscribers that a device has on a channel, in all its processes and languages.
+//!
+//! For its site a device is one subscriber, however many run on it. Each holds a lock of one file; the one that finds
+//! nobody else's when it ends leaves the channel for the device (SC-6). A process that dies holds none any more.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use sealcast_core::wire::ChannelId;
+
+/// Folder, in a device's, of a file for each channel.
+const FOLDER: &str = "subscribers";
+/// So long a new one waits for another to end its leave, which would take its join back.
+const LEAVE: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// One subscriber, from its join until this is dropped.
+#[derive(Debug)]
+pub struct Presence(File);
+
+impl Presence {
+    /// Counts a subscriber in; waits up to three seconds for one that is leaving.
+    pub fn enter(device_folder: &Path, channel: &ChannelId) -> io::Result<Self> {
+        let folder = device_folder.join(FOLDER);
+        make_folder(&folder)?;
+        let name: String = channel.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true);
+        let file = owners_alone(&mut options).open(folder.join(name))?;
+        let until = Instant::now() + LEAVE;
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(error),
+                // It hangs: this one goes on, seen by no other.
+                Err(TryLockError::WouldBlock) if Instant::now() >= until => break,
+                Err(TryLockError::WouldBlock) => sleep(LOOK),
+            }
+        }
+        Ok(Self(file))
+    }
+
+    /// Counts it out; true if it was the last. Until it is dropped, the next one waits.
+    pub fn is_last(&self) -> io::Result<bool> {
+        self.0.unlock()?;
+        match self.0.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn owners_alone(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANNEL: ChannelId = ChannelId([7; 32]);
+    const OTHER: ChannelId = ChannelId([8; 32]);
+
+    struct Folder(std::path::PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("sealcast-net-{}-{name}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn enter(&self, channel: &ChannelId) -> Presence {
+            Presence::enter(&self.0, channel).unwrap()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_last_one_knows_that_it_is() {
+        let folder = Folder::new("last");
+        let (first, second, elsewhere) = (
+            folder.enter(&CHANNEL),
+            folder.enter(&CHANNEL),
+            folder.enter(&OTHER),
+        );
+        assert!(!first.is_last().unwrap());
+        assert!(second.is_last().unwrap());
+        assert!(elsewhere.is_last().unwrap());
+    }
+
+    #[test]
+    fn of_two_that_end_at_once_one_is_the_last() {
+        let folder = Folder::new("both");
+        let both = [folder.enter(&CHANNEL), folder.enter(&CHANNEL)];
+        let last = std::thread::scope(|scope| {
+            let [first, second] = both
+                .each_ref()
+                .map(|each| scope.spawn(|| each.is_last().unwrap()));
+            [first.join().unwrap(), second.join().unwrap()]
+        });
+        assert!(last[0] != last[1]);
+    }
+
+    #[test]
+    fn one_that_ended_without_a_word_is_not_counted() {
+        let folder = Folder::new("dropped");
+        let stays = folder.enter(&CHANNEL);
+        drop(folder.enter(&CHANNEL));
+        assert!(stays.is_last().unwrap());
+    }
+
+    #[test]
+    fn a_new_one_waits_for_a_leave_to_end() {
+        let folder = Folder::new("waits");
+        let leaving = folder.enter(&CHANNEL);
+        assert!(leaving.is_last().unwrap());
+        std::thread::scope(|scope| {
+            let entering = scope.spawn(|| folder.enter(&CHANNEL));
+            drop(leaving);
+            assert!(entering.join().unwrap().is_last().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_leave_that_hangs_keeps_nobody_out() {
+        let folder = Folder::new("hangs");
+        let hanging = folder.enter(&CHANNEL);
+        assert!(hanging.is_last().unwrap());
+        let next = folder.enter(&CHANNEL);
+        assert!(!next.is_last().unwrap());
+    }
+}
