@@ -14,6 +14,9 @@ from tests.e2e.processes import Process, Processes
 from tests.e2e.site import Channel, Site, command
 from tests.sdk.languages import EVERYTHING, WITH_WINDOWS, peer_command
 
+JOIN_SECONDS = 90.0
+"""Before anything else valgrind reads what libsealcast has for debuggers."""
+
 collect_ignore = [] if WITH_WINDOWS else ["test_windows.py"]
 
 
@@ -51,7 +54,7 @@ class Stage:
     def peer(self, language: str, role: str, device: Path, channel: Channel, *options: str) -> Process:
         """Start a peer, and wait until it has joined."""
         process = self.start(language, role, device, channel, *options)
-        process.wait_line("^joined")
+        process.wait_line("^joined", seconds=JOIN_SECONDS)
         return process
 
     def start(self, language: str, role: str, device: Path, channel: Channel, *options: str) -> Process:

@@ -16,7 +16,7 @@
 
 #include "../examples/openssl_key.h"
 
-enum { PATIENCE = 20000000, FINISH = 20000000, LOOK = 100000 };
+enum { PATIENCE = 60000000, FINISH = 20000000, LOOK = 100000 };
 
 static const char *const KINDS[] = {
     "unknown",          "joined",        "gap",                 "message-lost",  "stream-started",
