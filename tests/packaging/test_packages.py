@@ -186,6 +186,8 @@ def test_the_c_package_in_an_empty_prefix(ward: Ward, tmp_path: Path) -> None:
     (package,) = (tmp_path / "dist").glob("sealcast-c-*.tar.gz")
     with tarfile.open(package) as archive:
         archive.extractall(tmp_path, filter="data")
+        links = [member.name.rpartition("/")[2] for member in archive if member.issym()]
+    assert links == ["libsealcast.so"]
     prefix = tmp_path / package.name.removesuffix(".tar.gz")
     search = {"PKG_CONFIG_PATH": str(prefix / "lib/pkgconfig")}
     flags = run("pkg-config", "--cflags", "--libs", "sealcast-curl", folder=tmp_path, environment=search)

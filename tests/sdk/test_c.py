@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +191,25 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prefix
 
 
+def dynamic(file: Path) -> set[tuple[str, str]]:
+    """What a library is called, and what a program needs: (SONAME, name), (NEEDED, name)."""
+    found = re.findall(r"\((SONAME|NEEDED)\).*\[(.*)\]", run("readelf", "--dynamic", file))
+    return {(kind, name) for kind, name in found if kind == "SONAME" or "sealcast" in name}
+
+
+def test_a_program_finds_the_interface_that_it_was_made_for(installed: Path) -> None:
+    """The library's SONAME has the interface's number, and is the name of the file that is installed."""
+    header = (C / "include/sealcast.h").read_text()
+    (version,) = re.findall(r"#define SEALCAST_ABI_VERSION (\d+)", header)
+    soname = f"libsealcast.so.{version}"
+    real, link = installed / "lib" / soname, installed / "lib/libsealcast.so"
+    assert not real.is_symlink()
+    assert link.readlink() == Path(soname)
+    assert dynamic(library()) == dynamic(real) == {("SONAME", soname)}
+    make(C, "build/host")
+    assert dynamic(C / "build/host") == {("NEEDED", soname)}
+
+
 @pytest.mark.needs_program("pkg-config")
 def test_what_is_installed_is_found_by_pkg_config(installed: Path, tmp_path: Path) -> None:
     source = tmp_path / "program.c"
@@ -215,5 +235,22 @@ def test_what_is_installed_is_found_by_cmake(installed: Path, tmp_path: Path) ->
         "add_executable(host program.c)\ntarget_link_libraries(host sealcast::curl)\n"
     )
     run("cmake", "-S", tmp_path, "-B", tmp_path / "cmake", f"-DCMAKE_PREFIX_PATH={installed}")
+    run("cmake", "--build", tmp_path / "cmake")
+    run(tmp_path / "cmake/host")
+
+
+@pytest.mark.needs_program("cmake", "c++")
+def test_the_sources_of_cpp_are_taken_by_cmake(tmp_path: Path) -> None:
+    """With a library as cargo leaves it: without the file of its SONAME."""
+    target = tmp_path / "release"
+    target.mkdir()
+    (target / library().name).symlink_to(library())
+    (tmp_path / "program.cpp").write_text(PROGRAM)
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\nproject(host C CXX)\n"
+        f"add_subdirectory({SDK}/cpp cpp)\n"
+        "add_executable(host program.cpp)\ntarget_link_libraries(host sealcast::https)\n"
+    )
+    run("cmake", "-S", tmp_path, "-B", tmp_path / "cmake", f"-DSEALCAST_LIB_DIR={target}")
     run("cmake", "--build", tmp_path / "cmake")
     run(tmp_path / "cmake/host")

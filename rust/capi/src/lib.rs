@@ -8,6 +8,7 @@
 
 use std::ffi::c_char;
 
+mod abi; // Read by build.rs, too.
 mod end;
 mod event;
 mod folder;
@@ -27,6 +28,7 @@ mod status;
 mod subscriber;
 mod subscriber_functions;
 
+pub use abi::SEALCAST_ABI_VERSION;
 pub use event::{SealcastEvent, SealcastEventKind};
 pub use identity::{
     SealcastIdentity, SealcastIdentityInfo, SealcastIdentityOptions, sealcast_identity_free,
@@ -46,9 +48,6 @@ pub use status::{
 };
 pub use subscriber::*;
 pub use subscriber_functions::*;
-
-/// The interface of this header. Another number means that structs or functions are not what they were.
-pub const SEALCAST_ABI_VERSION: u32 = 1;
 
 /// The interface that the library has: to be compared with SEALCAST_ABI_VERSION before anything else.
 #[unsafe(no_mangle)]

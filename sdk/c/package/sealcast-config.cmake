@@ -6,7 +6,6 @@ if(NOT TARGET sealcast::sealcast)
   add_library(sealcast::sealcast SHARED IMPORTED)
   set_target_properties(sealcast::sealcast PROPERTIES
     IMPORTED_LOCATION "${_prefix}/lib/libsealcast.so"
-    IMPORTED_NO_SONAME TRUE
     INTERFACE_INCLUDE_DIRECTORIES "${_prefix}/include")
 
   add_library(sealcast::static STATIC IMPORTED)
