@@ -60,7 +60,7 @@ CASES = [
     Case("expired certificate, renew", "device renew {expired}", 5, "'monitor' has expired"),
     Case("device of another site", "subscribe {foreign} all", 5, "{keys_url}"),
     Case("device of another site that trusts us", "subscribe {foreign_trusting} all", 5, "{keys_url}"),
-    Case("key of another certificate", "device show {wrong_key}", 5, "do not belong together"),
+    Case("key of another certificate", "device show {wrong_key}", 5, "is not the key of"),
     Case("revoked device", "subscribe {revoked} all", 5, "'gone' is revoked"),
     Case("revoked device renews", "device renew {revoked}", 4, "revoked"),
     # -- enrolment ------------------------------------------------------------------------------------------

@@ -39,6 +39,18 @@ def test_a_join_waits_for_a_key_server_that_comes_back(stage: Stage, language: s
     peer.wait_line("^joined")
 
 
+@pytest.mark.parametrize("language", ["python", *LANGUAGES])
+def test_a_key_of_another_certificate_is_told_at_opening(stage: Stage, language: str) -> None:
+    device, other = stage.device(), stage.device()
+    (key,), (others,) = (folder.glob("credentials/*/key.pem") for folder in (device, other))
+    key.write_bytes(others.read_bytes())
+    peer = stage.start(language, "subscribe", device, stage.channel())
+    status = "key" if language == "python" else "signing"
+    told = peer.wait_line(rf"^error {status} .*key\.pem: is not the key of the certificate beside it")
+    assert str(key) in told
+    assert peer.wait().code == 5
+
+
 def failures(language: str, stage: Stage) -> str:
     """What the SDK's program says that fails in several ways."""
     sdk = LANGUAGES[language]

@@ -83,14 +83,7 @@ impl Handled for Identity {
 
 impl Identity {
     pub(crate) fn open(folder: &Path, signer: Signer) -> Outcome<Self> {
-        let held = folder::read(folder)?;
-        if matches!(signer, Signer::File) && !held.key_file.exists() {
-            let text = format!(
-                "{}: there is no key; give the function that signs by it where it is",
-                held.key_file.display()
-            );
-            return Err(Failure::new(SealcastStatus::Signing, text));
-        }
+        let held = read(folder, &signer)?;
         Ok(Self {
             folder: folder.to_owned(),
             signer,
@@ -113,12 +106,29 @@ impl Identity {
         if folder::stamp(&self.folder)? == held.stamp {
             return Ok(());
         }
-        let read = folder::read(&self.folder)?;
+        let read = read(&self.folder, &self.signer)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.held = Arc::new(read);
         state.generation += 1;
         Ok(())
     }
+}
+
+/// Reads a folder, and sees that a key in it is the certificate's. A host's is not asked before it is needed: it may be slow,
+/// or want a PIN.
+fn read(folder: &Path, signer: &Signer) -> Outcome<Credentials> {
+    let held = folder::read(folder)?;
+    if matches!(signer, Signer::File) {
+        if !held.key_file.exists() {
+            let text = format!(
+                "{}: there is no key; give the function that signs by it where it is",
+                held.key_file.display()
+            );
+            return Err(Failure::new(SealcastStatus::Signing, text));
+        }
+        signer.sign(&held, b"sealcast: the key of this certificate")?;
+    }
+    Ok(held)
 }
 
 impl Credentials {
@@ -143,8 +153,8 @@ impl Credentials {
 /// Read a device's folder, as `sealcast device enroll` makes it.
 ///
 /// `folder`: its path. `options`: NULL for the defaults. What is written to `identity` is to be freed by
-/// sealcast_identity_free. Fails with SEALCAST_STATUS_NO_DEVICE, SEALCAST_STATUS_STORAGE; with SEALCAST_STATUS_SIGNING where
-/// the folder has no key and no function is given that signs.
+/// sealcast_identity_free. Fails with SEALCAST_STATUS_NO_DEVICE, SEALCAST_STATUS_STORAGE; where no function is given that signs,
+/// with SEALCAST_STATUS_SIGNING if the folder has no key, or another one than its certificate's.
 ///
 /// # Safety
 /// As the conventions say of strings, options and results.
@@ -260,7 +270,7 @@ pub unsafe extern "C" fn sealcast_identity_sign(
         // SAFETY: as this function's own.
         let message = unsafe { message.get("message") }?;
         let (held, _) = identity.held();
-        let (_, signature) = identity.signer.sign(&held.key_file, message)?;
+        let (_, signature) = identity.signer.sign(&held, message)?;
         // SAFETY: likewise.
         unsafe { copy_out(&signature, buffer, capacity, length) }
     })

@@ -384,7 +384,7 @@ impl Publisher {
         // The device key may be slow: the engine is not held meanwhile.
         drop(engine);
         let message = sign_input(CREDENTIAL_CONTEXT, &tbs);
-        let (algorithm, signature) = self.session.identity.signer.sign(&held.key_file, &message)?;
+        let (algorithm, signature) = self.session.identity.signer.sign(&held, &message)?;
         let signed = SignedObject {
             tbs: &tbs,
             algorithm,

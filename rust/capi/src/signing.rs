@@ -8,7 +8,9 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
 };
 
-use crate::folder::private_key;
+use sealcast_core::validator::Certificate;
+
+use crate::folder::{Credentials, private_key};
 use crate::status::{Failure, Outcome, SealcastStatus, in_callback};
 
 /// Longer than any signature of the registry.
@@ -74,12 +76,30 @@ impl Signer {
         }))
     }
 
-    /// Returns the algorithm of the registry, and a signature over `message`.
-    pub(crate) fn sign(&self, key_file: &Path, message: &[u8]) -> Outcome<(u64, Vec<u8>)> {
-        match self {
-            Self::File => sign_by_file(key_file, message),
-            Self::Host(callback) => callback.sign(message),
+    /// Returns the algorithm of the registry, and a signature over `message` that holds by the device's certificate.
+    ///
+    /// Others refuse any other signature without a word that helps.
+    pub(crate) fn sign(&self, held: &Credentials, message: &[u8]) -> Outcome<(u64, Vec<u8>)> {
+        let (algorithm, signature) = match self {
+            Self::File => sign_by_file(&held.key_file, message)?,
+            Self::Host(callback) => callback.sign(message)?,
+        };
+        let own = Certificate::parse(&held.chain[0]);
+        if own.is_some_and(|own| own.verifies(algorithm, message, &signature)) {
+            return Ok((algorithm, signature));
         }
+        let text = match self {
+            Self::File => format!(
+                "{}: is not the key of the certificate beside it; restore the folder, or enrol again with a token",
+                held.key_file.display()
+            ),
+            Self::Host(_) => format!(
+                "the callback that signs gave no signature by the key of {}: see which key it finds, and whether \
+                 `algorithm` and the signature's encoding are that key's",
+                held.certificate_file.display()
+            ),
+        };
+        Err(Failure::new(SealcastStatus::Signing, text))
     }
 }
 

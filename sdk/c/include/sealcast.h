@@ -883,8 +883,8 @@ uint64_t sealcast_now(void);
  * Read a device's folder, as `sealcast device enroll` makes it.
  *
  * `folder`: its path. `options`: NULL for the defaults. What is written to `identity` is to be freed by
- * sealcast_identity_free. Fails with SEALCAST_STATUS_NO_DEVICE, SEALCAST_STATUS_STORAGE; with SEALCAST_STATUS_SIGNING where
- * the folder has no key and no function is given that signs.
+ * sealcast_identity_free. Fails with SEALCAST_STATUS_NO_DEVICE, SEALCAST_STATUS_STORAGE; where no function is given that signs,
+ * with SEALCAST_STATUS_SIGNING if the folder has no key, or another one than its certificate's.
  *
  * # Safety
  * As the conventions say of strings, options and results.

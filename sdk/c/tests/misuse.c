@@ -223,11 +223,15 @@ static void callbacks(void) {
     sealcast_identity_options options = {sizeof options, sign, &callback, SEALCAST_ALGORITHM_ED25519};
     sealcast_bytes message = {(const uint8_t *)"x", 1};
     size_t length;
+    char text[256];
     EXPECT(SEALCAST_STATUS_OK, sealcast_identity_open(folder, &options, &callback.identity));
-    EXPECT(SEALCAST_STATUS_OK, sealcast_identity_sign(callback.identity, message, buffer, sizeof buffer, &length));
+    /* Not of the key of the device's certificate. */
+    EXPECT(SEALCAST_STATUS_SIGNING, sealcast_identity_sign(callback.identity, message, buffer, sizeof buffer, &length));
+    CHECK(sealcast_last_error(text, sizeof text) > 0 && strstr(text, "gave no signature by the key of "));
     EXPECT(SEALCAST_STATUS_REENTRANT, callback.inside);
     callback.code = -1;
     EXPECT(SEALCAST_STATUS_SIGNING, sealcast_identity_sign(callback.identity, message, buffer, sizeof buffer, &length));
+    CHECK(sealcast_last_error(text, sizeof text) > 0 && strstr(text, "says -1"));
     sealcast_identity_free(callback.identity);
     options.algorithm = 99;
     EXPECT(SEALCAST_STATUS_INVALID_ARGUMENT, sealcast_identity_open(folder, &options, &callback.identity));

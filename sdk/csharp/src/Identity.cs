@@ -60,7 +60,8 @@ namespace Sealcast
 
         /// <summary>Opens a folder; the key in it signs.</summary>
         /// <exception cref="SealcastException">
-        /// With <see cref="Status.NoDevice"/> or <see cref="Status.Storage"/>.
+        /// With <see cref="Status.NoDevice"/> or <see cref="Status.Storage"/>; with <see cref="Status.Signing"/> where the
+        /// folder has no key, or another one than its certificate's.
         /// </exception>
         public static Identity Open(string folder)
         {

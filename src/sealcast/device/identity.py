@@ -157,9 +157,9 @@ class DeviceIdentity:
         leaf = parse_certificate(chain[0])
         if not fits(signer, leaf):
             raise CertificateError(
-                f"{credentials}: certificate and key do not belong together",
+                f"{credentials / KEY_FILE}: is not the key of the certificate beside it",
                 reason="key",
-                cure="enrol again with a token",
+                cure="restore the folder, or enrol again with a token",
             )
         identity = certificate_identity(leaf)
         if (identity.role, identity.name, identity.site_id) != (role, settings.name, settings.site_id):

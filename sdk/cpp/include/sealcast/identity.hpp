@@ -21,7 +21,8 @@ using signer = std::function<bool(bytes_view message, std::vector<std::uint8_t>&
 /// A device: the folder that `sealcast device enroll` made. What is made from it goes on without it.
 class Identity {
 public:
-    /// Fails with SEALCAST_STATUS_NO_DEVICE, SEALCAST_STATUS_STORAGE.
+    /// Fails with SEALCAST_STATUS_NO_DEVICE, SEALCAST_STATUS_STORAGE; with SEALCAST_STATUS_SIGNING where the folder has no key, or
+    /// another one than its certificate's, and none is given.
     static result<Identity> open(const std::string& folder) { return open(folder, nullptr, 0); }
     /// With a key elsewhere. `algorithm`: a sealcast_algorithm. The signer lives as long as whatever may call it.
     static result<Identity> open(const std::string& folder, signer sign, std::int32_t algorithm) {

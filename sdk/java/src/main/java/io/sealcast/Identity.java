@@ -48,7 +48,8 @@ public final class Identity implements AutoCloseable {
      *
      * @param folder its path
      * @return the identity, to be closed
-     * @throws SealcastException {@link Status#NO_DEVICE}, {@link Status#STORAGE}
+     * @throws SealcastException {@link Status#NO_DEVICE}, {@link Status#STORAGE}; {@link Status#SIGNING} where the folder
+     *     has no key, or another one than its certificate's
      * @throws UnsatisfiedLinkError if libsealcast cannot be loaded
      */
     public static Identity open(Path folder) {
