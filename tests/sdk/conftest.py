@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,26 @@ class Stage:
 
     def device(self) -> Path:
         return self.site.enrol(f"device-{next(self._numbers)}")[0]
+
+    @cached_property
+    def other(self) -> Site:
+        """A site that has nothing to do with this one."""
+        return Site.start(self.site.folder.parent / "other", self.processes)
+
+    def misled(self) -> Path:
+        """A device whose folder names the other site's key server."""
+        device = self.device()
+        settings = device / "credentials/1/device.toml"
+        settings.write_text(settings.read_text().replace(self.site.keys_url, self.other.keys_url))
+        return device
+
+    def stranger(self) -> Path:
+        """A device that shows a certificate of the other site."""
+        device = self.device()
+        (theirs,) = self.other.enrol(device.name)
+        for name in ("credentials/1/key.pem", "credentials/1/certificate.pem"):
+            shutil.copy(theirs / name, device / name)
+        return device
 
     def repair_node(self, channel: Channel) -> Process:
         """Those who do not listen are mended by it."""

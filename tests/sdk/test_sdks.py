@@ -51,12 +51,24 @@ def test_a_key_of_another_certificate_is_told_at_opening(stage: Stage, language:
     assert peer.wait().code == 5
 
 
+@pytest.mark.parametrize("role", ["subscribe", "publish"])
+@pytest.mark.parametrize("language", ["python", *LANGUAGES])
+def test_a_join_ends_where_the_key_server_is_not_believed(stage: Stage, language: str, role: str) -> None:
+    """At once: it is another one's, and waiting makes it no other. The join has 20 seconds."""
+    peer = stage.start(language, role, stage.misled(), stage.channel())
+    url = re.escape(stage.other.keys_url)
+    status = "tls" if language == "python" else "certificate"
+    peer.wait_line(f"^error {status} {url}: the peer's certificate is refused: ", seconds=10)
+    assert peer.wait().code == 5
+
+
 def failures(language: str, stage: Stage) -> str:
     """What the SDK's program says that fails in several ways."""
     sdk = LANGUAGES[language]
     sdk.command()
     make(sdk.folder, "build/failures")
-    done = run(str(sdk.folder / "build/failures"), str(stage.device()), stage.channel().name)
+    words = [str(stage.device()), stage.channel().name, str(stage.stranger())]
+    done = run(str(sdk.folder / "build/failures"), *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,6 +80,7 @@ def failures(language: str, stage: Stage) -> str:
             "java",
             [
                 f"^nobody listens: unreachable: {NOBODY}127.0.0.1:1: nobody takes connections there$",
+                f"^not admitted: unreachable: {NOBODY}127.0.0.1:.*received no bytes",
                 f"^nobody signs: unreachable: {NOBODY}127.0.0.1:.*{UNPLUGGED}",
                 f"^nobody signs: of java.io.IOException: {UNPLUGGED}$",
             ],
@@ -77,7 +90,9 @@ def failures(language: str, stage: Stage) -> str:
             [
                 f"^nobody listens: unreachable: SealcastException: {NOBODY}127.0.0.1:1: Connection refused$",
                 f"^no TLS 1.3: unreachable: SealcastException: {NOBODY}127.0.0.1:\\d+: Authentication failed",
-                f"^no SSL_CTX: unreachable: SealcastException: {NOBODY}{UNPLUGGED}$",
+                f"^nobody listens to libcurl: unreachable: SealcastException: {NOBODY}.* 127.0.0.1 port 1 ",
+                f"^not admitted: unreachable: SealcastException: {NOBODY}Empty reply from server",
+                f"^no SSL_CTX: unreachable: SealcastException: {NOBODY}.*: {UNPLUGGED}$",
                 f"^no SSL_CTX: of IOException: {UNPLUGGED}$",
                 f"^nobody signs: signing: SealcastException: the device key did not sign: {UNPLUGGED}$",
                 f"^nobody signs: of IOException: {UNPLUGGED}$",

@@ -10,6 +10,8 @@ use crate::request::SealcastRequest;
 use crate::session::{Engine, Session};
 use crate::status::{Failure, Outcome, SealcastStatus};
 
+const MAX_REASON_BYTES: usize = 512;
+
 /// A publisher or a subscriber.
 pub(crate) trait End: Handled + Sized {
     type Engine: Engine;
@@ -128,20 +130,26 @@ pub(crate) unsafe fn respond<T: End>(
     body: SealcastBytes,
 ) -> Outcome<SealcastStatus> {
     let end = handle::get::<T>(handle)?;
+    // SAFETY: as this function's own.
+    let body = unsafe { body.get("body") }?;
     let answer = if http_status == 0 {
-        None
+        Err(one_line(body))
     } else {
         let status = u16::try_from(http_status)
             .ok()
             .filter(|status| (100..1000).contains(status));
         let status = status.ok_or_else(|| Failure::invalid(format!("{http_status} is no HTTP status")))?;
-        // SAFETY: as this function's own.
-        let body = unsafe { body.get("body") }?;
-        Some((status, body.to_vec()))
+        Ok((status, body.to_vec()))
     };
     end.session().respond(id, answer)?;
     end.wake();
     Ok(SealcastStatus::Ok)
+}
+
+/// The host's word of what went wrong, as it may stand in a line of ours.
+fn one_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&text[..text.len().min(MAX_REASON_BYTES)]);
+    text.trim().replace(char::is_control, " ")
 }
 
 /// # Safety

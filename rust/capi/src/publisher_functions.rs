@@ -76,8 +76,11 @@ pub extern "C" fn sealcast_publisher_join(publisher: *mut SealcastPublisher, tim
         let joined = publisher.session.wait_for(timeout, || {
             publisher.tend()?;
             publisher.listen()?;
-            let is_registered = lock(&publisher.session.engine).is_registered();
-            Ok(is_registered.then_some(()))
+            if lock(&publisher.session.engine).is_registered() {
+                return Ok(Some(()));
+            }
+            publisher.session.tell_distrust()?;
+            Ok(None)
         })?;
         joined.map_or_else(
             |status| publisher.session.not_joined(status),

@@ -218,11 +218,10 @@ impl Requests {
         Ok(Some(request))
     }
 
-    pub(crate) fn expected(&self, id: u64) -> Outcome<&Expected> {
-        self.asked
-            .get(&id)
-            .map(|job| &job.targets[0].1)
-            .ok_or_else(|| unknown(id))
+    /// Where a request goes, and who has to answer.
+    pub(crate) fn target(&self, id: u64) -> Outcome<&(String, Expected)> {
+        let job = self.asked.get(&id).ok_or_else(|| unknown(id))?;
+        Ok(&job.targets[0])
     }
 
     /// Takes an answer; returns what is final.
@@ -314,10 +313,10 @@ mod tests {
             None
         );
         let first = take(&mut requests, 512).unwrap().unwrap();
-        assert_eq!(requests.expected(first.id).unwrap().name.as_deref(), Some("node"));
+        assert_eq!(requests.target(first.id).unwrap().1.name.as_deref(), Some("node"));
         assert_eq!(requests.respond(first.id, Some((404, vec![1])), 1), Ok(None));
         let second = take(&mut requests, 512).unwrap().unwrap();
-        assert_eq!(requests.expected(second.id).unwrap().name.as_deref(), Some("pub"));
+        assert_eq!(requests.target(second.id).unwrap().1.name.as_deref(), Some("pub"));
         let answer = requests.respond(second.id, None, 1).unwrap().unwrap();
         assert_eq!(
             answer.answer,

@@ -98,7 +98,7 @@ pub(crate) struct Session<E> {
     refusal: Mutex<Option<String>>,
     /// No call has failed with that reason yet, whichever call has brought it up.
     is_refusal_untold: AtomicBool,
-    /// What has kept the last request from an answer.
+    /// What has kept the last request from an answer, or the key server from being believed.
     trouble: Mutex<Option<Failure>>,
     stored: Mutex<Stored>,
     /// When the folder is looked at next, and what was taken from it last.
@@ -110,6 +110,11 @@ pub(crate) struct Session<E> {
     is_closed: AtomicBool,
     /// Version of the policy that sockets go by.
     noted_policy: AtomicU64,
+}
+
+/// Whether the key server was there, and was not believed.
+fn is_distrust(failure: &Failure) -> bool {
+    failure.status == SealcastStatus::Certificate
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -391,7 +396,7 @@ impl<E: Engine> Session<E> {
         let request = requests.take(buffer, generation);
         drop(requests);
         for answer in failed {
-            self.take_answer(answer);
+            self.take_answer(answer, "");
         }
         request
     }
@@ -407,21 +412,24 @@ impl<E: Engine> Session<E> {
         self.raise();
     }
 
-    pub(crate) fn respond(&self, id: u64, answer: Option<(u16, Vec<u8>)>) -> Outcome<()> {
-        if answer.as_ref().is_some_and(|(status, _)| *status == 401) {
+    /// Takes an answer, or the host's word of why there is none.
+    pub(crate) fn respond(&self, id: u64, answer: Result<(u16, Vec<u8>), String>) -> Outcome<()> {
+        if answer.as_ref().is_ok_and(|(status, _)| *status == 401) {
             // Another certificate may have come into the folder meanwhile.
             let _ = self.refresh();
         }
         let (_, generation) = self.identity.held();
-        let done = lock(&self.requests).respond(id, answer, generation)?;
+        let reason = answer.as_ref().err().cloned().unwrap_or_default();
+        let done = lock(&self.requests).respond(id, answer.ok(), generation)?;
         if let Some(answer) = done {
-            self.take_answer(answer);
+            self.take_answer(answer, &reason);
         }
         self.raise();
         Ok(())
     }
 
-    fn take_answer(&self, answer: Answer) {
+    /// `reason`: the host's, why there is none.
+    fn take_answer(&self, answer: Answer, reason: &str) {
         let Origin::Engine(id) = answer.origin else {
             return self.close();
         };
@@ -434,8 +442,18 @@ impl<E: Engine> Session<E> {
                 }
             }
             None => {
-                let text = format!("nobody answers at {}, or was not believed", self.place.keys_url);
-                lock(&self.trouble).get_or_insert(Failure::new(SealcastStatus::Unreachable, text));
+                let url = &self.place.keys_url;
+                let reason = if reason.is_empty() {
+                    "see whether it runs, and can be reached"
+                } else {
+                    reason
+                };
+                let text = format!("nobody answers at {url}, or was not believed: {reason}");
+                let mut trouble = lock(&self.trouble);
+                // Who was not believed is told of that.
+                if !trouble.as_ref().is_some_and(is_distrust) {
+                    *trouble = Some(Failure::new(SealcastStatus::Unreachable, text));
+                }
                 Response::Failed
             }
         };
@@ -454,17 +472,25 @@ impl<E: Engine> Session<E> {
         }
     }
 
+    /// Fails where the key server was not believed, once for each time: a join does not wait for it to become another.
+    pub(crate) fn tell_distrust(&self) -> Outcome<()> {
+        let failure = lock(&self.trouble).take_if(|failure| is_distrust(failure));
+        failure.map_or(Ok(()), Err)
+    }
+
     /// Judges who has answered a connection for request `id`, before the request leaves (TR-8, TR-9).
     pub(crate) fn verify_server(&self, id: u64, chain: &[&[u8]]) -> Outcome<()> {
-        let judged = self.judge(id, chain);
-        if let Err(failure) = &judged {
+        let (url, expected) = lock(&self.requests).target(id)?.clone();
+        let judged = self.judge(&url, &expected, chain);
+        if expected.role == Role::KeyServer
+            && let Err(failure) = &judged
+        {
             *lock(&self.trouble) = Some(failure.clone());
         }
         judged
     }
 
-    fn judge(&self, id: u64, chain: &[&[u8]]) -> Outcome<()> {
-        let expected: Expected = lock(&self.requests).expected(id)?.clone();
+    fn judge(&self, url: &str, expected: &Expected, chain: &[&[u8]]) -> Outcome<()> {
         let (held, _) = self.identity.held();
         let (now, crl) = {
             let engine = self.engine();
@@ -483,11 +509,11 @@ impl<E: Engine> Session<E> {
             judged = validator.verify_peer(chain, expected.role, now);
         }
         let peer = judged.map_err(|error| {
-            let text = format!("the other side's certificate is refused: {error}");
+            let text = format!("{url}: the peer's certificate is refused: {error}");
             Failure::new(SealcastStatus::Certificate, text)
         })?;
         if peer.site != expected.site || expected.name.as_ref().is_some_and(|name| *name != peer.name) {
-            let text = format!("the other side is {:?}, and not who was asked for", peer.name);
+            let text = format!("{url} is {:?}, and not who was asked for", peer.name);
             return Err(Failure::new(SealcastStatus::Certificate, text));
         }
         Ok(())

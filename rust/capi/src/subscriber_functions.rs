@@ -58,8 +58,9 @@ pub extern "C" fn sealcast_subscriber_free(subscriber: *mut SealcastSubscriber) 
 /// Wait until the key server has taken the device in; requests have to be made meanwhile, by another thread.
 ///
 /// Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
-/// SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_INTERFACE; with SEALCAST_STATUS_UNREACHABLE in place of
-/// SEALCAST_STATUS_TIMEOUT where the last request got no answer. Whoever calls again waits on.
+/// SEALCAST_STATUS_CERTIFICATE (which the key server refuses, or its own is refused), SEALCAST_STATUS_INTERFACE; with
+/// SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer. Whoever calls again
+/// waits on.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealcast_subscriber_join(
     subscriber: *mut SealcastSubscriber,
@@ -75,6 +76,7 @@ pub extern "C" fn sealcast_subscriber_join(
             }
             subscriber.keep_next();
             session.tell_refusal()?;
+            session.tell_distrust()?;
             Ok(None)
         })?;
         joined.map_or_else(|status| session.not_joined(status), |()| Ok(SealcastStatus::Ok))
@@ -128,7 +130,8 @@ pub unsafe extern "C" fn sealcast_subscriber_verify_server(
     call(|| unsafe { end::verify_server::<Subscriber>(subscriber as usize, id, chain, count) })
 }
 
-/// Give the answer to a request. `http_status`: 0 where nobody could be reached, or was believed.
+/// Give the answer to a request. `http_status`: 0 where nobody could be reached, or was believed; `body` may then say why, as
+/// text of up to 512 bytes, for whoever waits for the join.
 ///
 /// # Safety
 /// As the conventions say of bytes.

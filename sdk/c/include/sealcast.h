@@ -1244,10 +1244,12 @@ sealcast_status sealcast_subscriber_free(struct sealcast_subscriber *subscriber)
  * Wait until the key server has taken the device in; requests have to be made meanwhile, by another thread.
  *
  * Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
- * SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_INTERFACE; with SEALCAST_STATUS_UNREACHABLE in place of
- * SEALCAST_STATUS_TIMEOUT where the last request got no answer. Whoever calls again waits on.
+ * SEALCAST_STATUS_CERTIFICATE (which the key server refuses, or its own is refused), SEALCAST_STATUS_INTERFACE; with
+ * SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer. Whoever calls again
+ * waits on.
  */
-sealcast_status sealcast_subscriber_join(struct sealcast_subscriber *subscriber, uint64_t timeout);
+sealcast_status sealcast_subscriber_join(struct sealcast_subscriber *subscriber,
+                                         uint64_t timeout);
 
 /**
  * Wait for the next request that the host is to make. Requests are independent: several may be under way at once, and
@@ -1282,7 +1284,8 @@ sealcast_status sealcast_subscriber_verify_server(struct sealcast_subscriber *su
                                                   size_t count);
 
 /**
- * Give the answer to a request. `http_status`: 0 where nobody could be reached, or was believed.
+ * Give the answer to a request. `http_status`: 0 where nobody could be reached, or was believed; `body` may then say why, as
+ * text of up to 512 bytes, for whoever waits for the join.
  *
  * # Safety
  * As the conventions say of bytes.

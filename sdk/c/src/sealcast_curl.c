@@ -63,6 +63,7 @@ typedef struct worker {
     uint64_t generation; /* of the identity that `easy` shows */
     char peer[256];      /* whom its connection leads to */
     uint64_t id;         /* of the request under way */
+    char reason[CURL_ERROR_SIZE]; /* why it got no answer */
     uint8_t *answer;
     size_t length, capacity;
 } worker;
@@ -161,6 +162,7 @@ static CURLcode prepare_tls(CURL *easy, void *ssl_ctx, void *context) {
 static int renew(worker *self) {
     sealcast_identity_info info;
     if (sealcast_identity_get_info(self->owner->identity, &info, sizeof info) != SEALCAST_STATUS_OK) {
+        sealcast_last_error(self->reason, sizeof self->reason);
         return 0;
     }
     if (self->easy && self->generation == info.generation) {
@@ -175,6 +177,7 @@ static int renew(worker *self) {
     }
     CURL *easy = self->easy;
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, self->reason);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, self);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
@@ -205,9 +208,10 @@ static int renew(worker *self) {
     return 1;
 }
 
-/* Returns the HTTP status, 0 where there was none. */
+/* Returns the HTTP status; 0 where there was none, and the reason instead. */
 static int32_t perform(worker *self, const sealcast_request *request) {
     self->length = 0;
+    self->reason[0] = 0;
     self->id = request->id;
     if (!renew(self)) {
         return 0;
@@ -235,12 +239,15 @@ static int32_t perform(worker *self, const sealcast_request *request) {
     int is_same = strcmp(self->peer, request->peer) == 0;
     curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, is_same ? 0L : 1L);
     long status = 0;
-    if (curl_easy_perform(easy) == CURLE_OK) {
+    CURLcode done = curl_easy_perform(easy);
+    if (done == CURLE_OK) {
         curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
         snprintf(self->peer, sizeof self->peer, "%s", request->peer);
     } else {
         self->peer[0] = 0;
-        self->length = 0;
+        if (!self->reason[0]) {
+            snprintf(self->reason, sizeof self->reason, "%s", curl_easy_strerror(done));
+        }
     }
     curl_slist_free_all(headers);
     return (int32_t)status;
@@ -263,6 +270,9 @@ static void *work(void *context) {
         }
         int32_t code = perform(&self, &request);
         sealcast_bytes body = {self.answer, self.length};
+        if (code == 0) {
+            body = (sealcast_bytes){(const uint8_t *)self.reason, strlen(self.reason)};
+        }
         end->respond(end->handle, request.id, code, body);
     }
     curl_easy_cleanup(self.easy);

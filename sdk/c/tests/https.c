@@ -1,24 +1,28 @@
 /* sealcast-curl: wrong calls give a status, a refusal reaches whoever waits, and what has joined leaves nothing behind.
- * `https FOLDER CHANNEL ROUNDS` */
+ * `https FOLDER CHANNEL ROUNDS STRANGER`, the last the folder of a device that the site does not know. */
 #include <dirent.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <sealcast_curl.h>
 
 #include "expect.h"
 
-enum { PATIENCE = 20000000 };
+enum { PATIENCE = 20000000, IMPATIENCE = 1000000 };
 
 static sealcast_identity *identity;
 
-static sealcast_subscriber *subscriber_of(const char *channel) {
+static sealcast_subscriber *subscriber_at(const char *keys_url, const char *channel) {
     sealcast_subscriber_options options;
     sealcast_subscriber *made = NULL;
     EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_options_init(&options, sizeof options));
+    options.keys_url = keys_url;
     options.channel = channel;
     EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_new(identity, &options, 0, &made));
     return made;
 }
+
+static sealcast_subscriber *subscriber_of(const char *channel) { return subscriber_at(NULL, channel); }
 
 static void wrong_calls(const char *folder, const char *channel) {
     sealcast_identity *other = NULL;
@@ -57,6 +61,20 @@ static void a_refusal_is_told_whoever_takes_events(void) {
     EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
 }
 
+/* What libcurl has to say comes to who joins. */
+static void nobody_answers(const char *keys_url, const char *channel, const char *says) {
+    sealcast_subscriber *subscriber = subscriber_at(keys_url, channel);
+    sealcast_curl *curl = NULL;
+    char text[1024];
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_subscriber(identity, subscriber, NULL, &curl));
+    EXPECT(SEALCAST_STATUS_UNREACHABLE, sealcast_subscriber_join(subscriber, IMPATIENCE));
+    sealcast_last_error(text, sizeof text);
+    fprintf(stderr, "%s\n", text);
+    CHECK(strstr(text, says));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_free(subscriber));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
+}
+
 static int entries(const char *path) {
     int count = 0;
     DIR *folder = opendir(path);
@@ -89,14 +107,19 @@ static void join_and_free(const char *channel, int rounds) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4) {
-        fprintf(stderr, "usage: %s FOLDER CHANNEL ROUNDS\n", argv[0]);
+    if (argc != 5) {
+        fprintf(stderr, "usage: %s FOLDER CHANNEL ROUNDS STRANGER\n", argv[0]);
         return 2;
     }
     EXPECT(SEALCAST_STATUS_OK, sealcast_identity_open(argv[1], NULL, &identity));
     wrong_calls(argv[1], argv[2]);
     a_refusal_is_told_whoever_takes_events();
+    nobody_answers("https://127.0.0.1:1", argv[2], "127.0.0.1 port 1 ");
+    nobody_answers("https://no.invalid:1", argv[2], "no.invalid");
     join_and_free(argv[2], atoi(argv[3]));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_identity_free(identity));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_identity_open(argv[4], NULL, &identity));
+    nobody_answers(NULL, argv[2], "Empty reply"); /* It is shown the door after the handshake, without a word. */
     EXPECT(SEALCAST_STATUS_OK, sealcast_identity_free(identity));
     printf("%d failures\n", failures);
     return failures != 0;

@@ -94,11 +94,14 @@ namespace Sealcast
             Status status = NativeJoin(Native.Microseconds(timeout));
             if (status == Status.Timeout || status == Status.Unreachable)
             {
+                Exception why = Nobody.Last;
                 string text = status == Status.Unreachable ? Native.LastError(status)
                     : "the key server has not taken the device in within " + timeout;
-                Exception why = Nobody.Last;
-                throw new SealcastException(status, text + ": " + (why?.Message ?? "see whether it runs, and can be reached"),
-                    why);
+                if (why != null && !text.Contains(why.Message))
+                {
+                    text += ": " + why.Message;
+                }
+                throw new SealcastException(status, text, why);
             }
             Check(status);
         }
@@ -164,7 +167,7 @@ namespace Sealcast
         /// <summary>Gives the answer to a request.</summary>
         /// <param name="id">Of the request.</param>
         /// <param name="httpStatus">0 where nobody could be reached, or was believed.</param>
-        /// <param name="body">Of the answer; null for none.</param>
+        /// <param name="body">Of the answer, or where nobody could be reached why, as text; null for none.</param>
         public void Respond(ulong id, int httpStatus, byte[] body)
         {
             fixed (byte* data = body)

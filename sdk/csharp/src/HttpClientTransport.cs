@@ -6,6 +6,7 @@ using System.Net.Http.Headers;
 using System.Net.Security;
 using System.Security.Authentication;
 using System.Security.Cryptography.X509Certificates;
+using System.Text;
 using System.Threading;
 
 namespace Sealcast
@@ -132,7 +133,9 @@ namespace Sealcast
                     // Whatever it is, of the network, TLS or a file that is just being replaced: nobody was reached. What is
                     // left of the connection must not be judged for another request.
                     string why = connection?.Refusal ?? error.GetBaseException().Message;
-                    end.Nobody.Last = new HttpRequestException(new Uri(request.Url).Authority + ": " + why, error);
+                    why = new Uri(request.Url).Authority + ": " + why;
+                    end.Nobody.Last = new HttpRequestException(why, error);
+                    body = Encoding.UTF8.GetBytes(why);
                     connection?.Dispose();
                     connection = null;
                 }

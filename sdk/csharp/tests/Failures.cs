@@ -1,4 +1,4 @@
-// Fails in several ways, and prints what is said of each: failures FOLDER CHANNEL
+// Fails in several ways, and prints what is said of each: failures FOLDER CHANNEL STRANGER
 using System;
 using System.IO;
 using System.Threading.Tasks;
@@ -13,6 +13,7 @@ internal static class Failures
         string folder = args[0];
         string channel = args[1];
         using (Identity identity = Identity.Open(folder))
+        using (Identity stranger = Identity.Open(args[2]))
         {
             var alone = new SubscriberOptions(channel)
             {
@@ -23,7 +24,15 @@ internal static class Failures
             var old = new SubscriberOptions(channel) { Transport = HttpsTransport.HttpClient() };
             HttpsTransport curl = HttpsTransport.Curl(context => throw new IOException("the token is unplugged"));
             var unconfigured = new SubscriberOptions(channel) { Transport = curl };
+            var aloneByCurl = new SubscriberOptions(channel)
+            {
+                KeysUrl = "https://127.0.0.1:1",
+                Transport = HttpsTransport.Curl(),
+            };
+            var unknown = new SubscriberOptions(channel) { Transport = HttpsTransport.Curl() };
             Parallel.Invoke(
+                () => Tell("nobody listens to libcurl", () => Join(identity, aloneByCurl)),
+                () => Tell("not admitted", () => Join(stranger, unknown)),
                 () => Tell("nobody listens", () => Join(identity, alone)),
                 () => Tell("no TLS 1.3", () => Join(identity, old)),
                 () => Tell("no SSL_CTX", () => Join(identity, unconfigured)));

@@ -6,7 +6,7 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.time.Duration;
 
-/** Fails in several ways, and prints what is said of each: Failures FOLDER CHANNEL */
+/** Fails in several ways, and prints what is said of each: Failures FOLDER CHANNEL STRANGER */
 public final class Failures {
     private static final Duration PATIENCE = Duration.ofSeconds(2);
 
@@ -19,7 +19,7 @@ public final class Failures {
     /**
      * Runs it.
      *
-     * @param arguments the device's folder, and a channel that it may publish on
+     * @param arguments a device's folder, a channel of its site, and the folder of a device that the site does not know
      * @throws Exception where something fails that is not to
      */
     public static void main(String[] arguments) throws Exception {
@@ -27,6 +27,9 @@ public final class Failures {
         String channel = arguments[1];
         try (Identity identity = Identity.open(folder)) {
             tell("nobody listens", () -> identity.subscriber(channel).keysUrl("https://127.0.0.1:1").join(PATIENCE));
+        }
+        try (Identity identity = Identity.open(Path.of(arguments[2]))) {
+            tell("not admitted", () -> identity.subscriber(channel).join(PATIENCE));
         }
         try (Identity identity = Identity.open(folder, new Unplugged())) {
             tell("nobody signs", () -> identity.subscriber(channel).join(PATIENCE));

@@ -125,7 +125,7 @@ public:
         return status(sealcast_subscriber_verify_server(
             raw(), request, reinterpret_cast<const sealcast_bytes*>(chain.data()), chain.size()));
     }
-    /// `http_status`: 0 where nobody could be reached, or was believed.
+    /// `http_status`: 0 where nobody could be reached, or was believed; `body` may then say why, as text.
     status respond(std::uint64_t request, std::int32_t http_status, bytes_view body) {
         return status(sealcast_subscriber_respond(raw(), request, http_status, body.raw()));
     }

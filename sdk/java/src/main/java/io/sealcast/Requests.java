@@ -3,6 +3,7 @@ package io.sealcast;
 import java.io.IOException;
 import java.net.ConnectException;
 import java.net.http.HttpResponse;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.NoSuchFileException;
 import java.security.GeneralSecurityException;
 import java.util.HashMap;
@@ -135,8 +136,7 @@ final class Requests {
             executor.execute(one);
         } catch (IOException | GeneralSecurityException | RuntimeException | OutOfMemoryError error) {
             underWay.remove(id);
-            lastFailure = new IOException(reason(error), error);
-            respond(id, 0, new byte[0]);
+            respond(id, new IOException(reason(error), error));
         }
     }
 
@@ -173,8 +173,8 @@ final class Requests {
             client.done(request);
             underWay.remove(request.id());
             if (response == null) {
-                lastFailure = new IOException(request.http().uri().getAuthority() + ": " + reason(failure), failure);
-                respond(request.id(), 0, new byte[0]);
+                String peer = request.http().uri().getAuthority();
+                respond(request.id(), new IOException(peer + ": " + reason(failure), failure));
             } else {
                 respond(request.id(), response.statusCode(), response.body());
             }
@@ -198,6 +198,11 @@ final class Requests {
         private synchronized void end() {
             worker = null;
         }
+    }
+
+    private void respond(long id, IOException failure) {
+        lastFailure = failure;
+        respond(id, 0, failure.getMessage().getBytes(StandardCharsets.UTF_8));
     }
 
     private void respond(long id, int httpStatus, byte[] body) {

@@ -42,10 +42,11 @@ final class Session {
         int status = Native.await(timeout, Status.UNREACHABLE, calls::join);
         if (status == Status.TIMEOUT.code() || status == Status.UNREACHABLE.code()) {
             IOException failure = requests.lastFailure();
-            String text = status == Status.UNREACHABLE.code()
-                    ? Native.failure(status).getMessage()
-                    : "the key server has not taken the " + what + " in, in "
-                            + Native.microseconds(timeout) / 1000 + " ms";
+            if (status == Status.UNREACHABLE.code()) {
+                throw Native.failure(Status.UNREACHABLE, Native.failure(status).getMessage(), failure);
+            }
+            String text = "the key server has not taken the " + what + " in, in "
+                    + Native.microseconds(timeout) / 1000 + " ms";
             throw Native.failure(
                     Status.UNREACHABLE, failure == null ? text : text + ": " + failure.getMessage(), failure);
         }
