@@ -6,6 +6,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.sdk.languages import ROOT, SDK, make
 
 WINDOWS = SDK / "windows"
@@ -21,6 +23,13 @@ def run(*words: str | Path) -> str:
 def test_a_key_of_cng_signs(tmp_path: Path) -> None:
     program = ROOT / "target/windows/cng.exe"
     assert run(WINDOWS / "wine", program, tmp_path / "certificate.pem") == "the key signed\n"
+
+
+@pytest.mark.parametrize("name", ["publish", "subscribe"])
+def test_an_example_compiles(name: str, tmp_path: Path) -> None:
+    flags = ["-std=c11", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{SDK}/c/include"]
+    source = SDK / f"c/examples/{name}.c"
+    run("x86_64-w64-mingw32-gcc", *flags, "-c", source, "-o", tmp_path / "example.o")
 
 
 def test_what_the_crates_test_holds() -> None:

@@ -14,10 +14,14 @@ static void interrupt(int number) {
     is_interrupted = 1;
 }
 
-/* Ctrl-C ends the wait for a line: without SA_RESTART the read is not begun anew. */
+/* Ctrl-C ends the wait for a line: without SA_RESTART the read is not begun anew, and never is on Windows. */
 static void end_by(int number) {
+#ifdef _WIN32
+    signal(number, interrupt);
+#else
     struct sigaction action = {.sa_handler = interrupt};
     sigaction(number, &action, NULL);
+#endif
 }
 
 static int fail(const char *what, sealcast_status status) {

@@ -13,11 +13,17 @@ namespace {
 
 volatile std::sig_atomic_t is_interrupted;
 
-// Ctrl-C ends the wait for a line: without SA_RESTART the read is not begun anew.
+void interrupt(int) { is_interrupted = 1; }
+
+// Ctrl-C ends the wait for a line: without SA_RESTART the read is not begun anew, and never is on Windows.
 void end_by(int number) {
+#ifdef _WIN32
+    std::signal(number, interrupt);
+#else
     struct sigaction action = {};
-    action.sa_handler = [](int) { is_interrupted = 1; };
+    action.sa_handler = interrupt;
     sigaction(number, &action, nullptr);
+#endif
 }
 
 }  // namespace
