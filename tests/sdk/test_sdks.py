@@ -83,6 +83,7 @@ def failures(language: str, stage: Stage) -> str:
                 f"^not admitted: unreachable: {NOBODY}127.0.0.1:.*received no bytes",
                 f"^nobody signs: unreachable: {NOBODY}127.0.0.1:.*{UNPLUGGED}",
                 f"^nobody signs: of java.io.IOException: {UNPLUGGED}$",
+                f"^another key signs: unreachable: {NOBODY}.*the signer gave no signature by the key ",
             ],
         ),
         (
@@ -96,6 +97,7 @@ def failures(language: str, stage: Stage) -> str:
                 f"^no SSL_CTX: of IOException: {UNPLUGGED}$",
                 f"^nobody signs: signing: SealcastException: the device key did not sign: {UNPLUGGED}$",
                 f"^nobody signs: of IOException: {UNPLUGGED}$",
+                "^another key signs: signing: SealcastException: .* gave no signature by the key ",
                 "^no identity: ArgumentNullException: .*identity",
                 "^no options: ArgumentNullException: .*options",
             ],

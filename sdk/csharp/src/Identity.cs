@@ -197,6 +197,7 @@ namespace Sealcast
                 }
                 Marshal.Copy(made, 0, (IntPtr)signature, made.Length);
                 *signatureLength = (UIntPtr)made.Length;
+                failure.Last = null;
                 return 0;
             }
             catch (Exception error)

@@ -37,10 +37,13 @@ internal static class Failures
                 () => Tell("no TLS 1.3", () => Join(identity, old)),
                 () => Tell("no SSL_CTX", () => Join(identity, unconfigured)));
         }
-        Signer unplugged = message => throw new IOException("the token is unplugged");
-        using (Identity identity = Identity.Open(folder, unplugged, Algorithm.EcdsaP256))
+        bool isPlugged = false;
+        Signer token = message => isPlugged ? new byte[64] : throw new IOException("the token is unplugged");
+        using (Identity identity = Identity.Open(folder, token, Algorithm.EcdsaP256))
         {
             Tell("nobody signs", () => identity.Sign(new byte[1]));
+            isPlugged = true;
+            Tell("another key signs", () => identity.Sign(new byte[1]));
         }
         Tell("no identity", () => new Subscriber(null, channel).Dispose());
         Tell("no options", () => new Publisher(null, (PublisherOptions)null).Dispose());

@@ -4,6 +4,10 @@ import io.sealcast.SealcastException;
 import io.sealcast.Signer;
 import java.io.IOException;
 import java.nio.file.Path;
+import java.security.GeneralSecurityException;
+import java.security.KeyPairGenerator;
+import java.security.PrivateKey;
+import java.security.Signature;
 import java.time.Duration;
 
 /** Fails in several ways, and prints what is said of each: Failures FOLDER CHANNEL STRANGER */
@@ -34,6 +38,9 @@ public final class Failures {
         try (Identity identity = Identity.open(folder, new Unplugged())) {
             tell("nobody signs", () -> identity.subscriber(channel).join(PATIENCE));
         }
+        try (Identity identity = Identity.open(folder, new Stray())) {
+            tell("another key signs", () -> identity.subscriber(channel).join(PATIENCE));
+        }
         System.exit(0);
     }
 
@@ -46,6 +53,30 @@ public final class Failures {
             for (Throwable cause = error.getCause(); cause != null; cause = cause.getCause()) {
                 System.out.println(what + ": of " + cause);
             }
+        }
+    }
+
+    /** Has a key that no certificate is of. */
+    private static final class Stray implements Signer {
+        private final PrivateKey key;
+
+        Stray() throws GeneralSecurityException {
+            KeyPairGenerator generator = KeyPairGenerator.getInstance("EC");
+            generator.initialize(256);
+            key = generator.generateKeyPair().getPrivate();
+        }
+
+        @Override
+        public Algorithm algorithm() {
+            return Algorithm.ECDSA_P256;
+        }
+
+        @Override
+        public byte[] sign(byte[] message) throws GeneralSecurityException {
+            Signature signature = Signature.getInstance(algorithm().signatureName());
+            signature.initSign(key);
+            signature.update(message);
+            return signature.sign();
         }
     }
 

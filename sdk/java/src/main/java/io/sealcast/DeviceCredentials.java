@@ -48,7 +48,7 @@ final class DeviceCredentials extends X509ExtendedKeyManager {
         String algorithm = chain[0].getPublicKey().getAlgorithm();
         PrivateKey key = identity.signer() == null
                 ? readKey(info.keyFile(), algorithm)
-                : SignerProvider.key(identity.signer(), algorithm);
+                : SignerProvider.key(identity.signer(), chain[0].getPublicKey());
         return new DeviceCredentials(chain, key, info.generation());
     }
 

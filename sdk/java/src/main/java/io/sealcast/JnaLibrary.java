@@ -70,6 +70,7 @@ final class JnaLibrary implements Library {
                 }
                 signature.write(0, made, 0, made.length);
                 signatureLength.setLong(0, made.length);
+                failed.accept(null);
                 return 0;
             } catch (Throwable error) {
                 // Nothing must be thrown through the library.

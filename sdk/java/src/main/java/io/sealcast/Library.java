@@ -18,7 +18,7 @@ interface Library {
     /** The NUL-terminated text at an address. */
     String textAt(long address);
 
-    /** Makes a signer callable; a failure is given to {@code failed}. */
+    /** Makes a signer callable; a failure is given to {@code failed}, and null where it has signed. */
     SignFunction signFunction(Signer signer, Consumer<Throwable> failed);
 
     int abiVersion();

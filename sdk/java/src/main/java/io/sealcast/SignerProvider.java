@@ -1,11 +1,13 @@
 package io.sealcast;
 
 import java.io.ByteArrayOutputStream;
+import java.security.GeneralSecurityException;
 import java.security.InvalidKeyException;
 import java.security.PrivateKey;
 import java.security.Provider;
 import java.security.PublicKey;
 import java.security.Security;
+import java.security.Signature;
 import java.security.SignatureException;
 import java.security.SignatureSpi;
 import java.util.List;
@@ -23,14 +25,14 @@ final class SignerProvider extends Provider {
         }
     }
 
-    /** A key that stands for the signer's. TLS finds this provider by it. */
-    static PrivateKey key(Signer signer, String algorithm) {
+    /** A key that stands for the signer's, whose signatures have to hold by {@code shown}. TLS finds this provider by it. */
+    static PrivateKey key(Signer signer, PublicKey shown) {
         synchronized (SignerProvider.class) {
             if (Security.getProvider(NAME) == null) {
                 Security.addProvider(new SignerProvider());
             }
         }
-        return new SignerKey(signer, algorithm);
+        return new SignerKey(signer, shown);
     }
 
     /** It has nothing to be encoded. */
@@ -38,16 +40,28 @@ final class SignerProvider extends Provider {
         private static final long serialVersionUID = 1L;
 
         private final transient Signer signer;
-        private final String algorithm;
+        private final PublicKey shown;
 
-        SignerKey(Signer signer, String algorithm) {
+        SignerKey(Signer signer, PublicKey shown) {
             this.signer = signer;
-            this.algorithm = algorithm;
+            this.shown = shown;
+        }
+
+        /** Whether a signature is one by the key that the other side is shown: it would refuse any other without a word. */
+        boolean holds(byte[] message, byte[] signature) {
+            try {
+                Signature check = Signature.getInstance(signer.algorithm().signatureName());
+                check.initVerify(shown);
+                check.update(message);
+                return check.verify(signature);
+            } catch (GeneralSecurityException error) {
+                return false;
+            }
         }
 
         @Override
         public String getAlgorithm() {
-            return algorithm;
+            return shown.getAlgorithm();
         }
 
         @Override
@@ -79,14 +93,14 @@ final class SignerProvider extends Provider {
 
     private static final class SignerSignature extends SignatureSpi {
         private final ByteArrayOutputStream message = new ByteArrayOutputStream();
-        private Signer signer;
+        private SignerKey key;
 
         @Override
-        protected void engineInitSign(PrivateKey key) throws InvalidKeyException {
-            if (!(key instanceof SignerKey known)) {
+        protected void engineInitSign(PrivateKey given) throws InvalidKeyException {
+            if (!(given instanceof SignerKey known)) {
                 throw new InvalidKeyException("it signs with a Sealcast Signer only");
             }
-            signer = known.signer;
+            key = known;
             message.reset();
         }
 
@@ -107,13 +121,19 @@ final class SignerProvider extends Provider {
 
         @Override
         protected byte[] engineSign() throws SignatureException {
+            byte[] signed = message.toByteArray();
+            message.reset();
+            byte[] signature;
             try {
-                return signer.sign(message.toByteArray());
+                signature = key.signer.sign(signed);
             } catch (Exception error) {
                 throw new SignatureException("the device key did not sign", error);
-            } finally {
-                message.reset();
             }
+            if (!key.holds(signed, signature)) {
+                throw new SignatureException("the signer gave no signature by the key of the device's certificate: see which "
+                        + "key it finds, and whether its algorithm and the encoding are that key's");
+            }
+            return signature;
         }
 
         @Override

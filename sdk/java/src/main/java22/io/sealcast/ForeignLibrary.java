@@ -179,6 +179,7 @@ final class ForeignLibrary implements Library {
                 }
                 MemorySegment.copy(made, 0, signature.reinterpret(room), JAVA_BYTE, 0, made.length);
                 length.set(JAVA_LONG, 0, made.length);
+                failed.accept(null);
                 return 0;
             } catch (Throwable error) {
                 // Nothing must be thrown through the library.
