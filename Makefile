@@ -58,7 +58,7 @@ test-rust: lint-rust
 test: setup test-clients
 	@$(MAKE) --no-print-directory lint-python & beside=$$!; \
 	  $(MAKE) --no-print-directory test-rust; rust=$$?; wait $$beside && exit $$rust
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=6 --dist=worksteal
 
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.requirements
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bench.txt
