@@ -89,7 +89,7 @@ async def identity(site: Site) -> DeviceIdentity:
 async def test_it_is_tried_again_where_connections_are_taken(
     identity: DeviceIdentity, door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sealcast.sidechannel.client.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("sealcast.sidechannel.connection.CONNECT_SECONDS", 0.3)
     address = urlsplit(ChannelSite.own(identity).keys_url)
     assert address.hostname is not None
     assert address.port is not None

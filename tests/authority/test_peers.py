@@ -31,7 +31,7 @@ from sealcast.errors import (
 )
 from sealcast.pki.times import system_time
 from sealcast.sidechannel import PeerClient
-from sealcast.sidechannel.client import RefusalError
+from sealcast.sidechannel.connection import RefusalError
 from sealcast.sidechannel.peer_messages import MAX_MESSAGE_DATA, PostedMessage
 from tests.authority.conftest import DAY, Site, serving
 
