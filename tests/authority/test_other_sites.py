@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 from sqlalchemy import select
 
-from sealcast.authority import channels, other_sites
+from sealcast.authority import other_sites, settlement
 from sealcast.authority.crl_fetch import CrlFetcher
 from sealcast.authority.ends import site_ends
 from sealcast.authority.models import CertificateRow, ChannelRow, GuestRow
@@ -430,7 +430,7 @@ async def test_members_of_other_sites_are_kept_over_a_restart_and_go_when_they_e
     for moment, is_kept in ((now, True), (now + 91 * DAY, False)):
         with site.storage.transaction() as session:
             row = session.get_one(ChannelRow, ECG)
-            settled = channels.settle(session, site, row, moment).channel
+            settled = settlement.settle(session, site, row, moment).channel
             assert bool(settled.keys.membership.present()) == is_kept
             session.rollback()
     with site.storage.transaction() as session:

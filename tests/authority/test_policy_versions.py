@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, select, text
 from sqlalchemy.orm import Session
 
-from sealcast.authority import channels, policy_versions, register
+from sealcast.authority import channels, policy_versions, register, settlement, stored_channel
 from sealcast.authority.channels import ChannelSettings
 from sealcast.authority.models import ChannelRow, DeviceRow, PolicyRow
 from sealcast.authority.site import Site
@@ -114,15 +114,15 @@ def test_a_step_at_a_time_signs_what_a_full_expansion_signs(
         history: dict[tuple[str, int], bytes] = {}
         for name, roles, is_revoked in changes:
             put(session, name, roles, revoked=1 if is_revoked else None)
-            changed = channels.settle_devices(session, opened, [name], system_time())
+            changed = settlement.settle_devices(session, opened, [name], system_time())
             history |= {(each.name, each.policy.version.version): each.policy.signed for each in changed}
-            assert channels.settle_all(session, opened, system_time()) == [], "the full expansion agrees"
+            assert settlement.settle_all(session, opened, system_time()) == [], "the full expansion agrees"
             subjects = register.registered(session)
             for row in session.scalars(select(ChannelRow)):
                 policy = Policy.parse(
                     policy_versions.load_policy(session, row.name).signed, opened.issuer.public_key
                 )
-                wanted = channels.channel_rules(row)
+                wanted = stored_channel.channel_rules(row)
                 assert policy.publishers == wanted.publishers(subjects)
                 assert policy.subscribers == wanted.subscribers(subjects)
                 listed = {
@@ -149,7 +149,7 @@ class TestLargePolicy:
         count = "SELECT count(*) FROM policy_names WHERE channel = 'c'"
         assert session.scalar(text(count)) == 5
         put(session, "d300", [], revoked=1)
-        (changed,) = channels.settle_devices(session, opened, ["d300"], system_time())
+        (changed,) = settlement.settle_devices(session, opened, ["d300"], system_time())
         assert len(changed.policy.subscribers) == 599
         assert session.scalar(text(count)) == 6
         first = policy_versions.load_version(session, session.get_one(PolicyRow, ("c", 1)))
@@ -160,7 +160,7 @@ class TestLargePolicy:
             put(session, name, [])
         add_channel(session, opened, "c", ["e*"], ["d*"], [])
         put(session, "d2", [], revoked=1)
-        channels.settle_devices(session, opened, ["d2"], system_time())
+        settlement.settle_devices(session, opened, ["d2"], system_time())
         add_channel(session, opened, "alike", ["d*"], ["d*"], [])
         add_channel(session, opened, "other", ["e*"], ["d*"], ["d1"])
         lists = [policy_versions.load_policy(session, name).subscribers for name in ("c", "alike", "other")]
@@ -170,7 +170,7 @@ class TestLargePolicy:
     def test_one_that_is_not_concerned_is_left_alone(self, session: Session, opened: Site) -> None:
         add_channel(session, opened, "c", ["a"], ["b"], [])
         put(session, "d", [])
-        assert channels.settle_devices(session, opened, ["d"], system_time()) == []
+        assert settlement.settle_devices(session, opened, ["d"], system_time()) == []
 
 
 class TestMigration:

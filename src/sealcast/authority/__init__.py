@@ -5,7 +5,8 @@
     maintenance    what is due in time
     service        every change, and its effect on what runs
     live           a channel as it runs
-    channels, enrolment, admins, revocation, directory, keystore, audit: changes as rows, in one transaction
+    channels, settlement, enrolment, admins, revocation, directory, keystore, audit: changes as rows, in one
+                   transaction
     site           the folder                    storage, models, migrations, vault: the database
     quantities     what operators type
 

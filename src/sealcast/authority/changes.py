@@ -7,11 +7,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sealcast.authority.admins import AdminRole
-from sealcast.authority.channels import StoredChannel
 from sealcast.authority.est_state import EstState
 from sealcast.authority.models import DeviceRow
 from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity, Site
+from sealcast.authority.stored_channel import StoredChannel
 from sealcast.pki.bundle import VerifiedBundle
 
 

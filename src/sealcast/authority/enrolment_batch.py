@@ -13,7 +13,7 @@ from typing import Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit, channels, enrolment
+from sealcast.authority import audit, enrolment, settlement
 from sealcast.authority.approvals import Credential
 from sealcast.authority.changes import Changes
 from sealcast.authority.issuance import certificate_row
@@ -98,7 +98,7 @@ def certify_all(
     if len(done) > 1:
         # What follows is of no single one of them.
         audit.act_as(session, audit.AUTHORITY)
-    changed = channels.settle_devices(session, site, enrolled, now) if enrolled else []
+    changed = settlement.settle_devices(session, site, enrolled, now) if enrolled else []
     changes = Changes(channels=changed, readmitted=frozenset(enrolled))
     return [each.der if isinstance(each, IssuedCertificate) else each for each in outcomes], changes
 

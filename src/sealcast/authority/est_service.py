@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.orm import Session
 
-from sealcast.authority import admins, audit, channels, enrolment, renewal
+from sealcast.authority import admins, audit, enrolment, renewal, settlement
 from sealcast.authority.changes import Changes
 from sealcast.authority.enrolment import Admission, Waiting
 from sealcast.authority.enrolment_batch import AdminTokenError, First, Gathering, Renewal
@@ -186,7 +186,7 @@ class EstService:
             if isinstance(result, Waiting):
                 return result, Changes()
             session.flush()
-            changed = channels.settle_devices(session, site, [admission.device], now)
+            changed = settlement.settle_devices(session, site, [admission.device], now)
             return result, Changes(channels=changed, readmitted=frozenset([admission.device]))
 
         result = await self._authority.apply(job)

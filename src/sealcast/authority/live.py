@@ -13,10 +13,11 @@ import time
 from collections import Counter
 
 from sealcast import _core
-from sealcast.authority.channels import StoredChannel, StoredPolicy
 from sealcast.authority.directory import SILENT, StoredStream
+from sealcast.authority.policy_versions import StoredPolicy
 from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity
+from sealcast.authority.stored_channel import StoredChannel
 from sealcast.keys import (
     COUNTER_RESERVE,
     BeaconCounter,

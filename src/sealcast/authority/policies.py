@@ -12,14 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from sealcast.authority import audit, register
-from sealcast.authority.channels import (
-    StoredChannel,
-    add_channel,
-    change_channel,
-    channel_row,
-    channel_rules,
-    check_sites,
-)
+from sealcast.authority.channels import add_channel, change_channel, check_sites
 from sealcast.authority.models import (
     CertificateRow,
     ChannelRow,
@@ -30,6 +23,7 @@ from sealcast.authority.models import (
 )
 from sealcast.authority.policy_versions import StoredPolicy, load_policy
 from sealcast.authority.site import Site
+from sealcast.authority.stored_channel import StoredChannel, channel_row, channel_rows, channel_rules
 from sealcast.errors import ChannelError
 from sealcast.keys import MemberRole
 from sealcast.pki.channel_settings import ChannelSettings
@@ -124,7 +118,7 @@ def compare(session: Session, site: Site, source: PolicySource) -> PolicyChange:
         UsageError: a rule names this site as if it were another.
         ChannelError: a channel's suite would change.
     """
-    rows = {row.name: row for row in session.scalars(select(ChannelRow).order_by(ChannelRow.name))}
+    rows = {row.name: row for row in channel_rows(session)}
     changes, idle = [], []
     # Many channels have the same rules.
     matches: dict[Rule, bool] = {}
@@ -188,8 +182,7 @@ def apply(
 
 def show(session: Session) -> str:
     """The site's channels as a source; applied, it changes nothing."""
-    rows = session.scalars(select(ChannelRow).order_by(ChannelRow.name))
-    return write_source(map(_fields, rows), known_sites(session))
+    return write_source(map(_fields, channel_rows(session)), known_sites(session))
 
 
 def known_sites(session: Session) -> dict[str, bytes]:

@@ -133,7 +133,7 @@ def issue_crl(
 def revoke_device(session: Session, issuer: Issuer, name: str, now: int) -> CurrentCrl | None:
     """Revoke every certificate of a device, and what else stands in its name, save its place in channels.
 
-    The caller settles the channels (channels.py) in the same transaction.
+    The caller settles the channels (settlement.py) in the same transaction.
 
     Returns:
         The CRL that says so; None if it was revoked before.

@@ -15,7 +15,7 @@ Spec: spec/trust.md section 6 (TR-24).
 
 from sqlalchemy.orm import Session
 
-from sealcast.authority import audit, channels, lost_bundles, revocation
+from sealcast.authority import audit, lost_bundles, revocation, settlement
 from sealcast.authority.arrangement import latest_rotation, tell_signer
 from sealcast.authority.changes import Changes
 from sealcast.authority.est_state import load_state
@@ -331,7 +331,7 @@ def _switch(session: Session, site: Site, row: RotationRow, within: int, now: in
     move(session, row, Step.REISSUE if is_site else Step.RETIRE, now)
     changed = arranged(site, row, ())
     identity = renew_key_server(session, changed, now)
-    stored = channels.sign_all(session, changed, now) if is_site else []
+    stored = settlement.sign_all(session, changed, now) if is_site else []
     crl = revocation.issue_crl(session, changed.issuer, now)
     if is_site:
         window = RenewalWindow(start=now, end=now + within)

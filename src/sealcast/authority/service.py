@@ -28,6 +28,7 @@ from sealcast.authority import (
     revocation,
     rotation_bundle,
     rotation_state,
+    settlement,
 )
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.arrangement import settle
@@ -45,6 +46,7 @@ from sealcast.authority.policy_versions import StoredPolicy
 from sealcast.authority.revocation import CurrentCrl
 from sealcast.authority.site import KeyServerIdentity, Site
 from sealcast.authority.storage import StorageWorker
+from sealcast.authority.stored_channel import channel_row, load_channel
 from sealcast.ca import IssuedCertificate, Permit
 from sealcast.errors import CertificateError, SealcastError, UsageError
 from sealcast.keys import COUNTER_RESERVE, GatesReply, JoinBatch, KeysReply, MemberKey, MemberRole
@@ -469,10 +471,10 @@ class Authority:
         now = self.clock()
 
         def job(session: Session) -> Changes:
-            row = channels.channel_row(session, name)
+            row = channel_row(session, name)
             directory.put_stream(session, name, entry, now)
             session.flush()
-            return Changes(channels=[channels.load_channel(session, self.site, row)])
+            return Changes(channels=[load_channel(session, self.site, row)])
 
         await self._change(job, self._install)
 
@@ -497,15 +499,15 @@ class Authority:
             endpoints.drop_unlisted(session, lambda device: bool(self.channels_of(device)))
             changed = []
             for name in low:
-                row = channels.channel_row(session, name)
+                row = channel_row(session, name)
                 row.beacon_limit += COUNTER_RESERVE
                 session.flush()
-                changed.append(channels.load_channel(session, self.site, row))
+                changed.append(load_channel(session, self.site, row))
             return Changes(channels=changed)
 
         def sign(session: Session) -> Changes:
             found = self._reconcile(session, now)
-            settle = channels.settle_all if found else channels.settle_due
+            settle = settlement.settle_all if found else settlement.settle_due
             changed = settle(session, self.site, now)
             dropped = other_sites.drop_unlisted(session, self._bundle, self.site.site_id, now)
             crl = revocation.load_crl(session)
@@ -652,7 +654,7 @@ def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Cha
     running.
     """
     crl = revocation.revoke_device(session, site.issuer, name, now)
-    changed = channels.settle_devices(session, site, [name], now)
+    changed = settlement.settle_devices(session, site, [name], now)
     return crl is not None, Changes(channels=changed, crl=crl, removed=frozenset([name]))
 
 
@@ -661,7 +663,7 @@ def import_crl(session: Session, site: Site, der: bytes, now: int) -> tuple[int,
     number, is_new = other_sites.import_crls(session, der, bundles.load_bundle(session), site.site_id, now)
     if not is_new:
         return number, Changes()
-    changed = channels.settle_due(session, site, now)
+    changed = settlement.settle_due(session, site, now)
     return number, Changes(channels=changed, crl=revocation.load_crl(session))
 
 

@@ -17,6 +17,7 @@ from sealcast.authority.api.routing import PAGE, Route
 from sealcast.authority.api.schema import Component, JsonSchema, listed, nullable, number, record, text
 from sealcast.authority.models import ChannelRow
 from sealcast.authority.service import Changes
+from sealcast.authority.stored_channel import channel_row
 from sealcast.pki.channel_settings import ChannelSettings
 from sealcast.pki.policy import MAX_SLOTS_AHEAD, SUITES
 from sealcast.pki.policy_rules import MAX_RULES
@@ -169,7 +170,7 @@ def _set_members(call: Call) -> Answer:
 
 
 def _described(call: Call, name: str) -> dict[str, Any]:
-    return channels.describe_channel(call.session, channels.channel_row(call.session, name))
+    return channels.describe_channel(call.session, channel_row(call.session, name))
 
 
 _CHANNEL = parameters(channel=CHANNEL_NAME)

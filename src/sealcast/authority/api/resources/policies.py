@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from sealcast.authority import channels, policy_versions
+from sealcast.authority import policy_versions
 from sealcast.authority.admins import AdminRole
 from sealcast.authority.api.handling import Answer, Call
 from sealcast.authority.api.problems import Problem
@@ -15,6 +15,7 @@ from sealcast.authority.api.routing import PAGE, Route
 from sealcast.authority.api.schema import Component, listed, moment, number, record, text
 from sealcast.authority.models import PolicyRow
 from sealcast.authority.policy_versions import StoredPolicy
+from sealcast.authority.stored_channel import channel_row
 from sealcast.errors import UnknownNameError
 
 _MAX_VERSION = 2**62
@@ -42,7 +43,7 @@ SIGNED_POLICY = Component(
 
 
 def _list(call: Call) -> Answer:
-    row = channels.channel_row(call.session, call.path["channel"])
+    row = channel_row(call.session, call.path["channel"])
     limit = call.query["limit"]
     chosen = select(PolicyRow).where(PolicyRow.channel == row.name)
     if "after" in call.query:
@@ -53,7 +54,7 @@ def _list(call: Call) -> Answer:
 
 
 def _show(call: Call) -> Answer:
-    row = channels.channel_row(call.session, call.path["channel"])
+    row = channel_row(call.session, call.path["channel"])
     wanted = call.path["version"]
     chosen = select(PolicyRow).where(PolicyRow.channel == row.name)
     if wanted != "latest":
