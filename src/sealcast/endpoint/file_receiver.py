@@ -10,24 +10,22 @@ Spec: spec/side-channel.md section 4.
 from __future__ import annotations
 
 import asyncio
-import errno
-import hashlib
 import logging
 import os
-import shutil
-import stat
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealcast import _core, system
+from sealcast import _core
+from sealcast.endpoint.destination import BAD_NAME_ERRORS, Destination
 from sealcast.endpoint.events import Alarm, Event, Gap, Loss, MessageLost, Refused, StreamClosed, StreamEnded
 from sealcast.endpoint.listing import is_file_name
 from sealcast.endpoint.partial import MAX_RUNS, PartialFile, sweep
+from sealcast.endpoint.piece_writer import PieceWriter
 from sealcast.endpoint.transfer import (
     MAX_OFFERS,
     PIECE_BYTES,
@@ -44,22 +42,17 @@ from sealcast.endpoint.transfer import (
 )
 from sealcast.errors import StorageError
 from sealcast.sidechannel.peer_messages import MAX_MISSING_RANGES, MAX_REASON, FileReport
-from sealcast.system import parent_of
 
 if TYPE_CHECKING:
     from sealcast.endpoint.subscriber import Subscriber
 
 log = logging.getLogger(__name__)
 
-MAX_OPEN_FILES = 16
-"""Partial files that are held open; the others are let go of, and opened again when something comes."""
 MAX_PARTIAL_FILES = 64
 """Of one publisher that have begun and are not whole; of further ones nothing is taken for the time being."""
 MAX_PUBLISHERS = 64
 """Whose offers are kept."""
 
-_FLUSH_BYTES = 2 << 20
-_FLUSH_SECONDS = 0.2
 _BUSY_SECONDS = 0.5
 _REPORT_EVERY_SECONDS = 0.2
 """A publisher that asks all the time is told no more often."""
@@ -67,7 +60,6 @@ _FAREWELL_SECONDS = 2.0
 _REMEMBERED = 4096
 _REPORTED_RANGES = 4096
 """In one report, of all files: it fits the body of a request."""
-_BAD_NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 class _State(Enum):
@@ -107,17 +99,6 @@ class _Stream:
     next_report: float = 0.0
 
 
-@dataclass(slots=True)
-class _Writing:
-    """Pieces that wait to be written, and those that are just being written."""
-
-    transfer: _Transfer | None = None
-    pieces: list[tuple[int, memoryview]] = field(default_factory=list)
-    size: int = 0
-    since: float = 0.0
-    task: asyncio.Task[None] | None = None
-
-
 class FileReceiver:
     """Writes files into a folder; each has its name only when it is whole and its hash is right.
 
@@ -144,18 +125,14 @@ class FileReceiver:
         self.unnamed_losses = 0
         """What was lost while nothing was known of its publisher's files: files may be among it."""
         self._lost: dict[tuple[str, str], None] = {}
-        self._folder = folder
-        self._overwrite = overwrite
+        self._destination = Destination(folder, overwrite=overwrite)
         self._on_progress = on_progress or (lambda _progress: None)
         self._on_loss = on_loss or log.warning
         self._transfers: OrderedDict[str, OrderedDict[bytes, _Transfer]] = OrderedDict()
         self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
-        self._open: OrderedDict[int, PartialFile] = OrderedDict()
-        self._writing = _Writing()
+        self._writer = PieceWriter()
         # What was handed on, so that it is handed on once.
         self._told: OrderedDict[tuple[str, bytes], None] = OrderedDict()
-        # From whom a name was received here. What is forgotten is not replaced.
-        self._owners: OrderedDict[str, str] = OrderedDict()
 
     @property
     def lost(self) -> list[str]:
@@ -179,8 +156,9 @@ class FileReceiver:
             CertificateError, NotAllowedError, UnknownChannelError: the site refuses this device from now on;
                 what was half-written is removed.
         """
-        if count := await asyncio.to_thread(sweep, self._folder):
-            log.info("%s: removed %d half-written files that nobody goes on with", self._folder, count)
+        folder = self._destination.path
+        if count := await asyncio.to_thread(sweep, folder):
+            log.info("%s: removed %d half-written files that nobody goes on with", folder, count)
         try:
             async for item in subscriber.items():
                 if isinstance(item, Refused) and (refusal := subscriber.refusal(item)) is not None:
@@ -232,7 +210,7 @@ class FileReceiver:
                 id=id,
                 publisher=publisher,
                 stream=message.stream_id,
-                partial=PartialFile(self._folder, offer, publisher),
+                partial=PartialFile(self._destination.path, offer, publisher),
             )
             if not is_file_name(offer.name):
                 self._refuse(transfer, "no plain file name")
@@ -254,14 +232,8 @@ class FileReceiver:
 
     async def _forget(self, transfers: Iterable[_Transfer]) -> None:
         for transfer in transfers:
-            await self._written(transfer)
-            self._let_go(transfer.partial)
-
-    async def _written(self, transfer: _Transfer) -> None:
-        """Have on the disk whatever has come of a file."""
-        if self._writing.transfer is transfer:
-            await self._flush(wait=True)
-            self._writing.transfer = None
+            await self._writer.finish(transfer.partial)
+            self._writer.let_go(transfer.partial)
 
     async def _part(self, message: _core.Message, part: Part) -> list[ReceivedFile]:
         transfer = self._find(message, part.file)
@@ -280,7 +252,7 @@ class FileReceiver:
         if piece in partial.have or (len(partial.have) >= MAX_RUNS and piece - 1 not in partial.have):
             return found
         partial.have.add(piece, piece)
-        await self._write(transfer, piece, part.data)
+        await self._writer.write(partial, piece, part.data)
         self._progress(transfer)
         if partial.is_whole:
             found += await self._complete(transfer)
@@ -294,86 +266,35 @@ class FileReceiver:
             if sum(other.has_begun and other.state is _State.TAKING for other in begun) >= MAX_PARTIAL_FILES:
                 return False
         if not partial.is_open:
-            await self._flush(wait=True)
+            await self._writer.flush()
             try:
                 await asyncio.to_thread(partial.open)
             except StorageError as error:
-                if isinstance(error.__cause__, OSError) and error.__cause__.errno in _BAD_NAME_ERRORS:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in BAD_NAME_ERRORS:
                     self._refuse(transfer, error.detail)
                     return False
                 raise
         transfer.has_begun = True
-        self._hold(partial)
+        self._writer.hold(partial)
         return True
-
-    def _hold(self, partial: PartialFile) -> None:
-        self._open[id(partial)] = partial
-        self._open.move_to_end(id(partial))
-        if len(self._open) > MAX_OPEN_FILES:
-            busy = None if self._writing.transfer is None else self._writing.transfer.partial
-            oldest = next(each for each in self._open.values() if each is not busy)
-            self._let_go(oldest)
-
-    def _let_go(self, partial: PartialFile) -> None:
-        self._open.pop(id(partial), None)
-        partial.close()
-
-    async def _write(self, transfer: _Transfer, piece: int, data: memoryview) -> None:
-        """Collect what comes in a moment, and write it off the event loop while more comes in."""
-        writing = self._writing
-        if writing.transfer is not transfer:
-            await self._flush(wait=True)
-            writing.transfer = transfer
-        loop = asyncio.get_running_loop()
-        if not writing.pieces:
-            writing.since = loop.time()
-        writing.pieces.append((piece, data))
-        writing.size += len(data)
-        if writing.size >= _FLUSH_BYTES or loop.time() - writing.since >= _FLUSH_SECONDS:
-            await self._flush(wait=False)
-
-    async def _flush(self, *, wait: bool) -> None:
-        writing = self._writing
-        if (task := writing.task) is not None:
-            writing.task = None
-            await task
-        if writing.pieces and writing.transfer is not None:
-            pieces, writing.pieces, writing.size = writing.pieces, [], 0
-            work = asyncio.to_thread(writing.transfer.partial.write, pieces)
-            writing.task = asyncio.get_running_loop().create_task(work)
-            if wait:
-                await self._flush(wait=True)
 
     async def _complete(self, transfer: _Transfer) -> list[ReceivedFile]:
         """Check the hash, and give the file its name."""
-        await self._written(transfer)
+        await self._writer.finish(transfer.partial)
         partial, offer = transfer.partial, transfer.offer
         if await asyncio.to_thread(partial.digest) != offer.sha256:
             await self._drop(transfer, "its hash is wrong")
             return []
-        replaces = self._overwrite or self._owners.get(offer.name) == transfer.publisher
-        try:
-            is_placed = await asyncio.to_thread(partial.place, replaces=replaces)
-        except StorageError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _WAY_ERRORS:
-                await self._drop(transfer, f"its name cannot be had: {error.detail}")
-                return []
-            raise
-        if not is_placed and not await asyncio.to_thread(_holds, self._folder, offer):
-            await self._drop(transfer, _KEPT)
+        place = self._destination.place
+        is_placed, problem = await asyncio.to_thread(place, partial, offer, transfer.publisher)
+        if problem is not None:
+            await self._drop(transfer, problem)
             return []
         if is_placed:
-            self._let_go(partial)
+            self._writer.let_go(partial)
         else:
-            self._remove(partial)
-        self._owners[offer.name] = transfer.publisher
-        if len(self._owners) > _REMEMBERED:
-            self._owners.popitem(last=False)
+            self._writer.remove(partial)
         return self._whole(transfer, was_there=not is_placed)
-
-    def _remove(self, partial: PartialFile) -> None:
-        self._open.pop(id(partial), None)
-        partial.remove()
 
     def _whole(self, transfer: _Transfer, *, was_there: bool) -> list[ReceivedFile]:
         transfer.state = _State.WHOLE
@@ -388,7 +309,7 @@ class FileReceiver:
             self._told.popitem(last=False)
         return [
             ReceivedFile(
-                path=self._folder / offer.name,
+                path=self._destination.path / offer.name,
                 size=offer.size,
                 sha256=offer.sha256,
                 publisher=transfer.publisher,
@@ -400,27 +321,28 @@ class FileReceiver:
 
     async def _look(self, transfer: _Transfer) -> list[ReceivedFile]:
         """See what is here of a file that is offered."""
-        offer, partial = transfer.offer, transfer.partial
+        offer, partial, destination = transfer.offer, transfer.partial, self._destination
         if offer.sha256 is None:
-            problem = await asyncio.to_thread(_make_folder, self._folder, offer.name)
+            problem = await asyncio.to_thread(destination.make_folder, offer.name)
             if problem is None:
                 return self._whole(transfer, was_there=True)
             self._refuse(transfer, problem)
             return []
-        if await asyncio.to_thread(_holds, self._folder, offer):
+        if await asyncio.to_thread(destination.holds, offer):
             if partial.is_open or transfer.has_begun:
-                self._remove(partial)
+                self._writer.remove(partial)
             return self._whole(transfer, was_there=True)
-        replaces = self._overwrite or self._owners.get(offer.name) == transfer.publisher
-        if (problem := await asyncio.to_thread(_obstacle, self._folder, offer, replaces)) is not None:
+        problem = await asyncio.to_thread(destination.obstacle, offer, transfer.publisher)
+        if problem is not None:
             self._refuse(transfer, problem)
             return []
         if await asyncio.to_thread(partial.find):
             transfer.has_begun = True
             self._progress(transfer)
         if partial.is_open:
-            self._hold(partial)
-        if (problem := await asyncio.to_thread(_lack_of_room, self._folder, offer, partial.done)) is not None:
+            self._writer.hold(partial)
+        problem = await asyncio.to_thread(destination.lack_of_room, offer, partial.done)
+        if problem is not None:
             self._refuse(transfer, problem)
             return []
         transfer.state = _State.TAKING
@@ -430,7 +352,7 @@ class FileReceiver:
 
     async def _answer(self, subscriber: Subscriber, message: _core.Message, ask: Ask) -> list[ReceivedFile]:
         """Say what is here of all that this stream has offered."""
-        await self._flush(wait=True)
+        await self._writer.flush()
         stream = self._stream(message.stream_id, message.publisher)
         asked = [
             transfer
@@ -491,7 +413,7 @@ class FileReceiver:
 
     def _refuse(self, transfer: _Transfer, reason: str) -> None:
         transfer.state, transfer.reason = _State.REFUSED, reason[:MAX_REASON]
-        self._let_go(transfer.partial)
+        self._writer.let_go(transfer.partial)
         self._lose(transfer, reason)
 
     def _lose(self, transfer: _Transfer, reason: str) -> None:
@@ -502,9 +424,9 @@ class FileReceiver:
 
     async def _drop(self, transfer: _Transfer, reason: str) -> None:
         """Give a file up, with what is here of it."""
-        await self._written(transfer)
-        self._remove(transfer.partial)
-        transfer.partial = PartialFile(self._folder, transfer.offer, transfer.publisher)
+        await self._writer.finish(transfer.partial)
+        self._writer.remove(transfer.partial)
+        transfer.partial = PartialFile(self._destination.path, transfer.offer, transfer.publisher)
         transfer.has_begun = False
         self._refuse(transfer, reason)
 
@@ -546,8 +468,8 @@ class FileReceiver:
         for transfer in self._transfers.get(publisher, {}).values():
             if transfer.stream != stream or transfer.state not in (_State.TAKING, _State.OFFERED):
                 continue
-            await self._written(transfer)
-            self._let_go(transfer.partial)
+            await self._writer.finish(transfer.partial)
+            self._writer.let_go(transfer.partial)
             done, size = transfer.partial.done, transfer.offer.size
             self._lose(
                 transfer, f"its publisher has ended; {done} of {size} bytes are kept until it is sent again"
@@ -556,7 +478,7 @@ class FileReceiver:
     async def _end(self, subscriber: Subscriber) -> None:
         """Write what has come, let go of it, and tell publishers what is here."""
         with suppress(StorageError):
-            await self._flush(wait=True)
+            await self._writer.flush()
         under_way = [stream.report for stream in self._streams.values() if stream.report is not None]
         for report in under_way:
             report.cancel()
@@ -564,9 +486,9 @@ class FileReceiver:
         await asyncio.gather(*under_way, return_exceptions=True)
         for transfer in (each for many in self._transfers.values() for each in many.values()):
             if transfer.has_begun and not transfer.partial.have.count:
-                self._remove(transfer.partial)
+                self._writer.remove(transfer.partial)
             else:
-                self._let_go(transfer.partial)
+                self._writer.let_go(transfer.partial)
         words = [
             subscriber.report_files(self._report(id, stream.round))
             for id, stream in self._streams.items()
@@ -592,60 +514,6 @@ class FileReceiver:
         )
 
 
-_KEPT = "another file has its name, and is kept (see --overwrite)"
-_WAY_ERRORS = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EXDEV, *_BAD_NAME_ERRORS)
-"""What is in the way of a name: the fault of the name, not of the disk."""
-
-
 async def _report_later(subscriber: Subscriber, report: FileReport, delay: float) -> None:
     await asyncio.sleep(delay)
     await subscriber.report_files(report)
-
-
-def _make_folder(folder: Path, name: str) -> str | None:
-    """Make an empty folder that is offered; say what is in its way."""
-    try:
-        with parent_of(folder, f"{name}/x", make=True):
-            return None
-    except OSError as error:
-        if error.errno not in _WAY_ERRORS:
-            raise StorageError(str(folder / name), error.strerror or type(error).__name__) from error
-        return "a file or a link has its name, or that of a folder above it"
-
-
-def _obstacle(folder: Path, offer: Offer, replaces: bool) -> str | None:
-    """Say why a file cannot have its name, if so."""
-    try:
-        with parent_of(folder, offer.name, make=False) as (parent, name):
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno not in _WAY_ERRORS:
-            raise StorageError(str(folder / offer.name), error.strerror or type(error).__name__) from error
-        return "a file or a link has the name of a folder above it"
-    if stat.S_ISDIR(status.st_mode):
-        return "a folder has its name"
-    return None if replaces else _KEPT
-
-
-def _holds(folder: Path, offer: Offer) -> bool:
-    """Whether a file is there already, byte for byte."""
-    with suppress(OSError), parent_of(folder, offer.name, make=False) as (parent, name):
-        descriptor = system.open_file(name, os.O_RDONLY, follows=False, dir_fd=parent)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if stat.S_ISREG(status.st_mode) and status.st_size == offer.size:
-                return hashlib.file_digest(file, "sha256").digest() == offer.sha256
-    return False
-
-
-def _lack_of_room(folder: Path, offer: Offer, done: int) -> str | None:
-    """Say that a disk has no room for a file, if so."""
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise StorageError(str(folder), error.strerror or type(error).__name__) from error
-    if offer.size - done <= free:
-        return None
-    return f"no room: {offer.size - done} bytes are to come, {free} are free"
