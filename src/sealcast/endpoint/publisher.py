@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from sealcast import _core
 from sealcast.device.documents import held_crl
 from sealcast.device.floors import read_crl_numbers, read_floors, read_signed_time
 from sealcast.device.identity import DeviceIdentity
+from sealcast.endpoint.certification import Certification
 from sealcast.endpoint.events import Blocked, Event, Joined, PolicyChanged, Refused, parse_event
 from sealcast.endpoint.file_sender import FileSender
 from sealcast.endpoint.limits import (
@@ -40,35 +40,26 @@ from sealcast.endpoint.limits import (
 from sealcast.endpoint.listing import Listing
 from sealcast.endpoint.refused_sends import Sends, tell_of_refusals
 from sealcast.endpoint.routing import Route, RoutingOverrides, address_towards, network_error
-from sealcast.endpoint.session import MICROSECONDS, Session
+from sealcast.endpoint.session import Session
 from sealcast.endpoint.site import ChannelSite
+from sealcast.endpoint.stream_server import stream_server
 from sealcast.endpoint.transfer import OnProgress, SentFile
 from sealcast.errors import (
     ConfigError,
     IncompleteError,
-    InternalError,
     NetworkError,
     SealcastError,
     UsageError,
 )
 from sealcast.pki.fec import format_fec, parse_fec
 from sealcast.pki.names import channel_id, check_channel_name, check_instance_name
-from sealcast.pki.signed import Context, SignedObject
 from sealcast.sidechannel.fields import MalformedMessageError
-from sealcast.sidechannel.followers import FollowSource
-from sealcast.sidechannel.loss_messages import LossReport
 from sealcast.sidechannel.peer_messages import FileReport
-from sealcast.sidechannel.server import Admission, PeerServer
+from sealcast.sidechannel.server import PeerServer
 
 log = logging.getLogger(__name__)
 
-CREDENTIAL_LIFE_SECONDS = 24 * 3600
-"""A stream credential ends with the device certificate, or a day after it was made."""
-
 _AT_ONCE = 4096
-_RECREDENTIAL_SECONDS = CREDENTIAL_LIFE_SECONDS // 2
-_SKEW_SECONDS = 60
-_TERM_LOOK_SECONDS = 30
 _REGISTER_SECONDS = 10.0
 _BLOCKED_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
@@ -188,8 +179,6 @@ class Publisher:
         # What the driver was started with: route and rate.
         self._path: tuple[Route, int] | None = None
         self._server: PeerServer | None = None
-        # From when to when the credential is in force.
-        self._term = (0, 0)
         self._refusal: SealcastError | None = None
         # What kept packets from being sealed when it was last tried.
         self._obstacle: str | None = None
@@ -268,12 +257,14 @@ class Publisher:
         session.start()
         policy = await session.joined()
         if self._listens:
-            await self._listen(engine, session)
-        self._certify(engine, session, session.identity, engine.predecessor())
-        session.on_renewal = lambda renewed: self._renewed(engine, session, renewed)
+            self._server = stream_server(engine, session, self.channel, partial(self._take_report, engine))
+            engine.set_endpoint(*await self._server.listen(address_towards(self._site.keys_url)))
+        certification = Certification(engine, session)
+        certification.certify()
+        session.on_renewal = lambda renewed: self._renewed(certification, renewed)
         self._drive(engine, session, policy)
         session.spawn(self._watch(engine, session))
-        session.spawn(self._recertify(engine, session))
+        session.spawn(certification.keep())
         session.spawn(tell_of_refusals(self.channel, self._sends))
         deadline = asyncio.get_running_loop().time() + _REGISTER_SECONDS
         # Who joins after this loop is told of the stream.
@@ -326,43 +317,10 @@ class Publisher:
                 wanted,
             )
 
-    async def _listen(self, engine: _core.SendEngine, session: Session) -> None:
-        own_channel = _core.channel_id(self._site.site_id, self.channel)
-
-        def repair(
-            _channel: bytes,
-            stream: bytes,
-            ranges: tuple[tuple[int, int], ...],
-            _admission: Admission | None,
-        ) -> tuple[list[bytes], int, bytes | None] | None:
-            return engine.repair(ranges, session.now()) if stream == engine.stream_id else None
-
-        def reach(_channel: bytes, stream: bytes) -> tuple[int, bool] | None:
-            return engine.reach() if stream == engine.stream_id else None
-
-        def take_losses(device: str, report: LossReport) -> int | None:
-            if report.stream != engine.stream_id:
-                return None
-            return engine.take_report(device, report.lost, report.sent, session.now())
-
-        def is_allowed(channel: bytes, device: str) -> bool | None:
-            return engine.is_member(device) if channel == own_channel else None
-
-        server = PeerServer(
-            session.identity,
-            site_id=self._site.site_id,
-            repair=repair,
-            losses=take_losses,
-            follow=FollowSource(reach=reach, await_fresh=lambda _: engine.await_fresh()),
-            files=partial(self._take_report, engine),
-            is_allowed=is_allowed,
-            crl=engine.crl,
-            clock=session.date,
-        )
-        self._server = server
-        session.on_output = lambda: server.followers.take_fresh(engine)
-        host, port = await server.listen(address_towards(self._site.keys_url))
-        engine.set_endpoint(host, port)
+    def _renewed(self, certification: Certification, identity: DeviceIdentity) -> None:
+        if self._server is not None:
+            self._server.reload(identity)
+        certification.certify()
 
     def _take_report(self, engine: _core.SendEngine, device: str, report: FileReport) -> bool:
         if report.stream != engine.stream_id:
@@ -377,55 +335,6 @@ class Publisher:
             report = FileReport.parse(body)
             if report.channel == channel_id(self._site.site_id, self.channel):
                 self._take_report(engine, device, report)
-
-    def _certify(
-        self,
-        engine: _core.SendEngine,
-        session: Session,
-        identity: DeviceIdentity,
-        succeeds: bytes | None,
-    ) -> None:
-        """Let the device key vouch for the stream key, for at most a day."""
-        now = session.now()
-        date = engine.sealing_date(now)
-        not_before = max(date - _SKEW_SECONDS * MICROSECONDS, identity.not_before)
-        not_after = min(identity.not_after, date + CREDENTIAL_LIFE_SECONDS * MICROSECONDS)
-        tbs = engine.credential_tbs(
-            site_id=identity.site_id,
-            name=identity.name,
-            certificate_hash=hashlib.sha256(identity.certificate).digest(),
-            not_before=not_before,
-            not_after=not_after,
-            succeeds=succeeds,
-        )
-        if tbs is None:
-            raise InternalError("a stream credential was asked for before the join")
-        signed = SignedObject.sign(Context.STREAM_CREDENTIAL, tbs, identity.signer).serialize()
-        try:
-            engine.set_credential(signed, identity.chain, not_after, now)
-        except _core.SendError as error:
-            raise ConfigError(str(error), cure="use a larger MTU, or a shorter certificate chain") from None
-        self._succeeds, self._term = succeeds, (not_before, not_after)
-        if self._driver is not None:
-            self._driver.wake()
-
-    def _renewed(self, engine: _core.SendEngine, session: Session, identity: DeviceIdentity) -> None:
-        if self._server is not None:
-            self._server.reload(identity)
-        self._certify(engine, session, identity, self._succeeds)
-
-    async def _recertify(self, engine: _core.SendEngine, session: Session) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + _RECREDENTIAL_SECONDS
-        while True:
-            await asyncio.sleep(_TERM_LOOK_SECONDS)
-            date = engine.sealing_date(session.now())
-            not_before, not_after = self._term
-            # Whoever sets the clock right must not wait half a day for a credential that is in force.
-            is_in_force = not_before <= date <= not_after or date >= session.identity.not_after
-            if loop.time() >= due or not is_in_force:
-                due = loop.time() + _RECREDENTIAL_SECONDS
-                self._certify(engine, session, session.identity, self._succeeds)
 
     def _sends(self) -> Sends | None:
         if self._driver is None or self._path is None:

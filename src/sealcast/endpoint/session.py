@@ -176,6 +176,11 @@ class Session:
             self._timer.cancel()
         driver.wake()
 
+    def wake(self) -> None:
+        """Have the driver's thread look at what has changed, where there is one."""
+        if self._driver is not None:
+            self._driver.wake()
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` until it ends or the session does."""
         task = asyncio.get_running_loop().create_task(work)
