@@ -1,9 +1,14 @@
 """Join, keys, polls and the directory over real HTTPS: spec/side-channel.md section 1, spec/keys.md."""
 
 import asyncio
+import gc
 import hashlib
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -30,6 +35,36 @@ from tests.est.site import Site as OtherSite
 
 PUBLISH, SUBSCRIBE = MemberRole.PUBLISH, MemberRole.SUBSCRIBE
 ECG = "ward/ecg"
+
+
+def sockets_to(port: int | None) -> list[socket.socket]:
+    """Open ones of this process that have called a port."""
+    made = [found for found in gc.get_objects() if isinstance(found, socket.socket) and found.fileno() >= 0]
+    return [found for found in made if found.type == socket.SOCK_STREAM and port == _called(found)]
+
+
+@contextmanager
+def hanging(port: int | None) -> Iterator[None]:
+    """The server that listens on a port reads nothing meanwhile."""
+    sockets = [
+        found
+        for found in gc.get_objects()
+        if isinstance(found, asyncio.Transport)
+        and found.get_extra_info("ssl_object") is None
+        and found.get_extra_info("sockname")[1] == port
+    ]
+    for each in sockets:
+        each.pause_reading()
+    yield
+    for each in sockets:
+        each.resume_reading()
+
+
+def _called(connected: socket.socket) -> int | None:
+    try:
+        return int(connected.getpeername()[1])
+    except (OSError, IndexError):
+        return None
 
 
 def check_commitments(site: Site, keys: KeysAnswer) -> None:
@@ -196,6 +231,21 @@ class TestKeys:
         for asked in (waiting, client.keys(ECG)):
             with pytest.raises(UnreachableError):
                 await asked
+
+    async def test_a_client_that_is_closed_has_no_socket_open(self, site: Site) -> None:
+        """Nor what a cancelled request had: TLS would wait there for the last word of a server that hangs."""
+        await site.add_channel()
+        client = await site.member("display-1", ECG)
+        counter = beacon_counter(await client.poll(ECG, 0))
+        waiting = asyncio.ensure_future(client.poll(ECG, counter))
+        await client.keys(ECG)
+        port = urlsplit(site.listening.keys).port
+        assert len(sockets_to(port)) == 2
+        with hanging(port):
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await client.close()
+            assert sockets_to(port) == []
 
     async def test_polls_at_once_are_bounded(self, site: Site) -> None:
         await site.add_channel()

@@ -4,7 +4,10 @@ Spec: spec/side-channel.md section 1.
 """
 
 import asyncio
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
+from weakref import WeakSet
 
 import aiohttp
 
@@ -21,6 +24,9 @@ CONNECT_SECONDS = 5.0
 
 ANSWER_SECONDS = 15.0
 """For every request but the poll, whose answer may take POLL_SECONDS longer."""
+
+_CLOSING_TURNS = 10
+"""Of the loop, in which a socket that is shut down has come to its end; twice as many as it takes."""
 
 
 class Connection:
@@ -50,6 +56,7 @@ class Connection:
         self.shown: tuple[bytes, ...] = ()
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._retiring: dict[asyncio.Task[None], aiohttp.ClientSession] = {}
 
     async def request(
@@ -108,8 +115,25 @@ class Connection:
         for task, old in tuple(self._retiring.items()):
             task.cancel()
             await old.close()
-        # What was ended closes its socket at the loop's next turn, and this may be its last.
-        await asyncio.sleep(0)
+        await self._sockets_closed()
+
+    async def _sockets_closed(self) -> None:
+        """Wait for the loop to close what was ended: this may be its last turn.
+
+        TLS of a request that was cancelled would wait for a last word of the other side.
+        """
+        for each in tuple(self._sockets):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for _ in range(_CLOSING_TURNS):
+            await asyncio.sleep(0)
+            if all(each.fileno() < 0 for each in tuple(self._sockets)):
+                return
+
+    def _new_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        made = socket.socket(*address[:3])
+        self._sockets.add(made)
+        return made
 
     async def _request(
         self, method: str, path: str, body: bytes | None, answer_seconds: float
@@ -158,7 +182,7 @@ class Connection:
 
         context = judging_context(self._identity.ssl_context_client(), judge)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context, limit=16),
+            connector=aiohttp.TCPConnector(ssl=context, limit=16, socket_factory=self._new_socket),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             auto_decompress=False,
         )
