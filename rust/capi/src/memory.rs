@@ -213,12 +213,12 @@ impl Buffer {
         if data.len() > self.room() {
             return None;
         }
+        // The buffer may be NULL, and of no bytes.
+        let place = self.start.wrapping_add(self.used);
         if data.is_empty() {
-            return Some(self.start);
+            return Some(place);
         }
-        // SAFETY: `used` is within the buffer.
-        let place = unsafe { self.start.add(self.used) };
-        // SAFETY: there is room for as many, and no Rust object is in the host's buffer.
+        // SAFETY: `place` is within the buffer and has room for as many; no Rust object is in the host's buffer.
         unsafe { std::ptr::copy(data.as_ptr(), place, data.len()) };
         self.used += data.len();
         Some(place)
@@ -344,5 +344,22 @@ mod tests {
             [b'a' as c_char, 0xc3u8 as c_char, 0xa9u8 as c_char, 0]
         );
         assert_eq!(fixed::<3>("aé"), [b'a' as c_char, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_empty_stands_where_it_was_written() {
+        let mut memory = [7u8; 8];
+        let start = memory.as_mut_ptr();
+        // SAFETY: the buffer is as long as is said.
+        let mut buffer = unsafe { Buffer::new(start, memory.len()) }.unwrap();
+        buffer.put_text("GET").unwrap();
+        let text = buffer.put_text("").unwrap();
+        assert_eq!(text.cast(), start.wrapping_add(4).cast_const());
+        assert_eq!(buffer.put(b""), Some(start.wrapping_add(5).cast_const()));
+        assert_eq!(&memory, b"GET\0\0\x07\x07\x07");
+        // SAFETY: NULL is allowed where there are no bytes.
+        let mut none = unsafe { Buffer::new(std::ptr::null_mut(), 0) }.unwrap();
+        assert!(none.put(b"").is_some());
+        assert!(none.put_text("").is_none());
     }
 }
