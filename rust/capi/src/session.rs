@@ -278,6 +278,7 @@ impl<E: Engine> Session<E> {
             let seen = signal.count();
             // From now on there is a signal for what comes.
             self.notifier.rearm();
+            let looked = self.now();
             if let Some(result) = attempt()? {
                 return Ok(Ok(result));
             }
@@ -288,17 +289,19 @@ impl<E: Engine> Session<E> {
             if now >= until {
                 return Ok(Err(SealcastStatus::Timeout));
             }
-            signal.wait(seen, until.min(now + self.until_due()));
+            signal.wait(seen, until.min(now + self.until_due(looked)));
         }
     }
 
-    /// How long nothing has to be done for time's sake.
-    fn until_due(&self) -> Duration {
-        if self.is_driven.load(Ordering::Acquire) {
+    /// How long nothing has to be done for time's sake. What was due at `looked` and still is waits for something else: who is
+    /// awake for it would only use up the processor.
+    fn until_due(&self, looked: u64) -> Duration {
+        // The host's time goes on by the host's calls, which raise.
+        if self.is_driven.load(Ordering::Acquire) || self.host_time.is_some() {
             return LOOK;
         }
         let now = self.now();
-        let deadline = lock(&self.engine).next_deadline();
+        let deadline = lock(&self.engine).next_deadline().filter(|at| *at > looked);
         deadline.map_or(LOOK, |at| Duration::from_micros(at.saturating_sub(now)).min(LOOK))
     }
 
@@ -528,6 +531,8 @@ impl<E: Engine> Session<E> {
             let mut engine = self.engine();
             if engine.next_deadline().is_some_and(|at| at <= now) {
                 engine.handle_deadline(now);
+                drop(engine);
+                self.news.raise();
             }
         }
         let is_due = {

@@ -1,5 +1,6 @@
 /* Wrong calls give a status, and never more: what the conventions promise. `misuse FOLDER [OPENINGS]` */
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include <sealcast.h>
 
 #include "expect.h"
+#include "process.h"
 
 static const char *folder;
 static uint8_t buffer[1 << 17];
@@ -203,6 +205,82 @@ static void two_threads(void) {
     sealcast_identity_free(identity);
 }
 
+struct waiter {
+    sealcast_status (*wait)(void *);
+    void *handle;
+    sealcast_status status;
+    pthread_t thread;
+};
+
+static void *wait_on(void *context) {
+    struct waiter *self = context;
+    self->status = self->wait(self->handle);
+    return NULL;
+}
+
+/* What waits without end: for whatever each end has. */
+#define WAITS(END)                                                                                              \
+    static sealcast_status END##_joins(void *handle) { return sealcast_##END##_join(handle, SEALCAST_FOREVER); }  \
+    static sealcast_status END##_takes_events(void *handle) {                                                   \
+        sealcast_event event;                                                                                   \
+        return sealcast_##END##_next_event(handle, SEALCAST_FOREVER, &event, sizeof event);                     \
+    }                                                                                                           \
+    static sealcast_status END##_takes_requests(void *handle) {                                                 \
+        static uint8_t room[SEALCAST_PUBLISHER_REQUEST_BYTES];                                                  \
+        sealcast_request request;                                                                               \
+        sealcast_status status;                                                                                 \
+        do {                                                                                                    \
+            status = sealcast_##END##_next_request(handle, SEALCAST_FOREVER, room, sizeof room, &request,       \
+                                                   sizeof request);                                             \
+        } while (status == SEALCAST_STATUS_OK);                                                                 \
+        return status;                                                                                          \
+    }
+
+WAITS(subscriber)
+WAITS(publisher)
+
+static sealcast_status subscriber_receives(void *handle) { return (sealcast_status)(intptr_t)take_one(handle); }
+static sealcast_status publisher_finishes(void *handle) { return sealcast_publisher_finish(handle, SEALCAST_FOREVER); }
+
+static void freed_while_others_wait(void) {
+    enum { WAITERS = 8, ROUNDS = 5, AT_ONCE = 500000 };
+    sealcast_identity *identity = open_identity();
+    uint64_t fastest = UINT64_MAX;
+    for (int round = 0; round < ROUNDS; round++) {
+        sealcast_subscriber *subscriber = make_subscriber(identity);
+        sealcast_publisher *publisher = make_publisher(identity);
+        struct waiter waiters[WAITERS] = {
+            {.wait = subscriber_joins, .handle = subscriber},
+            {.wait = subscriber_receives, .handle = subscriber},
+            {.wait = subscriber_takes_events, .handle = subscriber},
+            {.wait = subscriber_takes_requests, .handle = subscriber},
+            {.wait = publisher_joins, .handle = publisher},
+            {.wait = publisher_finishes, .handle = publisher},
+            {.wait = publisher_takes_events, .handle = publisher},
+            {.wait = publisher_takes_requests, .handle = publisher},
+        };
+        for (int i = 0; i < WAITERS; i++) {
+            pthread_create(&waiters[i].thread, NULL, wait_on, &waiters[i]);
+        }
+        while (sleeping_threads() < WAITERS) {
+            sched_yield();
+        }
+        uint64_t begun = sealcast_now();
+        EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_free(subscriber));
+        EXPECT(SEALCAST_STATUS_OK, sealcast_publisher_free(publisher));
+        for (int i = 0; i < WAITERS; i++) {
+            pthread_join(waiters[i].thread, NULL);
+            /* Whoever slept before it got that far comes too late. */
+            CHECK(waiters[i].status == SEALCAST_STATUS_CLOSED || waiters[i].status == SEALCAST_STATUS_INVALID_HANDLE);
+        }
+        uint64_t took = sealcast_now() - begun;
+        fastest = took < fastest ? took : fastest;
+    }
+    /* Waits look up each second by themselves. */
+    CHECK(fastest < AT_ONCE);
+    EXPECT(SEALCAST_STATUS_OK, sealcast_identity_free(identity));
+}
+
 struct callback {
     sealcast_identity *identity;
     sealcast_status inside;
@@ -237,21 +315,6 @@ static void callbacks(void) {
     EXPECT(SEALCAST_STATUS_INVALID_ARGUMENT, sealcast_identity_open(folder, &options, &callback.identity));
 }
 
-static long resident_kib(void) {
-    char line[256];
-    long kib = 0;
-    FILE *status = fopen("/proc/self/status", "r");
-    while (status && fgets(line, sizeof line, status)) {
-        if (sscanf(line, "VmRSS: %ld", &kib) == 1) {
-            break;
-        }
-    }
-    if (status) {
-        fclose(status);
-    }
-    return kib;
-}
-
 static void open_and_close(long count) {
     long warm = count / 10, before = 0;
     for (long i = 0; i < count; i++) {
@@ -283,6 +346,7 @@ int main(int argc, char **argv) {
     a_thread_that_ends();
     values_out_of_range();
     two_threads();
+    freed_while_others_wait();
     callbacks();
     if (argc > 2) {
         open_and_close(atol(argv[2]));
