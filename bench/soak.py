@@ -104,10 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             {},
         ),
         "calls": lambda: _run(
-            "calls of the C interface at random, 50,000 a seed",
+            "calls of the C interface at random, 50,000 a seed; of threads on what has joined; joins",
             options.calls,
-            [*PYTEST, "tests/sdk/test_c.py", "-k", "at_random"],
-            {"SEALCAST_CALLS": str(options.calls)},
+            [*PYTEST, "tests/sdk/test_c.py", "-k", "at_random or joins"],
+            {"SEALCAST_CALLS": str(options.calls), "SEALCAST_JOINS": str(options.calls)},
         ),
         "scenarios": lambda: _run(
             "scenarios, each in every language as publisher and as subscriber",

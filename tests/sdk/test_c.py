@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import Process
+from tests.e2e.site import command
 from tests.sdk.conftest import Stage
 from tests.sdk.languages import SANITIZED, SDK, library, make
 
@@ -20,9 +21,12 @@ PROGRAM = (
     '#include "sealcast_curl.h"\nint main(void) { return sealcast_abi_version() != SEALCAST_ABI_VERSION; }\n'
 )
 OPENINGS = 100_000
-JOINS = 30
+JOINS = int(os.environ.get("SEALCAST_JOINS", "10"))
+"""Of a subscriber and a publisher; of 100 and more memory has to stay as it is, too."""
 SEEDS = int(os.environ.get("SEALCAST_CALLS", "3"))
-"""Of random calls, 50,000 each."""
+"""Of random calls, 50,000 each; a third as many of those of threads."""
+RACES = ("BUILD=build/threads", "CFLAGS=-O1 -g -fsanitize=thread")
+"""Of the Makefile of C: under ThreadSanitizer."""
 
 
 def run(*words: str | Path, folder: Path | None = None, environment: dict[str, str] | None = None) -> str:
@@ -63,9 +67,10 @@ def test_wrong_calls_give_a_status_and_nothing_leaks(stage: Stage) -> None:
 
 def test_https_wrong_calls_refusals_and_joins(stage: Stage) -> None:
     """No file and no thread is left of what has joined."""
-    make(C, *SANITIZED, "build/sanitized/https")
+    folder, *options = ("build",) if JOINS >= 100 else ("build/sanitized", *SANITIZED)
+    make(C, *options, f"{folder}/https")
     channel, device = stage.channel(), stage.device()
-    out = run(C / "build/sanitized/https", device, channel.name, str(JOINS), stage.stranger())
+    out = run(C / folder / "https", device, channel.name, str(JOINS), stage.stranger())
     assert out.endswith("\n0 failures\n")
 
 
@@ -88,6 +93,25 @@ def test_calls_at_random_under_the_address_sanitizer(stage: Stage, seed: int) ->
     make(C, *SANITIZED, "build/sanitized/random_calls")
     out = run(C / "build/sanitized/random_calls", stage.device(), str(seed), "50000")
     assert {"ok", "timeout", "invalid-handle", "wrong-size"} <= set(out.split())
+
+
+@pytest.mark.parametrize("seed", range(SEEDS // 3))
+def test_calls_at_random_of_threads_on_what_has_joined(stage: Stage, seed: int) -> None:
+    """Every other seed is looked at for races, of what C does alone. Both devices are renewed meanwhile."""
+    sanitized = (SANITIZED, RACES)[seed % 2]
+    program = f"{sanitized[0].removeprefix('BUILD=')}/random_calls"
+    make(C, *sanitized, program)
+    channel, sender, receiver = stage.channel(), stage.device(), stage.device()
+    stage.repair_node(channel)
+    words = [str(C / program), str(sender), str(seed), "3000", str(receiver), channel.name]
+    process = Process(words, environment={"TSAN_OPTIONS": "ignore_noninstrumented_modules=1"})
+    stage.processes.started(process).wait_line("^joined")
+    for device in (sender, receiver):
+        command("device", "renew", device)
+    finished = process.wait()
+    assert finished.code == 0, finished.err
+    assert "panicked" not in finished.err
+    assert {"ok", "closed", "in-use", "unknown-request"} <= set(finished.out.split())
 
 
 @pytest.mark.needs_program("valgrind")

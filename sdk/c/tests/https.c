@@ -1,12 +1,12 @@
 /* sealcast-curl: wrong calls give a status, a refusal reaches whoever waits, and what has joined leaves nothing behind.
  * `https FOLDER CHANNEL ROUNDS STRANGER`, the last the folder of a device that the site does not know. */
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <sealcast_curl.h>
 
 #include "expect.h"
+#include "process.h"
 
 enum { PATIENCE = 20000000, IMPATIENCE = 1000000 };
 
@@ -75,35 +75,38 @@ static void nobody_answers(const char *keys_url, const char *channel, const char
     EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
 }
 
-static int entries(const char *path) {
-    int count = 0;
-    DIR *folder = opendir(path);
-    while (folder && readdir(folder)) {
-        count++;
-    }
-    if (folder) {
-        closedir(folder);
-    }
-    return count;
-}
-
 static void join_and_free(const char *channel, int rounds) {
     int files = 0, threads = 0;
+    long resident = 0;
+    sealcast_publisher_options options;
+    EXPECT(SEALCAST_STATUS_OK, sealcast_publisher_options_init(&options, sizeof options));
+    options.channel = channel;
     for (int round = 0; round < rounds; round++) {
         sealcast_subscriber *subscriber = subscriber_of(channel);
-        sealcast_curl *curl = NULL;
-        EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_subscriber(identity, subscriber, NULL, &curl));
+        sealcast_publisher *publisher = NULL;
+        sealcast_curl *receiving = NULL, *sending = NULL;
+        EXPECT(SEALCAST_STATUS_OK, sealcast_publisher_new(identity, &options, 0, &publisher));
+        EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_subscriber(identity, subscriber, NULL, &receiving));
+        EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_publisher(identity, publisher, NULL, &sending));
         EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_join(subscriber, PATIENCE));
+        EXPECT(SEALCAST_STATUS_OK, sealcast_publisher_join(publisher, PATIENCE));
         EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_free(subscriber));
-        EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
+        EXPECT(SEALCAST_STATUS_OK, sealcast_publisher_free(publisher));
+        EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(receiving));
+        EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(sending));
         if (round == 0) {
             files = entries("/proc/self/fd");
             threads = entries("/proc/self/task");
         }
+        if (round == rounds / 2) {
+            resident = resident_kib();
+        }
     }
     CHECK(entries("/proc/self/fd") == files);
     CHECK(entries("/proc/self/task") == threads);
-    printf("%d joins\n", rounds);
+    /* Of few, what an allocator keeps for each thread would count. */
+    CHECK(rounds < 100 || resident_kib() - resident < 8192);
+    printf("%d joins of both, %ld KiB more in the second half\n", rounds, resident_kib() - resident);
 }
 
 int main(int argc, char **argv) {
