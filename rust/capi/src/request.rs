@@ -144,8 +144,13 @@ impl Requests {
         self.put_job(job)
     }
 
-    /// Asks to be let go of.
-    pub(crate) fn put_leave(&mut self, path: String, body: Vec<u8>, (url, site): (&str, SiteId)) {
+    /// Asks to be let go of; returns what there is no place for any more, as [`Self::put`].
+    pub(crate) fn put_leave(
+        &mut self,
+        path: String,
+        body: Vec<u8>,
+        (url, site): (&str, SiteId),
+    ) -> Option<Answer> {
         let expected = Expected {
             role: Role::KeyServer,
             site,
@@ -160,7 +165,7 @@ impl Requests {
             targets: VecDeque::from([(url.trim_end_matches('/').to_owned(), expected)]),
             last: None,
             generation: 0,
-        });
+        })
     }
 
     fn put_job(&mut self, job: Job) -> Option<Answer> {
@@ -354,6 +359,8 @@ mod tests {
                 .put(command(Target::KeyServer), ("https://k", SITE))
                 .is_some()
         );
+        let dropped = requests.put_leave("/leave".to_owned(), Vec::new(), ("https://k", SITE));
+        assert_eq!(dropped.map(|answer| answer.origin), Some(Origin::Engine(7)));
     }
 
     #[test]

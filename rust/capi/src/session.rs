@@ -411,7 +411,10 @@ impl<E: Engine> Session<E> {
         }
         let path = lock(&self.engine).member().key_server_path("leave");
         let key_server = (&self.place.keys_url[..], self.place.site);
-        lock(&self.requests).put_leave(path, empty_request(), key_server);
+        let dropped = lock(&self.requests).put_leave(path, empty_request(), key_server);
+        if let Some(answer) = dropped {
+            self.take_answer(answer, "");
+        }
         self.raise();
     }
 
