@@ -22,8 +22,8 @@ from bench.figures import Figure, Figures, below
 from bench.population import WHOLE_SITE, device_name, fill
 from bench.site import Manager, Site
 from sealcast.authority import revocation
+from sealcast.authority.joins import JOIN_MOMENT_SECONDS
 from sealcast.authority.live import JOIN_BURST
-from sealcast.authority.service import JOIN_MOMENT_SECONDS
 from sealcast.authority.site import ROOT_FILE
 from sealcast.authority.site import Site as Folder
 from sealcast.device import enroll_async

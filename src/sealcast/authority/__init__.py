@@ -3,8 +3,8 @@
     app            listeners, signals            api          the management API
     routes_keys    the key server's requests     control      that API on this machine; remote: on another
     maintenance    what is due in time
-    service        every change, and its effect on what runs
-    live           a channel as it runs
+    service        every change                  in_force     what all ask for, and a change's effect on it
+    live           a channel as it runs          joins        those of a moment, as one
     channels, settlement, enrolment, admins, revocation, directory, keystore, audit: changes as rows, in one
                    transaction
     site           the folder                    storage, models, migrations, vault: the database

@@ -7,12 +7,12 @@ after a removal, no later key goes to the removed device.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from sealcast import _core
 from sealcast.authority import (
     admins,
     audit,
@@ -30,7 +30,6 @@ from sealcast.authority import (
     rotation_state,
     settlement,
 )
-from sealcast.authority.admins import AdminRole
 from sealcast.authority.arrangement import settle
 from sealcast.authority.changes import Changes as Changes
 from sealcast.authority.changes import revoked_devices
@@ -38,34 +37,26 @@ from sealcast.authority.channels import ChannelSettings
 from sealcast.authority.directory import StoredStream
 from sealcast.authority.est_service import EstService
 from sealcast.authority.est_state import load_state
-from sealcast.authority.live import LiveChannel
+from sealcast.authority.in_force import InForce
+from sealcast.authority.joins import JoinGathering
 from sealcast.authority.models import SiteRow
-from sealcast.authority.news import DocumentNews
 from sealcast.authority.policies import PolicyChange
-from sealcast.authority.policy_versions import StoredPolicy
-from sealcast.authority.revocation import CurrentCrl
-from sealcast.authority.site import KeyServerIdentity, Site
+from sealcast.authority.site import Site
 from sealcast.authority.storage import StorageWorker
 from sealcast.authority.stored_channel import channel_row, load_channel
 from sealcast.ca import IssuedCertificate, Permit
 from sealcast.errors import CertificateError, SealcastError, UsageError
-from sealcast.keys import COUNTER_RESERVE, GatesReply, JoinBatch, KeysReply, MemberKey, MemberRole
+from sealcast.keys import COUNTER_RESERVE, MemberKey, MemberRole
 from sealcast.keys.epochs import RESTORE_JUMP
-from sealcast.pki.bundle import TrustBundle, VerifiedBundle
 from sealcast.pki.names import member_name
 from sealcast.pki.policy_rules import check_roles
 from sealcast.pki.policy_source import PolicySource
 from sealcast.pki.renewal_proof import RenewalProof
 from sealcast.pki.times import system_time
-from sealcast.pki.validator import Validator, VerifiedPeer
+from sealcast.pki.validator import VerifiedPeer
 from sealcast.sidechannel.messages import Report
 
 _log = logging.getLogger("sealcast.authority")
-
-JOIN_MOMENT_SECONDS = 0.05
-"""Joins that arrive within it share one step: nobody notices the wait, and a whole ward that is switched on
-costs
-a handful of steps."""
 
 _READERS = 4
 """Reads of the management API at once: each has a thread and a connection of its own."""
@@ -73,7 +64,7 @@ _READERS = 4
 Result = TypeVar("Result")
 
 
-class Authority:
+class Authority(InForce):
     """The service behind the listeners; what concerns enrolment is in `est`."""
 
     def __init__(self, site: Site, clock: Callable[[], int] = system_time) -> None:
@@ -83,32 +74,15 @@ class Authority:
             site: its folder.
             clock: microseconds since the epoch.
         """
-        self.site = site
-        self.clock = clock
-        self.validator = site.validator()
-        self.credentials = _core.Validator(list(site.roots), list(site.issuers))
-        self.identity: KeyServerIdentity = site.key_server()
+        super().__init__(site, clock)
         self.est = EstService(self)
         self._worker = StorageWorker()
-        self._crl: CurrentCrl | None = None
-        self._bundle: VerifiedBundle | None = None
-        self._revoked: set[str] = set()
-        self._admins: Mapping[str, AdminRole] = {}
-        self._channels: dict[str, LiveChannel] = {}
         # The last certificate that each device of another site has shown, by its hash.
         self._guests: dict[str, bytes] = {}
-        self._joins: dict[str, _JoinGathering] = {}
+        self._joins: dict[str, JoinGathering] = {}
         self._readers = asyncio.Semaphore(_READERS)
         self._told_audit = False
         self._is_settled = False
-        self.stopping = False
-        self.news = DocumentNews()
-        # Called when the key server has a new certificate; the listeners load it into their contexts.
-        self.on_certificate: list[Callable[[], None]] = []
-        # Told of the certificates (DER) that peers may stand under, when a new trust bundle is in force.
-        self.on_trust: list[Callable[[Sequence[bytes]], None]] = []
-        # Set when slots may have to turn earlier than was thought.
-        self.channels_changed = asyncio.Event()
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -150,16 +124,9 @@ class Authority:
             )
             return asked, changes
 
-        asked, _ = await self._change(job, lambda result: self._install(result[1]))
+        asked = await self.apply(job)
         # What was only noticed may be a log that was cut: it stays to be seen until somebody says otherwise.
         await self.keep_audit_head(accept=asked)
-
-    def end_polls(self) -> None:
-        """Answer everyone who waits, and let nobody wait any more."""
-        self.stopping = True
-        self.news.end()
-        for channel in self._channels.values():
-            channel.end_polls()
 
     async def stop(self) -> None:
         """Finish what is being stored; nothing may be asked afterwards."""
@@ -185,7 +152,7 @@ class Authority:
             )
 
         try:
-            return await self._change(job, lambda _: None)
+            return await self._change(job)
         except CertificateError as error:
             if error.reason == enrolment.SUPERSEDED:
                 # Somebody has a key that was the device's: an operator may want to know.
@@ -208,7 +175,7 @@ class Authority:
                 session, device=device, ttl=ttl, now=now, roles=roles, registers=registers
             )
 
-        return await self._change(job, lambda _: None)
+        return await self._change(job)
 
     async def add_channel(self, settings: ChannelSettings) -> None:
         """Make a channel; it is served at once."""
@@ -217,7 +184,7 @@ class Authority:
         def job(session: Session) -> Changes:
             return Changes(channels=[channels.add_channel(session, self.site, settings, now)])
 
-        await self._change(job, self._install)
+        await self._change(job, self.install)
 
     async def set_members(
         self, name: str, publish: tuple[str, ...] | None, subscribe: tuple[str, ...] | None
@@ -231,7 +198,7 @@ class Authority:
             )
             return Changes(channels=[stored])
 
-        await self._change(job, self._install)
+        await self._change(job, self.install)
 
     async def import_bundle(self, data: bytes) -> int:
         """Take a signed version of the trust bundle; members are told of it at once. Returns: its number.
@@ -256,17 +223,11 @@ class Authority:
         def job(session: Session) -> tuple[int, Changes]:
             return import_crl(session, self.site, der, now)
 
-        number, _ = await self._change(job, lambda done: self._install(done[1]))
-        return number
+        return await self.apply(job)
 
     async def crl_sources(self) -> dict[bytes, str]:
         """URL of the authority of each other site whose CRL is fetched."""
-
-        def work() -> dict[bytes, str]:
-            with self.site.storage.snapshot() as session:
-                return other_sites.sources(session)
-
-        return await self._worker.run(work)
+        return await self.read(other_sites.sources)
 
     async def set_roles(self, device: str, roles: Sequence[str]) -> None:
         """Give a device other roles; what policies say of it changes at once."""
@@ -275,7 +236,7 @@ class Authority:
         def job(session: Session) -> Changes:
             return Changes(channels=channels.set_roles(session, self.site, device, checked, now))
 
-        await self._change(job, self._install)
+        await self._change(job, self.install)
 
     async def apply_policy(self, source: PolicySource, *, force: bool) -> PolicyChange:
         """Make the channels what `source` says; whoever loses access is removed under a fresh generation."""
@@ -285,7 +246,7 @@ class Authority:
             change, stored = policies.apply(session, self.site, source, now, force=force)
             return change, Changes(channels=stored)
 
-        change, _ = await self._change(job, lambda result: self._install(result[1]))
+        change = await self.apply(job)
         self.channels_changed.set()
         return change
 
@@ -300,12 +261,7 @@ class Authority:
         def job(session: Session) -> tuple[bool, Changes]:
             return revoke(session, self.site, name, now)
 
-        done, _ = await self._change(job, lambda result: self._install(result[1]))
-        return done
-
-    def admin_role(self, name: str) -> AdminRole | None:
-        """What an admin may do at this moment; None if it is unknown or revoked."""
-        return self._admins.get(name)
+        return await self.apply(job)
 
     async def apply(self, job: Callable[[Session], tuple[Result, Changes]]) -> Result:
         """Make a change in one transaction and put it in force."""
@@ -316,8 +272,14 @@ class Authority:
             self._follow(done[1])
             return done
 
-        result, _ = await self._worker.run(work, lambda done: self._install(done[1]))
+        result, _ = await self._worker.run(work, lambda done: self.install(done[1]))
         return result
+
+    def install(self, changes: Changes) -> None:
+        """Put in force what a transaction has stored, enrolment included; on the event loop."""
+        super().install(changes)
+        if changes.est is not None:
+            self.est.install(changes.est)
 
     async def read(self, job: Callable[[Session], Result]) -> Result:
         """Read one state of the database, beside the changes."""
@@ -330,25 +292,6 @@ class Authority:
             return await asyncio.to_thread(work)
 
     # --- the key server -------------------------------------------------------------------------------------
-
-    @property
-    def crl(self) -> CurrentCrl:
-        """The CRL in force."""
-        if self._crl is None:
-            raise RuntimeError("the authority has not been started")
-        return self._crl
-
-    def tls_authorities(self) -> tuple[bytes, ...]:
-        """DER: under which certificates of peers may stand; who they are is judged after the handshake."""
-        if self._bundle is None:
-            return (*self.site.roots, *self.site.issuers)
-        bundle = self._bundle.bundle
-        return (*(anchor for anchor, _ in bundle.trusted(self.clock())), *bundle.authorities())
-
-    @property
-    def bundle(self) -> VerifiedBundle | None:
-        """The latest trust bundle, if the site has one."""
-        return self._bundle
 
     async def bundle_bytes(self, version: int) -> bytes | None:
         """A version of the trust bundle as signed; None if there is no such version."""
@@ -373,57 +316,20 @@ class Authority:
                 now=now,
             )
 
-        if not await self._change(job, lambda _: None):
+        if not await self._change(job):
             raise UsageError(
                 f"there is no version {report.bundle_version} of the trust bundle with the hash "
                 f"{report.bundle_hash.hex()}"
             )
 
-    def channel(self, name: str) -> LiveChannel | None:
-        """The channel of that name."""
-        return self._channels.get(name)
-
-    def all_channels(self) -> list[LiveChannel]:
-        """Every channel."""
-        return list(self._channels.values())
-
-    def channels_of(self, device: str) -> tuple[tuple[str, int], ...]:
-        """Name and policy's version of each channel that lists a device, which is written as TR-13 says."""
-        return tuple(
-            sorted(
-                (channel.name, channel.policy.version.version)
-                for channel in self.all_channels()
-                if channel.policy.mentions(device)
-            )
-        )
-
-    def pairs(self, device: str, other: str) -> bool:
-        """Whether two devices, written as TR-13 says, may exchange messages (TR-30)."""
-        return any(
-            channel.policy.mentions(device) and channel.policy.mentions(other)
-            for channel in self.all_channels()
-        )
-
     async def put_endpoint(self, device: str, endpoint: tuple[str, int] | None) -> None:
         """Store where a device takes messages of its peers; None: nowhere."""
         now = self.clock()
-        await self._change(
-            lambda session: endpoints.put_endpoint(session, device, endpoint, now), lambda _: None
-        )
+        await self._change(lambda session: endpoints.put_endpoint(session, device, endpoint, now))
 
     async def endpoint_of(self, device: str) -> tuple[str, int] | None:
         """Where a device takes messages of its peers."""
         return await self.read(lambda session: endpoints.endpoint_of(session, device))
-
-    def judge(self, peer: VerifiedPeer) -> VerifiedPeer:
-        """Refuse a peer that the register says is removed, whatever the CRL says; returns it otherwise.
-
-        Raises:
-            CertificateError: reason `revoked`.
-        """
-        if peer.site_id == self.site.site_id and peer.name in self._revoked:
-            raise CertificateError(f"device {peer.name!r} is revoked", reason="revoked")
-        return peer
 
     async def join(self, name: str, device: str, role: MemberRole) -> None:
         """Admit a device; returns when that is stored and in force (SC-6).
@@ -432,8 +338,17 @@ class Authority:
         """
         gathering = self._joins.get(name)
         if gathering is None:
-            gathering = self._joins[name] = _JoinGathering(self, name)
+            gathering = self._joins[name] = JoinGathering(partial(self._admit, name), self.clock)
         await gathering.join(device, role)
+
+    async def _admit(self, name: str, joins: tuple[MemberKey, ...]) -> None:
+        """Store a batch of joins and put it in force."""
+        now = self.clock()
+
+        def job(session: Session) -> Changes:
+            return Changes(channels=[channels.admit(session, self.site, name, joins, now)])
+
+        await self._change(job, self.install)
 
     async def note_guest(self, peer: VerifiedPeer, certificate: bytes) -> None:
         """Note by which certificate (DER) a device of another site was just let in, if that is new: by it a
@@ -456,15 +371,7 @@ class Authority:
         def job(session: Session) -> Changes:
             return Changes(channels=[channels.leave(session, self.site, name, device, now)])
 
-        await self._change(job, self._install)
-
-    def keys_reply(self, channel: LiveChannel, device: str, joining: MemberRole | None = None) -> KeysReply:
-        """Secrets for a member that has just been authorised, and that is `joining`, perhaps again."""
-        return channel.keys_reply(self.clock(), device, joining)
-
-    def gates_reply(self, channel: LiveChannel) -> GatesReply:
-        """Keys for a repair node that has just been authorised."""
-        return channel.gates_reply(self.clock())
+        await self._change(job, self.install)
 
     async def put_stream(self, name: str, entry: StoredStream) -> None:
         """Store an entry of the directory."""
@@ -476,7 +383,7 @@ class Authority:
             session.flush()
             return Changes(channels=[load_channel(session, self.site, row)])
 
-        await self._change(job, self._install)
+        await self._change(job, self.install)
 
     # --- upkeep (maintenance.py) ----------------------------------------------------------------------------
 
@@ -484,7 +391,7 @@ class Authority:
         """Move slots on to the present time."""
         now = self.clock()
         await self._change(
-            lambda session: Changes(channels=channels.turn_slots(session, self.site, now)), self._install
+            lambda session: Changes(channels=channels.turn_slots(session, self.site, now)), self.install
         )
 
     async def renew_objects(self) -> None:
@@ -492,7 +399,7 @@ class Authority:
         what was signed and not recorded.
         """
         now = self.clock()
-        low = [channel.name for channel in self._channels.values() if channel.counter_runs_low]
+        low = [channel.name for channel in self.all_channels() if channel.counter_runs_low]
 
         def reserve(session: Session) -> Changes:
             directory.drop_ended(session, now)
@@ -509,7 +416,7 @@ class Authority:
             found = self._reconcile(session, now)
             settle = settlement.settle_all if found else settlement.settle_due
             changed = settle(session, self.site, now)
-            dropped = other_sites.drop_unlisted(session, self._bundle, self.site.site_id, now)
+            dropped = other_sites.drop_unlisted(session, self.bundle, self.site.site_id, now)
             crl = revocation.load_crl(session)
             renewed = crl if dropped else None
             if found or crl.is_due(now):
@@ -517,8 +424,8 @@ class Authority:
             return Changes(channels=changed, crl=renewed, revoked=revoked_devices(session) if found else None)
 
         # Keys go on while a signer is away.
-        await self._change(reserve, self._install)
-        await self._change(sign, self._install)
+        await self._change(reserve, self.install)
+        await self._change(sign, self.install)
         await self._worker.run(self._settle)
 
     async def renew_certificate(self) -> None:
@@ -528,7 +435,7 @@ class Authority:
         def job(session: Session) -> Changes:
             return Changes(identity=rotation_state.renew_key_server(session, self.site, now))
 
-        await self._change(job, self._install)
+        await self._change(job, self.install)
 
     async def keep_audit_head(self, *, accept: bool = False) -> None:
         """Renew the copy of the audit log's head; `accept`: also over one that the log does not hold."""
@@ -546,15 +453,6 @@ class Authority:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def admit(self, name: str, joins: tuple[MemberKey, ...]) -> None:
-        """Store a batch of joins and put it in force."""
-        now = self.clock()
-
-        def job(session: Session) -> Changes:
-            return Changes(channels=[channels.admit(session, self.site, name, joins, now)])
-
-        await self._change(job, self._install)
-
     def _reconcile(self, session: Session, now: int, *, restored: bool = False) -> bool:
         own = self.site.key_server().chain[0]
         return issuance.reconcile(
@@ -565,7 +463,9 @@ class Authority:
             restored=restored,
         )
 
-    async def _change(self, job: Callable[[Session], Result], install: Callable[[Result], None]) -> Result:
+    async def _change(
+        self, job: Callable[[Session], Result], install: Callable[[Result], None] | None = None
+    ) -> Result:
         def work() -> Result:
             with self.site.storage.transaction() as session:
                 return job(session)
@@ -593,61 +493,6 @@ class Authority:
         self._worker.close()
         self.site.storage.release()
 
-    def _trust(self, bundle: TrustBundle, now: int) -> None:
-        """Judge peers, of other sites too, by what the trust bundle says (TR-21)."""
-        self.validator = Validator(bundle.trusted(now), bundle.authorities())
-        self.credentials = _core.Validator(bundle.trusted(now), bundle.authorities())
-        for loaded in self.on_trust:
-            loaded(self.tls_authorities())
-
-    def _install(self, changes: Changes) -> None:
-        now = self.clock()
-        if changes.revoked is not None:
-            self._revoked = set(changes.revoked)
-        self._revoked |= changes.removed
-        self._revoked -= changes.readmitted
-        if changes.admins is not None:
-            self._admins = changes.admins
-        if changes.crl is not None:
-            self._crl = changes.crl
-        if changes.bundle is not None:
-            self._bundle = changes.bundle
-            self._trust(changes.bundle.bundle, now)
-        if changes.est is not None:
-            self.est.install(changes.est)
-        if changes.identity is not None:
-            # Before channels are made, as at a start.
-            self.identity = changes.identity
-            for served in self._channels.values():
-                served.certify(self.identity, now)
-            for loaded in self.on_certificate:
-                loaded()
-        policies: list[StoredPolicy] = []
-        for stored in changes.channels:
-            channel = self._channels.get(stored.name)
-            if channel is None or channel.policy.version != stored.policy.version:
-                policies += [stored.policy, *([] if channel is None else [channel.policy])]
-            if channel is not None:
-                channel.install(stored, self.crl, now)
-            else:
-                self._channels[stored.name] = LiveChannel(
-                    stored,
-                    self.crl,
-                    self.identity,
-                    self.site.site_id,
-                    self.site.key_server_name,
-                    now,
-                    self._bundle,
-                )
-                self.channels_changed.set()
-        if changes.crl is not None or changes.bundle is not None:
-            for served in self._channels.values():
-                served.install_trust(self.crl, self._bundle, now)
-        if changes.crl is not None:
-            self.news.tell()
-        elif policies:
-            self.news.tell(lambda device: any(policy.mentions(device) for policy in policies))
-
 
 def revoke(session: Session, site: Site, name: str, now: int) -> tuple[bool, Changes]:
     """The whole removal of a device inside one transaction; also for a command that finds no service
@@ -665,25 +510,3 @@ def import_crl(session: Session, site: Site, der: bytes, now: int) -> tuple[int,
         return number, Changes()
     changed = settlement.settle_due(session, site, now)
     return number, Changes(channels=changed, crl=revocation.load_crl(session))
-
-
-class _JoinGathering:
-    """Joins of one channel, gathered for a moment; all who wait share one transaction and one step."""
-
-    def __init__(self, authority: Authority, channel: str) -> None:
-        self._authority = authority
-        self._channel = channel
-        self._batch = JoinBatch(round(JOIN_MOMENT_SECONDS * 1e6))
-        self._flush: asyncio.Task[None] | None = None
-
-    async def join(self, device: str, role: MemberRole) -> None:
-        self._batch.add(device, role, self._authority.clock())
-        if self._flush is None:
-            self._flush = asyncio.get_running_loop().create_task(self._admit())
-        # Shielded: one client that hangs up must not cancel the others' join.
-        await asyncio.shield(self._flush)
-
-    async def _admit(self) -> None:
-        await asyncio.sleep(JOIN_MOMENT_SECONDS)
-        self._flush = None
-        await self._authority.admit(self._channel, self._batch.take())
