@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import pathlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -18,9 +17,8 @@ from types import TracebackType
 from typing import Literal, Self, TypedDict
 
 from sealcast import _core
-from sealcast.device.documents import held_crl
-from sealcast.device.floors import read_crl_numbers, read_floors, read_signed_time
 from sealcast.device.identity import DeviceIdentity
+from sealcast.endpoint.engine_start import engine_start
 from sealcast.endpoint.events import (
     Alarm,
     Event,
@@ -185,23 +183,8 @@ class Subscriber:
 
     async def _open(self) -> None:
         identity = self._identity
-        floors = read_floors(identity.path, channel_id(self._site.site_id, self.channel))
-        held = held_crl(identity.path, self._site.site_id)
         engine = _core.ReceiveEngine(
-            site_id=self._site.site_id,
-            channel=self.channel,
-            device_site_id=identity.site_id,
-            device=identity.name,
-            anchors=identity.anchors,
-            issuers=identity.issuers,
-            policy_version_floor=floors.policy_version,
-            crl_number_floor=floors.crl_number,
-            generation_floor=floors.generation,
-            signed_time=read_signed_time(identity.path),
-            crl=None if held is None else held.document,
-            crl_numbers=tuple(read_crl_numbers(identity.path).items()),
-            now=_core.steady_time(),
-            jitter_seed=int.from_bytes(os.urandom(8)),
+            **engine_start(identity, self._site, self.channel),
             delivery=self._delivery,
             deadline=self._deadline,
             start=self._start,
