@@ -37,8 +37,9 @@ from sealcast.endpoint.limits import (
     check_topic,
 )
 from sealcast.endpoint.listing import Listing
-from sealcast.endpoint.refused_sends import Sends, tell_of_refusals
-from sealcast.endpoint.routing import Route, RoutingOverrides, address_towards, network_error
+from sealcast.endpoint.refused_sends import tell_of_refusals
+from sealcast.endpoint.routing import RoutingOverrides, address_towards
+from sealcast.endpoint.send_path import SendPath
 from sealcast.endpoint.session import Session
 from sealcast.endpoint.site import ChannelSite
 from sealcast.endpoint.stream_server import stream_server
@@ -174,9 +175,7 @@ class Publisher:
         self._listens = listens
         self._engine: _core.SendEngine | None = None
         self._session: Session | None = None
-        self._driver: _core.SendDriver | None = None
-        # What the driver was started with: route and rate.
-        self._path: tuple[Route, int] | None = None
+        self._path: SendPath | None = None
         self._server: PeerServer | None = None
         self._refusal: SealcastError | None = None
         # What kept packets from being sealed when it was last tried.
@@ -202,7 +201,7 @@ class Publisher:
         try:
             if kind is None:
                 await self._finish()
-            elif self._driver is not None and self._refusal is None:
+            elif self._path is not None and self._refusal is None:
                 # Ctrl-C, or an error of the application: the stream ends here all the same, and says so.
                 await self._say_end_soon()
         finally:
@@ -246,10 +245,10 @@ class Publisher:
         certification = Certification(engine, session)
         certification.certify()
         session.on_renewal = lambda renewed: self._renewed(certification, renewed)
-        self._drive(engine, session, policy)
-        session.spawn(self._watch(engine, session))
+        path = self._path = SendPath(engine, session, self._routing, policy)
+        session.spawn(self._watch(engine, session, path))
         session.spawn(certification.keep())
-        session.spawn(tell_of_refusals(self.channel, self._sends))
+        session.spawn(tell_of_refusals(self.channel, path.sends))
         deadline = asyncio.get_running_loop().time() + _REGISTER_SECONDS
         # Who joins after this loop is told of the stream.
         while not engine.is_registered:
@@ -261,35 +260,12 @@ class Publisher:
                 )
             await self._changed()
 
-    def _drive(self, engine: _core.SendEngine, session: Session, policy: _core.Policy) -> None:
-        """Send as the policy says; while that stays the same nothing changes."""
-        route = Route.of(policy, self._routing.send_to, self._routing.interface, self._site.keys_url)
-        if (route, policy["rate"]) == self._path:
-            return
-        try:
-            driver = _core.SendDriver(
-                engine,
-                group=route.address,
-                port=route.port,
-                interface=route.interface,
-                rate=policy["rate"],
-                notify=session.notify,
-                ttl=self._routing.ttl,
-                dscp=self._routing.dscp,
-            )
-        except _core.NetworkError as error:
-            raise network_error(error, route) from None
-        before, self._driver, self._path = self._driver, driver, (route, policy["rate"])
-        session.attach(driver)
-        if before is not None:
-            session.spawn(asyncio.to_thread(before.stop))
-
-    def _follow(self, engine: _core.SendEngine, session: Session) -> None:
+    def _follow(self, engine: _core.SendEngine, path: SendPath) -> None:
         """A new policy is in force: it may name another address or rate."""
         policy = engine.policy()
         try:
             if policy is not None:
-                self._drive(engine, session, policy)
+                path.follow(policy)
         except SealcastError as error:
             log.warning("channel %s: going on as before the new policy: %s", self.channel, error)
         if policy is not None and self._fec is None and policy["fec"] != engine.fec:
@@ -320,17 +296,12 @@ class Publisher:
             if report.channel == channel_id(self._site.site_id, self.channel):
                 self._take_report(engine, device, report)
 
-    def _sends(self) -> Sends | None:
-        if self._driver is None or self._path is None:
-            return None
-        return Sends(self._path[0].interface, *self._driver.statistics())
-
     async def _finish(self) -> None:
         """Say the end, and serve repairs for a while. Raises: NetworkError: not one packet could be sent."""
         await self._say_end()
         await asyncio.sleep(self.linger)
-        if (sends := self._sends()) is not None:
-            sends.check_any(self.channel)
+        if self._path is not None:
+            self._path.sends().check_any(self.channel)
 
     async def _say_end(self) -> None:
         """Seal what is queued, at the rate, and sign the end.
@@ -372,7 +343,7 @@ class Publisher:
             await self._session.close()
         if self._server is not None:
             await self._server.close()
-        self._session = self._server = self._driver = self._path = None
+        self._session = self._server = self._path = None
 
     # -- sending ---------------------------------------------------------------------------------------------
 
@@ -530,9 +501,9 @@ class Publisher:
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _running(self) -> tuple[_core.SendEngine, _core.SendDriver]:
-        if self._engine is None or self._driver is None:
+        if self._engine is None or self._path is None:
             raise UsageError("the publisher is not open", cure="use it inside `async with`")
-        return self._engine, self._driver
+        return self._engine, self._path.driver
 
     def _allowed(self) -> tuple[_core.SendEngine, _core.SendDriver]:
         """Nothing must wait for a network that will not have it."""
@@ -555,7 +526,7 @@ class Publisher:
             return
         self._room.clear()
 
-    async def _watch(self, engine: _core.SendEngine, session: Session) -> None:
+    async def _watch(self, engine: _core.SendEngine, session: Session, path: SendPath) -> None:
         while True:
             await session.wait()
             for item in session.take_events():
@@ -576,9 +547,9 @@ class Publisher:
                         log.warning("channel %s: %s", self.channel, event)
                     case Joined():
                         self._refusal = None
-                        self._follow(engine, session)
+                        self._follow(engine, path)
                     case PolicyChanged():
-                        self._follow(engine, session)
+                        self._follow(engine, path)
                 if self._on_event is not None:
                     self._on_event(event)
             self._room.set()

@@ -51,17 +51,15 @@ class Sends:
             raise NetworkError(f"channel {channel!r}: {what}: {problem}", cure=cure)
 
 
-async def tell_of_refusals(channel: str, look: Callable[[], Sends | None]) -> None:
+async def tell_of_refusals(channel: str, look: Callable[[], Sends]) -> None:
     """Tell when the system begins to refuse packets, as on an interface whose MTU has become too small.
 
-    `look`: what became of those of the present driver; None: there is none.
+    `look`: what became of those of the present driver.
     """
     known, is_told = 0, False
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         sends = look()
-        if sends is None:
-            continue
         # Another driver counts anew.
         if sends.refused > known and not is_told:
             log.warning(
