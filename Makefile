@@ -46,6 +46,10 @@ lint-python: setup
 	for system in win32 darwin; do \
 	  $(BIN)/mypy --platform $$system --no-warn-unreachable --cache-dir .mypy_cache/$$system src || exit 1; done
 
+# As maturin has it, or PyO3 is compiled anew whenever cargo is called by it and then without it.
+lint-rust test-rust: export PYO3_CONFIG_FILE = $(firstword $(wildcard $(CURDIR)/target/maturin/pyo3-config-*.txt))
+lint-rust test-rust: export PYO3_BUILD_EXTENSION_MODULE = 1
+
 lint-rust: setup
 	cargo fmt --check
 	cargo clippy --quiet --release --locked --workspace --all-targets -- -D warnings
@@ -58,7 +62,7 @@ test-rust: lint-rust
 test: setup test-clients
 	@$(MAKE) --no-print-directory lint-python & beside=$$!; \
 	  $(MAKE) --no-print-directory test-rust; rust=$$?; wait $$beside && exit $$rust
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=6 --dist=worksteal
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.requirements
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bench.txt

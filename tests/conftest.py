@@ -29,11 +29,6 @@ def pytest_configure() -> None:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are cores: many tests wait, for programs and for deadlines."""
-    return len(os.sched_getaffinity(0)) * 3 // 2
-
-
 @pytest.fixture(scope="session", autouse=True)
 def every_certificate_is_linted() -> Iterator[None]:
     """Lint what all tests together have issued; a finding is an error of the last one."""

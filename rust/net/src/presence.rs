@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -17,41 +17,82 @@ const FOLDER: &str = "subscribers";
 const LEAVE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// One subscriber, from its join until this is dropped.
+/// One subscriber, from before its join until this is dropped.
 #[derive(Debug)]
-pub struct Presence(File);
+pub struct Presence {
+    file: File,
+    path: PathBuf,
+}
 
 impl Presence {
     /// Counts a subscriber in; waits up to three seconds for one that is leaving.
     pub fn enter(device_folder: &Path, channel: &ChannelId) -> io::Result<Self> {
         let folder = device_folder.join(FOLDER);
-        make_folder(&folder)?;
         let name: String = channel.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = folder.join(name);
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true);
-        let file = owners_alone(&mut options).open(folder.join(name))?;
         let until = Instant::now() + LEAVE;
         loop {
-            match file.try_lock_shared() {
-                Ok(()) => break,
-                Err(TryLockError::Error(error)) => return Err(error),
-                // It hangs: this one goes on, seen by no other.
-                Err(TryLockError::WouldBlock) if Instant::now() >= until => break,
-                Err(TryLockError::WouldBlock) => sleep(LOOK),
+            make_folder(&folder)?;
+            let file = match owners_alone(&mut options).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            lock_shared(&file, until)?;
+            // The one that was the last may have removed it meanwhile.
+            if is_at(&file, &path)? {
+                return Ok(Self { file, path });
             }
         }
-        Ok(Self(file))
     }
 
     /// Counts it out; true if it was the last. Until it is dropped, the next one waits.
     pub fn is_last(&self) -> io::Result<bool> {
-        self.0.unlock()?;
-        match self.0.try_lock() {
+        self.file.unlock()?;
+        match self.file.try_lock() {
             Ok(()) => Ok(true),
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+impl Drop for Presence {
+    /// The file of nobody goes, so that who came for nothing leaves nothing behind. Windows removes none that another waits for.
+    fn drop(&mut self) {
+        if cfg!(unix) && self.is_last().unwrap_or(false) {
+            let _ = fs::remove_file(&self.path);
+            let _ = self.path.parent().map(fs::remove_dir);
+        }
+    }
+}
+
+/// Waits until then for one that leaves. If that hangs, this one goes on, seen by no other.
+fn lock_shared(file: &File, until: Instant) -> io::Result<()> {
+    loop {
+        match file.try_lock_shared() {
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(LOOK),
+            _ => return Ok(()),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let held = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(unix))]
+fn is_at(_file: &File, _path: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {
@@ -129,6 +170,41 @@ mod tests {
         let stays = folder.enter(&CHANNEL);
         drop(folder.enter(&CHANNEL));
         assert!(stays.is_last().unwrap());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_left_of_the_last_one() {
+        let folder = Folder::new("nothing");
+        let (first, second) = (folder.enter(&CHANNEL), folder.enter(&CHANNEL));
+        drop(first);
+        assert!(folder.0.join(FOLDER).exists());
+        assert!(second.is_last().unwrap());
+        drop(second);
+        assert!(!folder.0.join(FOLDER).exists());
+    }
+
+    #[test]
+    fn of_many_that_come_and_go_at_once_none_leaves_beside_another() {
+        let folder = Folder::new("many");
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let each = folder.enter(&CHANNEL);
+                        inside.fetch_add(1, order);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, order);
+                        if each.is_last().unwrap() {
+                            assert_eq!(inside.load(order), 0);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!cfg!(unix) || !folder.0.join(FOLDER).exists());
     }
 
     #[test]
