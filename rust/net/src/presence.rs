@@ -118,7 +118,7 @@ mod tests {
     const CHANNEL: ChannelId = ChannelId([7; 32]);
     const OTHER: ChannelId = ChannelId([8; 32]);
 
-    struct Folder(std::path::PathBuf);
+    struct Folder(PathBuf);
 
     impl Folder {
         fn new(name: &str) -> Self {
