@@ -31,8 +31,6 @@ def against_python(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("publisher", "subscriber"), pairs(*names))
 
 
-WINDOWS = "c-windows"
-
 everyone = against_python(*LANGUAGES)
 in_c = [name for name, language in LANGUAGES.items() if language.folder.name == "c"]
 some = everyone if EVERYTHING else against_python(*in_c)
@@ -300,9 +298,8 @@ def subscribers(channel: Channel, device: Path) -> set[str]:
     ("leaver", "stayer"),
     [
         (PYTHON, PYTHON),
-        *pairs(*(name for name in (LANGUAGES if EVERYTHING else in_c) if name != WINDOWS)),
-        # Wine's locks are not Linux's.
-        *[(name, name) for name in LANGUAGES if name == WINDOWS],
+        # Not under Wine: docs/windows.md.
+        *pairs(*(name for name in (LANGUAGES if EVERYTHING else in_c) if name != "c-windows")),
     ],
 )
 def test_a_device_has_two_subscribers(stage: Stage, leaver: str, stayer: str) -> None:
