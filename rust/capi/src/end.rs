@@ -1,13 +1,14 @@
 //! What a host does with either end, publisher or subscriber: the bodies of functions that C has one of for each.
 
+use std::ffi::c_char;
 use std::sync::Arc;
 
 use crate::event::SealcastEvent;
 use crate::handle::{self, Handled};
-use crate::identity::{Identity, SealcastIdentity};
+use crate::identity::{Identity, SealcastIdentity, site_of};
 use crate::memory::{self, Buffer, Options, SealcastBytes, needs};
 use crate::request::SealcastRequest;
-use crate::session::{Engine, Session};
+use crate::session::{Engine, Place, Session};
 use crate::status::{Failure, Outcome, SealcastStatus};
 
 const MAX_REASON_BYTES: usize = 512;
@@ -38,6 +39,28 @@ pub(crate) fn beginning(host_sockets: i32, now: u64) -> u64 {
     } else {
         now
     }
+}
+
+/// The channel that an end is made for: of the device's own site and its key server, unless others are given.
+///
+/// # Safety
+/// `keys_url` and `channel` are NULL or NUL-terminated.
+pub(crate) unsafe fn place(
+    identity: &Identity,
+    site: &[u8; 16],
+    keys_url: *const c_char,
+    channel: *const c_char,
+) -> Outcome<Place> {
+    // SAFETY: as this function's own.
+    let channel = unsafe { memory::text(channel, "channel") }?;
+    // SAFETY: likewise.
+    let keys_url = unsafe { memory::optional_text(keys_url, "keys_url") }?;
+    let (held, _) = identity.held();
+    Place::new(
+        site_of(site, held.site),
+        keys_url.unwrap_or(&held.keys_url),
+        channel,
+    )
 }
 
 /// # Safety

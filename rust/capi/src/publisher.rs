@@ -17,13 +17,13 @@ use sealcast_core::validator::{Certificate, Validator};
 use sealcast_core::wire::StreamId;
 use sealcast_net::SendDriver;
 
-use crate::end::{End, beginning};
+use crate::end::{End, beginning, place};
 use crate::event::SealcastEvent;
 use crate::handle::Handled;
-use crate::identity::{Identity, site_of};
+use crate::identity::Identity;
 use crate::memory::{self, Options};
 use crate::route::{Route, no_socket, parse_address};
-use crate::session::{Engine, Place, Session, fill_random, lock, member_config};
+use crate::session::{Engine, Session, fill_random, lock, member_config};
 use crate::status::{Failure, Outcome, SealcastStatus};
 
 const SECOND: u64 = 1_000_000;
@@ -227,18 +227,14 @@ impl End for Publisher {
     unsafe fn new(identity: Arc<Identity>, options: &SealcastPublisherOptions, now: u64) -> Outcome<Self> {
         let now = beginning(options.host_sockets, now);
         // SAFETY: as this function's own.
-        let channel = unsafe { memory::text(options.channel, "channel") }?;
+        let place = unsafe { place(&identity, &options.site_id, options.keys_url, options.channel) }?;
         let optional = |text: *const c_char, name: &str| {
             // SAFETY: likewise.
             unsafe { memory::optional_text(text, name) }
         };
-        let keys_url = optional(options.keys_url, "keys_url")?;
         let interface = optional(options.interface_name, "interface_name")?;
         let send_to = optional(options.send_to, "send_to")?;
         let instance = optional(options.instance, "instance")?;
-        let (held, _) = identity.held();
-        let site = site_of(&options.site_id, held.site);
-        let place = Place::new(site, keys_url.unwrap_or(&held.keys_url), channel)?;
         let (member, generation) = member_config(&identity, &place, Purpose::Publish)?;
         let (mut seed, mut start_nonce) = ([0; 32], [0; 16]);
         fill_random(&mut seed);

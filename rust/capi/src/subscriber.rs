@@ -13,13 +13,13 @@ use sealcast_core::stream::{Delivery, Start};
 use sealcast_core::validator::Validator;
 use sealcast_net::{Presence, ReceiveDriver};
 
-use crate::end::{End, beginning};
+use crate::end::{End, beginning, place};
 use crate::event::SealcastEvent;
 use crate::handle::Handled;
-use crate::identity::{Identity, site_of};
+use crate::identity::Identity;
 use crate::memory::{self, Buffer, Options, too_small};
 use crate::route::{Route, no_socket, parse_address};
-use crate::session::{Engine, Place, Session, lock, member_config};
+use crate::session::{Engine, Session, lock, member_config};
 use crate::status::{Failure, Outcome, SealcastStatus};
 
 /// A subscriber. Made by sealcast_subscriber_new.
@@ -233,18 +233,14 @@ impl End for Subscriber {
     unsafe fn new(identity: Arc<Identity>, options: &SealcastSubscriberOptions, now: u64) -> Outcome<Self> {
         let now = beginning(options.host_sockets, now);
         // SAFETY: as this function's own.
-        let channel = unsafe { memory::text(options.channel, "channel") }?;
+        let place = unsafe { place(&identity, &options.site_id, options.keys_url, options.channel) }?;
         let optional = |text: *const c_char, name: &str| {
             // SAFETY: likewise.
             unsafe { memory::optional_text(text, name) }
         };
-        let keys_url = optional(options.keys_url, "keys_url")?;
         let interface = optional(options.interface_name, "interface_name")?;
         let listen = optional(options.listen, "listen")?;
         let source = optional(options.source, "source")?;
-        let (held, _) = identity.held();
-        let site = site_of(&options.site_id, held.site);
-        let place = Place::new(site, keys_url.unwrap_or(&held.keys_url), channel)?;
         let (member, generation) = member_config(&identity, &place, Purpose::Subscribe)?;
         let mut config = ReceiverConfig::new(member);
         config.stream.delivery = match (options.delivery, options.deadline) {
