@@ -176,10 +176,7 @@ class Presence:
         """Count a subscriber in; waits up to 3 s for one that is leaving. Raises: OSError."""
 
     def is_last(self) -> bool:
-        """Count it out; True if there is no other. Until this object goes, the next one waits.
-
-        Raises: OSError.
-        """
+        """Count it out; True if there is no other. Until this object goes, the next one waits."""
 
 def list_interfaces() -> list[str]:
     """Return the interfaces of this machine that do multicast, each as `name (address)`."""

@@ -374,8 +374,7 @@ impl Subscriber {
         let Some(presence) = lock(&self.presence).take() else {
             return;
         };
-        // Where the system cannot tell, a publisher should not wait for one that is gone.
-        if presence.is_last().unwrap_or(true) {
+        if presence.is_last() {
             self.session.leave(presence);
         } else {
             self.session.close();

@@ -144,9 +144,8 @@ impl Presence {
         })?))
     }
 
-    /// Raises OSError.
-    fn is_last(&self) -> PyResult<bool> {
-        Ok(self.0.is_last()?)
+    fn is_last(&self) -> bool {
+        self.0.is_last()
     }
 }
 

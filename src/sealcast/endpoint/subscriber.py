@@ -278,9 +278,8 @@ class Subscriber:
         While other subscribers of this device go on, it stays a member.
         """
         try:
-            with storage_errors(self._identity.path):
-                if self._presence is not None and not self._presence.is_last():
-                    return
+            if self._presence is not None and not self._presence.is_last():
+                return
             async with asyncio.timeout(_LEAVE_SECONDS):
                 await session.key_server.leave(self.channel)
         except (TimeoutError, SealcastError) as error:
