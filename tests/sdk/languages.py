@@ -61,12 +61,14 @@ WITH_WINDOWS = os.environ.get("SEALCAST_WINDOWS") == "1"
 
 def _languages() -> Iterator[Language]:
     c = Language("c", needs=("cc", "make"), target=("build/peer",), peer="build/peer")
-    java = Language("java", needs=("javac", "mvn", "make"), target=("peer",), peer="build/peer")
+    # A peer ends before it would be worth it to compile its classes well.
+    briefly = (("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"),)
+    java = Language("java", ("javac", "mvn", "make"), ("peer",), "build/peer", environment=briefly)
     yield c
     yield Language("cpp", needs=("c++", "make"), target=("peer",), peer="build/peer")
     yield java
     if JDK_22 is not None:
-        yield replace(java, name="java-ffm", environment=(("JAVA", str(JDK_22)),))
+        yield replace(java, name="java-ffm", environment=(*briefly, ("JAVA", str(JDK_22))))
     yield Language("csharp", needs=("mcs", "mono", "cc", "make"), target=("peer",), peer="build/peer")
     if WITH_WINDOWS:
         yield Language("c-windows", needs=("make", "perl"), target=("windows",), peer="../windows/peer")
