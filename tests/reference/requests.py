@@ -8,6 +8,7 @@ this version does not know is left out (SC-17).
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any
@@ -186,11 +187,22 @@ def _stored(value: object) -> int:
     return count
 
 
+_HOST_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"{_HOST_LABEL}(\.{_HOST_LABEL})*")
+
+
 def _endpoint(value: object) -> list[Any]:
     host, port = _array(_text(), _uint(1 << 16))(value)
-    if not host or port == 0:
+    if port == 0 or not (_is_address(host) or (len(host) <= 253 and _HOST_NAME.fullmatch(host))):
         raise MalformedError("no host or no port")
     return [host, port]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return "%" not in str(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 _UINT64 = _uint(1 << 64)

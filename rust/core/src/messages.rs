@@ -2,6 +2,8 @@
 //!
 //! Spec: side-channel.md.
 
+use core::net::IpAddr;
+
 use crate::crypto::Secret;
 use crate::retention::Datagram;
 use crate::signed::{CborReader, CborWriter, MalformedObject};
@@ -143,7 +145,23 @@ fn node_entry<'a>(r: &mut CborReader<'a>) -> Parsed<NodeEntry<'a>> {
 fn endpoint<'a>(r: &mut CborReader<'a>) -> Parsed<(&'a str, u16)> {
     r.array_of(2)?;
     let host = r.text()?;
-    Ok((host, u16::try_from(r.uint()?).map_err(|_| MalformedObject)?))
+    let port = u16::try_from(r.uint()?).map_err(|_| MalformedObject)?;
+    if port == 0 || !is_host(host) {
+        return Err(MalformedObject);
+    }
+    Ok((host, port))
+}
+
+/// Whether this is an IP address or a DNS name: it goes into URLs, in every language (SC-5).
+pub fn is_host(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let mut bytes = label.bytes();
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    text.parse::<IpAddr>().is_ok() || (text.len() <= 253 && text.split('.').all(is_label))
 }
 
 fn stream_entry<'a>(r: &mut CborReader<'a>) -> Parsed<StreamEntry<'a>> {

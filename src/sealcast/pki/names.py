@@ -176,6 +176,14 @@ def check_host_name(name: str) -> str:
     return name
 
 
+def is_ascii_host(name: str) -> bool:
+    """Whether `name` is an IP address or a DNS name as it stands in a URL. Spec: side-channel.md SC-5."""
+    try:
+        return name.isascii() and "%" not in check_host_name(name)
+    except UsageError:
+        return False
+
+
 def check_site_name(name: str) -> str:
     """Return `name` if it can stand as organization in a certificate; raise UsageError otherwise."""
     if not 1 <= len(name) <= _SITE_NAME_CHARACTERS or not name.isprintable() or name != name.strip():

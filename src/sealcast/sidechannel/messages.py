@@ -12,7 +12,7 @@ from typing import Any, Self
 from sealcast.errors import UsageError
 from sealcast.keys import MemberRole, Secret
 from sealcast.pki.bundle import MAX_BUNDLE_BYTES
-from sealcast.pki.names import check_channel_name, check_instance_name
+from sealcast.pki.names import check_channel_name, check_instance_name, is_ascii_host
 from sealcast.pki.policy_names import check_member
 from sealcast.pki.signed import encode_cbor
 from sealcast.sidechannel.fields import SEQUENCE_LIMIT, Fields
@@ -653,12 +653,8 @@ def read_endpoint(fields: Fields) -> tuple[str, int] | None:
         return None
     host = fields.as_text(value[0], "endpoint")
     port = fields.as_uint(value[1], "endpoint", most=65_535)
-    # A host goes into a URL of whoever reads the directory: nothing but a name or an address may stand here.
-    if (
-        not host
-        or not port
-        or any(not (char.isascii() and (char.isalnum() or char in ".:-_%")) for char in host)
-    ):
+    # It goes into a URL of whoever reads the directory: nothing but a name or an address may stand here.
+    if not port or not is_ascii_host(host):
         raise fields.fault("endpoint", "not a host and a port")
     return host, port
 

@@ -470,6 +470,7 @@ def join_reply() -> Body:
             "two streams": {"streams": [entry(), entry(stream=fixed("s", 16), instance="left")]},
             "a stream that nobody has heard of yet": {"streams": [entry(head=None, endpoint=None)]},
             "an address of IPv6": {"streams": [entry(endpoint=["2001:db8::7", 65535])]},
+            "a name": {"streams": [entry(endpoint=["monitor-1.ward-3.example", 1])]},
             "an earlier generation": {"earlier": [[2, fixed("generation 2"), beacon()]]},
         },
         {
@@ -488,6 +489,14 @@ def join_reply() -> Body:
             "a port beyond 16 bits": ("streams", [entry(endpoint=["192.0.2.7", 65536])]),
             "an endpoint without a port": ("streams", [entry(endpoint=["192.0.2.7"])]),
             "an endpoint as text": ("streams", [entry(endpoint="192.0.2.7:4711")]),
+            "a port of 0": ("streams", [entry(endpoint=["192.0.2.7", 0])]),
+            "no host": ("streams", [entry(endpoint=["", 4711])]),
+            "a host with a port": ("streams", [entry(endpoint=["192.0.2.7:4711", 4711])]),
+            "a host with a zone": ("streams", [entry(endpoint=["fe80::7%1", 4711])]),
+            "a host with an empty label": ("streams", [entry(endpoint=["host..example", 4711])]),
+            "a host that begins with a hyphen": ("streams", [entry(endpoint=["-host", 4711])]),
+            "a host that is no URL's": ("streams", [entry(endpoint=["host/path", 4711])]),
+            "a label of 64 letters": ("streams", [entry(endpoint=["h" * 64, 4711])]),
             **keys_wrong(),
         },
     )
