@@ -95,7 +95,9 @@ pub enum SendError {
     TooLong {
         limit: u64,
     },
-    TopicTooLong,
+    TopicTooLong {
+        limit: usize,
+    },
     /// Come back when the queue has drained.
     QueueFull,
     Ended,
@@ -351,6 +353,10 @@ impl Sender {
         Ok(taken)
     }
 
+    pub fn max_message_bytes(&self) -> u64 {
+        self.max_message_bytes
+    }
+
     fn enqueue(&mut self, topic: Option<Arc<str>>, data: Bytes) -> Result<u64, SendError> {
         if self.end.is_some() {
             return Err(SendError::Ended);
@@ -363,7 +369,7 @@ impl Sender {
         // A topic stands in one packet, with its frame's fields and some of the data.
         let topic_limit = MAX_TOPIC_BYTES.min(self.payload_limit - FRAME_ROOM);
         if topic.as_ref().is_some_and(|topic| topic.len() > topic_limit) {
-            return Err(SendError::TopicTooLong);
+            return Err(SendError::TopicTooLong { limit: topic_limit });
         }
         if !self.has_numbers_for(data.len() as u64) {
             return Err(SendError::Exhausted);
@@ -503,19 +509,22 @@ impl Sender {
     }
 
     pub fn next_deadline(&self) -> Option<Time> {
-        [
+        let always = [
             self.member.next_deadline(),
-            self.credential_due,
-            self.heartbeat_due,
-            self.directory_due,
             self.parity.deadline(),
             self.reports.deadline(),
-            self.last_values.deadline(),
-            self.outbound.as_ref().and_then(Outbound::deadline),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        ];
+        // Nothing is said before a credential vouches for it.
+        let certified = self.certified.as_ref().map_or([None; 5], |_| {
+            [
+                self.credential_due,
+                self.heartbeat_due,
+                self.directory_due,
+                self.last_values.deadline(),
+                self.outbound.as_ref().and_then(Outbound::deadline),
+            ]
+        });
+        always.into_iter().chain(certified).flatten().min()
     }
 
     /// Does what has become due. `randomness` are fresh bytes of the operating system, for the two blocks that this may seal.

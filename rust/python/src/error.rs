@@ -80,7 +80,10 @@ pub(crate) fn not_sent(py: Python<'_>, error: sealcast_core::sender::SendError) 
     use sealcast_core::sender::SendError as E;
     let (reason, text) = match error {
         E::TooLong { limit } => ("too-long", format!("the message is longer than {limit} bytes")),
-        E::TopicTooLong => ("topic-too-long", "the topic is longer than 255 bytes".to_owned()),
+        E::TopicTooLong { limit } => (
+            "topic-too-long",
+            format!("the topic is longer than {limit} bytes"),
+        ),
         E::QueueFull => ("queue-full", "the queue of messages is full".to_owned()),
         E::Ended => ("ended", "the stream has ended".to_owned()),
         E::Exhausted => ("exhausted", "the stream has used up its numbers".to_owned()),

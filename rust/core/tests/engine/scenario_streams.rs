@@ -287,7 +287,7 @@ fn topics_are_delivered_with_their_messages() {
         world.sender(publisher).send(topic, vec![9; length]).unwrap();
     }
     let refused = world.sender(publisher).send(Some(&"t".repeat(256)), Vec::new());
-    assert_eq!(refused, Err(SendError::TopicTooLong));
+    assert_eq!(refused, Err(SendError::TopicTooLong { limit: 255 }));
     world.pump_publisher(publisher);
     world.run_for(SECOND);
     let got: Vec<_> = world.subscribers[subscriber]
@@ -325,7 +325,7 @@ fn no_packet_is_longer_than_the_mtu_allows() {
         let too_long = "t".repeat(longest_topic + 1);
         assert_eq!(
             world.sender(publisher).send(Some(&too_long), vec![1]),
-            Err(SendError::TopicTooLong)
+            Err(SendError::TopicTooLong { limit: longest_topic })
         );
         for topic in [1, 100, longest_topic] {
             let id = world.sent[&stream].len() as u64;
@@ -578,4 +578,17 @@ fn a_short_stream_whose_announcements_were_lost_is_heard_of_by_its_end() {
         .any(|known| known.publisher.stream == stream);
     assert!(heard);
     world.finish(subscriber, stream, 5 * SECOND);
+}
+
+#[test]
+fn before_a_credential_vouches_for_a_stream_nothing_of_it_is_due() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher();
+    world.publishers[publisher].certified = true;
+    world.run_for(SECOND);
+    let now = world.now;
+    let sender = world.sender(publisher);
+    sender.finish(None, now);
+    sender.handle_deadline(now, [[0; 16]; 2]);
+    assert!(sender.next_deadline().is_some_and(|at| at > now));
 }

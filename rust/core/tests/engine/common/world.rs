@@ -84,7 +84,8 @@ pub struct Publisher {
     /// The test seals, a block at a time.
     pub is_held_back: bool,
     incarnation: u32,
-    certified: bool,
+    /// Nobody signs for its stream any more.
+    pub certified: bool,
 }
 
 impl Publisher {
