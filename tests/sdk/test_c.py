@@ -184,6 +184,16 @@ def test_the_device_key_may_lie_elsewhere(stage: Stage, tmp_path: Path) -> None:
     assert_signs(stage, uri)
 
 
+def test_a_key_that_does_not_sign_is_left_alone(stage: Stage) -> None:
+    """A token may count its failures. Whoever publishes is told, and what was signed goes on."""
+    make(C, *SANITIZED, "build/sanitized/signing")
+    device = stage.device()
+    process = Process([str(C / "build/sanitized/signing"), str(device), stage.channel().name])
+    stage.processes.started(process).wait_line("^renew$")
+    command("device", "renew", device)
+    process.wait_line("^0 failures$")
+
+
 @pytest.mark.needs_program("softhsm2-util")
 def test_the_device_key_may_lie_in_a_token(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

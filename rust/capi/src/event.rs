@@ -73,6 +73,10 @@ impl SealcastEvent {
         }
     }
 
+    pub(crate) fn blocked(text: String) -> Self {
+        Self::new(SealcastEventKind::Blocked, text)
+    }
+
     fn of(mut self, publisher: &Publisher, name: &str) -> Self {
         self.stream = publisher.stream.0;
         self.publisher = fixed(name);
@@ -178,7 +182,7 @@ pub(crate) fn told(event: Event, name_of: impl Fn(&Publisher) -> String) -> Opti
             let text = format!("{} at {}:{}: {reason}", source.device, source.host, source.port);
             SealcastEvent::new(Kind::SourcePassedOver, text)
         }
-        Event::Blocked { reason } => SealcastEvent::new(Kind::Blocked, reason.to_owned()),
+        Event::Blocked { reason } => SealcastEvent::blocked(reason.to_owned()),
     };
     Some(told)
 }

@@ -26,6 +26,8 @@ use zeroize::Zeroizing;
 use crate::status::{Failure, Outcome, SealcastStatus};
 
 const MAX_FILE_BYTES: u64 = 16 << 20;
+/// In the PEM of a key with a passphrase, of either form.
+const ENCRYPTED: &[u8] = b"ENCRYPTED";
 const MAX_ISSUERS: usize = 1024;
 const TEMPORARY: &str = "tmp";
 
@@ -155,7 +157,16 @@ fn certificates(path: &Path) -> Outcome<Vec<Vec<u8>>> {
 /// The device key in PKCS#8.
 pub(crate) fn private_key(path: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
     let pem = Zeroizing::new(read_limited(path, MAX_FILE_BYTES)?);
-    let key = PrivatePkcs8KeyDer::from_pem_slice(&pem).map_err(|_| damaged(path))?;
+    let key = PrivatePkcs8KeyDer::from_pem_slice(&pem).map_err(|_| {
+        if pem.windows(ENCRYPTED.len()).any(|bytes| bytes == ENCRYPTED) {
+            Failure::storage(
+                path,
+                "has a passphrase: sign with it by a callback, or keep the key without one",
+            )
+        } else {
+            damaged(path)
+        }
+    })?;
     Ok(Zeroizing::new(key.secret_pkcs8_der().to_vec()))
 }
 

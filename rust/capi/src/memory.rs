@@ -1,6 +1,7 @@
 //! Memory of the host: what is read from it and written to it. All `unsafe` but that of the functions' own signatures is here.
 
 use std::ffi::{CStr, c_char};
+use std::fmt::Display;
 use std::mem::MaybeUninit;
 
 use crate::status::{Failure, Outcome, SealcastStatus};
@@ -144,6 +145,19 @@ fn check_options_size<T: Options>(size: usize) -> Outcome<()> {
         return Ok(());
     }
     Err(wrong_size::<T>(size, T::NAME))
+}
+
+/// Checks a number of an option.
+pub(crate) fn in_range<T: Copy + PartialOrd + Display>(
+    name: &str,
+    value: T,
+    least: T,
+    most: T,
+) -> Outcome<T> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Failure::invalid(format!("{name} is {value}: {least} to {most}")))
 }
 
 /// Checks what a host takes the size of a result for: results do not grow within a version of the interface.

@@ -4,19 +4,17 @@ use std::ffi::c_char;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use sealcast_core::block::sign_input;
-use sealcast_core::crypto::{Secret, sha256};
+use sealcast_core::crypto::Secret;
 use sealcast_core::event::{Command, Response};
 use sealcast_core::fec::{Fec, Ratio};
 use sealcast_core::member::{Member, Purpose};
 use sealcast_core::sender::{RetainLimits, SendError, Sender, SenderConfig};
-use sealcast_core::signed::{CREDENTIAL_CONTEXT, SignedObject};
-use sealcast_core::validator::{Certificate, Validator};
-use sealcast_core::wire::StreamId;
+use sealcast_core::validator::Validator;
 use sealcast_net::SendDriver;
 
+use crate::certification::Certification;
 use crate::end::{End, beginning, place};
 use crate::event::SealcastEvent;
 use crate::handle::Handled;
@@ -25,11 +23,6 @@ use crate::memory::{self, Options};
 use crate::route::{Route, no_socket, parse_address};
 use crate::session::{Engine, Session, fill_random, lock, member_config};
 use crate::status::{Failure, Outcome, SealcastStatus};
-
-const SECOND: u64 = 1_000_000;
-/// A stream credential ends with the device certificate, or a day after it was made; another follows after half of that.
-const CREDENTIAL_LIFE: u64 = 24 * 3600 * SECOND;
-const SKEW: u64 = 60 * SECOND;
 
 /// A publisher. Made by sealcast_publisher_new.
 #[derive(Debug)]
@@ -190,16 +183,6 @@ struct Wanted {
     has_driver: bool,
 }
 
-/// For which certificate, from when and until when the stream key is vouched for.
-#[derive(Clone, Copy, Debug)]
-struct Term {
-    generation: u64,
-    not_before: u64,
-    not_after: u64,
-    renew_at: u64,
-    succeeds: Option<StreamId>,
-}
-
 /// What a driver was started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sending {
@@ -211,7 +194,7 @@ pub(crate) struct Publisher {
     pub(crate) session: Session<Sender>,
     wanted: Wanted,
     driver: Mutex<Option<(Sending, SendDriver)>>,
-    term: Mutex<Option<Term>>,
+    certification: Mutex<Certification>,
     /// Length of the message that the queue had no room for last.
     pub(crate) refused: AtomicU64,
 }
@@ -235,7 +218,8 @@ impl End for Publisher {
         let interface = optional(options.interface_name, "interface_name")?;
         let send_to = optional(options.send_to, "send_to")?;
         let instance = optional(options.instance, "instance")?;
-        let (member, generation) = member_config(&identity, &place, Purpose::Publish)?;
+        let host_time = (options.host_sockets != 0).then_some(now);
+        let (member, generation) = member_config(&identity, &place, Purpose::Publish, host_time)?;
         let (mut seed, mut start_nonce) = ([0; 32], [0; 16]);
         fill_random(&mut seed);
         fill_random(&mut start_nonce);
@@ -248,11 +232,12 @@ impl End for Publisher {
             )));
         }
         instance.clone_into(&mut config.instance);
-        config.mtu = in_range("mtu", options.mtu, 576, 9000)? as usize;
-        config.max_block = in_range("max_block", options.max_block, 1, 64)? as u8;
+        config.mtu = memory::in_range("mtu", options.mtu, 576, 9000)? as usize;
+        config.max_block = memory::in_range("max_block", options.max_block, 1, 64)? as u8;
         config.fec = fec_of(options)?;
-        config.max_message_bytes = options.max_message_bytes.clamp(1, 1 << 30);
-        config.queue_bytes = options.queue_bytes.max(1);
+        config.max_message_bytes =
+            memory::in_range("max_message_bytes", options.max_message_bytes, 1, 1 << 30)?;
+        config.queue_bytes = memory::in_range("queue_bytes", options.queue_bytes, 1, 1 << 40)?;
         config.retain = RetainLimits {
             topics: options.retain_topics as usize,
             bytes: options.retain_bytes,
@@ -261,18 +246,17 @@ impl End for Publisher {
         let wanted = Wanted {
             interface: interface.map(str::to_owned),
             send_to: send_to.map(|text| parse_address(text, "send_to")).transpose()?,
-            ttl: in_range("ttl", options.ttl, 1, 255)? as u8,
-            dscp: in_range("dscp", options.dscp, 0, 63)? as u8,
+            ttl: memory::in_range("ttl", options.ttl, 1, 255)? as u8,
+            dscp: memory::in_range("dscp", options.dscp, 0, 63)? as u8,
             has_driver: options.host_sockets == 0,
         };
         let mut sender = Sender::new(config, now);
         sender.serve_outbound();
-        let host_time = (options.host_sockets != 0).then_some(now);
         Ok(Self {
             session: Session::new(identity, place, sender, generation, host_time),
             wanted,
             driver: Mutex::new(None),
-            term: Mutex::new(None),
+            certification: Mutex::default(),
             refused: AtomicU64::new(0),
         })
     }
@@ -285,8 +269,10 @@ impl End for Publisher {
         if !self.session.has_joined() || self.session.is_closed() {
             return Ok(());
         }
-        self.certify()?;
-        self.drive()
+        // What is vouched for goes on, with a new policy too.
+        let certified = self.certify();
+        self.drive()?;
+        certified
     }
 
     fn wake(&self) {
@@ -306,13 +292,6 @@ impl End for Publisher {
         self.session.close();
         drop(lock(&self.driver).take());
     }
-}
-
-fn in_range(name: &str, value: u32, least: u32, most: u32) -> Outcome<u32> {
-    if (least..=most).contains(&value) {
-        return Ok(value);
-    }
-    Err(Failure::invalid(format!("{name} is {value}: {least} to {most}")))
 }
 
 fn fec_of(options: &SealcastPublisherOptions) -> Outcome<Option<Fec>> {
@@ -336,70 +315,31 @@ fn fec_of(options: &SealcastPublisherOptions) -> Outcome<Option<Fec>> {
 }
 
 impl Publisher {
-    /// Lets the device key vouch for the stream key, where that is due.
+    /// Where the device key is slow, who else comes by does not wait for it.
     fn certify(&self) -> Outcome<()> {
-        let mut term = lock(&self.term);
-        let (held, generation) = self.session.identity.held();
-        let now = self.session.now();
-        let engine = self.session.engine();
-        let date = engine.member().sealing_date(now);
-        // Whoever sets the clock right must not wait half a day for a credential that is in force.
-        let is_in_force = |term: &Term| {
-            term.generation == generation
-                && now < term.renew_at
-                && (term.not_before..=term.not_after).contains(&date)
-        };
-        if term.as_ref().is_some_and(is_in_force) {
-            return Ok(());
+        if let Some(mut certification) = self.certification()
+            && certification.certify(&self.session)?
+        {
+            drop(certification);
+            self.wake();
         }
-        let (from, until) = Certificate::parse(&held.chain[0])
-            .and_then(|certificate| certificate.validity())
-            .ok_or_else(|| {
-                let text = "the device's certificate does not parse: enrol it again";
-                Failure::new(SealcastStatus::Certificate, text)
-            })?;
-        if date >= until {
-            if term.is_some() {
-                // It goes on for as long as its credential does; the folder is looked at again.
-                return Ok(());
-            }
-            let text = format!(
-                "the certificate of device {:?} has expired: enrol it again",
-                held.name
-            );
-            return Err(Failure::new(SealcastStatus::Certificate, text));
-        }
-        let succeeds = term.map_or_else(|| engine.predecessor(), |term| term.succeeds);
-        let not_before = date.saturating_sub(SKEW).max(from);
-        let not_after = until.min(date + CREDENTIAL_LIFE);
-        let hash = sha256(&[&held.chain[0]]);
-        let tbs = engine.credential_tbs(held.site, &held.name, hash, not_before, not_after, succeeds);
-        let Some(tbs) = tbs else {
-            return Ok(());
-        };
-        // The device key may be slow: the engine is not held meanwhile.
-        drop(engine);
-        let message = sign_input(CREDENTIAL_CONTEXT, &tbs);
-        let (algorithm, signature) = self.session.identity.signer.sign(&held, &message)?;
-        let signed = SignedObject {
-            tbs: &tbs,
-            algorithm,
-            signature: &signature,
-        };
-        self.session
-            .engine()
-            .set_credential(&signed.encode(), &held.chain, not_after, now)
-            .map_err(|error| Failure::invalid(format!("{error}: use a larger MTU, or a shorter chain")))?;
-        *term = Some(Term {
-            generation,
-            not_before,
-            not_after,
-            renew_at: now + CREDENTIAL_LIFE / 2,
-            succeeds,
-        });
-        drop(term);
-        self.wake();
         Ok(())
+    }
+
+    /// None while another thread is at it.
+    fn certification(&self) -> Option<MutexGuard<'_, Certification>> {
+        match self.certification.try_lock() {
+            Ok(certification) => Some(certification),
+            Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Has a device key that did not sign be asked at once.
+    pub(crate) fn try_key_again(&self) {
+        if let Some(mut certification) = self.certification() {
+            certification.try_again();
+        }
     }
 
     /// Sends as the policy says; while that stays the same nothing changes.
@@ -430,14 +370,15 @@ impl Publisher {
         Ok(())
     }
 
-    /// Files what has happened. Fails where the key server refuses the device from now on.
+    /// Files what has happened. Fails where nothing can be sent from now on: by the key server's word, or the device key's silence.
     pub(crate) fn listen(&self) -> Outcome<()> {
         let mut engine = lock(&self.session.engine);
         while let Some(event) = engine.poll_event() {
             self.session.file(event, &engine);
         }
         drop(engine);
-        self.session.refused().map_or(Ok(()), Err)
+        let unsigned = || self.certification()?.obstacle(&self.session);
+        self.session.refused().or_else(unsigned).map_or(Ok(()), Err)
     }
 
     /// Whether half of the queue is free, and the message that was refused last would be taken.
@@ -490,9 +431,9 @@ pub(crate) fn not_taken(error: SendError) -> Failure {
             SealcastStatus::TooLong,
             format!("the message is longer than {limit} bytes"),
         ),
-        SendError::TopicTooLong => (
+        SendError::TopicTooLong { limit } => (
             SealcastStatus::TooLong,
-            "the topic is longer than 255 bytes".to_owned(),
+            format!("the topic is longer than {limit} bytes"),
         ),
         SendError::QueueFull => (
             SealcastStatus::QueueFull,

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use sealcast_core::messages::is_host;
 use sealcast_core::policy::Policy;
 use sealcast_net::{Interface, NetError};
 
@@ -66,13 +67,28 @@ fn loopback() -> String {
 }
 
 fn is_loopback(url: &str) -> bool {
-    let rest = url.strip_prefix("https://").unwrap_or(url);
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(host) => host.split(']').next().unwrap_or_default(),
-        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    host_of(url).is_some_and(|host| {
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    })
+}
+
+/// Whom an URL such as `https://HOST:PORT` or `https://[ADDR]:PORT/path` names; None: it is none that every HTTPS client reads.
+pub(crate) fn host_of(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("https://")?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let (host, port) =
+        bracketed.unwrap_or_else(|| authority.split_at(authority.find(':').unwrap_or(authority.len())));
+    let is_port = |digits: &str| {
+        digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse().is_ok_and(|port: u16| port != 0)
     };
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    let is_right = is_host(host)
+        && host.contains(':') == bracketed.is_some()
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+        && path
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+    is_right.then_some(host)
 }
 
 #[cfg(test)]
@@ -96,6 +112,37 @@ mod tests {
             "",
         ] {
             assert!(!is_loopback(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_one_for_every_client() {
+        for (url, host) in [
+            ("https://keys.example:8443/", "keys.example"),
+            ("https://192.0.2.1", "192.0.2.1"),
+            ("https://[2001:db8::1]:1/a/b", "2001:db8::1"),
+        ] {
+            assert_eq!(host_of(url), Some(host));
+        }
+        for wrong in [
+            "http://host:1",
+            "https://",
+            "https://:1",
+            "https://a b:1",
+            "https://host:",
+            "https://host:0",
+            "https://host:99999",
+            "https://host:+1",
+            "https://me@host:1",
+            "https://2001:db8::1",
+            "https://[192.0.2.1]:1",
+            "https://[a:b]:1",
+            "https://a..b:1",
+            "https://%41:1",
+            "https://host/?q",
+            "https://host/a b",
+        ] {
+            assert_eq!(host_of(wrong), None, "{wrong}");
         }
     }
 

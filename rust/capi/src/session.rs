@@ -24,6 +24,7 @@ use crate::folder::{self, Seen};
 use crate::identity::Identity;
 use crate::memory::Buffer;
 use crate::request::{Answer, Expected, Origin, Requests, SealcastRequest};
+use crate::route::host_of;
 use crate::signal::{Signal, after};
 use crate::status::{Failure, Outcome, SealcastStatus};
 
@@ -60,7 +61,7 @@ impl Place {
         if !is_channel_name(channel) {
             return Err(Failure::invalid(format!("{channel:?} is no channel's name")));
         }
-        if !keys_url.starts_with("https://") {
+        if host_of(keys_url).is_none() {
             return Err(Failure::invalid(format!(
                 "no key server at {keys_url:?}: write https://HOST:PORT"
             )));
@@ -128,10 +129,11 @@ pub(crate) fn member_config(
     identity: &Identity,
     place: &Place,
     purpose: Purpose,
+    host_time: Option<u64>,
 ) -> Outcome<(MemberConfig, u64)> {
     let (held, generation) = identity.held();
     let seen = Seen::read(&identity.folder, &place.id, &place.site)?;
-    let mut validator = held.validator(wall_clock())?;
+    let mut validator = held.validator(host_time.unwrap_or_else(wall_clock))?;
     validator.set_crls(seen.crl.as_deref().and_then(CrlSet::parse));
     let mut seed = [0; 8];
     fill_random(&mut seed);
@@ -227,13 +229,16 @@ impl<E: Engine> Session<E> {
     pub(crate) fn engine(&self) -> MutexGuard<'_, E> {
         let now = self.now();
         let mut engine = lock(&self.engine);
-        let wall = if self.host_time.is_some() {
-            now
-        } else {
-            wall_clock()
-        };
-        engine.member_mut().set_wall(now, wall);
+        engine.member_mut().set_wall(now, self.wall());
         engine
+    }
+
+    /// The date: the host's time where that runs the clock.
+    fn wall(&self) -> u64 {
+        match &self.host_time {
+            Some(time) => time.load(Ordering::Acquire),
+            None => wall_clock(),
+        }
     }
 
     /// Something has changed that others may wait for.
@@ -319,9 +324,12 @@ impl<E: Engine> Session<E> {
             _ => {}
         }
         let name_of = |publisher: &Publisher| engine.member().name_of(publisher);
-        let Some(event) = told(event, name_of) else {
-            return;
-        };
+        if let Some(event) = told(event, name_of) {
+            self.tell(event);
+        }
+    }
+
+    pub(crate) fn tell(&self, event: SealcastEvent) {
         let mut events = lock(&self.events);
         if events.len() == MAX_EVENTS {
             events.pop_front();
@@ -445,42 +453,51 @@ impl<E: Engine> Session<E> {
             return self.close();
         };
         let response = match &answer.answer {
-            Some((status, body)) => {
-                *lock(&self.trouble) = None;
-                Response::Answer {
-                    status: *status,
-                    body,
-                }
-            }
-            None => {
-                let url = &self.place.keys_url;
-                let reason = if reason.is_empty() {
-                    "see whether it runs, and can be reached"
-                } else {
-                    reason
-                };
-                let text = format!("nobody answers at {url}, or was not believed: {reason}");
-                let mut trouble = lock(&self.trouble);
-                // Who was not believed is told of that.
-                if !trouble.as_ref().is_some_and(is_distrust) {
-                    *trouble = Some(Failure::new(SealcastStatus::Unreachable, text));
-                }
-                Response::Failed
-            }
+            Some((status, body)) => Response::Answer {
+                status: *status,
+                body,
+            },
+            None => Response::Failed,
         };
         let now = self.now();
         self.engine().handle_response(id, response, now);
+        self.note_trouble(answer.answer.as_ref().map(|(status, _)| *status), reason);
         // What cannot be stored is stored with the next answer: it goes on meanwhile, as the Python package does.
         let _ = self.store();
         self.raise();
     }
 
+    /// Remembers what a join that does not come about has to say.
+    fn note_trouble(&self, answered: Option<u16>, reason: &str) {
+        let url = &self.place.keys_url;
+        let text = match answered {
+            Some(200) if self.has_joined() => None,
+            Some(200) => Some(format!("{url} gave an answer that does not hold")),
+            Some(status) => Some(format!("{url} answered with the HTTP status {status}")),
+            None if reason.is_empty() => Some(format!(
+                "nobody answers at {url}: see whether it runs, and can be reached"
+            )),
+            None => Some(format!("nobody answers at {url}, or was not believed: {reason}")),
+        };
+        let mut trouble = lock(&self.trouble);
+        // Who was not believed is told of that.
+        if answered.is_some() || !trouble.as_ref().is_some_and(is_distrust) {
+            *trouble = text.map(|text| Failure::new(SealcastStatus::Unreachable, text));
+        }
+    }
+
     /// What a wait that ended without a join has to say.
     pub(crate) fn not_joined(&self, status: SealcastStatus) -> Outcome<SealcastStatus> {
-        match lock(&self.trouble).clone() {
-            Some(failure) if status == SealcastStatus::Timeout => Err(failure),
-            _ => Ok(status),
+        if status != SealcastStatus::Timeout {
+            return Ok(status);
         }
+        let Some(mut failure) = lock(&self.trouble).clone() else {
+            return Ok(status);
+        };
+        if let Some(reason) = lock(&self.refusal).as_ref().filter(|reason| !reason.is_empty()) {
+            failure.text = format!("{}: {reason}", failure.text);
+        }
+        Err(failure)
     }
 
     /// Fails where the key server was not believed, once for each time: a join does not wait for it to become another.
@@ -561,11 +578,10 @@ impl<E: Engine> Session<E> {
     fn refresh(&self) -> Outcome<()> {
         self.identity.refresh()?;
         let (held, generation) = self.identity.held();
-        let before = std::mem::replace(&mut lock(&self.looked).1, generation);
-        if before != generation {
-            let now = self.now();
-            let validator = held.validator(wall_clock())?;
-            self.engine().set_trust(validator, now);
+        if lock(&self.looked).1 != generation {
+            let validator = held.validator(self.wall())?;
+            self.engine().set_trust(validator, self.now());
+            lock(&self.looked).1 = generation;
             self.raise();
         }
         Ok(())
@@ -583,7 +599,7 @@ impl<E: Engine> Session<E> {
         };
         let folder: &PathBuf = &self.identity.folder;
         if (floors, signed_time) != (stored.floors, stored.signed_time) {
-            folder::raise(folder, &self.place.id, floors, signed_time, wall_clock())?;
+            folder::raise(folder, &self.place.id, floors, signed_time, self.wall())?;
             (stored.floors, stored.signed_time) = (floors, signed_time);
         }
         if let Some(document) = crl {

@@ -236,7 +236,13 @@ pub(crate) fn call(work: impl FnOnce() -> Outcome<Status>) -> Status {
         return Status::Reentrant;
     }
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(status)) => status,
+        Ok(Ok(status)) => {
+            if status != Status::Ok {
+                // A wait that ended has nothing to say, and what failed before is not why.
+                remember(String::new());
+            }
+            status
+        }
         Ok(Err(failure)) => {
             remember(failure.text);
             failure.status

@@ -241,7 +241,8 @@ impl End for Subscriber {
         let interface = optional(options.interface_name, "interface_name")?;
         let listen = optional(options.listen, "listen")?;
         let source = optional(options.source, "source")?;
-        let (member, generation) = member_config(&identity, &place, Purpose::Subscribe)?;
+        let host_time = (options.host_sockets != 0).then_some(now);
+        let (member, generation) = member_config(&identity, &place, Purpose::Subscribe, host_time)?;
         let mut config = ReceiverConfig::new(member);
         config.stream.delivery = match (options.delivery, options.deadline) {
             (0, 0) => Delivery::Reliable,
@@ -258,20 +259,13 @@ impl End for Subscriber {
             2 => Start::Oldest,
             other => return Err(Failure::invalid(format!("there is no start {other}"))),
         };
-        if !(1..=1 << 30).contains(&options.max_message_bytes) {
-            let text = format!("max_message_bytes is {}: 1 to 1 GiB", options.max_message_bytes);
-            return Err(Failure::invalid(text));
-        }
-        if !(1 << 16..=1 << 40).contains(&options.buffer_bytes) {
-            let text = format!("buffer_bytes is {}: 64 KiB to 1 TiB", options.buffer_bytes);
-            return Err(Failure::invalid(text));
-        }
         if options.side_channel != 0 {
             config.path = Path::SideChannel;
         }
-        config.stream.max_message_bytes = options.max_message_bytes;
-        config.stream.buffer_bytes = options.buffer_bytes;
-        config.queue_bytes = options.buffer_bytes;
+        config.stream.max_message_bytes =
+            memory::in_range("max_message_bytes", options.max_message_bytes, 1, 1 << 30)?;
+        config.queue_bytes = memory::in_range("buffer_bytes", options.buffer_bytes, 1 << 16, 1 << 40)?;
+        config.stream.buffer_bytes = config.queue_bytes;
         let wanted = Wanted {
             interface: interface.map(str::to_owned),
             listen: listen.map(|text| parse_address(text, "listen")).transpose()?,
@@ -282,7 +276,6 @@ impl End for Subscriber {
         let presence = Presence::enter(&identity.folder, &place.id)
             .map_err(|error| Failure::storage(&identity.folder, error))?;
         let receiver = Receiver::new(config, now);
-        let host_time = (options.host_sockets != 0).then_some(now);
         Ok(Self {
             session: Session::new(identity, place, receiver, generation, host_time),
             wanted,
@@ -379,6 +372,10 @@ impl Subscriber {
         } else {
             self.session.close();
         }
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        lock(&self.presence).is_none()
     }
 
     /// Writes as many messages as fit, after the events before each have been filed; the first that does not fit is kept.

@@ -70,7 +70,7 @@ pub extern "C" fn sealcast_subscriber_join(
         let subscriber = get(subscriber)?;
         let session = &subscriber.session;
         let joined = session.wait_for(timeout, || {
-            if session.has_joined() {
+            if session.has_joined() && !subscriber.is_leaving() {
                 subscriber.tend()?;
                 return Ok(Some(()));
             }
