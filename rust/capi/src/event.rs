@@ -39,7 +39,7 @@ pub enum SealcastEventKind {
     OutOfContact = 13,
     /// A source of repair did not give what it should hold.
     SourcePassedOver = 14,
-    /// A publisher cannot seal just now.
+    /// A publisher cannot seal just now, or its device key did not sign.
     Blocked = 15,
 }
 

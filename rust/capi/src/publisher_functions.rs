@@ -68,7 +68,8 @@ pub extern "C" fn sealcast_publisher_free(publisher: *mut SealcastPublisher) -> 
 ///
 /// Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
 /// SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE; with
-/// SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer.
+/// SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer, or none that
+/// holds. A device key that did not sign is asked again.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealcast_publisher_join(publisher: *mut SealcastPublisher, timeout: u64) -> SealcastStatus {
     call(|| {
@@ -145,9 +146,10 @@ pub unsafe extern "C" fn sealcast_publisher_respond(
 }
 
 /// Queue a message; it is copied. SEALCAST_STATUS_QUEUE_FULL: try again after sealcast_publisher_wait_room. Fails when the
-/// key server refuses the device, with SEALCAST_STATUS_TOO_LONG, SEALCAST_STATUS_ENDED, SEALCAST_STATUS_EXHAUSTED.
+/// key server refuses the device, with SEALCAST_STATUS_TOO_LONG, SEALCAST_STATUS_ENDED, SEALCAST_STATUS_EXHAUSTED; with
+/// SEALCAST_STATUS_SIGNING once what the device key signed last has ended.
 ///
-/// `topic`: NULL for none, up to 255 bytes.
+/// `topic`: NULL for none, up to 255 bytes, at a small MTU fewer.
 ///
 /// # Safety
 /// As the conventions say of bytes and strings.

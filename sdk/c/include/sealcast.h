@@ -394,7 +394,7 @@ enum sealcast_event_kind
      */
     SEALCAST_EVENT_KIND_SOURCE_PASSED_OVER = 14,
     /**
-     * A publisher cannot seal just now.
+     * A publisher cannot seal just now, or its device key did not sign.
      */
     SEALCAST_EVENT_KIND_BLOCKED = 15,
 };
@@ -997,7 +997,8 @@ sealcast_status sealcast_publisher_free(struct sealcast_publisher *publisher);
  *
  * Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
  * SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE; with
- * SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer.
+ * SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer, or none that
+ * holds. A device key that did not sign is asked again.
  */
 sealcast_status sealcast_publisher_join(struct sealcast_publisher *publisher,
                                         uint64_t timeout);
@@ -1039,9 +1040,10 @@ sealcast_status sealcast_publisher_respond(struct sealcast_publisher *publisher,
 
 /**
  * Queue a message; it is copied. SEALCAST_STATUS_QUEUE_FULL: try again after sealcast_publisher_wait_room. Fails when the
- * key server refuses the device, with SEALCAST_STATUS_TOO_LONG, SEALCAST_STATUS_ENDED, SEALCAST_STATUS_EXHAUSTED.
+ * key server refuses the device, with SEALCAST_STATUS_TOO_LONG, SEALCAST_STATUS_ENDED, SEALCAST_STATUS_EXHAUSTED; with
+ * SEALCAST_STATUS_SIGNING once what the device key signed last has ended.
  *
- * `topic`: NULL for none, up to 255 bytes.
+ * `topic`: NULL for none, up to 255 bytes, at a small MTU fewer.
  *
  * # Safety
  * As the conventions say of bytes and strings.
@@ -1245,8 +1247,8 @@ sealcast_status sealcast_subscriber_free(struct sealcast_subscriber *subscriber)
  *
  * Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
  * SEALCAST_STATUS_CERTIFICATE (which the key server refuses, or its own is refused), SEALCAST_STATUS_INTERFACE; with
- * SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer. Whoever calls again
- * waits on.
+ * SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer, or none that
+ * holds. Whoever calls again waits on.
  */
 sealcast_status sealcast_subscriber_join(struct sealcast_subscriber *subscriber,
                                          uint64_t timeout);
