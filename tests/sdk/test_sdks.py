@@ -208,10 +208,20 @@ def test_what_is_installed_serves_cpp(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_program("c++")
-@pytest.mark.needs_program("c++")
 def test_threads_of_cpp_end_with_their_https(stage: Stage) -> None:
-    make(SDK / "cpp", "build/threads")
-    done = run(str(SDK / "cpp/build/threads"), str(stage.device()), stage.channel().name)
+    assert_passes(stage, "threads")
+
+
+@pytest.mark.needs_program("c++")
+def test_values_of_cpp_stay_whole(stage: Stage) -> None:
+    """Where they move, and where C would cut them."""
+    assert_passes(stage, "values")
+
+
+def assert_passes(stage: Stage, name: str) -> None:
+    """A test program of C++."""
+    make(SDK / "cpp", f"build/{name}")
+    done = run(str(SDK / "cpp/build" / name), str(stage.device()), stage.channel().name)
     assert done.returncode == 0, done.stdout
 
 

@@ -31,6 +31,9 @@ public:
                                                           std::to_string(sealcast_abi_version()) + ", this program " +
                                                           std::to_string(SEALCAST_ABI_VERSION) + ": build it anew");
         }
+        if (status texts = detail::check_texts({folder}); !texts) {
+            return texts;
+        }
         auto state = std::make_shared<Identity::state>();
         state->sign = std::move(sign);
         sealcast_identity_options options{};

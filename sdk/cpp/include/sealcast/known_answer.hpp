@@ -11,6 +11,9 @@ SEALCAST_NAMESPACE_BEGIN
 /// `file`: its name without ending, such as "varint". `question`: a CBOR map of the inputs of a case and of its group,
 /// with the names and values that the file has; so is the answer, of the results.
 inline result<std::vector<std::uint8_t>> known_answer(const std::string& file, bytes_view question) {
+    if (status texts = detail::check_texts({file}); !texts) {
+        return texts;
+    }
     return detail::read_bytes([&](std::uint8_t* buffer, std::size_t capacity, std::size_t* length) {
         return sealcast_known_answer(file.c_str(), question.raw(), buffer, capacity, length);
     });

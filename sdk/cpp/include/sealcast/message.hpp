@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "status.hpp"
@@ -25,7 +26,7 @@ public:
         return raw_->topic ? std::optional<std::string_view>(raw_->topic) : std::nullopt;
     }
     /// As the policy writes it: its name, or "<site id>:<name>" of another site.
-    std::string_view publisher() const noexcept { return raw_->publisher; }
+    std::string_view publisher() const noexcept { return detail::text(raw_->publisher); }
     id stream() const noexcept {
         id stream;
         std::copy(std::begin(raw_->stream), std::end(raw_->stream), stream.begin());
@@ -45,12 +46,14 @@ private:
     const sealcast_message* raw_;
 };
 
-/// Messages, and the buffer that they lie in: make one, and use it for every call.
+/// Messages, and the buffer that they lie in: make one, and use it for every call. They move with it; none is left.
 class batch {
 public:
     /// `capacity`: bytes at first; it grows where a message is longer. `limit`: messages that one call takes.
     explicit batch(std::size_t capacity = std::size_t{1} << 20, std::size_t limit = 256)
         : capacity_(std::max<std::size_t>(capacity, 1)), messages_(std::max<std::size_t>(limit, 1)) {}
+    batch(batch&& other) noexcept : capacity_(other.capacity_) { swap(other); }
+    batch& operator=(batch&& other) noexcept { return swap(other), *this; }
 
     class iterator {
     public:
@@ -82,6 +85,12 @@ public:
 private:
     friend class Subscriber;
 
+    void swap(batch& other) noexcept {
+        std::swap(buffer_, other.buffer_);
+        std::swap(capacity_, other.capacity_);
+        std::swap(messages_, other.messages_);
+        std::swap(count_, other.count_);
+    }
     /// For the message that did not fit, whose length was told.
     void grow() {
         buffer_.reset();
@@ -146,14 +155,19 @@ private:
     sealcast_event raw_{};
 };
 
-/// A request for a host that makes its own HTTPS; what it points to lies in itself. CONVENTIONS.md says what to keep to.
+/// A request for a host that makes its own HTTPS, with what it points to: it can be moved, not copied. Empty at first.
+/// CONVENTIONS.md says what to keep to.
 class request {
 public:
+    request() noexcept = default;
+    request(request&& other) noexcept { swap(other); }
+    request& operator=(request&& other) noexcept { return swap(other), *this; }
+
     std::uint64_t id() const noexcept { return raw_.id; }
-    std::string_view method() const noexcept { return raw_.method; }
-    std::string_view url() const noexcept { return raw_.url; }
-    std::string_view peer() const noexcept { return raw_.peer; }
-    std::string_view content_type() const noexcept { return raw_.content_type; }
+    std::string_view method() const noexcept { return detail::text(raw_.method); }
+    std::string_view url() const noexcept { return detail::text(raw_.url); }
+    std::string_view peer() const noexcept { return detail::text(raw_.peer); }
+    std::string_view content_type() const noexcept { return detail::text(raw_.content_type); }
     bytes_view body() const noexcept { return {raw_.body, raw_.body_length}; }
     duration timeout() const noexcept { return duration(raw_.timeout); }
     std::uint64_t identity_generation() const noexcept { return raw_.identity_generation; }
@@ -162,8 +176,14 @@ private:
     friend class Subscriber;
     friend class Publisher;
 
+    void swap(request& other) noexcept {
+        std::swap(raw_, other.raw_);
+        std::swap(buffer_, other.buffer_);
+    }
     template <class Next>
     status fill(Next next, std::size_t capacity) {
+        // What was there may move with the buffer, also where nothing comes.
+        raw_ = {};
         buffer_.resize(capacity);
         return status(next(buffer_.data(), buffer_.size(), &raw_, sizeof raw_));
     }

@@ -68,6 +68,10 @@ public:
     sealcast_publisher_options values;
 
 private:
+    friend class Publisher;
+
+    status check() const { return detail::check_texts({channel_, keys_url_, interface_, send_to_, instance_}); }
+
     std::string channel_, keys_url_, interface_, send_to_, instance_;
 };
 
@@ -78,6 +82,9 @@ inline constexpr std::size_t max_datagram = 9000;
 class Publisher {
 public:
     static result<Publisher> make(const Identity& identity, const publisher_options& options, std::uint64_t now = 0) {
+        if (status texts = options.check(); !texts) {
+            return texts;
+        }
         sealcast_publisher_options raw = options.raw();
         sealcast_publisher* handle = nullptr;
         sealcast_status code = sealcast_publisher_new(identity.raw(), &raw, now, &handle);
@@ -101,7 +108,7 @@ public:
     status send(bytes_view message) { return status(sealcast_publisher_send(raw(), message.raw(), nullptr)); }
     status send(bytes_view message, std::string_view topic) {
         detail::topic_text text(topic);
-        return text.is_good() ? status(sealcast_publisher_send(raw(), message.raw(), text.get())) : text.refusal();
+        return text.is_good() ? status(sealcast_publisher_send(raw(), message.raw(), text.get())) : text.refusal(topic);
     }
     /// As send(), and waits for room where the queue is full; SEALCAST_STATUS_TIMEOUT: there was none.
     status send_wait(bytes_view message, std::optional<std::string_view> topic, duration timeout) {
@@ -129,7 +136,7 @@ public:
                                   std::optional<std::string_view> topic = std::nullopt) {
         detail::topic_text text(topic.value_or(std::string_view()));
         if (!text.is_good()) {
-            return text.refusal();
+            return text.refusal(*topic);
         }
         std::size_t taken = 0;
         sealcast_status code = sealcast_publisher_send_many(raw(), reinterpret_cast<const sealcast_bytes*>(messages),

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -181,7 +182,21 @@ inline std::uint64_t microseconds(duration time) noexcept {
     return time == forever ? SEALCAST_FOREVER : static_cast<std::uint64_t>(std::max<duration::rep>(time.count(), 0));
 }
 
+/// C would take what is before a NUL for the whole.
+inline status check_texts(std::initializer_list<std::string_view> texts) {
+    for (std::string_view text : texts) {
+        if (text.find('\0') != text.npos) {
+            std::string shown(text);
+            std::replace(shown.begin(), shown.end(), '\0', '?');
+            return {SEALCAST_STATUS_INVALID_ARGUMENT, "a text must not hold the character NUL: " + shown};
+        }
+    }
+    return {};
+}
+
 inline const char* or_null(const std::string& text) noexcept { return text.empty() ? nullptr : text.c_str(); }
+
+inline std::string_view text(const char* text) noexcept { return text ? text : std::string_view(); }
 
 template <std::size_t N>
 std::string_view fixed_text(const char (&text)[N]) noexcept {
@@ -224,8 +239,10 @@ public:
     }
     bool is_good() const noexcept { return is_good_; }
     const char* get() const noexcept { return text_; }
-    static status refusal() {
-        return {SEALCAST_STATUS_TOO_LONG, "a topic has up to 255 bytes, none of them 0"};
+    static status refusal(std::string_view topic) {
+        status text = check_texts({topic});
+        std::string length = std::to_string(topic.size());
+        return text ? status(SEALCAST_STATUS_TOO_LONG, "a topic has up to 255 bytes, this one " + length) : text;
     }
 
 private:

@@ -60,6 +60,10 @@ public:
     sealcast_subscriber_options values;
 
 private:
+    friend class Subscriber;
+
+    status check() const { return detail::check_texts({channel_, keys_url_, interface_, listen_, source_}); }
+
     std::string channel_, keys_url_, interface_, listen_, source_;
 };
 
@@ -67,6 +71,9 @@ private:
 class Subscriber {
 public:
     static result<Subscriber> make(const Identity& identity, const subscriber_options& options, std::uint64_t now = 0) {
+        if (status texts = options.check(); !texts) {
+            return texts;
+        }
         sealcast_subscriber_options raw = options.raw();
         sealcast_subscriber* handle = nullptr;
         sealcast_status code = sealcast_subscriber_new(identity.raw(), &raw, now, &handle);
