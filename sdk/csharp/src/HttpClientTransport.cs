@@ -99,13 +99,10 @@ namespace Sealcast
                         }
                     }
                 }
-                catch (ObjectDisposedException)
+                catch (Exception)
                 {
-                    // The end has been closed: there is nobody left to tell.
-                }
-                catch (SealcastException)
-                {
-                    // The end cannot be asked any more; its own calls say why.
+                    // The end has been closed, or cannot be asked any more: its own calls say why. What nobody catches on a
+                    // thread would end the process.
                 }
                 finally
                 {
@@ -133,13 +130,22 @@ namespace Sealcast
                     // Whatever it is, of the network, TLS or a file that is just being replaced: nobody was reached. What is
                     // left of the connection must not be judged for another request.
                     string why = connection?.Refusal ?? error.GetBaseException().Message;
-                    why = new Uri(request.Url).Authority + ": " + why;
+                    Uri url;
+                    bool isUrl = Uri.TryCreate(request.Url, UriKind.Absolute, out url);
+                    why = (isUrl ? url.Authority : request.Url) + ": " + why;
                     end.Nobody.Last = new HttpRequestException(why, error);
                     body = Encoding.UTF8.GetBytes(why);
                     connection?.Dispose();
                     connection = null;
                 }
-                end.Respond(request.Id, status, body);
+                try
+                {
+                    end.Respond(request.Id, status, body);
+                }
+                catch (SealcastException)
+                {
+                    // It has been answered meanwhile, and others are to be made.
+                }
             }
 
             /// <summary>

@@ -9,10 +9,10 @@ namespace Sealcast
     public sealed unsafe class Subscriber : ChannelEnd
     {
         private const int FirstBufferBytes = 1 << 20;
-        private const int FirstLimit = 64;
+        private const int MaxMessages = 512;
 
         private ReceiveBuffer buffer = new ReceiveBuffer(FirstBufferBytes);
-        private Native.Message[] raw = new Native.Message[FirstLimit];
+        private readonly Native.Message[] raw = new Native.Message[MaxMessages];
         private int isReceiving;
 
         /// <summary>Makes a subscriber with the defaults.</summary>
@@ -49,7 +49,7 @@ namespace Sealcast
         }
 
         /// <summary>
-        /// Waits for messages, and returns those that are there, at most <paramref name="limit"/>; as Recv.
+        /// Waits for messages, and returns those that are there, at most <paramref name="limit"/> and 512; as Recv.
         /// </summary>
         public IReadOnlyList<Message> RecvMany(TimeSpan timeout, int limit = 256)
         {
@@ -64,11 +64,7 @@ namespace Sealcast
             }
             try
             {
-                if (raw.Length < limit)
-                {
-                    raw = new Native.Message[limit];
-                }
-                return Fill(wait, limit);
+                return Fill(wait, Math.Min(limit, MaxMessages));
             }
             finally
             {
