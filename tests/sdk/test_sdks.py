@@ -20,6 +20,15 @@ UNPLUGGED = "the token is unplugged"
 """What the keys of the programs below say when they are to sign."""
 CUT = "(Empty reply from server|.*received no bytes|.*reset)"
 """The connection of who is not admitted ends after the handshake, without a word."""
+NEGATIVE = [
+    "mtu is -1",
+    "maxBlock is -2",
+    "ttl is -3",
+    "dscp is -4",
+    "retain is -5",
+    "sources is -6",
+    "parities is -7",
+]
 NOBODY = r"nobody answers at https://127.0.0.1:\d+, or was not believed: "
 
 
@@ -81,6 +90,7 @@ def failures(language: str, stage: Stage) -> str:
         (
             "java",
             [
+                *(f"^negative: invalid-argument: {value}: it cannot be negative$" for value in NEGATIVE),
                 f"^nobody listens: unreachable: {NOBODY}127.0.0.1:1: nobody takes connections there$",
                 f"^not admitted: unreachable: {NOBODY}{CUT}",
                 f"^nobody signs: unreachable: {NOBODY}127.0.0.1:.*{UNPLUGGED}",

@@ -1,5 +1,7 @@
 import io.sealcast.Algorithm;
+import io.sealcast.Fec;
 import io.sealcast.Identity;
+import io.sealcast.Publisher;
 import io.sealcast.SealcastException;
 import io.sealcast.Signer;
 import java.io.IOException;
@@ -30,6 +32,14 @@ public final class Failures {
         Path folder = Path.of(arguments[0]);
         String channel = arguments[1];
         try (Identity identity = Identity.open(folder)) {
+            Publisher.Builder builder = identity.publisher(channel);
+            tell("negative", () -> builder.mtu(-1));
+            tell("negative", () -> builder.maxBlock(-2));
+            tell("negative", () -> builder.ttl(-3));
+            tell("negative", () -> builder.dscp(-4));
+            tell("negative", () -> builder.retain(-5, 1));
+            tell("negative", () -> Fec.fixed(-6, 1));
+            tell("negative", () -> Fec.fixed(1, -7));
             tell("nobody listens", () -> identity.subscriber(channel).keysUrl("https://127.0.0.1:1").join(PATIENCE));
         }
         try (Identity identity = Identity.open(Path.of(arguments[2]))) {

@@ -25,9 +25,11 @@ public final class Fec {
      * @param sources packets of data
      * @param parities packets of parity after them
      * @return the parity; whether there is such a one is told when the publisher is made
+     * @throws SealcastException {@link Status#INVALID_ARGUMENT}: one of them is negative
      */
     public static Fec fixed(int sources, int parities) {
-        return new Fec(3, sources, parities);
+        return new Fec(
+                3, Native.notNegative("sources", sources), Native.notNegative("parities", parities));
     }
 
     int code() {

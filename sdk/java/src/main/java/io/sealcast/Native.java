@@ -125,6 +125,14 @@ final class Native {
         return failure(Status.INVALID_ARGUMENT, text);
     }
 
+    /** The value; what is negative would be another number in C. */
+    static int notNegative(String name, int value) {
+        if (value < 0) {
+            throw usage(name + " is " + value + ": it cannot be negative");
+        }
+        return value;
+    }
+
     private static Category category(int status) {
         return Category.of(library().statusCategory(status));
     }

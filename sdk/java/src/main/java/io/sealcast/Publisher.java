@@ -322,7 +322,7 @@ public final class Publisher implements AutoCloseable {
          * @return this
          */
         public Builder mtu(int bytes) {
-            mtu = bytes;
+            mtu = Native.notNegative("mtu", bytes);
             return this;
         }
 
@@ -333,7 +333,7 @@ public final class Publisher implements AutoCloseable {
          * @return this
          */
         public Builder maxBlock(int packets) {
-            maxBlock = packets;
+            maxBlock = Native.notNegative("maxBlock", packets);
             return this;
         }
 
@@ -344,7 +344,7 @@ public final class Publisher implements AutoCloseable {
          * @return this
          */
         public Builder ttl(int hops) {
-            ttl = hops;
+            ttl = Native.notNegative("ttl", hops);
             return this;
         }
 
@@ -355,7 +355,7 @@ public final class Publisher implements AutoCloseable {
          * @return this
          */
         public Builder dscp(int codePoint) {
-            dscp = codePoint;
+            dscp = Native.notNegative("dscp", codePoint);
             return this;
         }
 
@@ -379,7 +379,7 @@ public final class Publisher implements AutoCloseable {
          * @return this
          */
         public Builder retain(int topics, long bytes) {
-            retainTopics = topics;
+            retainTopics = Native.notNegative("retain", topics);
             retainBytes = Subscriber.Builder.positive("retain", bytes);
             return this;
         }
