@@ -258,5 +258,12 @@ def test_the_documentation_of_java_is_whole() -> None:
     make(SDK / "java", "doc")
 
 
+@pytest.mark.soak
+@pytest.mark.needs_program("doxygen")
+@pytest.mark.parametrize("language", ["c", "cpp", "csharp"])
+def test_the_documentation_is_whole(language: str) -> None:
+    make(SDK / language, "doc")
+
+
 def start(stage: Stage, words: list[str]) -> Process:
     return stage.processes.started(Process(words, stdin=subprocess.PIPE))
