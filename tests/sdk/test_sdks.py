@@ -194,8 +194,31 @@ def test_an_example_says_farewell_when_it_is_interrupted(stage: Stage, language:
     hearing.wait_line(f"^{sender.name}: last words$")
     for process in (speaking, hearing):
         process.send_signal(signal.SIGINT)
-        assert process.wait().code in {0, 130}
+        assert process.wait().code in ({0, 130} if language == "c" else {130})
     staying.wait_line(f"^event stream-ended .* {sender.name}$")
+
+
+@pytest.mark.parametrize("language", ["cpp", "java", "csharp"])
+def test_an_example_that_nobody_answers_ends_in_failure(stage: Stage, language: str) -> None:
+    """After its time with the exit code of the network, and at once where it is interrupted."""
+    device = stage.device()
+    words = [[*example(language, name), str(device), "ward/ecg"] for name in ("subscribe", "publish")]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        settings = device / "credentials/1/device.toml"
+        port = silent.getsockname()[1]
+        settings.write_text(settings.read_text().replace(stage.site.keys_url, f"https://127.0.0.1:{port}"))
+        for called in words:
+            joining = start(stage, called)
+            silent.accept()[0].close()
+            # When it asks again it waits for the join.
+            with silent.accept()[0]:
+                joining.send_signal(signal.SIGINT)
+                ended = joining.wait(5)
+            assert (ended.code in {130, -signal.SIGINT}, ended.out, ended.err) == (True, "", "")
+        for process in [start(stage, called) for called in words]:
+            ended = process.wait()
+            assert (ended.code, ended.out) == (7, ""), ended.err
 
 
 PROGRAM = """

@@ -14,7 +14,8 @@ void interrupt(int) { is_interrupted = 1; }
 
 int fail(std::string_view what, const sealcast::status& why) {
     std::cerr << what << ": " << why.name() << ": " << why.text() << '\n';
-    return static_cast<int>(why.category());
+    // A time that is over is no error of a call, but one of this program.
+    return why.is_error() ? static_cast<int>(why.category()) : SEALCAST_CATEGORY_NETWORK;
 }
 
 sealcast::status receive(sealcast::Subscriber& subscriber) {
@@ -43,8 +44,6 @@ int main(int argc, char** argv) {
         std::cerr << "usage: " << argv[0] << " FOLDER CHANNEL [INTERFACE]\n";
         return 2;
     }
-    std::signal(SIGINT, interrupt);
-    std::signal(SIGTERM, interrupt);
     auto identity = sealcast::Identity::open(argv[1]);
     if (!identity) {
         return fail(argv[1], identity.why());
@@ -61,6 +60,9 @@ int main(int argc, char** argv) {
     }
     sealcast::status status = subscriber->join(10s);
     if (status) {
+        // From now on Ctrl-C takes leave.
+        std::signal(SIGINT, interrupt);
+        std::signal(SIGTERM, interrupt);
         std::cerr << "joined channel " << argv[2] << '\n';
         status = receive(*subscriber);
     }
@@ -70,5 +72,6 @@ int main(int argc, char** argv) {
     // Until the key server knows that this device has left.
     for (sealcast::event event; subscriber->next_event(event, 2s);) {
     }
-    return 0;
+    // Nothing else ends it well.
+    return 130;
 }

@@ -8,6 +8,9 @@ using Mono.Unix.Native;
 
 internal static class Interrupt
 {
+    /// <summary>Of a program that ended so.</summary>
+    internal const int ExitCode = 130;
+
     /// <summary>Has it called, once and on another thread, in place of the end of the process.</summary>
     internal static void Call(Action action)
     {

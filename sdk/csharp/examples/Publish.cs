@@ -19,18 +19,18 @@ internal static class Publish
             using (var publisher = new Publisher(identity, options))
             {
                 publisher.Join(TimeSpan.FromSeconds(10));
-                Console.Error.WriteLine("publishing on channel " + args[1]);
-                // Null ends the loop: the end of the input, or Ctrl-C.
+                // Null ends the loop: the end of the input, or from now on Ctrl-C.
                 var interrupted = new TaskCompletionSource<string>();
                 Interrupt.Call(() => interrupted.TrySetResult(null));
+                Console.Error.WriteLine("publishing on channel " + args[1]);
                 string line;
                 while ((line = Task.WhenAny(Task.Run(() => Console.ReadLine()), interrupted.Task).Result.Result) != null)
                 {
                     publisher.Send(line);
                 }
                 publisher.Finish(TimeSpan.FromSeconds(10));
+                return interrupted.Task.IsCompleted ? Interrupt.ExitCode : 0;
             }
-            return 0;
         }
         catch (SealcastException error)
         {

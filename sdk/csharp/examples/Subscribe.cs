@@ -17,9 +17,9 @@ internal static class Subscribe
             using (Identity identity = Identity.Open(args[0]))
             using (var subscriber = new Subscriber(identity, options))
             {
-                // Ctrl-C leaves, which ends the loop below.
-                Interrupt.Call(subscriber.Leave);
                 subscriber.Join(TimeSpan.FromSeconds(10));
+                // From now on Ctrl-C leaves, which alone ends the loop below.
+                Interrupt.Call(subscriber.Leave);
                 Console.Error.WriteLine("joined channel " + args[1]);
                 while (!subscriber.IsEnded)
                 {
@@ -34,7 +34,7 @@ internal static class Subscribe
                     }
                 }
             }
-            return 0;
+            return Interrupt.ExitCode;
         }
         catch (SealcastException error)
         {

@@ -85,8 +85,8 @@ namespace Sealcast
 
         /// <summary>Waits until the key server has taken the device in.</summary>
         /// <exception cref="SealcastException">
-        /// With <see cref="Status.Unreachable"/> or <see cref="Status.Timeout"/> and why nobody answered, as far as it is
-        /// known; with <see cref="Status.NotAllowed"/>, <see cref="Status.UnknownChannel"/>, <see cref="Status.Revoked"/>,
+        /// With <see cref="Status.Unreachable"/> and why nobody answered in time, as far as it is known; with
+        /// <see cref="Status.NotAllowed"/>, <see cref="Status.UnknownChannel"/>, <see cref="Status.Revoked"/>,
         /// <see cref="Status.Certificate"/>, <see cref="Status.Signing"/> or <see cref="Status.Interface"/>.
         /// </exception>
         public void Join(TimeSpan timeout)
@@ -101,7 +101,7 @@ namespace Sealcast
                 {
                     text += ": " + why.Message;
                 }
-                throw new SealcastException(status, text, why);
+                throw new SealcastException(Status.Unreachable, text, why);
             }
             Check(status);
         }
