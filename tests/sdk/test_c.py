@@ -50,6 +50,17 @@ def test_the_headers_compile_in_every_dialect(dialect: str, tmp_path: Path) -> N
     run(compiler, f"-std={dialect}", *STRICT, "-I", C / "include", "-c", source, "-o", tmp_path / "program.o")
 
 
+def test_https_compiles_with_the_least_libcurl(tmp_path: Path) -> None:
+    """With the header of today as of 7.81: without the name that is newer."""
+    header = tmp_path / "older.h"
+    header.write_text(
+        "#include <curl/curl.h>\n#undef LIBCURL_VERSION_NUM\n#define LIBCURL_VERSION_NUM 0x075100\n"
+        "#pragma GCC poison CURLOPT_PROTOCOLS_STR\n"
+    )
+    words = ["-std=c11", "-D_POSIX_C_SOURCE=200809L", *STRICT, "-Wno-deprecated-declarations"]
+    run("cc", *words, "-include", header, "-I", C / "include", "-fsyntax-only", C / "src/sealcast_curl.c")
+
+
 def test_the_library_shows_its_own_names_alone() -> None:
     names = [line.split() for line in run("nm", "-D", "--defined-only", library()).splitlines()]
     assert {words[2].partition("@")[0] for words in names} >= {"sealcast_version", "sealcast_subscriber_new"}

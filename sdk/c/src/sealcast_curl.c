@@ -11,6 +11,7 @@
 #define close closesocket
 #define SHUT_RDWR SD_BOTH
 #else
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #endif
@@ -182,7 +183,11 @@ static int renew(worker *self) {
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, self);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, self);
+#if LIBCURL_VERSION_NUM >= 0x075500
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https");
+#else
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS, (long)CURLPROTO_HTTPS);
+#endif
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_MAXCONNECTS, 1L);
@@ -253,7 +258,18 @@ static int32_t perform(worker *self, const sealcast_request *request) {
     return (int32_t)status;
 }
 
+/* OpenSSL writes to connections that have ended; with CURLOPT_NOSIGNAL an older libcurl lets that end the process. */
+static void block_broken_pipe(void) {
+#ifndef _WIN32
+    sigset_t broken_pipe;
+    sigemptyset(&broken_pipe);
+    sigaddset(&broken_pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &broken_pipe, NULL);
+#endif
+}
+
 static void *work(void *context) {
+    block_broken_pipe();
     worker self = {.owner = context};
     self.place = atomic_fetch_add(&self.owner->places, 1);
     const end *end = &self.owner->end;
