@@ -1,6 +1,7 @@
 #include "sealcast_curl.h"
 
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,21 @@ struct sealcast_curl {
     atomic_uint places;
     sealcast_curl *next; /* of those that live */
 };
+
+/* What this thread's last call has to say; "" where it went well, or libsealcast has the words. */
+static _Thread_local char said[512];
+
+static sealcast_status fail(sealcast_status status, const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    vsnprintf(said, sizeof said, format, values);
+    va_end(values);
+    return status;
+}
+
+size_t sealcast_curl_last_error(char *buffer, size_t capacity) {
+    return said[0] ? (size_t)snprintf(buffer, capacity, "%s", said) : sealcast_last_error(buffer, capacity);
+}
 
 /* Those that were not freed: whoever frees one twice is told so. */
 static sealcast_curl *living;
@@ -297,14 +313,59 @@ static void *work(void *context) {
     return NULL;
 }
 
+/* Whether the struct of some version of this header may have as many bytes. */
+static int is_size(size_t size) {
+    return size >= 2 * sizeof(size_t) && size <= 4096 && size % sizeof(size_t) == 0;
+}
+
+static sealcast_status wrong_size(size_t size) {
+    return fail(SEALCAST_STATUS_WRONG_SIZE, "a sealcast_curl_options of %zu bytes: this library has %zu", size,
+                sizeof(sealcast_curl_options));
+}
+
+sealcast_status sealcast_curl_options_init(sealcast_curl_options *options, size_t size) {
+    said[0] = 0;
+    if (!options) {
+        return fail(SEALCAST_STATUS_NULL_ARGUMENT, "options is NULL");
+    }
+    if (!is_size(size)) {
+        return wrong_size(size);
+    }
+    memset(options, 0, size);
+    options->size = size;
+    return SEALCAST_STATUS_OK;
+}
+
+/* An older header has the defaults of what it does not know; a newer one may leave at 0 what is not known here. */
+static sealcast_status read_options(const sealcast_curl_options *given, sealcast_curl_options *options) {
+    sealcast_curl_options_init(options, sizeof *options);
+    if (!given) {
+        return SEALCAST_STATUS_OK;
+    }
+    if (!is_size(given->size)) {
+        return wrong_size(given->size);
+    }
+    for (size_t place = sizeof *options; place < given->size; place++) {
+        if (((const uint8_t *)given)[place]) {
+            return wrong_size(given->size);
+        }
+    }
+    memcpy(options, given, given->size < sizeof *options ? given->size : sizeof *options);
+    if (options->threads > MAX_THREADS) {
+        return fail(SEALCAST_STATUS_INVALID_ARGUMENT, "threads is %u: up to %d", options->threads, MAX_THREADS);
+    }
+    return SEALCAST_STATUS_OK;
+}
+
 static pthread_once_t begun = PTHREAD_ONCE_INIT;
 
 static void begin(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
 
 static sealcast_status serve(sealcast_identity *identity, end end, unsigned threads,
                              const sealcast_curl_options *options, sealcast_curl **curl) {
+    said[0] = 0;
     if (!curl) {
-        return SEALCAST_STATUS_NULL_ARGUMENT;
+        return fail(SEALCAST_STATUS_NULL_ARGUMENT, "curl is NULL");
     }
     /* Handles are the library's to judge, and it has the words for it. */
     sealcast_identity_info info;
@@ -315,20 +376,15 @@ static sealcast_status serve(sealcast_identity *identity, end end, unsigned thre
     if (status != SEALCAST_STATUS_OK) {
         return status;
     }
-    sealcast_curl_options given = {.size = sizeof given};
-    if (options) {
-        if (options->size != sizeof given) {
-            return SEALCAST_STATUS_WRONG_SIZE;
-        }
-        given = *options;
-    }
-    if (given.threads > MAX_THREADS) {
-        return SEALCAST_STATUS_INVALID_ARGUMENT;
+    sealcast_curl_options given;
+    status = read_options(options, &given);
+    if (status != SEALCAST_STATUS_OK) {
+        return status;
     }
     pthread_once(&begun, begin);
     sealcast_curl *made = calloc(1, sizeof *made);
     if (!made) {
-        return SEALCAST_STATUS_INTERNAL;
+        return fail(SEALCAST_STATUS_INTERNAL, "there is no memory");
     }
     made->end = end;
     made->identity = identity;
@@ -346,8 +402,9 @@ static sealcast_status serve(sealcast_identity *identity, end end, unsigned thre
         made->count++;
     }
     if (made->count < wanted) {
+        unsigned started = made->count;
         sealcast_curl_free(made);
-        return SEALCAST_STATUS_INTERNAL;
+        return fail(SEALCAST_STATUS_INTERNAL, "the system gives %u threads of %u", started, wanted);
     }
     *curl = made;
     return SEALCAST_STATUS_OK;
@@ -401,7 +458,16 @@ sealcast_status sealcast_curl_serve_publisher(sealcast_identity *identity, sealc
     return serve(identity, end, PUBLISHER_THREADS, options, curl);
 }
 
+static int is_thread_of(const sealcast_curl *curl) {
+    unsigned place = 0;
+    while (place < curl->count && !pthread_equal(curl->threads[place], pthread_self())) {
+        place++;
+    }
+    return place < curl->count;
+}
+
 sealcast_status sealcast_curl_free(sealcast_curl *curl) {
+    said[0] = 0;
     if (!curl) {
         return SEALCAST_STATUS_OK;
     }
@@ -410,13 +476,17 @@ sealcast_status sealcast_curl_free(sealcast_curl *curl) {
     while (*place_of && *place_of != curl) {
         place_of = &(*place_of)->next;
     }
-    int is_living = *place_of == curl;
-    if (is_living) {
+    sealcast_status status = SEALCAST_STATUS_OK;
+    if (*place_of != curl) {
+        status = fail(SEALCAST_STATUS_INVALID_HANDLE, "the sealcast_curl has been freed");
+    } else if (is_thread_of(curl)) {
+        status = fail(SEALCAST_STATUS_REENTRANT, "configure must not free the sealcast_curl that calls it");
+    } else {
         *place_of = curl->next;
     }
     pthread_mutex_unlock(&living_lock);
-    if (!is_living) {
-        return SEALCAST_STATUS_INVALID_HANDLE;
+    if (status != SEALCAST_STATUS_OK) {
+        return status;
     }
     atomic_store(&curl->stopped, true);
     /* What waits for an answer gets none any more. */

@@ -1,5 +1,7 @@
 /* sealcast-curl: wrong calls give a status, a refusal reaches whoever waits, and what has joined leaves nothing behind.
  * `https FOLDER CHANNEL ROUNDS STRANGER`, the last the folder of a device that the site does not know. */
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +9,14 @@
 
 #include "expect.h"
 #include "process.h"
+
+#define EXPECT_SAID(part, wanted, call)                                                                          \
+    do {                                                                                                         \
+        char said[512];                                                                                          \
+        EXPECT(SEALCAST_STATUS_##wanted, call);                                                                  \
+        sealcast_curl_last_error(said, sizeof said);                                                             \
+        CHECK(strstr(said, part) || !fprintf(stderr, "%s\n", said));                                              \
+    } while (0)
 
 enum { PATIENCE = 20000000, IMPATIENCE = 1000000 };
 
@@ -28,24 +38,77 @@ static void wrong_calls(const char *folder, const char *channel) {
     sealcast_identity *other = NULL;
     sealcast_curl *curl = NULL;
     sealcast_subscriber *subscriber = subscriber_of(channel);
-    sealcast_curl_options options = {sizeof options, 65, NULL, NULL};
-    EXPECT(SEALCAST_STATUS_NULL_ARGUMENT, sealcast_curl_serve_subscriber(NULL, subscriber, NULL, &curl));
-    EXPECT(SEALCAST_STATUS_NULL_ARGUMENT, sealcast_curl_serve_subscriber(identity, NULL, NULL, &curl));
-    EXPECT(SEALCAST_STATUS_NULL_ARGUMENT, sealcast_curl_serve_subscriber(identity, subscriber, NULL, NULL));
-    EXPECT(SEALCAST_STATUS_INVALID_ARGUMENT, sealcast_curl_serve_subscriber(identity, subscriber, &options, &curl));
-    options.size = 8;
-    EXPECT(SEALCAST_STATUS_WRONG_SIZE, sealcast_curl_serve_subscriber(identity, subscriber, &options, &curl));
-    EXPECT(SEALCAST_STATUS_INVALID_HANDLE,
-           sealcast_curl_serve_publisher(identity, (sealcast_publisher *)subscriber, NULL, &curl));
+    EXPECT_SAID("identity is NULL", NULL_ARGUMENT, sealcast_curl_serve_subscriber(NULL, subscriber, NULL, &curl));
+    EXPECT_SAID("subscriber is NULL", NULL_ARGUMENT, sealcast_curl_serve_subscriber(identity, NULL, NULL, &curl));
+    EXPECT_SAID("curl is NULL", NULL_ARGUMENT, sealcast_curl_serve_subscriber(identity, subscriber, NULL, NULL));
+    EXPECT_SAID("no ", INVALID_HANDLE,
+                sealcast_curl_serve_publisher(identity, (sealcast_publisher *)subscriber, NULL, &curl));
     EXPECT(SEALCAST_STATUS_OK, sealcast_identity_open(folder, NULL, &other));
     EXPECT(SEALCAST_STATUS_OK, sealcast_identity_free(other));
     EXPECT(SEALCAST_STATUS_INVALID_HANDLE, sealcast_curl_serve_subscriber(other, subscriber, NULL, &curl));
     EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_subscriber(identity, subscriber, NULL, &curl));
     EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
-    EXPECT(SEALCAST_STATUS_INVALID_HANDLE, sealcast_curl_free(curl));
+    EXPECT_SAID("has been freed", INVALID_HANDLE, sealcast_curl_free(curl));
     EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(NULL));
     EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_free(subscriber));
     EXPECT(SEALCAST_STATUS_INVALID_HANDLE, sealcast_curl_serve_subscriber(identity, subscriber, NULL, &curl));
+}
+
+/* As those of the library: of an older header, of a newer one, and of none. */
+static void options_of_other_sizes(const char *channel) {
+    struct {
+        sealcast_curl_options known;
+        size_t unknown;
+    } newer;
+    sealcast_curl *curl = NULL;
+    sealcast_curl_options *options = &newer.known;
+    sealcast_subscriber *subscriber = subscriber_of(channel);
+    EXPECT_SAID("options is NULL", NULL_ARGUMENT, sealcast_curl_options_init(NULL, sizeof *options));
+    EXPECT_SAID("of 8 bytes", WRONG_SIZE, sealcast_curl_options_init(options, 8));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_options_init(options, sizeof newer));
+    CHECK(options->size == sizeof newer && !options->threads && !options->configure && !newer.unknown);
+    options->threads = 65;
+    EXPECT_SAID("threads is 65: up to 64", INVALID_ARGUMENT,
+                sealcast_curl_serve_subscriber(identity, subscriber, options, &curl));
+    options->threads = 1;
+    newer.unknown = 1;
+    EXPECT_SAID("of 40 bytes", WRONG_SIZE, sealcast_curl_serve_subscriber(identity, subscriber, options, &curl));
+    newer.unknown = 0;
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_subscriber(identity, subscriber, options, &curl));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
+    /* What stands behind the size is not looked at. */
+    memset((void *)&options->configure, 0xff, sizeof options->configure);
+    options->size = offsetof(sealcast_curl_options, configure);
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_subscriber(identity, subscriber, options, &curl));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_join(subscriber, PATIENCE));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
+    options->size = 8;
+    EXPECT_SAID("of 8 bytes", WRONG_SIZE, sealcast_curl_serve_subscriber(identity, subscriber, options, &curl));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_free(subscriber));
+}
+
+static pthread_mutex_t serving = PTHREAD_MUTEX_INITIALIZER;
+
+/* It frees what calls it, is signalled as by a write to a connection that has ended, and gives no certificate. */
+static int free_own(void *context, void *ssl_ctx) {
+    (void)ssl_ctx;
+    raise(SIGPIPE);
+    pthread_mutex_lock(&serving);
+    EXPECT_SAID("configure must not", REENTRANT, sealcast_curl_free(*(sealcast_curl **)context));
+    pthread_mutex_unlock(&serving);
+    return 1;
+}
+
+static void a_callback_cannot_free_its_own(const char *channel) {
+    sealcast_curl *curl = NULL;
+    sealcast_curl_options options = {sizeof options, 0, free_own, &curl};
+    sealcast_subscriber *subscriber = subscriber_of(channel);
+    pthread_mutex_lock(&serving);
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_serve_subscriber(identity, subscriber, &options, &curl));
+    pthread_mutex_unlock(&serving);
+    EXPECT(SEALCAST_STATUS_UNREACHABLE, sealcast_subscriber_join(subscriber, IMPATIENCE));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_curl_free(curl));
+    EXPECT(SEALCAST_STATUS_OK, sealcast_subscriber_free(subscriber));
 }
 
 /* Whoever takes events does not take the refusal from those who join or receive. */
@@ -116,6 +179,8 @@ int main(int argc, char **argv) {
     }
     EXPECT(SEALCAST_STATUS_OK, sealcast_identity_open(argv[1], NULL, &identity));
     wrong_calls(argv[1], argv[2]);
+    options_of_other_sizes(argv[2]);
+    a_callback_cannot_free_its_own(argv[2]);
     a_refusal_is_told_whoever_takes_events();
     nobody_answers("https://127.0.0.1:1", argv[2], "127.0.0.1 port 1 ");
     join_and_free(argv[2], atoi(argv[3]));
