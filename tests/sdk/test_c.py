@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +167,47 @@ def test_a_stream_under_the_address_sanitizer(stage: Stage, role: str) -> None:
     for process in (hearing, speaking):
         finished = process.wait()
         assert finished.code == 0, finished.err
+
+
+def example(stage: Stage, name: str, device: Path, channel: str) -> Process:
+    make(C, "examples")
+    words = [str(C / "build" / name), str(device), channel]
+    return stage.processes.started(Process(words, stdin=subprocess.PIPE))
+
+
+def test_an_example_does_not_wait_for_ever_to_join(stage: Stage) -> None:
+    """Where the key server takes connections and says nothing: ten seconds, or until it is interrupted."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(30)
+        device = stage.device()
+        settings = device / "credentials/1/device.toml"
+        url = f"https://127.0.0.1:{mute.getsockname()[1]}"
+        settings.write_text(settings.read_text().replace(stage.site.keys_url, url))
+        for name in ("subscribe", "publish"):
+            hasty = example(stage, name, device, "ward/ecg")
+            with mute.accept()[0]:
+                assert hasty.stop(seconds=5).code == 130
+        for patient in [example(stage, name, device, "ward/ecg") for name in ("subscribe", "publish")]:
+            finished = patient.wait()
+            assert finished.code == 7
+            assert "unreachable: nobody answers" in finished.err
+
+
+def test_an_example_sends_a_line_whole_or_says_so(stage: Stage) -> None:
+    channel, sender = stage.channel("--rate", "200Mbit/s"), stage.device()
+    hearing = example(stage, "subscribe", stage.device(), channel.name)
+    hearing.wait_line("^joined", errors=True)
+    speaking = example(stage, "publish", sender, channel.name)
+    lines = [b"short", b"x" * (1 << 20), b"", b"the last"]
+    speaking.write(b"\n".join([*lines, b"y" * ((16 << 20) + 1), b"never"]))
+    speaking.close_input()
+    finished = speaking.wait()
+    assert finished.code == 2
+    assert "line 5 is not sent" in finished.err
+    assert "too-long: the message is longer than 16777216 bytes" in finished.err
+    hearing.wait_line(f"^{sender.name}: the last$")
+    assert hearing.out == [f"{sender.name}: {line.decode()}\n" for line in lines]
+    assert hearing.stop(signal.SIGTERM).code == 130
 
 
 def assert_signs(stage: Stage, uris: Callable[[Path], str]) -> None:

@@ -7,6 +7,8 @@
 #include <sealcast.h>
 #include <sealcast_curl.h>
 
+enum { INTERRUPTED = 130 }; /* an exit code; the others are categories of the library */
+
 static volatile sig_atomic_t is_interrupted;
 
 static void interrupt(int number) {
@@ -15,10 +17,25 @@ static void interrupt(int number) {
 }
 
 static int fail(const char *what, sealcast_status status) {
-    char text[512];
-    sealcast_last_error(text, sizeof text);
+    char text[512] = "nobody answers";
+    if (status == SEALCAST_STATUS_TIMEOUT) { /* no error to the library, and without a text */
+        status = SEALCAST_STATUS_UNREACHABLE;
+    } else {
+        sealcast_curl_last_error(text, sizeof text);
+    }
     fprintf(stderr, "%s: %s: %s\n", what, sealcast_status_name(status), text);
     return (int)sealcast_status_category(status);
+}
+
+/* For ten seconds, and not all at once: Ctrl-C ends it. */
+static sealcast_status join(sealcast_subscriber *subscriber) {
+    uint64_t deadline = sealcast_now() + 10000000;
+    sealcast_status status;
+    do {
+        status = sealcast_subscriber_join(subscriber, 200000);
+    } while ((status == SEALCAST_STATUS_TIMEOUT || status == SEALCAST_STATUS_UNREACHABLE) && !is_interrupted &&
+             sealcast_now() < deadline);
+    return status;
 }
 
 static sealcast_status receive(sealcast_subscriber *subscriber) {
@@ -45,6 +62,14 @@ static sealcast_status receive(sealcast_subscriber *subscriber) {
     return SEALCAST_STATUS_OK;
 }
 
+/* Until the key server knows that this device has left. */
+static void leave(sealcast_subscriber *subscriber) {
+    sealcast_event event;
+    sealcast_subscriber_leave(subscriber);
+    while (sealcast_subscriber_next_event(subscriber, 2000000, &event, sizeof event) == SEALCAST_STATUS_OK) {
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc < 3 || sealcast_abi_version() != SEALCAST_ABI_VERSION) {
         fprintf(stderr, "usage: %s FOLDER CHANNEL [INTERFACE]\n", argv[0]);
@@ -68,17 +93,16 @@ int main(int argc, char **argv) {
         status = sealcast_curl_serve_subscriber(identity, subscriber, NULL, &https);
     }
     if (status == SEALCAST_STATUS_OK) {
-        status = sealcast_subscriber_join(subscriber, 10000000);
+        status = join(subscriber);
     }
     if (status == SEALCAST_STATUS_OK) {
         fprintf(stderr, "joined channel %s\n", argv[2]);
         status = receive(subscriber);
     }
-    int code = status == SEALCAST_STATUS_OK ? 0 : fail(argv[2], status);
-    sealcast_subscriber_leave(subscriber);
-    sealcast_event event;
-    while (sealcast_subscriber_next_event(subscriber, 2000000, &event, sizeof event) == SEALCAST_STATUS_OK) {
+    if (status == SEALCAST_STATUS_OK) {
+        leave(subscriber);
     }
+    int code = is_interrupted ? INTERRUPTED : status == SEALCAST_STATUS_OK ? 0 : fail(argv[2], status);
     sealcast_subscriber_free(subscriber);
     sealcast_curl_free(https);
     sealcast_identity_free(identity);
