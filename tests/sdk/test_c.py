@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sealcast.device import DeviceIdentity
 from tests.e2e.processes import Process
 from tests.e2e.site import command
 from tests.sdk.conftest import Stage
@@ -246,6 +247,25 @@ def test_a_key_that_does_not_sign_is_left_alone(stage: Stage) -> None:
     stage.processes.started(process).wait_line("^renew$")
     command("device", "renew", device)
     process.wait_line("^0 failures$")
+
+
+def test_a_key_elsewhere_is_shown_with_the_present_certificate(stage: Stage) -> None:
+    """That of a renewal, too."""
+    make(C, *SANITIZED, "build/sanitized/openssl_key")
+    device = stage.device()
+    words = [str(C / "build/sanitized/openssl_key"), str(device)]
+    program = stage.processes.started(Process(words, stdin=subprocess.PIPE))
+    shown = []
+    for count in (1, 2):
+        present = DeviceIdentity.open(device)
+        program.write(f"file:{present.key_file}\n".encode())
+        assert int(program.wait_lines(count)[-1], 0) == present.serial
+        shown.append(present.serial)
+        command("device", "renew", device)
+    assert shown[0] != shown[1]
+    program.close_input()
+    finished = program.wait()
+    assert finished.code == 0, finished.err
 
 
 @pytest.mark.needs_program("softhsm2-util")

@@ -20,7 +20,7 @@
 
 typedef struct openssl_key {
     EVP_PKEY *key;
-    const char *certificate_file; /* the device's chain, PEM: of sealcast_identity_get_info */
+    sealcast_identity *identity; /* for TLS: once it is open */
 } openssl_key;
 
 static EVP_PKEY *openssl_key_of_engine(const char *uri) {
@@ -76,10 +76,12 @@ static int32_t openssl_key_sign(void *context, const uint8_t *message, size_t le
     return is_good ? 0 : 1;
 }
 
-/* A sealcast_curl_configure. */
+/* A sealcast_curl_configure. The certificate is the present one: a renewal makes another file. */
 static int openssl_key_configure(void *context, void *ssl_ctx) {
     openssl_key *self = context;
-    return SSL_CTX_use_certificate_chain_file(ssl_ctx, self->certificate_file) == 1 &&
+    sealcast_identity_info info;
+    return sealcast_identity_get_info(self->identity, &info, sizeof info) == SEALCAST_STATUS_OK &&
+                   SSL_CTX_use_certificate_chain_file(ssl_ctx, info.certificate_file) == 1 &&
                    SSL_CTX_use_PrivateKey(ssl_ctx, self->key) == 1
                ? 0
                : 1;

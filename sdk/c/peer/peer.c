@@ -29,7 +29,6 @@ static atomic_bool is_over;
 
 /* With --key URI: the device key is not in the folder. */
 static openssl_key elsewhere;
-static sealcast_identity_info info;
 static sealcast_curl_options curl_options = {sizeof curl_options, 0, NULL, NULL};
 
 static void tell_event(const sealcast_event *event) {
@@ -229,10 +228,7 @@ static sealcast_status open_identity(const char *folder, const char *uri, sealca
     sealcast_identity_options options = {sizeof options, openssl_key_sign, &elsewhere,
                                          openssl_key_algorithm(elsewhere.key)};
     sealcast_status status = sealcast_identity_open(folder, &options, identity);
-    if (status == SEALCAST_STATUS_OK) {
-        status = sealcast_identity_get_info(*identity, &info, sizeof info);
-    }
-    elsewhere.certificate_file = info.certificate_file;
+    elsewhere.identity = *identity;
     curl_options.configure = openssl_key_configure;
     curl_options.configure_context = &elsewhere;
     return status;
