@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sealcast.device import DeviceIdentity
-from tests.e2e.processes import Process
+from tests.e2e.processes import Process, wait_until
 from tests.e2e.site import command
 from tests.sdk.conftest import Stage
 from tests.sdk.languages import SANITIZED, SDK, library, make
@@ -62,6 +62,31 @@ def test_https_compiles_with_the_least_libcurl(tmp_path: Path) -> None:
     )
     words = ["-std=c11", "-D_POSIX_C_SOURCE=200809L", *STRICT, "-Wno-deprecated-declarations"]
     run("cc", *words, "-include", header, "-I", C / "include", "-fsyntax-only", C / "src/sealcast_curl.c")
+
+
+def test_the_subscriber_of_the_readme(stage: Stage, tmp_path: Path) -> None:
+    """As it stands there: what it does with a message of a MiB, too."""
+    (source,) = re.findall(r"```c\n(.*?)```", (C / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "program.c").write_text(source)
+    make(C, "build/sealcast_curl.o")
+    own = [tmp_path / "program.c", C / "build/sealcast_curl.o"]
+    place = library().parent
+    libraries = ["-L", place, f"-Wl,-rpath,{place}", "-lsealcast", "-lcurl", "-lssl", "-lcrypto"]
+    run("cc", "-std=c99", *STRICT, "-I", C / "include", *own, *libraries, "-o", tmp_path / "program")
+    (tmp_path / "station").symlink_to(stage.device())
+    channel, sender = stage.site.add_channel("ward/ecg", "--rate", "200Mbit/s"), stage.device()
+    words = ["env", f"--chdir={tmp_path}", str(tmp_path / "program")]
+    hearing = stage.processes.started(Process(words))
+    speaking = stage.peer("python", "publish", sender, channel)
+
+    def is_heard() -> bool:
+        speaking.write(b"send - beat\n")
+        return bool(hearing.out)
+
+    wait_until(is_heard, "a beat")
+    text = "x" * (1 << 20)
+    speaking.write(f"send - {text}\n".encode())
+    assert hearing.wait_line("x$") == f"{sender.name}: {text}\n"
 
 
 def test_the_library_shows_its_own_names_alone() -> None:
