@@ -71,7 +71,15 @@ def test_the_subscriber_of_the_readme(stage: Stage, tmp_path: Path) -> None:
     make(C, "build/sealcast_curl.o")
     own = [tmp_path / "program.c", C / "build/sealcast_curl.o"]
     place = library().parent
-    libraries = ["-L", place, f"-Wl,-rpath,{place}", "-lsealcast", "-lcurl", "-lssl", "-lcrypto"]
+    libraries: list[str | Path] = [
+        "-L",
+        place,
+        f"-Wl,-rpath,{place}",
+        "-lsealcast",
+        "-lcurl",
+        "-lssl",
+        "-lcrypto",
+    ]
     run("cc", "-std=c99", *STRICT, "-I", C / "include", *own, *libraries, "-o", tmp_path / "program")
     (tmp_path / "station").symlink_to(stage.device())
     channel, sender = stage.site.add_channel("ward/ecg", "--rate", "200Mbit/s"), stage.device()
