@@ -86,8 +86,7 @@ static void try_tls(cng_key *key, EVP_PKEY *public, const char *file) {
     FILE *out = fopen(file, "wb");
     CHECK(out && PEM_write_X509(out, shown) == 1 && fclose(out) == 0);
     SSL_CTX *client_context = SSL_CTX_new(TLS_client_method()), *server_context = SSL_CTX_new(TLS_server_method());
-    key->certificate_file = file;
-    CHECK(cng_key_configure(key, client_context) == 0);
+    CHECK(cng_key_show(key, client_context, file) == 0);
     CHECK(SSL_CTX_use_certificate(server_context, server_certificate) == 1);
     CHECK(SSL_CTX_use_PrivateKey(server_context, other) == 1);
     SSL_CTX_set_verify(server_context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);

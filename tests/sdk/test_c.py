@@ -117,7 +117,7 @@ def test_https_wrong_calls_refusals_and_joins(stage: Stage) -> None:
     folder, *options = ("build",) if JOINS >= 100 else ("build/sanitized", *SANITIZED)
     make(C, *options, f"{folder}/https")
     channel, device = stage.channel(), stage.device()
-    out = run(C / folder / "https", device, channel.name, str(JOINS), stage.stranger())
+    out = run(C / folder / "https", device, channel.name, str(JOINS), stage.stranger(), stage.site.url)
     assert out.endswith("\n0 failures\n")
 
 

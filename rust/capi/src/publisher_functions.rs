@@ -67,9 +67,8 @@ pub extern "C" fn sealcast_publisher_free(publisher: *mut SealcastPublisher) -> 
 /// thread.
 ///
 /// Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
-/// SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE; with
-/// SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer, or none that
-/// holds. A device key that did not sign is asked again.
+/// SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE; with SEALCAST_STATUS_UNREACHABLE if no
+/// answer that holds has come in that time: whoever calls again waits on. A device key that did not sign is asked again.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealcast_publisher_join(publisher: *mut SealcastPublisher, timeout: u64) -> SealcastStatus {
     call(|| {

@@ -491,9 +491,10 @@ impl<E: Engine> Session<E> {
         if status != SealcastStatus::Timeout {
             return Ok(status);
         }
-        let Some(mut failure) = lock(&self.trouble).clone() else {
-            return Ok(status);
-        };
+        let mut failure = lock(&self.trouble).clone().unwrap_or_else(|| {
+            let text = format!("nobody has answered at {} yet", self.place.keys_url);
+            Failure::new(SealcastStatus::Unreachable, text)
+        });
         if let Some(reason) = lock(&self.refusal).as_ref().filter(|reason| !reason.is_empty()) {
             failure.text = format!("{}: {reason}", failure.text);
         }

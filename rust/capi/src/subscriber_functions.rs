@@ -59,8 +59,7 @@ pub extern "C" fn sealcast_subscriber_free(subscriber: *mut SealcastSubscriber) 
 ///
 /// Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
 /// SEALCAST_STATUS_CERTIFICATE (which the key server refuses, or its own is refused), SEALCAST_STATUS_INTERFACE; with
-/// SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer, or none that
-/// holds. Whoever calls again waits on.
+/// SEALCAST_STATUS_UNREACHABLE if no answer that holds has come in that time: whoever calls again waits on.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealcast_subscriber_join(
     subscriber: *mut SealcastSubscriber,

@@ -33,7 +33,7 @@ enum {
 typedef struct cng_key {
     NCRYPT_KEY_HANDLE key;
     EC_KEY_METHOD *method;
-    const char *certificate_file; /* the device's chain, PEM: of sealcast_identity_get_info */
+    sealcast_identity *identity; /* for TLS: once it is open */
 } cng_key;
 
 /* CNG gives the two numbers of a signature one after the other. */
@@ -130,10 +130,9 @@ static inline void cng_key_close(cng_key *self) {
     EC_KEY_METHOD_free(self->method);
 }
 
-/* A sealcast_curl_configure. */
-static inline int cng_key_configure(void *context, void *ssl_ctx) {
-    cng_key *self = context;
-    if (SSL_CTX_use_certificate_chain_file(ssl_ctx, self->certificate_file) != 1) {
+/* Gives TLS the key, and its certificate of a file: the device's chain, PEM. Returns 0 on success. */
+static inline int cng_key_show(cng_key *self, SSL_CTX *ssl_ctx, const char *certificate_file) {
+    if (SSL_CTX_use_certificate_chain_file(ssl_ctx, certificate_file) != 1) {
         return 1;
     }
     EC_KEY *key = EVP_PKEY_get1_EC_KEY(X509_get0_pubkey(SSL_CTX_get0_certificate(ssl_ctx)));
@@ -144,6 +143,14 @@ static inline int cng_key_configure(void *context, void *ssl_ctx) {
     EVP_PKEY_free(wrapped);
     EC_KEY_free(key);
     return is_good ? 0 : 1;
+}
+
+/* A sealcast_curl_configure. The certificate is the present one: a renewal makes another file. */
+static inline int cng_key_configure(void *context, void *ssl_ctx) {
+    cng_key *self = context;
+    sealcast_identity_info info;
+    sealcast_status status = sealcast_identity_get_info(self->identity, &info, sizeof info);
+    return status == SEALCAST_STATUS_OK ? cng_key_show(self, ssl_ctx, info.certificate_file) : 1;
 }
 
 #endif

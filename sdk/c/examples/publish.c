@@ -27,12 +27,8 @@ static void end_by(int number) {
 }
 
 static int fail(const char *what, sealcast_status status) {
-    char text[512] = "nobody answers";
-    if (status == SEALCAST_STATUS_TIMEOUT) { /* no error to the library, and without a text */
-        status = SEALCAST_STATUS_UNREACHABLE;
-    } else {
-        sealcast_curl_last_error(text, sizeof text);
-    }
+    char text[512];
+    sealcast_curl_last_error(text, sizeof text);
     fprintf(stderr, "%s: %s: %s\n", what, sealcast_status_name(status), text);
     return (int)sealcast_status_category(status);
 }
@@ -43,8 +39,7 @@ static sealcast_status join(sealcast_publisher *publisher) {
     sealcast_status status;
     do {
         status = sealcast_publisher_join(publisher, 200000);
-    } while ((status == SEALCAST_STATUS_TIMEOUT || status == SEALCAST_STATUS_UNREACHABLE) && !is_interrupted &&
-             sealcast_now() < deadline);
+    } while (status == SEALCAST_STATUS_UNREACHABLE && !is_interrupted && sealcast_now() < deadline);
     return status;
 }
 

@@ -996,9 +996,8 @@ sealcast_status sealcast_publisher_free(struct sealcast_publisher *publisher);
  * thread.
  *
  * Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
- * SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE; with
- * SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer, or none that
- * holds. A device key that did not sign is asked again.
+ * SEALCAST_STATUS_CERTIFICATE, SEALCAST_STATUS_SIGNING, SEALCAST_STATUS_INTERFACE; with SEALCAST_STATUS_UNREACHABLE if no
+ * answer that holds has come in that time: whoever calls again waits on. A device key that did not sign is asked again.
  */
 sealcast_status sealcast_publisher_join(struct sealcast_publisher *publisher,
                                         uint64_t timeout);
@@ -1247,8 +1246,7 @@ sealcast_status sealcast_subscriber_free(struct sealcast_subscriber *subscriber)
  *
  * Fails with SEALCAST_STATUS_NOT_ALLOWED, SEALCAST_STATUS_UNKNOWN_CHANNEL, SEALCAST_STATUS_REVOKED,
  * SEALCAST_STATUS_CERTIFICATE (which the key server refuses, or its own is refused), SEALCAST_STATUS_INTERFACE; with
- * SEALCAST_STATUS_UNREACHABLE in place of SEALCAST_STATUS_TIMEOUT where the last request got no answer, or none that
- * holds. Whoever calls again waits on.
+ * SEALCAST_STATUS_UNREACHABLE if no answer that holds has come in that time: whoever calls again waits on.
  */
 sealcast_status sealcast_subscriber_join(struct sealcast_subscriber *subscriber,
                                          uint64_t timeout);

@@ -1,5 +1,6 @@
 /* sealcast-curl: wrong calls give a status, a refusal reaches whoever waits, and what has joined leaves nothing behind.
- * `https FOLDER CHANNEL ROUNDS STRANGER`, the last the folder of a device that the site does not know. */
+ * `https FOLDER CHANNEL ROUNDS STRANGER URL`: the folder of a device that the site does not know, the site's listener for
+ * enrolment. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -173,8 +174,8 @@ static void join_and_free(const char *channel, int rounds) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 5) {
-        fprintf(stderr, "usage: %s FOLDER CHANNEL ROUNDS STRANGER\n", argv[0]);
+    if (argc != 6) {
+        fprintf(stderr, "usage: %s FOLDER CHANNEL ROUNDS STRANGER URL\n", argv[0]);
         return 2;
     }
     EXPECT(SEALCAST_STATUS_OK, sealcast_identity_open(argv[1], NULL, &identity));
@@ -183,6 +184,7 @@ int main(int argc, char **argv) {
     a_callback_cannot_free_its_own(argv[2]);
     a_refusal_is_told_whoever_takes_events();
     nobody_answers("https://127.0.0.1:1", argv[2], "127.0.0.1 port 1 ");
+    nobody_answers(argv[5], argv[2], " answered with the HTTP status 4");
     join_and_free(argv[2], atoi(argv[3]));
     EXPECT(SEALCAST_STATUS_OK, sealcast_identity_free(identity));
     EXPECT(SEALCAST_STATUS_OK, sealcast_identity_open(argv[4], NULL, &identity));

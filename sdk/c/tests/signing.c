@@ -35,12 +35,12 @@ static void make_requests(sealcast_publisher *publisher) {
     sealcast_request request;
     sealcast_bytes nothing = {NULL, 0};
     for (int call = 0; call < CALLS; call++) {
-        sealcast_status got =
+        sealcast_status status =
             sealcast_publisher_next_request(publisher, 0, buffer, sizeof buffer, &request, sizeof request);
-        if (got == SEALCAST_STATUS_OK) {
+        if (status == SEALCAST_STATUS_OK) {
             EXPECT(SEALCAST_STATUS_OK, sealcast_publisher_respond(publisher, request.id, 0, nothing));
         } else {
-            EXPECT(SEALCAST_STATUS_TIMEOUT, got);
+            EXPECT(SEALCAST_STATUS_TIMEOUT, status);
         }
     }
 }

@@ -36,8 +36,12 @@ public:
         identity_ = std::move(other.identity_);
         return *this;
     }
-    /// Stops, and waits for the requests under way, which end at once.
-    void close() noexcept { handle_.reset(); }
+    /// Stops, and waits for the requests under way, which end at once. In its own `configure` it does nothing.
+    void close() noexcept {
+        if (sealcast_curl_free(handle_.get()) != SEALCAST_STATUS_REENTRANT) {
+            static_cast<void>(handle_.release());
+        }
+    }
 
 private:
     struct freed {
@@ -48,9 +52,11 @@ private:
         : identity_(std::move(identity)), handle_(handle) {}
 
     static result<Https> made(sealcast_status code, sealcast_curl* handle, const Identity& identity) {
-        // Not a call of libsealcast: what that said last is about something else.
         if (code != SEALCAST_STATUS_OK) {
-            return status(code, std::string("HTTPS does not start: ") + sealcast_status_name(code));
+            // Not a call of libsealcast: what that said last is about something else.
+            std::string text(sealcast_curl_last_error(nullptr, 0), '\0');
+            sealcast_curl_last_error(text.data(), text.size() + 1);
+            return status(code, std::move(text));
         }
         return Https(handle, identity.state_);
     }

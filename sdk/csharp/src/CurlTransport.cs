@@ -44,7 +44,12 @@ namespace Sealcast
                     : Native.sealcast_curl_serve_subscriber(identity.Handle, end.Handle, &options, &made);
                 if (status != Status.Ok)
                 {
-                    throw new SealcastException(status, "HTTPS by libcurl does not start");
+                    var text = new byte[1024];
+                    fixed (byte* place = text)
+                    {
+                        Native.sealcast_curl_last_error(place, (UIntPtr)text.Length);
+                        throw new SealcastException(status, "HTTPS by libcurl does not start: " + Native.Text(place));
+                    }
                 }
                 curl.Take(made, identity.Handle, end.Handle.Signer);
                 return curl;
@@ -106,7 +111,11 @@ namespace Sealcast
 
             protected override bool ReleaseHandle()
             {
-                Native.sealcast_curl_free(handle);
+                if (Native.sealcast_curl_free(handle) == Status.Reentrant)
+                {
+                    // Its own callback asks: it goes on, with all that it calls.
+                    return false;
+                }
                 identity.DangerousRelease();
                 signer?.Release();
                 configure?.Release();

@@ -264,7 +264,9 @@ namespace Sealcast
         internal static extern Status sealcast_curl_serve_publisher(IdentityHandle identity, EndHandle publisher,
                                                                     CurlOptions* options, IntPtr* curl);
         [DllImport(CurlLibrary, CallingConvention = CallingConvention.Cdecl)]
-        internal static extern void sealcast_curl_free(IntPtr curl);
+        internal static extern Status sealcast_curl_free(IntPtr curl);
+        [DllImport(CurlLibrary, CallingConvention = CallingConvention.Cdecl)]
+        internal static extern UIntPtr sealcast_curl_last_error(byte* buffer, UIntPtr capacity);
 
         // -- what C and C# say differently ------------------------------------------------------------------------------
 
