@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ def pytest_configure() -> None:
     with suppress(OSError):
         if shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES and os.access(_MEMORY, os.W_OK):
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keep the cycle collector from what was imported, which is most of what there is."""
+    import_module("tests.frozen")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,6 +29,7 @@ _context.set_forkserver_preload(
         "sealcast.authority.app",
         "sealcast.authority.control",
         "sealcast.endpoint",
+        "tests.frozen",
     ]
 )
 _server = threading.Lock()
