@@ -55,7 +55,7 @@ lint-rust: setup
 	cargo clippy --quiet --release --locked --workspace --all-targets -- -D warnings
 
 test-rust: lint-rust
-	cargo test --quiet --release --locked --workspace
+	cargo test --quiet --profile tests --locked --workspace
 
 # mypy keeps one core busy, and cargo does not always keep two. pytest comes last, so that its summary is the last thing
 # printed.

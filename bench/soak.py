@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     _commit()
-    cargo = ["cargo", "test", "--release", "--locked", "-p", "sealcast-core", "--test", "engine"]
+    cargo = ["cargo", "test", "--profile", "tests", "--locked", "-p", "sealcast-core", "--test", "engine"]
     seeds = {"SEALCAST_SEEDS": str(options.seeds), "SEALCAST_FIRST_SEED": str(options.first_seed)}
     mutations = {"SEALCAST_MUTATIONS": str(options.mutations), "SEALCAST_SEED": str(options.first_seed)}
     parts: dict[str, Callable[[], bool]] = {
