@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection, reduction
 from signal import SIGKILL, SIGTERM, Signals
 from typing import IO, Any
@@ -40,11 +40,12 @@ _DIRECTIONS = ((os.O_RDONLY, "wb"), (os.O_WRONLY, "rb"), (os.O_WRONLY, "rb"))
 
 
 class Forked:
-    """`sealcast` with these words; has what the tests use of `subprocess.Popen`."""
+    """`sealcast`, or another main function, with these words; with what tests use of `subprocess.Popen`."""
 
     def __init__(
         self,
         words: Sequence[str],
+        main: Callable[[], int] = cli.main,
         *,
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.PIPE,
@@ -74,7 +75,7 @@ class Forked:
         self._words = tuple(words)
         self._process = _context.Process(
             target=_main,
-            args=(self._words, theirs, dict(environment or os.environ), inside),
+            args=(main, self._words, theirs, dict(environment or os.environ), inside),
             daemon=True,
         )
         try:
@@ -128,7 +129,11 @@ def _received(sent: Any) -> int:
 
 
 def _main(
-    words: Sequence[str], streams: Sequence[int], environment: Mapping[str, str], inside: int | None
+    main: Callable[[], int],
+    words: Sequence[str],
+    streams: Sequence[int],
+    environment: Mapping[str, str],
+    inside: int | None,
 ) -> None:
     if inside is not None:
         _enter(inside)
@@ -142,7 +147,7 @@ def _main(
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["sealcast", *words]
-    sys.exit(cli.main())
+    sys.exit(main())
 
 
 def _enter(process: int) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
+from sealcast import cli
 from tests.forks import Forked
 
 SEALCAST = str(Path(sys.executable).with_name("sealcast"))
@@ -44,10 +45,10 @@ class Process:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.PIPE,
         environment: Mapping[str, str] | None = None,
-        forked: bool = False,
+        main: Callable[[], int] | None = None,
         inside: int | None = None,
     ) -> None:
-        """`forked`: the first word is SEALCAST, which need not start anew for the others.
+        """`main`: what the first word would start, which need not start anew for the others.
 
         `inside`: of a process whose network the fork is to have.
         """
@@ -57,8 +58,8 @@ class Process:
         self._news = threading.Condition()
         environment = {**os.environ, "COLUMNS": "200", **(environment or {})}
         self._popen = (
-            Forked(words[1:], stdin=stdin, stdout=stdout, environment=environment, inside=inside)
-            if forked
+            Forked(words[1:], main, stdin=stdin, stdout=stdout, environment=environment, inside=inside)
+            if main is not None
             else subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment)
         )
         self._readers = [
@@ -184,7 +185,7 @@ class Processes:
             stdin=stdin,
             stdout=stdout,
             environment=environment,
-            forked=not (self._installed or under),
+            main=None if self._installed or under else cli.main,
             inside=inside,
         )
         return self.started(process)

@@ -14,7 +14,8 @@ import pytest
 
 from tests.e2e.processes import Process, Processes
 from tests.e2e.site import Channel, Site, command
-from tests.sdk.languages import EVERYTHING, WITH_WINDOWS, peer_command
+from tests.sdk import peer
+from tests.sdk.languages import EVERYTHING, PYTHON, WITH_WINDOWS, peer_command
 
 JOIN_SECONDS = 90.0
 """Before anything else valgrind reads what libsealcast has for debuggers."""
@@ -81,7 +82,8 @@ class Stage:
 
     def start(self, language: str, role: str, device: Path, channel: Channel, *options: str) -> Process:
         words = [*peer_command(language), role, str(device), channel.name, *options]
-        return self._take(self.processes.started(Process(words, stdin=subprocess.PIPE)))
+        main = peer.main if language == PYTHON else None
+        return self._take(self.processes.started(Process(words, stdin=subprocess.PIPE, main=main)))
 
     def _take(self, process: Process) -> Process:
         self._started.append(process)

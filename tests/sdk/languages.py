@@ -6,7 +6,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -103,8 +102,5 @@ def make(folder: Path, *targets: str) -> None:
 
 
 def peer_command(language: str) -> Sequence[str]:
-    """How a language's peer is called."""
-    if language == PYTHON:
-        return [sys.executable, "-m", "tests.sdk.peer"]
-    command = LANGUAGES[language].command()
-    return ["env", *command]
+    """How a language's peer is called; that of Python has a name alone, and is forked."""
+    return [PYTHON] if language == PYTHON else ["env", *LANGUAGES[language].command()]
