@@ -2,7 +2,7 @@
 //!
 //! Spec: side-channel.md.
 
-use core::net::IpAddr;
+use rustls_pki_types::IpAddr;
 
 use crate::crypto::Secret;
 use crate::retention::Datagram;
@@ -161,7 +161,7 @@ pub fn is_host(text: &str) -> bool {
             && !label.ends_with('-')
             && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
-    text.parse::<IpAddr>().is_ok() || (text.len() <= 253 && text.split('.').all(is_label))
+    IpAddr::try_from(text).is_ok() || (text.len() <= 253 && text.split('.').all(is_label))
 }
 
 fn stream_entry<'a>(r: &mut CborReader<'a>) -> Parsed<StreamEntry<'a>> {
