@@ -9,6 +9,7 @@
 use std::ffi::c_char;
 
 mod abi; // Read by build.rs, too.
+mod admission;
 mod certification;
 mod end;
 mod event;

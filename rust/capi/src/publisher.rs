@@ -378,7 +378,11 @@ impl Publisher {
         }
         drop(engine);
         let unsigned = || self.certification()?.obstacle(&self.session);
-        self.session.refused().or_else(unsigned).map_or(Ok(()), Err)
+        self.session
+            .admission
+            .refused()
+            .or_else(unsigned)
+            .map_or(Ok(()), Err)
     }
 
     /// Whether half of the queue is free, and the message that was refused last would be taken.

@@ -80,11 +80,11 @@ pub extern "C" fn sealcast_publisher_join(publisher: *mut SealcastPublisher, tim
             if lock(&publisher.session.engine).is_registered() {
                 return Ok(Some(()));
             }
-            publisher.session.tell_distrust()?;
+            publisher.session.admission.tell_distrust()?;
             Ok(None)
         })?;
         joined.map_or_else(
-            |status| publisher.session.not_joined(status),
+            |status| publisher.session.admission.not_joined(status),
             |()| Ok(SealcastStatus::Ok),
         )
     })

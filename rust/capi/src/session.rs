@@ -19,6 +19,7 @@ use sealcast_core::validator::{Role, Validator, is_channel_name};
 use sealcast_core::wire::{ChannelId, SiteId};
 use sealcast_net::{Notifier, Presence, steady_clock, wall_clock};
 
+use crate::admission::Admission;
 use crate::event::{SealcastEvent, told};
 use crate::folder::{self, Seen};
 use crate::identity::Identity;
@@ -95,12 +96,7 @@ pub(crate) struct Session<E> {
     requests: Mutex<Requests>,
     events: Mutex<VecDeque<SealcastEvent>>,
     dropped_events: AtomicU64,
-    /// The reason that the key server gave when it refused last; none once it has taken us in.
-    refusal: Mutex<Option<String>>,
-    /// No call has failed with that reason yet, whichever call has brought it up.
-    is_refusal_untold: AtomicBool,
-    /// What has kept the last request from an answer, or the key server from being believed.
-    trouble: Mutex<Option<Failure>>,
+    pub(crate) admission: Admission,
     stored: Mutex<Stored>,
     /// When the folder is looked at next, and what was taken from it last.
     looked: Mutex<(Instant, u64)>,
@@ -113,11 +109,6 @@ pub(crate) struct Session<E> {
     is_closed: AtomicBool,
     /// Version of the policy that sockets go by.
     noted_policy: AtomicU64,
-}
-
-/// Whether the key server was there, and was not believed.
-fn is_distrust(failure: &Failure) -> bool {
-    failure.status == SealcastStatus::Certificate
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -186,6 +177,7 @@ impl<E: Engine> Session<E> {
             }
         };
         Self {
+            admission: Admission::new(Arc::clone(&identity), place.clone()),
             identity,
             place,
             engine,
@@ -195,9 +187,6 @@ impl<E: Engine> Session<E> {
             requests: Mutex::default(),
             events: Mutex::default(),
             dropped_events: AtomicU64::new(0),
-            refusal: Mutex::default(),
-            is_refusal_untold: AtomicBool::new(false),
-            trouble: Mutex::default(),
             stored: Mutex::new(stored),
             looked: Mutex::new((Instant::now() + LOOK, generation)),
             is_driven: AtomicBool::new(false),
@@ -319,8 +308,8 @@ impl<E: Engine> Session<E> {
     /// Files an event that is no message.
     pub(crate) fn file(&self, event: Event, engine: &E) {
         match &event {
-            Event::Joined { .. } => self.note_refusal(None),
-            Event::Refused { reason } => self.note_refusal(Some(reason.clone())),
+            Event::Joined { .. } => self.admission.note_refusal(None),
+            Event::Refused { reason } => self.admission.note_refusal(Some(reason.clone())),
             _ => {}
         }
         let name_of = |publisher: &Publisher| engine.member().name_of(publisher);
@@ -346,50 +335,6 @@ impl<E: Engine> Session<E> {
 
     pub(crate) fn dropped_events(&self) -> u64 {
         self.dropped_events.load(Ordering::Relaxed)
-    }
-
-    fn note_refusal(&self, reason: Option<String>) {
-        let mut held = lock(&self.refusal);
-        self.is_refusal_untold.store(reason.is_some(), Ordering::Release);
-        *held = reason;
-    }
-
-    /// Fails with a refusal, once for each.
-    pub(crate) fn tell_refusal(&self) -> Outcome<()> {
-        if self.is_refusal_untold.swap(false, Ordering::AcqRel) {
-            self.refused().map_or(Ok(()), Err)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// What keeps this device from its channel, by the key server's word.
-    pub(crate) fn refused(&self) -> Option<Failure> {
-        let reason = lock(&self.refusal).clone()?;
-        let (name, channel) = (self.identity.held().0.name.clone(), &self.place.channel);
-        let (status, text) = match &reason[..] {
-            "unknown-channel" => (
-                SealcastStatus::UnknownChannel,
-                format!("there is no channel {channel:?}"),
-            ),
-            "not-allowed" => (
-                SealcastStatus::NotAllowed,
-                format!("the policy of channel {channel:?} does not let device {name:?} do this"),
-            ),
-            "revoked" => (
-                SealcastStatus::Revoked,
-                format!("device {name:?} is revoked; enrol it anew with a token if that was a mistake"),
-            ),
-            "not-authenticated" => (
-                SealcastStatus::Certificate,
-                format!(
-                    "the key server does not accept the certificate of device {name:?}: renew it, or enrol again"
-                ),
-            ),
-            // What is in order again without us, such as a key server that has too much to do.
-            _ => return None,
-        };
-        Some(Failure::new(status, text))
     }
 
     // -- requests ----------------------------------------------------------------------------------------------------------
@@ -461,50 +406,11 @@ impl<E: Engine> Session<E> {
         };
         let now = self.now();
         self.engine().handle_response(id, response, now);
-        self.note_trouble(answer.answer.as_ref().map(|(status, _)| *status), reason);
+        let status = answer.answer.as_ref().map(|(status, _)| *status);
+        self.admission.note_answer(status, self.has_joined(), reason);
         // What cannot be stored is stored with the next answer: it goes on meanwhile, as the Python package does.
         let _ = self.store();
         self.raise();
-    }
-
-    /// Remembers what a join that does not come about has to say.
-    fn note_trouble(&self, answered: Option<u16>, reason: &str) {
-        let url = &self.place.keys_url;
-        let text = match answered {
-            Some(200) if self.has_joined() => None,
-            Some(200) => Some(format!("{url} gave an answer that does not hold")),
-            Some(status) => Some(format!("{url} answered with the HTTP status {status}")),
-            None if reason.is_empty() => Some(format!(
-                "nobody answers at {url}: see whether it runs, and can be reached"
-            )),
-            None => Some(format!("nobody answers at {url}, or was not believed: {reason}")),
-        };
-        let mut trouble = lock(&self.trouble);
-        // Who was not believed is told of that.
-        if answered.is_some() || !trouble.as_ref().is_some_and(is_distrust) {
-            *trouble = text.map(|text| Failure::new(SealcastStatus::Unreachable, text));
-        }
-    }
-
-    /// What a wait that ended without a join has to say.
-    pub(crate) fn not_joined(&self, status: SealcastStatus) -> Outcome<SealcastStatus> {
-        if status != SealcastStatus::Timeout {
-            return Ok(status);
-        }
-        let mut failure = lock(&self.trouble).clone().unwrap_or_else(|| {
-            let text = format!("nobody has answered at {} yet", self.place.keys_url);
-            Failure::new(SealcastStatus::Unreachable, text)
-        });
-        if let Some(reason) = lock(&self.refusal).as_ref().filter(|reason| !reason.is_empty()) {
-            failure.text = format!("{}: {reason}", failure.text);
-        }
-        Err(failure)
-    }
-
-    /// Fails where the key server was not believed, once for each time: a join does not wait for it to become another.
-    pub(crate) fn tell_distrust(&self) -> Outcome<()> {
-        let failure = lock(&self.trouble).take_if(|failure| is_distrust(failure));
-        failure.map_or(Ok(()), Err)
     }
 
     /// Judges who has answered a connection for request `id`, before the request leaves (TR-8, TR-9).
@@ -514,7 +420,7 @@ impl<E: Engine> Session<E> {
         if expected.role == Role::KeyServer
             && let Err(failure) = &judged
         {
-            *lock(&self.trouble) = Some(failure.clone());
+            self.admission.note_distrust(failure.clone());
         }
         judged
     }

@@ -74,11 +74,14 @@ pub extern "C" fn sealcast_subscriber_join(
                 return Ok(Some(()));
             }
             subscriber.keep_next();
-            session.tell_refusal()?;
-            session.tell_distrust()?;
+            session.admission.tell_refusal()?;
+            session.admission.tell_distrust()?;
             Ok(None)
         })?;
-        joined.map_or_else(|status| session.not_joined(status), |()| Ok(SealcastStatus::Ok))
+        joined.map_or_else(
+            |status| session.admission.not_joined(status),
+            |()| Ok(SealcastStatus::Ok),
+        )
     })
 }
 
@@ -180,7 +183,7 @@ pub unsafe extern "C" fn sealcast_subscriber_recv_many(
         let found = subscriber.session.wait_for(timeout, || {
             subscriber.fill(&mut buffer, &mut taken, limit)?;
             if taken.is_empty() {
-                subscriber.session.tell_refusal()?;
+                subscriber.session.admission.tell_refusal()?;
             }
             Ok((!taken.is_empty()).then_some(()))
         });
