@@ -52,9 +52,7 @@ int main(int argc, char** argv) {
         publisher.finish(10s).require();
     } catch (const sealcast::error& error) {
         std::cerr << argv[2] << ": " << sealcast_status_name(error.code()) << ": " << error.what() << '\n';
-        // A time that is over is no error of a call, but one of this program.
-        const auto category = error.category();
-        return category == SEALCAST_CATEGORY_NONE ? SEALCAST_CATEGORY_NETWORK : static_cast<int>(category);
+        return static_cast<int>(error.category());
     }
     return is_interrupted ? 130 : 0;
 }

@@ -14,8 +14,7 @@ void interrupt(int) { is_interrupted = 1; }
 
 int fail(std::string_view what, const sealcast::status& why) {
     std::cerr << what << ": " << why.name() << ": " << why.text() << '\n';
-    // A time that is over is no error of a call, but one of this program.
-    return why.is_error() ? static_cast<int>(why.category()) : SEALCAST_CATEGORY_NETWORK;
+    return static_cast<int>(why.category());
 }
 
 sealcast::status receive(sealcast::Subscriber& subscriber) {

@@ -92,16 +92,15 @@ namespace Sealcast
         public void Join(TimeSpan timeout)
         {
             Status status = NativeJoin(Native.Microseconds(timeout));
-            if (status == Status.Timeout || status == Status.Unreachable)
+            if (status == Status.Unreachable)
             {
                 Exception why = Nobody.Last;
-                string text = status == Status.Unreachable ? Native.LastError(status)
-                    : "the key server has not taken the device in within " + timeout;
+                string text = Native.LastError(status);
                 if (why != null && !text.Contains(why.Message))
                 {
                     text += ": " + why.Message;
                 }
-                throw new SealcastException(Status.Unreachable, text, why);
+                throw new SealcastException(status, text, why);
             }
             Check(status);
         }

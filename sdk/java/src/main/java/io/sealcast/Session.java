@@ -1,6 +1,5 @@
 package io.sealcast;
 
-import java.io.IOException;
 import java.time.Duration;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
@@ -40,15 +39,9 @@ final class Session {
     /** Waits for the key server's word; fails where there is none. */
     void join(Duration timeout) throws InterruptedException {
         int status = Native.await(timeout, Status.UNREACHABLE, calls::join);
-        if (status == Status.TIMEOUT.code() || status == Status.UNREACHABLE.code()) {
-            IOException failure = requests.lastFailure();
-            if (status == Status.UNREACHABLE.code()) {
-                throw Native.failure(Status.UNREACHABLE, Native.failure(status).getMessage(), failure);
-            }
-            String text = "the key server has not taken the " + what + " in, in "
-                    + Native.microseconds(timeout) / 1000 + " ms";
+        if (status == Status.UNREACHABLE.code()) {
             throw Native.failure(
-                    Status.UNREACHABLE, failure == null ? text : text + ": " + failure.getMessage(), failure);
+                    Status.UNREACHABLE, Native.failure(status).getMessage(), requests.lastFailure());
         }
         check(status);
     }
