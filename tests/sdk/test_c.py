@@ -68,7 +68,7 @@ def test_the_subscriber_of_the_readme(stage: Stage, tmp_path: Path) -> None:
     """As it stands there: what it does with a message of a MiB, too."""
     (source,) = re.findall(r"```c\n(.*?)```", (C / "README.md").read_text(), re.DOTALL)
     (tmp_path / "program.c").write_text(source)
-    make(C, "build/sealcast_curl.o")
+    make(C, "examples")  # as the README has it: what it is linked with, and the library by its SONAME
     own = [tmp_path / "program.c", C / "build/sealcast_curl.o"]
     place = library().parent
     libraries: list[str | Path] = [
@@ -88,6 +88,7 @@ def test_the_subscriber_of_the_readme(stage: Stage, tmp_path: Path) -> None:
     speaking = stage.peer("python", "publish", sender, channel)
 
     def is_heard() -> bool:
+        assert hearing.is_running, f"ended: {hearing}"
         speaking.write(b"send - beat\n")
         return bool(hearing.out)
 
